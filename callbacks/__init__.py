@@ -1,0 +1,1 @@
+"""What happens around a run: steered sampling, writing of traces and predictions, figures."""

@@ -1,0 +1,1 @@
+"""LightningDataModules: records, sources, prompts, masking, curriculum, benchmarks."""

@@ -1,0 +1,80 @@
+"""What a DataModule hands to a LightningModule."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from datamodules.records import Question
+
+IGNORE_INDEX = -100
+"""Label of a position that takes no part in the loss."""
+
+System = Literal["system1", "system2", "plain"]
+"""Which instruction a question is put with: be brief, reason step by step, or nothing at all."""
+
+
+@dataclass
+class SupervisedBatch:
+    """Right-padded token sequences with labels; padding and prompt positions have label ``IGNORE_INDEX``.
+
+    ``attention_mask`` is None for packed sequences, whose ``position_ids`` then restart at every document.
+
+    Shapes: all (batch, seq).
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    attention_mask: Tensor | None = None
+    position_ids: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "SupervisedBatch":
+        """The same batch on another device."""
+        move = lambda t: None if t is None else t.to(device, non_blocking=non_blocking)  # noqa: E731
+        return SupervisedBatch(*(move(t) for t in (self.input_ids, self.labels, self.attention_mask, self.position_ids)))
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One completion to generate: a question, how it is put, with which steering, which sample of it.
+
+    ``id`` is unique in a run and a function of the fields alone, so that a restarted run knows what is done.
+    ``seed`` is the row's own; what is sampled depends on no other row.
+    """
+
+    id: str
+    question: Question
+    system: System
+    prompt: str
+    token_ids: tuple[int, ...]
+    seed: int = 0
+    sample: int = 0
+    alpha: float = 0.0
+    layer_set: str = ""
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Rows to generate for. Ragged on purpose: the generator pads, groups and refills by itself."""
+
+    rows: tuple[PromptRow, ...]
+
+
+@dataclass(frozen=True)
+class ContrastBatch:
+    """Pairs of prompts that differ in one respect; left-padded.
+
+    Shapes: ``*_ids`` and ``*_mask`` (batch, seq).
+    """
+
+    ids: tuple[str, ...]
+    positive_ids: Tensor = field(repr=False)
+    positive_mask: Tensor = field(repr=False)
+    negative_ids: Tensor = field(repr=False)
+    negative_mask: Tensor = field(repr=False)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ContrastBatch":
+        """The same batch on another device."""
+        tensors = (self.positive_ids, self.positive_mask, self.negative_ids, self.negative_mask)
+        return ContrastBatch(self.ids, *(t.to(device, non_blocking=non_blocking) for t in tensors))
