@@ -1,0 +1,220 @@
+"""The LightningModule that every method builds on: a causal language model, its loss, its generation, its optimiser."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from datamodules.batch import IGNORE_INDEX, PromptBatch, SupervisedBatch
+from datamodules.errors import InputError
+from llm_modules import backbone as loading
+from llm_modules.checkpoint import TrainableCheckpoint
+from llm_modules.generation import Completion, GenerationSettings, Generator
+from llm_modules.head import OutputHead
+from llm_modules.loss import completion_loss
+from llm_modules.parameter_groups import named_groups
+from llm_modules.schedules import ScheduleCallable, WarmupCosine
+from llm_modules.sharding import call_as_forward, shard
+
+
+class CausalLM(TrainableCheckpoint):
+    """Supervised fine-tuning of, and batched generation by, any Hugging Face causal language model.
+
+    ``fit`` takes ``SupervisedBatch``; ``validate``, ``test`` and ``predict`` take ``PromptBatch`` and give one
+    ``Completion`` a row (a ``SupervisedBatch`` in validation gives the loss). Callbacks follow generation through
+    ``generator.listeners``.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "miniature",
+        revision: str | None = None,
+        tokenizer: str | None = None,
+        random_weights: bool = False,
+        dtype: loading.DType = "float32",
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        peft: PeftConfig | None = None,
+        adapter: str | None = None,
+        activation_checkpointing: bool = False,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: ScheduleCallable = WarmupCosine,
+        generation: GenerationSettings | None = None,
+    ) -> None:
+        """Describe the model; weights are loaded in ``configure_model``.
+
+        Args:
+            backbone: Hub id, folder, or ``miniature`` (embedded).
+            revision: Branch, tag or commit of a hub id.
+            tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
+            random_weights: Start from the backbone's configuration with random weights.
+            dtype: Of the weights. Keep float32 for what is trained and set ``trainer.precision``.
+            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
+            trust_remote_code: Run code that comes with the checkpoint.
+            peft: Any PEFT configuration; the backbone is then frozen and the adapter trained. Full tuning without it.
+            adapter: A PEFT folder to put on the backbone: evaluated, or trained further.
+            activation_checkpointing: Recompute activations in the backward pass; less memory, about a third slower.
+            optimizer: Made from the named parameter groups.
+            schedule: Made from the optimiser and the number of optimiser steps; stepped each step.
+            generation: How completions are generated.
+        """
+        super().__init__()
+        if peft is not None and adapter is not None:
+            raise InputError("model.peft and model.adapter: give one, a new adapter to train or a folder with one")
+        self.backbone = backbone
+        self.revision = revision
+        self.tokenizer_name = tokenizer or backbone
+        self.random_weights = random_weights
+        self.weights_dtype = dtype
+        self.attn_implementation = attn_implementation
+        self.trust_remote_code = trust_remote_code
+        self.peft = peft
+        self.adapter = adapter
+        self.activation_checkpointing = activation_checkpointing
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.generation = generation or GenerationSettings()
+        self.model: PreTrainedModel | PeftModel | None = None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer; loads without the weights, so that a DataModule can check its input first."""
+        return loading.load_tokenizer(self.tokenizer_name, self.revision, self.trust_remote_code)
+
+    @property
+    def model_id(self) -> str:
+        """Name of the backbone in records and files."""
+        return loading.model_id(self.backbone)
+
+    @property
+    def language_model(self) -> PreTrainedModel:
+        """The Hugging Face model itself, inside of any adapter wrapper.
+
+        Raises:
+            RuntimeError: ``configure_model`` has not run.
+        """
+        if self.model is None:
+            raise RuntimeError("the model is not loaded yet: call configure_model first")
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @cached_property
+    def head(self) -> OutputHead:
+        """From last hidden states to logits."""
+        return OutputHead(self.language_model)
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The engine that generates; lives as long as the module, so that listeners can be added once."""
+        return Generator(
+            self.language_model,
+            self.generation,
+            pad_id=self._pad_id(),
+            eos_ids=self._eos_ids(),
+            synced=self.device_mesh is not None,
+        )
+
+    def configure_model(self) -> None:
+        """Load the backbone, put the adapter on, shard. Called by Lightning for every entry point; works once."""
+        if self.model is not None:
+            return
+        model = loading.load_model(
+            self.backbone,
+            revision=self.revision,
+            dtype=self.weights_dtype,
+            attn_implementation=self.attn_implementation,
+            trust_remote_code=self.trust_remote_code,
+            random_weights=self.random_weights,
+        )
+        self._check_vocabulary(model)
+        if self.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.model = self._with_adapter(model)
+        self.head.check()
+        if self.device_mesh is not None:
+            shard(self.language_model, self.device_mesh["data_parallel"])
+
+    def training_step(self, batch: SupervisedBatch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy over the completion tokens."""
+        loss = self._loss(batch)
+        tokens = (batch.labels != IGNORE_INDEX).sum()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        self.log("train/tokens", tokens.float(), reduce_fx="sum", on_step=True, on_epoch=False, batch_size=len(batch.labels))
+        return loss
+
+    def validation_step(
+        self, batch: SupervisedBatch | PromptBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor | list[Completion]:
+        """Generate for prompts; for supervised batches, log the loss."""
+        if isinstance(batch, PromptBatch):
+            return self.complete(batch)
+        loss = self._loss(batch)
+        tokens = int((batch.labels != IGNORE_INDEX).sum())
+        self.log("val/loss", loss, prog_bar=True, batch_size=max(1, tokens), sync_dist=True, add_dataloader_idx=False)
+        return loss
+
+    def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> list[Completion]:
+        """Generate one completion a row."""
+        return self.complete(batch)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Generate one completion a row."""
+        return self.complete(batch)
+
+    def complete(self, batch: PromptBatch) -> list[Completion]:
+        """One completion for each row of the batch, in its order; each row samples with its own seed."""
+        return self.generator.generate([row.token_ids for row in batch.rows], [row.seed for row in batch.rows])
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimiser over named groups, and the schedule stepped with it."""
+        optimizer = self.optimizer(named_groups(self.named_parameters()))  # type: ignore[arg-type]
+        steps = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.schedule(optimizer, steps), "interval": "step"},
+        }
+
+    def _loss(self, batch: SupervisedBatch) -> Tensor:
+        model = self.language_model
+        decoder: nn.Module = model.get_decoder()
+        return call_as_forward(model, lambda: completion_loss(decoder, self.head, batch))
+
+    def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+        if self.adapter is not None:
+            try:
+                return PeftModel.from_pretrained(model, self.adapter, is_trainable=True)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise InputError(f"model.adapter: '{self.adapter}' does not fit '{self.backbone}': {error}") from error
+        if self.peft is None:
+            return model
+        if self.peft.is_prompt_learning:
+            kind = type(self.peft).__name__
+            raise InputError(f"model.peft: {kind} works outside of the layers; use a method that adapts weights, such as LoraConfig")
+        self.peft.task_type = "CAUSAL_LM"
+        return get_peft_model(model, self.peft)  # type: ignore[return-value]
+
+    def _check_vocabulary(self, model: PreTrainedModel) -> None:
+        size, rows = len(self.tokenizer), model.get_input_embeddings().weight.shape[0]
+        if size > rows:
+            raise InputError(
+                f"model.tokenizer: '{self.tokenizer_name}' has {size} tokens and the model '{self.backbone}' embeds {rows}; "
+                "give the tokenizer that the model was trained with"
+            )
+
+    def _eos_ids(self) -> set[int]:
+        """All ids that end a completion: the generation config may know more than the tokenizer (Llama 3, Qwen)."""
+        configured = self.language_model.generation_config.eos_token_id
+        ids = set(configured if isinstance(configured, list) else [configured]) | {self.tokenizer.eos_token_id}
+        ids.discard(None)
+        if not ids:
+            raise InputError(f"model.tokenizer: '{self.tokenizer_name}' has no end-of-sequence token, so no completion would end")
+        return ids
+
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else min(self._eos_ids()))
+
+

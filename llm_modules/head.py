@@ -1,0 +1,55 @@
+"""The way from the last hidden states to logits, apart from the transformer below it."""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from datamodules.errors import InputError
+
+
+class OutputHead:
+    """A model's output projection with the scaling that some families put after it.
+
+    Gemma caps its logits, Cohere multiplies and Granite divides them; ``check`` compares with the model's own logits, so
+    that a family with some other step is refused and not trained on a wrong loss.
+
+    Not an ``nn.Module``, so that it holds no parameters of its own and follows every wrapper of the model's modules.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        config = model.config.get_text_config()
+        self.vocab_size = int(config.vocab_size)
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters of the projection."""
+        return list(self.model.get_output_embeddings().parameters())
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocabulary) of hidden states (..., hidden)."""
+        logits = self.model.get_output_embeddings()(hidden)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.cap is not None:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Raise ``InputError`` where decoder + head are not what the model itself computes."""
+        device = self.model.get_input_embeddings().weight.device
+        ids = torch.arange(4, device=device)[None] % self.vocab_size
+        training, _ = self.model.training, self.model.eval()
+        try:
+            whole = self.model(input_ids=ids, use_cache=False).logits
+            parts = self(self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
+        finally:
+            self.model.train(training)
+        if not torch.allclose(whole.float(), parts.float(), atol=1e-3, rtol=1e-3):
+            kind = self.model.config.model_type
+            raise InputError(
+                f"model.backbone: the logits of a '{kind}' model are not its output projection of its last hidden states; "
+                "this family cannot be trained here"
+            )

@@ -1,0 +1,113 @@
+"""The LightningCLI of the project: fit, validate, test, predict."""
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+# Imported for their classes: a class that is imported can be named without its module in YAML and on the command line.
+import callbacks.all
+import datamodules.all
+import llm_modules.all  # noqa: F401
+from datamodules.errors import InputError
+from rod.run_folder import RunFolder
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    # The datamodules shard by themselves, without padding by duplicates.
+    "use_distributed_sampler": False,
+    # An epoch is a stage of a curriculum: its data are drawn anew.
+    "reload_dataloaders_every_n_epochs": 1,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+}
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line, and guesses what was meant."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ``InputError`` in place of usage and exit."""
+        raise InputError(self._explain(message)) from ex
+
+    def _explain(self, message: str) -> str:
+        text = " ".join(part.strip(" -") for part in message.splitlines() if part.strip())
+        unknown = re.search(r"(?:Key|Option|option|key) '([\w.+-]+)' is not (?:expected|accepted)", text)
+        if unknown:
+            key = unknown.group(1)
+            known = [action.dest for action in self._actions]
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+            hint = f"; did you mean '{close[0]}'?" if close else "; `rod <verb> --help` lists the keys"
+            return f"{key}: there is no such key{hint}"
+        return text
+
+
+class RodCLI(LightningCLI):
+    """LightningCLI whose checkpoint never overrides the configuration, and whose runs have a folder each."""
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            trainer_defaults=TRAINER_DEFAULTS,
+            save_config_callback=RunFolder,
+            parser_class=Parser,
+            seed_everything_default=0,
+            args=list(args) if args is not None else None,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what every verb has beside Lightning's own."""
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="Run in a folder that already holds a run; its files are replaced.",
+        )
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        # A checkpoint from elsewhere must not run code; ours hold tensors and plain values only.
+        parser.set_defaults({"weights_only": True})
+        if subcommand == "predict":
+            parser.set_defaults({"return_predictions": False})
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would replace the configuration's ``model`` by what the checkpoint was trained with, unsaid."""
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a checkpoint path that does not exist before anything is loaded."""
+        path = self.config[self.subcommand].get("ckpt_path")
+        if path and path not in {"last", "best", "hpc", "registry"} and not Path(path).exists():
+            raise InputError(f"ckpt_path: there is no file '{path}'")
+        torch.set_float32_matmul_precision("high")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Metrics go to a CSV file in the run folder unless a logger is configured."""
+        config = self._get(self.config_init, "trainer")
+        folder = config["default_root_dir"] = str(config.get("default_root_dir") or "runs/latest")
+        if config.get("logger") in (None, True):
+            kwargs["logger"] = CSVLogger(folder, name="logs")
+        return super().instantiate_trainer(**kwargs)
+
+
+def main(args: Sequence[str] | None = None) -> RodCLI:
+    """Run one of Lightning's verbs.
+
+    Args:
+        args: The verb and its options.
+    """
+    # Processes that Lightning starts for other devices repeat sys.argv, so the words must stand there too.
+    if args is not None and list(args) == sys.argv[1:]:
+        args = None
+    return RodCLI(args)

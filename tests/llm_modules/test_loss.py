@@ -1,0 +1,69 @@
+"""The chunked loss is the model's own loss, for every architecture, with the same gradients."""
+
+import pytest
+import torch
+
+from datamodules.batch import IGNORE_INDEX, SupervisedBatch
+from llm_modules import loss as loss_module
+from llm_modules.head import OutputHead
+from llm_modules.loss import completion_loss
+from tests.architectures import ARCHITECTURES, VOCAB
+
+
+def _batch(rows: int = 3, length: int = 9) -> SupervisedBatch:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, VOCAB, (rows, length), generator=generator)
+    labels = ids.clone()
+    labels[:, :4] = IGNORE_INDEX
+    mask = torch.ones_like(ids)
+    ids[1, 6:], labels[1, 6:], mask[1, 6:] = 0, IGNORE_INDEX, 0
+    return SupervisedBatch(ids, labels, mask)
+
+
+@pytest.mark.parametrize("chunk_rows", [2, 1000], ids=["chunked", "whole"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_equals_the_models_own_loss(name: str, chunk_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "LOGITS_BYTES", chunk_rows * 4 * VOCAB)
+    batch = _batch()
+    own, ours = ARCHITECTURES[name](), ARCHITECTURES[name]()
+    expected = own(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    expected.backward()
+    head = OutputHead(ours)
+    head.check()
+    actual = completion_loss(ours.get_decoder(), head, batch)
+    actual.backward()
+
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    for (key, want), (_, got) in zip(own.named_parameters(), ours.named_parameters(), strict=True):
+        if want.grad is None:
+            assert got.grad is None or not got.grad.any(), key
+        else:
+            torch.testing.assert_close(got.grad, want.grad, atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_no_more_logits_than_the_bound_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = ARCHITECTURES["llama"](), _batch()
+    monkeypatch.setattr(loss_module, "LOGITS_BYTES", 4 * 4 * VOCAB)
+    rows: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda _m, _i, out: rows.append(out.shape[0]))
+    completion_loss(model.get_decoder(), OutputHead(model), batch).backward()
+    labelled = int((batch.labels[:, 1:] != IGNORE_INDEX).sum())
+    assert max(rows) == 4
+    assert sum(rows) == labelled, "the head runs once over each labelled position and over nothing else"
+
+
+def test_a_batch_without_labels_has_loss_zero() -> None:
+    model, batch = ARCHITECTURES["llama"](), _batch()
+    batch.labels[:] = IGNORE_INDEX
+    loss = completion_loss(model.get_decoder(), OutputHead(model), batch)
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_a_frozen_head_gets_no_gradient_and_passes_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "LOGITS_BYTES", 2 * 4 * VOCAB)
+    model = ARCHITECTURES["llama"]()
+    model.get_output_embeddings().requires_grad_(False)
+    completion_loss(model.get_decoder(), OutputHead(model), _batch()).backward()
+    assert model.get_output_embeddings().weight.grad is None
+    assert model.get_input_embeddings().weight.grad.any()
