@@ -1,5 +1,6 @@
 """What a DataModule hands to a LightningModule."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,8 +32,16 @@ class SupervisedBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "SupervisedBatch":
         """The same batch on another device."""
-        move = lambda t: None if t is None else t.to(device, non_blocking=non_blocking)  # noqa: E731
-        return SupervisedBatch(*(move(t) for t in (self.input_ids, self.labels, self.attention_mask, self.position_ids)))
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+
+        return SupervisedBatch(
+            self.input_ids.to(device, non_blocking=non_blocking),
+            self.labels.to(device, non_blocking=non_blocking),
+            move(self.attention_mask),
+            move(self.position_ids),
+        )
 
 
 @dataclass(frozen=True)
@@ -54,14 +63,25 @@ class PromptRow:
     layer_set: str = ""
 
 
-@dataclass(frozen=True)
 class PromptBatch:
-    """Rows to generate for. Ragged on purpose: the generator pads, groups and refills by itself."""
+    """Rows to generate for. Ragged on purpose: the generator pads, groups and refills by itself.
 
-    rows: tuple[PromptRow, ...]
+    No dataclass, and with a ``to``: Lightning would take it apart to move tensors to a device or to a lower precision,
+    and fail on the frozen rows. There is no tensor in it. A batch may be empty, where another rank has rows left.
+    """
+
+    def __init__(self, rows: Iterable[PromptRow]) -> None:
+        self.rows = tuple(rows)
+
+    def __repr__(self) -> str:
+        return f"PromptBatch({len(self.rows)} rows)"
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptBatch":
+        """The batch itself: token ids go to a device when the generator pads them."""
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass
 class ContrastBatch:
     """Pairs of prompts that differ in one respect; left-padded.
 
