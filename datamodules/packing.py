@@ -1,0 +1,49 @@
+"""From tokenised examples to the tensors of a batch: padded rows, or documents packed into one row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from datamodules.batch import IGNORE_INDEX, SupervisedBatch
+
+
+@dataclass(frozen=True)
+class Example:
+    """A tokenised sequence to learn; ``labels`` are the ids to predict and ``IGNORE_INDEX`` on the prompt.
+
+    Labels are aligned with the ids (``labels[i]`` is ``input_ids[i]`` or ignored): the model shifts them.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+def pad(examples: Sequence[Example], pad_id: int = 0) -> SupervisedBatch:
+    """One row per example, padded on the right to the longest.
+
+    Shapes: all (len(examples), longest).
+    """
+    longest = max(len(example.input_ids) for example in examples)
+    ids = [[*e.input_ids, *[pad_id] * (longest - len(e.input_ids))] for e in examples]
+    labels = [[*e.labels, *[IGNORE_INDEX] * (longest - len(e.labels))] for e in examples]
+    mask = [[1] * len(e.input_ids) + [0] * (longest - len(e.input_ids)) for e in examples]
+    return SupervisedBatch(torch.tensor(ids), torch.tensor(labels), torch.tensor(mask))
+
+
+def pack(examples: Sequence[Example]) -> SupervisedBatch:
+    """All examples end to end in a single row, none of which sees another.
+
+    Positions restart at every document and there is no attention mask: transformers then builds the block-diagonal
+    mask from the positions, but only if the model is also called with ``use_cache=False``. An attention mask, even
+    of ones, or a cache makes documents leak into each other. The first label of each document is ignored, because
+    what predicts it is the last token of the document before.
+
+    Shapes: all (1, total length).
+    """
+    ids = [token for e in examples for token in e.input_ids]
+    labels = [label for e in examples for label in (IGNORE_INDEX, *e.labels[1:])]
+    positions = [position for e in examples for position in range(len(e.input_ids))]
+    return SupervisedBatch(
+        torch.tensor([ids]), torch.tensor([labels]), attention_mask=None, position_ids=torch.tensor([positions])
+    )
