@@ -1,11 +1,9 @@
 """The LightningCLI of the project: fit, validate, test, predict."""
 
-import difflib
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -13,10 +11,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 # Imported for their classes: a class that is imported can be named without its module in YAML and on the command line.
-import callbacks.all
-import datamodules.all
-import llm_modules.all  # noqa: F401
+import llm_modules.s3cot.module  # noqa: F401
 from datamodules.errors import InputError
+from rod.parser import Parser
 from rod.run_folder import RunFolder
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -27,25 +24,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 10,
 }
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong in one line, and guesses what was meant."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise ``InputError`` in place of usage and exit."""
-        raise InputError(self._explain(message)) from ex
-
-    def _explain(self, message: str) -> str:
-        text = " ".join(part.strip(" -") for part in message.splitlines() if part.strip())
-        unknown = re.search(r"(?:Key|Option|option|key) '([\w.+-]+)' is not (?:expected|accepted)", text)
-        if unknown:
-            key = unknown.group(1)
-            known = [action.dest for action in self._actions]
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-            hint = f"; did you mean '{close[0]}'?" if close else "; `rod <verb> --help` lists the keys"
-            return f"{key}: there is no such key{hint}"
-        return text
 
 
 class RodCLI(LightningCLI):

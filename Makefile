@@ -1,0 +1,42 @@
+# Two commands do all the set-up they need: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: setup test lint format demo evidence miniature lock clean
+
+setup: $(READY)  ## Make .venv and install the project with its pinned dependencies.
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %s; try: make PYTHON=python3.12 ..." % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+test: lint  ## Lint, types and all tests.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(READY)  ## Style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## Rewrite the code in the project's style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(READY)  ## One seed of every method on the embedded miniature: a table and figures in runs/demo.
+	$(BIN)/rod evidence --seeds 1 --output runs/demo
+
+evidence: $(READY)  ## All seeds and controls (hours; goes on where it stopped): docs/evidence.
+	$(BIN)/rod evidence --seeds 3 --output runs/evidence --publish docs/evidence
+
+miniature: $(READY)  ## Make the embedded model again from nothing (about an hour; goes on where it stopped).
+	$(BIN)/rod miniature --output runs/miniature
+
+lock: $(READY)  ## Write the versions in use to constraints.txt.
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's|+cpu$$||' | sort --ignore-case > constraints.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

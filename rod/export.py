@@ -1,0 +1,52 @@
+"""``rod export``: a trained model in the layouts that other tools load."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+
+def main(args: Sequence[str]) -> None:
+    """Parse the options and export."""
+    from rod.parser import Parser
+
+    parser = Parser(prog="rod export", description=export.__doc__)
+    parser.add_function_arguments(export)
+    options = parser.parse_args(list(args))
+    folder = export(**options.as_dict())
+    print(f"wrote {folder}")
+
+
+def export(
+    checkpoint: Path,
+    output: Path,
+    format: Literal["peft", "merged"] = "merged",
+    config: Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a trained model as a PEFT adapter folder or as a whole Hugging Face model, in safetensors.
+
+    Args:
+        checkpoint: A Lightning checkpoint (``.ckpt``) of a run.
+        output: The folder to write.
+        format: ``peft`` for the adapter alone, ``merged`` for a model that plain transformers loads.
+        config: The run's config.yaml; found in the folders above the checkpoint by default.
+        overwrite: Replace files in an output folder that exists.
+    """
+    from peft import PeftModel
+
+    from datamodules.errors import InputError
+    from rod.load import config_of, load_module
+
+    if output.exists() and any(output.iterdir()) and not overwrite:
+        raise InputError(f"--output: '{output}' is not empty; name another folder or pass --overwrite true")
+    module = load_module(config or config_of(checkpoint), checkpoint)
+    model = module.model
+    if format == "peft":
+        if not isinstance(model, PeftModel):
+            raise InputError("--format: this run trained the whole model, not an adapter; use --format merged")
+        model.save_pretrained(output)
+    else:
+        whole = model.merge_and_unload() if isinstance(model, PeftModel) else module.language_model
+        whole.save_pretrained(output)
+    module.tokenizer.save_pretrained(output)
+    return output

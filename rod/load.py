@@ -1,0 +1,56 @@
+"""A trained module from its run folder, without a trainer."""
+
+from pathlib import Path
+
+import torch
+import yaml
+from lightning.pytorch import LightningModule
+
+# Imported for its classes, which a configuration names.
+import llm_modules.s3cot.module  # noqa: F401
+from datamodules.errors import InputError
+from llm_modules.causal_lm import CausalLM
+from rod.parser import Parser
+from rod.run_folder import CONFIG
+
+
+def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
+    """Build the module of a configuration and load a checkpoint's trained parameters into it.
+
+    Args:
+        config: The ``config.yaml`` of a run.
+        checkpoint: A Lightning checkpoint of that run; None for the untrained module.
+
+    Raises:
+        InputError: A file is absent, is no configuration, or the two do not belong together.
+    """
+    if not config.is_file():
+        raise InputError(f"--config: there is no file '{config}'; give the config.yaml of a run folder")
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict) or "model" not in settings:
+        raise InputError(f"--config: '{config}' has no 'model' section; give the config.yaml of a run folder")
+    parser = Parser()
+    parser.add_subclass_arguments(LightningModule, "model", required=True)
+    module = parser.instantiate_classes(parser.parse_object({"model": settings["model"]})).model
+    if not isinstance(module, CausalLM):
+        raise InputError(f"--config: '{config}' describes a {type(module).__name__}; only language models can be loaded")
+    module.configure_model()
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise InputError(f"--checkpoint: there is no file '{checkpoint}'")
+        content = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content["state_dict"], strict=False)
+    return module.eval()
+
+
+def config_of(checkpoint: Path) -> Path:
+    """The configuration of the run that a checkpoint belongs to: the nearest one in the folders above it.
+
+    Raises:
+        InputError: There is none.
+    """
+    for folder in checkpoint.resolve().parents:
+        if (folder / CONFIG).is_file():
+            return folder / CONFIG
+    raise InputError(f"--config: no {CONFIG} in the folders above '{checkpoint}'; name the run's configuration")
