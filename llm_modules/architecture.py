@@ -1,0 +1,86 @@
+"""Where things are inside a Hugging Face causal language model, whatever its family and whatever wraps it."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DistributedDataParallel
+
+from datamodules.errors import InputError
+
+_LAYER_LISTS = ("layers", "h")
+"""What families call the list of decoder layers inside of the decoder."""
+
+
+def unwrap(model: nn.Module) -> Any:
+    """The model inside of any PEFT, ``torch.compile``, DDP and FSDP1 wrappers (FSDP2 wraps nothing)."""
+    inner: Any = model
+    while True:
+        if hasattr(inner, "get_base_model"):
+            inner = inner.get_base_model()
+        elif "_orig_mod" in inner._modules:
+            inner = inner._orig_mod
+        elif isinstance(inner, DistributedDataParallel | FullyShardedDataParallel):
+            inner = inner.module
+        else:
+            return inner
+
+
+def inner_decoder(model: nn.Module) -> nn.Module:
+    """The module below the output head that owns embeddings, decoder layers and final norm."""
+    inner = unwrap(model)
+    return unwrap(inner.get_decoder()) if hasattr(inner, "get_decoder") else inner
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers of a model, first to last.
+
+    Args:
+        model: A causal language model, bare or wrapped by PEFT, ``torch.compile``, DDP or FSDP.
+
+    Raises:
+        InputError: The family keeps its layers somewhere else.
+    """
+    decoder = inner_decoder(model)
+    for name in _LAYER_LISTS:
+        layers = getattr(decoder, name, None)
+        if isinstance(layers, nn.ModuleList):
+            return layers
+    inner = unwrap(model)
+    found = [
+        f"'{path}' ({len(module)} x {type(module[0]).__name__})"
+        for path, module in inner.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module)
+    ]
+    raise InputError(
+        f"model: {type(inner).__name__} has no decoder layers where they are looked for, in a list named "
+        f"{' or '.join(_LAYER_LISTS)} of its {type(decoder).__name__}; lists in it: {', '.join(found) or 'none'}"
+    )
+
+
+def layer_path(model: nn.Module) -> str:
+    """Path of the decoder layers from the model's ``base_model``, such as ``layers``, ``h`` or ``decoder.layers``."""
+    layers = decoder_layers(model)
+    base = unwrap(model).base_model
+    return next(name for name, module in base.named_modules() if module is layers).replace("_orig_mod.", "")
+
+
+def num_layers(model: nn.Module) -> int:
+    """Number of decoder layers."""
+    return len(decoder_layers(model))
+
+
+def hidden_size(model: nn.Module) -> int:
+    """Width of the residual stream: the last dimension of a decoder layer's output."""
+    return int(unwrap(model).config.get_text_config().hidden_size)
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """Within this context whatever ``torch.compile`` has compiled, or would compile, runs eagerly.
+
+    Dynamo looks at a module's hooks when it compiles and not again: hooks that come later are left out in silence, and
+    hooks that were there stay in the compiled code after they were removed.
+    """
+    return torch.compiler.set_stance("force_eager")
