@@ -1,0 +1,249 @@
+"""What is measured of generated reasoning: AES, intervals, length ratio, repetition, and a metric that merges ranks."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from datamodules.batch import System
+
+NGRAM = 16
+"""Length of the token windows whose recurrence is repetition (ours)."""
+LOOPING = 0.3
+"""A completion with more repetition than this fell into a loop (ours; of 4,000 sound GPT traces none exceeds 0.27)."""
+HESITATIONS = ("wait", "but", "so")
+"""Words whose rate follows the length of reasoning (companion paper, arXiv 2602.01999)."""
+SYSTEMS: tuple[System, ...] = ("system1", "system2", "plain")
+
+
+def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float) -> float:
+    """Accuracy-efficiency score (paper, evaluation): tokens saved, plus accuracy won x 5 or minus accuracy lost x 10.
+
+    ``dLen = (L_base - L) / L_base``, ``dAcc = (A - A_base) / A_base``; the score is ``dLen + 5 dAcc`` where
+    ``dAcc >= 0`` and ``dLen - 10 |dAcc|`` elsewhere. Over several benchmarks, give it macro-averages.
+
+    Returns:
+        The score; infinite where the base got nothing right and this did, only ``dLen`` where neither did, nan where
+        an accuracy is not known.
+    """
+    if base_tokens <= 0:
+        return float("nan")
+    saved = (base_tokens - tokens) / base_tokens
+    gain = accuracy - base_accuracy
+    if gain == 0:
+        return saved
+    relative = gain / base_accuracy if base_accuracy else gain * float("inf")
+    return saved + (5 * relative if relative >= 0 else 10 * relative)
+
+
+def length_ratio(tokens: Sequence[float], base_tokens: Sequence[float]) -> float:
+    """Len-R of a set of completions: their mean length over that of the initial ones (paper, sec. VL-D).
+
+    A ratio of means, not a mean of ratios: what is saved in all, which short questions cannot dominate.
+    """
+    return float(np.sum(tokens) / np.sum(base_tokens)) if np.sum(base_tokens) else float("nan")
+
+
+def repetition(token_ids: Sequence[int], n: int = NGRAM) -> float:
+    """Share of the windows of ``n`` tokens that stood earlier in the same completion, in [0, 1).
+
+    A loop of period p over the last part of a text makes about that part's share of its windows repeated, so that the
+    measure says how much of a completion is loop. Sound prose, formulas included, stays near 0. Less than ``n + 1``
+    tokens give 0.
+    """
+    windows = len(token_ids) - n + 1
+    if windows < 2:
+        return 0.0
+    return 1 - len(set(zip(*(token_ids[start : start + windows] for start in range(n)), strict=True))) / windows
+
+
+def hesitation_rates(texts: Iterable[str], tokens: float) -> dict[str, float]:
+    """Occurrences of ``HESITATIONS`` (whole words, any case) per 100 tokens, given the texts' tokens in all."""
+    counts = dict.fromkeys(HESITATIONS, 0)
+    pattern = re.compile(rf"\b({'|'.join(HESITATIONS)})\b", re.IGNORECASE)
+    for text in texts:
+        for word in pattern.findall(text):
+            counts[word.lower()] += 1
+    return {word: 100 * count / tokens if tokens else float("nan") for word, count in counts.items()}
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate: sensible for few trials and near 0 and 1. (0, 1) without any trial."""
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    rate, spread = successes / n, z * z / n
+    centre = (rate + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * ((rate * (1 - rate) + spread / 4) / n) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    groups: Sequence[int] | np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean; the same bytes for the same seed.
+
+    Args:
+        values: One a completion.
+        groups: The question of each: whole questions are drawn, since samples of one question are no independent
+            evidence. By default every value stands for itself.
+        level: Of confidence.
+        resamples: Sets drawn.
+        seed: Of the drawing.
+
+    Returns:
+        ``(low, high)``; nan for no values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        return float("nan"), float("nan")
+    index = np.arange(values.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums, counts = np.bincount(index, weights=values), np.bincount(index).astype(np.float64)
+    generator = np.random.default_rng(seed)
+    means = []
+    per_block = max(1, 2_000_000 // sums.size)  # keeps a block of draws within some 16 MB
+    for start in range(0, resamples, per_block):
+        drawn = generator.integers(sums.size, size=(min(per_block, resamples - start), sums.size))
+        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+    low, high = np.quantile(np.concatenate(means), [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one completion came to. ``id`` names the row: a row seen twice counts once."""
+
+    id: str
+    question_id: str
+    system: System
+    sample: int
+    correct: bool | None
+    n_tokens: int
+    truncated: bool
+    looping: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means over completions. Rates are fractions of 1, tokens are per completion, nan is "not known".
+
+    ``accuracy_low`` and ``accuracy_high`` bound 95 % by a bootstrap over questions.
+    """
+
+    n: int
+    questions: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    tokens: float
+    truncation: float
+    repetition: float
+
+
+class Outcomes:
+    """Outcomes as columns, each row id once, in the order of the ids' hashes whatever ranks they came from.
+
+    Shapes: ``keys`` (n, 4) integers: hash of the row id, hash of the question id, index in ``SYSTEMS``, sample;
+    ``values`` (n, 4): correct (nan where not known), tokens, truncated, looping.
+    """
+
+    def __init__(self, keys: np.ndarray, values: np.ndarray) -> None:
+        self.keys = keys
+        self.values = values
+
+    def of(self, system: System | None = None, sample: int | None = None) -> "Outcomes":
+        """Those of a system, of a sample."""
+        chosen = np.ones(len(self.keys), dtype=bool)
+        if system is not None:
+            chosen &= self.keys[:, 2] == SYSTEMS.index(system)
+        if sample is not None:
+            chosen &= self.keys[:, 3] == sample
+        return Outcomes(self.keys[chosen], self.values[chosen])
+
+    @property
+    def systems(self) -> list[System]:
+        """The systems that occur."""
+        return [system for index, system in enumerate(SYSTEMS) if (self.keys[:, 2] == index).any()]
+
+    @property
+    def samples(self) -> list[int]:
+        """The samples that occur."""
+        return [int(sample) for sample in np.unique(self.keys[:, 3])]
+
+    def summary(self) -> Summary:
+        """Means and the interval; accuracy over completions whose question has a gold answer."""
+        correct = self.values[:, 0]
+        known = ~np.isnan(correct)
+        low, high = bootstrap_interval(correct[known], self.keys[known, 1])
+        return Summary(
+            n=len(self.keys),
+            questions=len(np.unique(self.keys[:, 1])),
+            accuracy=_mean(correct[known]),
+            accuracy_low=low,
+            accuracy_high=high,
+            tokens=_mean(self.values[:, 1]),
+            truncation=_mean(self.values[:, 2]),
+            repetition=_mean(self.values[:, 3]),
+        )
+
+
+class ReasoningMetric(Metric):
+    """Keeps every outcome and merges ranks by row id, so that rows which padding repeated never count twice."""
+
+    full_state_update = False
+    higher_is_better = None
+    is_differentiable = False
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("keys", [], dist_reduce_fx="cat")
+        self.add_state("values", [], dist_reduce_fx="cat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        # A rank without any row takes part in the gathering too, with tensors of the right shape.
+        self.keys.append(torch.empty(0, 4, dtype=torch.int64, device=self.device))
+        self.values.append(torch.empty(0, 4, dtype=torch.float32, device=self.device))
+
+    def update(self, outcomes: Sequence[Outcome]) -> None:
+        """Add the outcomes of a batch."""
+        if not outcomes:
+            return
+        keys = [(_hash(o.id), _hash(o.question_id), SYSTEMS.index(o.system), o.sample) for o in outcomes]
+        unknown = float("nan")
+        values = [
+            (unknown if o.correct is None else float(o.correct), o.n_tokens, o.truncated, o.looping) for o in outcomes
+        ]
+        self.keys.append(torch.tensor(keys, dtype=torch.int64, device=self.device))
+        self.values.append(torch.tensor(values, dtype=torch.float32, device=self.device))
+
+    def compute(self) -> Outcomes:
+        """All outcomes of all ranks, each row once."""
+        keys, values = dim_zero_cat(self.keys).cpu().numpy(), dim_zero_cat(self.values).cpu().double().numpy()
+        _, first = np.unique(keys[:, 0], return_index=True)
+        return Outcomes(keys[first], values[first])
+
+
+def _mean(column: np.ndarray) -> float:
+    return float(column.mean()) if column.size else float("nan")
+
+
+def _hash(text: str) -> int:
+    """A hash that is the same in every process, as a signed 64-bit integer."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
