@@ -1,7 +1,20 @@
 """One dataclass per kind of line in a JSONL file, and the reader that validates them."""
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+import logging
+import re
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, asdict, dataclass, is_dataclass
+from dataclasses import fields as dataclass_fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from datamodules.errors import InputError
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -15,11 +28,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Trace:
-    """One sampled chain of thought.
+    r"""One sampled chain of thought.
 
     ``alpha`` is the steering strength (0 = the model's own, *initial* chain of thought), ``layers`` the decoder
     layers steered, ``n_tokens`` the generated tokens including the end-of-sequence token.
-    ``answer`` is what stands in the last ``\\boxed{}`` and ``correct`` whether it equals ``gold``; None where there is
+    ``answer`` is what stands in the last ``\boxed{}`` and ``correct`` whether it equals ``gold``; None where there is
     no answer or no gold.
     """
 
@@ -49,3 +62,232 @@ class Instruction:
     prompt: str
     response: str
     system: str | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A chain of thought for the same question as an initial one; ``length_ratio`` is Len-R (paper), in tokens."""
+
+    text: str
+    n_tokens: int
+    alpha: float
+    length_ratio: float
+
+
+@dataclass(frozen=True)
+class CurriculumItem:
+    """A question whose traces passed the filter: the initial trace and its variants, none of them longer.
+
+    ``id`` is that of the question, ``initial`` the completion at alpha = 0, ``initial_tokens`` its length.
+    """
+
+    id: str
+    question: str
+    gold: str | None
+    initial: str
+    initial_tokens: int
+    variants: tuple[Variant, ...]
+
+
+def to_json(record: Any) -> str:
+    """A record as one line of JSON, without a line break."""
+    return json.dumps(asdict(record), ensure_ascii=False, allow_nan=False)
+
+
+def read_records(
+    path: Path | str,
+    record_type: type[T],
+    *,
+    fields: dict[str, str] | None = None,
+    strict: bool = False,
+    gold_pattern: str | None = None,
+    rejected_dir: Path | None = None,
+) -> list[T]:
+    """Read and validate a JSONL file, one record a line; empty lines are skipped.
+
+    A line is bad if it is no JSON object, lacks a field or has one of the wrong type, repeats an id, or its question
+    or prompt is empty. A missing ``id`` becomes ``{file stem}-{line number}``; ids and gold answers may be numbers;
+    fields that the record doesn't know are ignored.
+
+    Args:
+        path: The file.
+        record_type: A dataclass.
+        fields: The file's name of a field, by the record's: ``{"gold": "answer"}``. A field named here must be there.
+        strict: Stop at bad lines. Otherwise they are set aside in ``{stem}.rejected.jsonl`` with line number and
+            reason, and counted in a warning.
+        gold_pattern: See `extract_gold`; a gold answer without a match makes a line bad.
+        rejected_dir: Where to set them aside if the file's own folder cannot be written.
+
+    Raises:
+        InputError: The file is missing or empty, has no good line, or (``strict``) a bad one; a field named in
+            ``fields`` is unknown or in no line; the pattern is none.
+    """
+    path, fields = Path(path), fields or {}
+    parse = _parser(record_type, fields)
+    good: dict[Any, T] = {}
+    bad: list[tuple[int, str, str]] = []
+    keys: dict[str, None] = {}
+    for number, line in _lines(path):
+        try:
+            values = _json_object(line)
+            keys.update(dict.fromkeys(values))
+            if "id" not in fields and values.get("id") is None:
+                values["id"] = f"{path.stem}-{number}"
+            if gold_pattern is not None:
+                _cut_gold(values, fields.get("gold", "gold"), gold_pattern)
+            record = parse(values)
+            key = getattr(record, "id", number)
+            if key in good:
+                raise _BadLineError(f"id {key!r} stands in an earlier line")
+            good[key] = record
+        except _BadLineError as error:
+            bad.append((number, str(error), line.decode("utf-8", errors="replace")))
+    if not good and not bad:
+        raise InputError(f"{path}: the file is empty")
+    listed = "; ".join(f"{path}:{number}: {reason}" for number, reason, _ in bad[:3])
+    listed += f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    if absent := [f"{name!r} (for {ours!r})" for ours, name in fields.items() if keys and name not in keys]:
+        raise InputError(f"{path}: no line has the field {', '.join(absent)}; there are {', '.join(keys)}")
+    if not good:
+        raise InputError(
+            f"{path}: no good line ({listed}); there are the fields {', '.join(keys) or '(none)'}: "
+            "where they are called otherwise than here, name them with `fields`"
+        )
+    if bad and strict:
+        raise InputError(f"{path}: {len(bad)} of {len(bad) + len(good)} lines are bad: {listed}")
+    if bad:
+        kept = _set_aside(path, bad, rejected_dir)
+        _log.warning("%s: %d of %d lines are bad, %s: %s", path, len(bad), len(bad) + len(good), kept, listed)
+    return list(good.values())
+
+
+def extract_gold(text: str, pattern: str) -> str | None:
+    """The answer within a longer text: what the pattern's one group has in its last match; None without a match.
+
+    GSM8K: ``#### (.+)``.
+
+    Raises:
+        InputError: The pattern is no regular expression with one group.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"gold pattern {pattern!r}: no regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise InputError(f"gold pattern {pattern!r}: it needs one group round the answer, as in '#### (.+)'")
+    last = None
+    for last in compiled.finditer(text):  # noqa: B007
+        pass
+    return last[1].strip() if last and last[1] else None
+
+
+class _BadLineError(Exception):
+    """Why a line cannot be used."""
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        # Bytes, because a line of JSON may hold characters that text files take for line ends.
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if line.strip():
+                    yield number, line.strip()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _json_object(line: bytes) -> dict[str, Any]:
+    def no_number(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        values = json.loads(line.decode("utf-8"), parse_constant=no_number)
+    except (ValueError, RecursionError) as error:
+        raise _BadLineError(f"broken JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise _BadLineError(f"a JSON object is wanted, not {type(values).__name__}")
+    return values
+
+
+def _cut_gold(values: dict[str, Any], name: str, pattern: str) -> None:
+    text = values.get(name)
+    if isinstance(text, str):
+        values[name] = extract_gold(text, pattern)
+        if values[name] is None:
+            raise _BadLineError(f"field {name!r}: no match of the gold pattern {pattern!r}")
+
+
+_hints = cache(get_type_hints)
+
+
+def _parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, Any]], T]:
+    """A function that makes a record of a JSON object, or says why not."""
+    hints = _hints(record_type)  # type: ignore[arg-type]
+    known = dataclass_fields(record_type)  # type: ignore[arg-type]
+    if unknown := names.keys() - {field.name for field in known}:
+        have = ", ".join(field.name for field in known)
+        raise InputError(f"fields: {record_type.__name__} has no {', '.join(sorted(unknown))}; it has {have}")
+
+    def parse(values: dict[str, Any]) -> T:
+        converted = {}
+        for field in known:
+            name = names.get(field.name, field.name)
+            if name in values:
+                converted[field.name] = _convert(values[name], hints[field.name], name, field.name)
+            elif field.name in names or (field.default is MISSING and field.default_factory is MISSING):
+                raise _BadLineError(f"field {name!r} is missing")
+        return record_type(**converted)
+
+    return parse
+
+
+def _convert(value: Any, hint: Any, name: str, ours: str) -> Any:
+    """A JSON value as the type ``hint`` asks for; ``name`` is the field's name in the file, ``ours`` in the record."""
+    kind, options = get_origin(hint), get_args(hint)
+    if kind in (Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        (hint,) = (option for option in options if option is not type(None))
+        return _convert(value, hint, name, ours)
+    if kind is Literal and value in options:
+        return value
+    if kind is tuple and isinstance(value, list):
+        return tuple(_convert(entry, options[0], f"{name}[{i}]", ours) for i, entry in enumerate(value))
+    if hint is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    if hint is str and type(value) in (int, float) and ours in ("id", "question_id", "gold"):
+        return str(value)
+    if hint is str and isinstance(value, str):
+        _check_text(value, name, ours)
+        return value
+    if is_dataclass(hint) and isinstance(value, dict):
+        return _parser(hint, {})(value)  # type: ignore[arg-type]
+    if type(value) is hint:
+        return value
+    wanted = " or ".join(map(repr, options)) if kind is Literal else getattr(kind or hint, "__name__", str(hint))
+    raise _BadLineError(f"field {name!r} must be {wanted}, not {json.dumps(value)[:40]}")
+
+
+def _check_text(text: str, name: str, ours: str) -> None:
+    if ours in ("question", "prompt") and not text.strip():
+        raise _BadLineError(f"empty {ours}" + (f" (field {name!r})" if name != ours else ""))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _BadLineError(f"field {name!r} has half a character at position {error.start}") from error
+
+
+def _set_aside(path: Path, bad: list[tuple[int, str, str]], rejected_dir: Path | None) -> str:
+    """Write bad lines to a file of their own; says where."""
+    lines = [json.dumps({"line": number, "reason": why, "text": text}, ensure_ascii=False) for number, why, text in bad]
+    for folder in (path.parent, rejected_dir):
+        if folder is None:
+            continue
+        target = folder / f"{path.stem}.rejected.jsonl"
+        try:
+            target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        except OSError:
+            continue
+        return f"set aside in {target}"
+    return "and there is no place to set them aside"
