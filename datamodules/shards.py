@@ -4,7 +4,7 @@ import glob
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class JsonlShard:
 
     def read_ids(self) -> set[str]:
         """The ids of the records in the file: what need not be done again."""
-        return {record_id for record_id, _ in _id_lines(self.path)}
+        return {record_id for record_id, _ in id_lines(self.path)}
 
     def _repair(self) -> None:
         content_end = self._file.seek(0, os.SEEK_END)
@@ -74,7 +74,9 @@ class JsonlShard:
 
 
 def merge_shards(shards: Path | str, out: Path) -> int:
-    """Write the records of several shards into one file, each id once (its first line counts).
+    """Write the records of several shards into one file, each id once (its first line counts), in the order of the ids.
+
+    The file is the same however many processes wrote the shards, and however often they were interrupted.
 
     Args:
         shards: A glob pattern, such as ``traces/rank*.jsonl``, or a folder, whose ``*.jsonl`` are meant; ``out`` itself
@@ -93,9 +95,9 @@ def merge_shards(shards: Path | str, out: Path) -> int:
         raise InputError(f"{shards}: no shard to merge; check the folder or pattern")
     lines: dict[str, str] = {}
     for path in paths:
-        for record_id, line in _id_lines(path):
+        for record_id, line in id_lines(path):
             lines.setdefault(record_id, line)
-    write_lines(out, lines.values())
+    write_lines(out, (line for _, line in sorted(lines.items())))
     return len(lines)
 
 
@@ -113,8 +115,8 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _id_lines(path: Path) -> Iterable[tuple[str, str]]:
-    """Each line that has an id, with it; others (torn by a kill) are named in a warning."""
+def id_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The id and the text of each line that has one; others (torn by a kill) are named in a warning."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
