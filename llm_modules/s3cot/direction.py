@@ -1,0 +1,228 @@
+"""The variable-length direction: one vector a decoder layer, where it comes from, and its file (paper, sec. VL-D)."""
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from datamodules.errors import InputError
+from llm_modules.architecture import decoder_layers, uncompiled, unwrap
+
+HEADER = "direction"
+"""The metadata key of the file that holds the JSON header; the only one, as safetensors writes several in any order."""
+
+
+@dataclass(frozen=True)
+class ContrastStates:
+    """The residual stream after every decoder layer at the last token of both prompts of each pair.
+
+    Shapes: (batch, layers, hidden), float32.
+    """
+
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """Mean difference of hidden states between two ways to put the same question; adding it makes answers longer.
+
+    The vectors are not normalised: their scale is what makes strengths of 0.1 to 0.5 meaningful (paper).
+
+    Attributes:
+        vectors: (layers, hidden) float32; row l belongs to the *output* of decoder layer l, counted from 0.
+        model: Hub id or folder of the model that it was found in; empty when unknown.
+        revision: Commit of a hub id.
+        model_type: Family, as the model's configuration names it (``llama``, ``qwen2``).
+        layer_path: Where the decoder layers are in the model's ``base_model``.
+        positive: Instruction of the prompts that it points to (long).
+        negative: Instruction of the prompts that it points away from (short).
+        n: Number of pairs.
+        anchor: First layer from which the direction is consistent; None when unknown.
+        cosine: Mean cosine of single differences to their mean, by layer; empty when unknown.
+        cosine_variance: Variance of that cosine over pairs, by layer.
+        notes: How it was defined, in words.
+        source: The file that it was loaded from, for messages; not stored.
+    """
+
+    vectors: Tensor
+    model: str = ""
+    revision: str | None = None
+    model_type: str = ""
+    layer_path: str = "layers"
+    positive: str = ""
+    negative: str = ""
+    n: int = 0
+    anchor: int | None = None
+    cosine: tuple[float, ...] = ()
+    cosine_variance: tuple[float, ...] = ()
+    notes: str = ""
+    source: str = field(default="direction", metadata={"stored": False})
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return self.vectors.shape[0]
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.vectors.shape[1]
+
+    @property
+    def separation(self) -> tuple[float, ...]:
+        """Distance between the two mean states, by layer: the length of each vector."""
+        return tuple(torch.linalg.vector_norm(self.vectors, dim=1).tolist())
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file with a JSON header; the same direction always gives the same bytes."""
+        self.check()
+        header: dict[str, Any] = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name != "vectors" and f.metadata.get("stored", True)
+        }
+        header["separation"] = self.separation
+        text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        data = to_safetensors({"vectors": self.vectors.float().cpu().contiguous()}, metadata={HEADER: text})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(data)
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Direction":
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: There is no such file, or it is something else.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = (file.metadata() or {}).get(HEADER)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: no direction can be read: {error}") from error
+        if header is None or "vectors" not in tensors:
+            raise InputError(
+                f"{path}: not a direction of this project, it holds {describe(tensors)}; make one with "
+                "'rod predict' and the DirectionWriter, or give one 'direction.N' tensor per layer"
+            )
+        try:
+            stored = json.loads(header)
+            stored.pop("separation", None)
+            stored |= {name: tuple(stored[name]) for name in ("cosine", "cosine_variance")}
+            return cls(vectors=tensors["vectors"].float(), source=str(path), **stored)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: the header of this direction is damaged: {error}") from error
+
+    def check(
+        self,
+        *,
+        model_id: str | None = None,
+        layers: int | None = None,
+        hidden: int | None = None,
+        allow_other_model: bool = False,
+    ) -> None:
+        """Refuse a direction that does not fit a model.
+
+        Args:
+            model_id: Name of the model; not compared when None, or when the direction knows none.
+            layers: Its number of decoder layers.
+            hidden: The width of its residual stream.
+            allow_other_model: Accept a direction of another model, such as the base of a tuned one.
+
+        Raises:
+            InputError: Vectors that are not finite, another shape, another model.
+        """
+        finite = torch.isfinite(self.vectors).all(dim=1)
+        if not finite.all():
+            bad = ", ".join(str(layer) for layer in (~finite).nonzero().flatten().tolist())
+            raise InputError(
+                f"{self.source}: the vectors of layers {bad} are not finite numbers; find the direction anew"
+            )
+        if (layers or self.layers, hidden or self.hidden) != (self.layers, self.hidden):
+            raise InputError(
+                f"{self.source}: {self.layers} layers x {self.hidden} do not fit the model '{model_id}' with "
+                f"{layers} layers x {hidden}; use the direction of this model"
+            )
+        if model_id and self.model and model_id != self.model and not allow_other_model:
+            raise InputError(
+                f"{self.source}: found in '{self.model}', but the model is '{model_id}'; use the direction of this "
+                "model, or set allow_other_model when one was made from the other"
+            )
+
+
+def random_like(direction: Direction, seed: int) -> Direction:
+    """A control: an isotropic random vector in every layer, as long as the direction's."""
+    noise = torch.randn(direction.vectors.shape, generator=torch.Generator().manual_seed(seed))
+    scale = torch.linalg.vector_norm(direction.vectors, dim=1) / torch.linalg.vector_norm(noise, dim=1)
+    notes = f"random vectors of the same length, seed {seed}, in place of: {direction.notes}"
+    return replace(direction, vectors=noise * scale[:, None], notes=notes)
+
+
+def anchor_layer(cosine: tuple[float, ...], consistency: float = 0.9) -> int:
+    """First layer from which the direction is consistent (paper: "anchor"; this definition is ours).
+
+    That is the first layer l so that every layer from l up to the one with the greatest mean cosine has at least
+    ``consistency`` times that cosine.
+    """
+    best = max(range(len(cosine)), key=cosine.__getitem__)
+    anchor = best
+    while anchor > 0 and cosine[anchor - 1] >= consistency * cosine[best]:
+        anchor -= 1
+    return anchor
+
+
+def describe(tensors: Mapping[str, Tensor]) -> str:
+    """What a file holds, for a message: the first names with their shapes."""
+    shown = [f"'{name}' {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]]
+    rest = f" and {len(tensors) - 3} more tensors" if len(tensors) > 3 else ""
+    return ", ".join(shown) + rest if shown else "no tensors"
+
+
+@torch.no_grad()
+def capture_last_token(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """The residual stream after every decoder layer at the last token of each prompt.
+
+    Read by forward hooks at the very points where steering adds. ``output_hidden_states`` would give the embedding
+    first and, in place of the last layer's output, that output after the final norm.
+
+    Args:
+        model: A causal language model in eval mode.
+        input_ids: (batch, seq), padded on either side.
+        attention_mask: (batch, seq), 1 at tokens.
+
+    Returns:
+        (batch, layers, hidden) float32, on the device of ``input_ids``.
+    """
+    last = attention_mask.cumsum(dim=1).argmax(dim=1)
+    rows = torch.arange(len(last), device=last.device)
+    states: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        states.append(hidden[rows.to(hidden.device), last.to(hidden.device)].float().to(last.device))
+
+    options: dict[str, Any] = {"use_cache": False}
+    accepted = inspect.signature(unwrap(model).forward).parameters
+    if "position_ids" in accepted:
+        options["position_ids"] = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+    if "logits_to_keep" in accepted:
+        options["logits_to_keep"] = 1
+    handles = [layer.register_forward_hook(keep) for layer in decoder_layers(model)]
+    try:
+        with uncompiled():
+            model(input_ids=input_ids, attention_mask=attention_mask, **options)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(states, dim=1)

@@ -1,0 +1,180 @@
+"""Steered generation: a strength of its own for every row of a batch and every layer (paper, "self-sampling")."""
+
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.errors import InputError
+from llm_modules.architecture import decoder_layers, hidden_size, inner_decoder, uncompiled
+from llm_modules.generation import GenerationListener
+
+Positions = Literal["all", "prompt", "generated"]
+"""Which tokens are steered: all (paper), those of the prompt, or those that the model wrote itself."""
+
+
+class Steering(GenerationListener):
+    """Adds ``strength[row, layer] * vectors[layer]`` to the output of each decoder layer, within a ``with`` block.
+
+    Works with any caller of the model. Of a plain ``model.generate`` the rows of the batch are the rows of the
+    strengths; a ``Generator`` that has this object among its listeners says which of them each pass computes.
+
+    The model stays as it was: the only trace are hooks, on the layers that some row steers, and they come off at the
+    end of the block, also on error. A row of strength 0 gets the bits that it would get without steering. What was
+    compiled by ``torch.compile`` runs uncompiled within the block, since compiled code does not see hooks.
+
+    Example:
+        with Steering(model, direction.vectors) as steering:
+            steering.set_strengths(torch.tensor([0.0, -0.1, -0.2]))
+            model.generate(input_ids=three_rows)
+    """
+
+    def __init__(self, model: nn.Module, vectors: Tensor, positions: Positions = "all") -> None:
+        """Prepare; nothing is attached yet.
+
+        Args:
+            model: A causal language model, wrapped or not.
+            vectors: (layers, hidden), for the outputs of its decoder layers; kept in float32.
+            positions: ``prompt`` steers the pass that finds the KV cache empty, ``generated`` the passes after it.
+
+        Raises:
+            InputError: The vectors do not fit the model.
+        """
+        self._layers = decoder_layers(model)
+        shape = (len(self._layers), hidden_size(model))
+        if tuple(vectors.shape) != shape:
+            raise InputError(
+                f"direction: vectors {tuple(vectors.shape)} do not fit a model of {shape} (layers, hidden)"
+            )
+        self._decoder = inner_decoder(model)
+        self._vectors = vectors.detach().float()
+        self._positions = positions
+        self._stack: ExitStack | None = None
+        self._hooked: set[int] = set()
+        self._in_phase = True
+        # Of a batch: the strengths that occur in it, which of them each row has, the layers that any of them steers.
+        self._settings = torch.empty(0, len(self._layers))
+        self._setting_of_row = torch.empty(0, dtype=torch.long)
+        self._steered: list[int] = []
+        self._products: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        # Of a pass: its rows as they were announced, their settings, and what they add to each layer.
+        self._rows: Tensor | None = None
+        self._chosen = self._setting_of_row
+        self._addends: dict[int, Tensor] = {}
+        self._idle = True
+
+    def __enter__(self) -> "Steering":
+        if self._stack is not None:
+            raise RuntimeError("this steering is already attached")
+        self._stack = ExitStack()
+        self._stack.enter_context(uncompiled())
+        if self._positions != "all":
+            hook = self._decoder.register_forward_pre_hook(self._find_phase, with_kwargs=True)
+            self._stack.callback(hook.remove)
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        if self._stack is not None:
+            self._stack.close()
+        self._stack = None
+        self._hooked.clear()
+        self._use(torch.empty(0, len(self._layers)))
+
+    def set_strengths(self, strengths: Tensor) -> None:
+        """Set the strengths of a batch; they hold until they are set again.
+
+        Args:
+            strengths: (batch,), the same in every layer, or (batch, layers).
+
+        Raises:
+            InputError: A strength is not a finite number, or there is one for too few or too many layers.
+        """
+        if self._stack is None:
+            raise RuntimeError("set strengths within the 'with' block of the steering")
+        strengths = strengths.detach().to("cpu", torch.float32)
+        if strengths.ndim == 1:
+            strengths = strengths[:, None].expand(-1, len(self._layers))
+        if strengths.ndim != 2 or strengths.shape[1] != len(self._layers):
+            raise InputError(
+                f"alpha: strengths {tuple(strengths.shape)} for a model of {len(self._layers)} layers; "
+                "give one a row, or one a row and layer"
+            )
+        bad = (~torch.isfinite(strengths)).any(dim=1).nonzero().flatten().tolist()
+        if bad:
+            raise InputError(f"alpha: the strength of row {bad[0]} is not a finite number")
+        self._use(strengths)
+        for layer in self._steered:
+            if layer not in self._hooked:
+                hook = self._layers[layer].register_forward_hook(partial(self._add, layer))
+                self._stack.callback(hook.remove)
+                self._hooked.add(layer)
+
+    def before_forward(self, rows: Tensor) -> None:
+        """Narrow the coming passes to some rows of the batch; none of them for a pass that belongs to no row."""
+        if rows is self._rows or not len(self._setting_of_row):
+            return
+        self._rows = rows
+        self._take(self._setting_of_row[rows.cpu()])
+
+    def _use(self, strengths: Tensor) -> None:
+        # Rows repeat a few settings: only those are multiplied out, and a pass takes its rows from the products.
+        self._settings, self._setting_of_row = torch.unique(strengths, dim=0, return_inverse=True)
+        self._steered = self._settings.any(dim=0).nonzero().flatten().tolist()
+        self._products.clear()
+        self._rows = None
+        self._take(self._setting_of_row)
+
+    def _take(self, chosen: Tensor) -> None:
+        """The setting of each row of the coming pass; what it adds is looked up when the pass runs."""
+        self._chosen = chosen
+        self._idle = not self._settings[chosen].any()
+        self._addends.clear()
+
+    def _find_phase(self, _decoder: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        cache, use_cache = kwargs.get("past_key_values"), kwargs.get("use_cache")
+        if use_cache is None:
+            use_cache = getattr(self._decoder.config, "use_cache", True)
+        if cache is None and not use_cache:
+            raise InputError(
+                f"positions: '{self._positions}' is told by the KV cache, and the model runs without one; "
+                "generate with use_cache or steer 'all' positions"
+            )
+        empty = cache is None or int(cache.get_seq_length()) == 0
+        self._in_phase = empty == (self._positions == "prompt")
+
+    def _add(self, layer: int, _module: nn.Module, _args: Any, output: Any) -> Any:
+        """Forward hook of one decoder layer; its output is (batch, seq, hidden), or a tuple that begins with it."""
+        if self._idle or not self._in_phase:
+            return None
+        hidden: Tensor = output[0] if isinstance(output, tuple) else output
+        addend = self._addends.get(layer)
+        if addend is None or addend.dtype != hidden.dtype or addend.device != hidden.device:
+            addend = self._look_up(layer, hidden)
+        if len(hidden) != len(addend):
+            raise InputError(
+                f"alpha: a forward pass of {len(hidden)} rows with strengths for {len(addend)}; give every row of the "
+                "pass its own (beams and num_return_sequences multiply the rows)"
+            )
+        steered = hidden + addend
+        return (steered, *output[1:]) if isinstance(output, tuple) else steered
+
+    def _look_up(self, layer: int, hidden: Tensor) -> Tensor:
+        """What this pass adds, on the device and in the type of ``hidden``: (batch, 1, hidden) a steered layer."""
+        key = (hidden.device, hidden.dtype)
+        if key not in self._products:
+            self._products[key] = self._multiply(hidden)
+        chosen = self._products[key].index_select(1, self._chosen.to(hidden.device))
+        self._addends.update(zip(self._steered, chosen.unbind(), strict=True))
+        return self._addends[layer]
+
+    def _multiply(self, hidden: Tensor) -> Tensor:
+        """Strength times vector in float32, rounded once: (steered layers, settings, 1, hidden)."""
+        strengths = self._settings[:, self._steered].T[:, :, None, None]
+        product = strengths * self._vectors[self._steered].cpu()[:, None, None, :]
+        # x + (-0.0) is x to the bit for every x; x + 0.0 would turn -0.0 into 0.0.
+        return torch.where(strengths == 0, -0.0, product).to(hidden.device, hidden.dtype)
