@@ -16,8 +16,6 @@ from datamodules.batch import System
 
 NGRAM = 16
 """Length of the token windows whose recurrence is repetition (ours)."""
-LOOPING = 0.3
-"""A completion with more repetition than this fell into a loop (ours; of 4,000 sound GPT traces none exceeds 0.27)."""
 HESITATIONS = ("wait", "but", "so")
 """Words whose rate follows the length of reasoning (companion paper, arXiv 2602.01999)."""
 SYSTEMS: tuple[System, ...] = ("system1", "system2", "plain")
@@ -55,8 +53,8 @@ def repetition(token_ids: Sequence[int], n: int = NGRAM) -> float:
     """Share of the windows of ``n`` tokens that stood earlier in the same completion, in [0, 1).
 
     A loop of period p over the last part of a text makes about that part's share of its windows repeated, so that the
-    measure says how much of a completion is loop. Sound prose, formulas included, stays near 0. Less than ``n + 1``
-    tokens give 0.
+    measure says how much of a completion is loop. Sound text stays low: of 4,000 GPT-3.5/4 chains of thought, formulas
+    included, one in a hundred has more than 0.06 and none more than 0.27. Less than ``n + 1`` tokens give 0.
     """
     windows = len(token_ids) - n + 1
     if windows < 2:
