@@ -14,7 +14,7 @@ from torch.distributed import all_gather_object, get_world_size, is_available, i
 from datamodules.errors import InputError
 from llm_modules.s3cot.direction import Direction, anchor_layer
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 4 * 2**20
 """How much of the spooled differences is read back at a time."""
 
 
@@ -75,7 +75,7 @@ class DirectionAccumulator:
             )
         self._sum += difference.double().sum(dim=0)
         self.n += len(difference)
-        self._spool.write(difference.contiguous().numpy().tobytes())
+        self._spool.write(difference.contiguous().numpy().data)
 
     def finish(self, consistency: float = 0.9, **origin: Any) -> Direction:
         """The direction of all pairs of all processes.
