@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
 from datamodules.errors import InputError
 from datamodules.packing import Example, pack, pad
+from datamodules.questions import shard_of
 from datamodules.sampler import LengthGroupedBatchSampler, check_batch_settings
 
 __all__ = ["BatchLoader", "Example", "SupervisedData"]
@@ -155,17 +156,8 @@ class SupervisedData(LightningDataModule, ABC):
         """Remember the batches that a checkpoint's run was trained on."""
         self._restored_plan = dict(state_dict)
 
-    @property
-    def shard(self) -> tuple[int, int]:
-        """This process among those that share the data, and their number."""
-        if self.trainer is None:
-            return 0, 1
-        # Processes of one tensor-parallel group need the same data, which only the strategy knows.
-        shard = getattr(self.trainer.strategy, "distributed_sampler_kwargs", {"rank": 0, "num_replicas": 1})
-        return shard["rank"], shard["num_replicas"]
-
     def _sampler(self, examples: Sequence[Example]) -> LengthGroupedBatchSampler:
-        rank, world_size = self.shard
+        rank, world_size = shard_of(self)
         return LengthGroupedBatchSampler(
             [len(example.input_ids) for example in examples],
             batch_size=self.batch_size,
@@ -189,9 +181,7 @@ class SupervisedData(LightningDataModule, ABC):
         fits = [e for e in examples if limit is None or len(e.input_ids) <= limit]
         kept = [e for e in fits if any(label != IGNORE_INDEX for label in e.labels[1:])]
         self.n_dropped[where] = len(examples) - len(kept)
-        reasons = (
-            f"{len(examples) - len(fits)} longer than {limit} tokens, {len(fits) - len(kept)} without a target"
-        )
+        reasons = f"{len(examples) - len(fits)} longer than {limit} tokens, {len(fits) - len(kept)} without a target"
         if not kept:
             raise InputError(
                 f"{where}: none of {len(examples)} examples can be trained on ({reasons}):"

@@ -41,11 +41,11 @@ class Data(SupervisedData):
 class TinyModel(LightningModule):
     """An embedding and a linear layer; ``asks_steps`` as schedulers with a warm-up do."""
 
-    def __init__(self, asks_steps: bool = False) -> None:
+    def __init__(self, asks_steps: bool = False, vocabulary: int = VOCABULARY) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.embed = torch.nn.Embedding(VOCABULARY, 8)
-        self.head = torch.nn.Linear(8, VOCABULARY)
+        self.embed = torch.nn.Embedding(vocabulary, 8)
+        self.head = torch.nn.Linear(8, vocabulary)
         self.asks_steps = asks_steps
         self.seen: list[tuple[int, int, tuple[int, ...]]] = []
 
@@ -102,30 +102,36 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("asks_steps", [False, True], ids=["", "asks_steps"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.fixture(scope="module", params=[(1, False), (2, False), (1, True), (2, True)], ids=str)
+def whole(request, tmp_path_factory) -> tuple[TinyModel, int, bool]:
+    """An uninterrupted run; its accumulation of gradients; whether its optimiser asked for the number of steps."""
+    accumulate, asks_steps = request.param
+    model = TinyModel(asks_steps)
+    trainer = make_trainer(tmp_path_factory.mktemp("whole"), accumulate_grad_batches=accumulate)
+    trainer.fit(model, datamodule=Data(batch_size=4))
+    return model, accumulate, asks_steps
+
+
 @pytest.mark.parametrize("kill", [1, 4, 10, 11, 17, 22, 29, 32])
-def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, kill, accumulate, asks_steps):
+def test_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path, whole, kill):
     """44 examples in batches of 4: 11 batches an epoch, the last of which closes an accumulation early."""
+    uninterrupted, accumulate, asks_steps = whole
     settings = {"accumulate_grad_batches": accumulate}
-    whole = TinyModel(asks_steps)
-    make_trainer(tmp_path / "whole", **settings).fit(whole, datamodule=Data(batch_size=4))
-    assert len(whole.seen) == 33
+    assert len(uninterrupted.seen) == 33
 
     first = TinyModel(asks_steps)
     with pytest.raises(Killed):
-        make_trainer(tmp_path / "part", KillAfter(kill), **settings).fit(first, datamodule=Data(batch_size=4))
-    steps = sorted((tmp_path / "part").glob("*.ckpt"), key=lambda p: int(p.stem.split("=")[1].split("-")[0]))
-    if not steps:
-        assert accumulate > kill
-        return
+        make_trainer(tmp_path, KillAfter(kill), **settings).fit(first, datamodule=Data(batch_size=4))
+    checkpoints = sorted(tmp_path.glob("*.ckpt"), key=lambda path: int(path.stem.removeprefix("step=")))
     second = TinyModel(asks_steps)
-    make_trainer(tmp_path / "part", **settings).fit(second, datamodule=Data(batch_size=4), ckpt_path=steps[-1])
+    make_trainer(tmp_path / "next", **settings).fit(
+        second, datamodule=Data(batch_size=4), ckpt_path=checkpoints[-1] if checkpoints else None
+    )
 
-    done = len(whole.seen) - len(second.seen)
-    assert kill - accumulate < done <= kill
-    assert first.seen[:done] + second.seen == whole.seen
-    assert torch.equal(weights(second), weights(whole))
+    done = len(uninterrupted.seen) - len(second.seen)
+    assert kill - accumulate < done <= kill, "what was trained on since the last checkpoint, and no more, comes again"
+    assert first.seen[:done] + second.seen == uninterrupted.seen
+    assert torch.equal(weights(second), weights(uninterrupted))
 
 
 @pytest.mark.parametrize("kill", [5, 11, 16])
