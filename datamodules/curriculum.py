@@ -16,7 +16,16 @@ from datamodules.prompting import PromptData
 from datamodules.prompts import encode_pair, user_turn
 from datamodules.questions import tokenizer_of
 from datamodules.records import CurriculumItem, read_records
-from datamodules.stages import LOWER_BOUNDS, N_BUCKETS, Selection, Stage, draw_stages, is_usable
+from datamodules.stages import (
+    LOWER_BOUNDS,
+    N_BUCKETS,
+    Selection,
+    Stage,
+    count_buckets,
+    draw_stages,
+    is_usable,
+    usable_pairs,
+)
 from datamodules.supervised import Example, SupervisedData
 
 SYSTEMS: tuple[System, System] = ("system1", "system2")
@@ -151,7 +160,7 @@ class CurriculumData(SupervisedData):
             return
         self.items, self._encoded = self._usable_items(items), {}
         self.stages = draw_stages(
-            [[variant.length_ratio for variant in item.variants] for item in self.items],
+            self._ratios(),
             self.lower_bounds,
             self.selection,
             self.items_per_stage or len(self.items),
@@ -262,17 +271,14 @@ class CurriculumData(SupervisedData):
 
     @rank_zero_only
     def _report(self) -> None:
-        """Print the stage table."""
-        table = Table(title=f"{len(self.items)} items, selection {self.selection}")
-        for heading in ("stage", "Len-R", "pairs", "distinct", "System 1 tokens", "System 2 tokens", "mean Len-R"):
+        """Print the stage table, and once for all stages which lengths there are."""
+        there_are = count_buckets(usable_pairs(self._ratios()))
+        lengths = ", ".join(f"{b / N_BUCKETS:.1f}: {n:,}" for b, n in enumerate(there_are) if n)
+        title = f"{len(self.items):,} items, selection {self.selection}\nvariants by Len-R: {lengths}"
+        table = Table(title=title, title_justify="left")
+        for heading in ("stage", "Len-R", "pairs", "different", "System 1 tokens", "System 2 tokens", "mean Len-R"):
             table.add_column(heading, justify="right")
-        table.add_column("pairs drawn / available by Len-R", overflow="fold")
         for row in self.stage_table:
-            by_bucket = [
-                f"{b / N_BUCKETS:.1f}: {n}/{m}"
-                for b, (n, m) in enumerate(zip(row.drawn, row.available, strict=True))
-                if m
-            ]
             table.add_row(
                 str(row.stage),
                 f"{row.lower:g} to 1",
@@ -281,6 +287,8 @@ class CurriculumData(SupervisedData):
                 f"{row.system1_tokens:,}",
                 f"{row.system2_tokens:,}",
                 f"{row.length_ratio:.2f}",
-                ", ".join(by_bucket),
             )
         Console().print(table)
+
+    def _ratios(self) -> list[list[float]]:
+        return [[variant.length_ratio for variant in item.variants] for item in self.items]

@@ -87,12 +87,7 @@ def draw_stages(
         InputError: A bound out of order or range, or a stage without a pair.
     """
     _check_bounds(lower_bounds)
-    pairs = [
-        Pair(item, variant, ratio)
-        for item, its_ratios in enumerate(ratios)
-        for variant, ratio in enumerate(its_ratios)
-        if is_usable(ratio)
-    ]
+    pairs = usable_pairs(ratios)
     stages = []
     for index, lower in enumerate(lower_bounds):
         groups = _groups(pairs, lower, selection)
@@ -102,6 +97,16 @@ def draw_stages(
         available = count_buckets([pair for group in groups for pair in group])
         stages.append(Stage(index, lower, _take_turns(groups, pairs_per_stage, rng), available))
     return stages
+
+
+def usable_pairs(ratios: Sequence[Sequence[float]]) -> list[Pair]:
+    """All pairs of an item and a usable variant of it."""
+    return [
+        Pair(item, variant, ratio)
+        for item, its_ratios in enumerate(ratios)
+        for variant, ratio in enumerate(its_ratios)
+        if is_usable(ratio)
+    ]
 
 
 def is_usable(length_ratio: float) -> bool:
