@@ -55,6 +55,26 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """One answer of a test. Fields as in `Trace`."""
+
+    id: str
+    question_id: str
+    question: str
+    gold: str | None
+    system: str
+    sample: int
+    seed: int
+    prompt: str
+    completion: str
+    n_tokens: int
+    finish_reason: Literal["stop", "length"]
+    answer: str | None
+    correct: bool | None
+    model: str
+
+
+@dataclass(frozen=True)
 class Instruction:
     """A request and the response to learn."""
 
@@ -106,8 +126,8 @@ def read_records(
     """Read and validate a JSONL file, one record a line; empty lines are skipped.
 
     A line is bad if it is no JSON object, lacks a field or has one of the wrong type, repeats an id, or its question
-    or prompt is empty. A missing ``id`` becomes ``{file stem}-{line number}``; ids and gold answers may be numbers;
-    fields that the record doesn't know are ignored.
+    is empty. A missing ``id`` becomes ``{file stem}-{line number}``; ids and gold answers may be numbers; fields that
+    the record doesn't know are ignored.
 
     Args:
         path: The file.
@@ -270,8 +290,8 @@ def _convert(value: Any, hint: Any, name: str, ours: str) -> Any:
 
 
 def _check_text(text: str, name: str, ours: str) -> None:
-    if ours in ("question", "prompt") and not text.strip():
-        raise _BadLineError(f"empty {ours}" + (f" (field {name!r})" if name != ours else ""))
+    if ours == "question" and not text.strip():
+        raise _BadLineError("empty question" + (f" (field {name!r})" if name != ours else ""))
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -79,8 +79,8 @@ def merge_shards(shards: Path | str, out: Path) -> int:
     The file is the same however many processes wrote the shards, and however often they were interrupted.
 
     Args:
-        shards: A glob pattern, such as ``traces/rank*.jsonl``, or a folder, whose ``*.jsonl`` are meant; ``out`` itself
-            never counts as a shard.
+        shards: A glob pattern, such as ``traces/rank*.jsonl``, or a folder, whose ``*.jsonl`` are meant; ``out`` and
+            ``*.rejected.jsonl`` never count as shards.
         out: Replaced as a whole or not at all.
 
     Returns:
@@ -90,7 +90,8 @@ def merge_shards(shards: Path | str, out: Path) -> int:
         InputError: No file matches.
     """
     pattern = f"{glob.escape(str(shards))}/*.jsonl" if Path(shards).is_dir() else str(shards)
-    paths = [path for path in sorted(map(Path, glob.glob(pattern))) if path.resolve() != out.resolve()]
+    found = sorted(Path(path) for path in glob.glob(pattern) if not path.endswith(".rejected.jsonl"))
+    paths = [path for path in found if path.resolve() != out.resolve()]
     if not paths:
         raise InputError(f"{shards}: no shard to merge; check the folder or pattern")
     lines: dict[str, str] = {}
