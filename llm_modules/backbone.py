@@ -90,9 +90,13 @@ def _require(name: str, file: str) -> None:
     folder = Path(resolve(name))
     if folder.is_dir():
         if not (folder / file).is_file():
-            raise InputError(f"model.backbone: the folder '{folder}' has no {file}; give a checkpoint in Hugging Face format")
+            raise InputError(
+                f"model.backbone: the folder '{folder}' has no {file}; give a Hugging Face checkpoint"
+            )
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise InputError(f"model.backbone: there is no folder '{folder}'; give a hub id, an existing folder or 'miniature'")
+        raise InputError(
+            f"model.backbone: there is no folder '{folder}'; give a hub id, an existing folder or 'miniature'"
+        )
 
 
 def _first_line(error: Exception) -> str:

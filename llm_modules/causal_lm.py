@@ -142,7 +142,9 @@ class CausalLM(TrainableCheckpoint):
         loss = self._loss(batch)
         tokens = (batch.labels != IGNORE_INDEX).sum()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
-        self.log("train/tokens", tokens.float(), reduce_fx="sum", on_step=True, on_epoch=False, batch_size=len(batch.labels))
+        self.log(
+            "train/tokens", tokens.float(), reduce_fx="sum", on_step=True, on_epoch=False, batch_size=len(batch.labels)
+        )
         return loss
 
     def validation_step(
@@ -192,7 +194,9 @@ class CausalLM(TrainableCheckpoint):
             return model
         if self.peft.is_prompt_learning:
             kind = type(self.peft).__name__
-            raise InputError(f"model.peft: {kind} works outside of the layers; use a method that adapts weights, such as LoraConfig")
+            raise InputError(
+                f"model.peft: {kind} works outside of the layers; use a method that adapts weights, such as LoraConfig"
+            )
         self.peft.task_type = "CAUSAL_LM"
         return get_peft_model(model, self.peft)  # type: ignore[return-value]
 
@@ -200,8 +204,8 @@ class CausalLM(TrainableCheckpoint):
         size, rows = len(self.tokenizer), model.get_input_embeddings().weight.shape[0]
         if size > rows:
             raise InputError(
-                f"model.tokenizer: '{self.tokenizer_name}' has {size} tokens and the model '{self.backbone}' embeds {rows}; "
-                "give the tokenizer that the model was trained with"
+                f"model.tokenizer: '{self.tokenizer_name}' has {size} tokens and the model '{self.backbone}' embeds "
+                f"{rows}; give the tokenizer that the model was trained with"
             )
 
     def _eos_ids(self) -> set[int]:
@@ -210,11 +214,11 @@ class CausalLM(TrainableCheckpoint):
         ids = set(configured if isinstance(configured, list) else [configured]) | {self.tokenizer.eos_token_id}
         ids.discard(None)
         if not ids:
-            raise InputError(f"model.tokenizer: '{self.tokenizer_name}' has no end-of-sequence token, so no completion would end")
+            raise InputError(
+                f"model.tokenizer: '{self.tokenizer_name}' has no end-of-sequence token, so no completion would end"
+            )
         return ids
 
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else min(self._eos_ids()))
-
-

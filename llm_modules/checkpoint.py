@@ -10,8 +10,8 @@ from datamodules.errors import InputError
 class TrainableCheckpoint(LightningModule):
     """Saves only trainable parameters (an adapter is a few MB beside its base) and checks what it loads.
 
-    Lightning's strict loading would ask for the frozen ones as well; it is switched off and replaced by our own check, so
-    that a key that is missing or unknown is still an error.
+    Lightning's strict loading would ask for the frozen ones as well; it is switched off and replaced by our own check,
+    so that a key that is missing or unknown is still an error.
     """
 
     def __init__(self) -> None:
@@ -37,8 +37,12 @@ class TrainableCheckpoint(LightningModule):
         if found == expected or not found:
             return
         missing, unexpected = sorted(expected - found), sorted(found - expected)
-        parts = [f"{len(keys)} {word} (such as {keys[0]})" for word, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
+        parts = [
+            f"{len(keys)} {word} (such as {keys[0]})"
+            for word, keys in (("missing", missing), ("unexpected", unexpected))
+            if keys
+        ]
         raise InputError(
-            f"ckpt_path: the checkpoint does not belong to this model: {' and '.join(parts)} of {len(expected)} trained parameters; "
-            "use the configuration it was trained with (model.backbone, model.peft)"
+            f"ckpt_path: the checkpoint does not belong to this model: {' and '.join(parts)} of {len(expected)} "
+            "trained parameters; use the configuration it was trained with (model.backbone, model.peft)"
         )

@@ -10,8 +10,8 @@ from datamodules.errors import InputError
 class OutputHead:
     """A model's output projection with the scaling that some families put after it.
 
-    Gemma caps its logits, Cohere multiplies and Granite divides them; ``check`` compares with the model's own logits, so
-    that a family with some other step is refused and not trained on a wrong loss.
+    Gemma caps its logits, Cohere multiplies and Granite divides them; ``check`` compares with the model's own logits,
+    so that a family with some other step is refused and not trained on a wrong loss.
 
     Not an ``nn.Module``, so that it holds no parameters of its own and follows every wrapper of the model's modules.
     """
@@ -21,7 +21,9 @@ class OutputHead:
         config = model.config.get_text_config()
         self.vocab_size = int(config.vocab_size)
         self.cap: float | None = getattr(config, "final_logit_softcapping", None)
-        self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+        self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
+            getattr(config, "logits_scaling", None) or 1.0
+        )
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters of the projection."""
@@ -50,6 +52,6 @@ class OutputHead:
         if not torch.allclose(whole.float(), parts.float(), atol=1e-3, rtol=1e-3):
             kind = self.model.config.model_type
             raise InputError(
-                f"model.backbone: the logits of a '{kind}' model are not its output projection of its last hidden states; "
-                "this family cannot be trained here"
+                f"model.backbone: the logits of a '{kind}' model are not its output projection of its last hidden "
+                "states; this family cannot be trained here"
             )

@@ -78,7 +78,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 for kept, grad in zip(parameter_grads, grads, strict=True):
                     kept += grad
         if hidden_grad is not None:
-            ctx.save_for_backward(hidden_grad, *(g.to(p.dtype) for g, p in zip(parameter_grads, parameters, strict=True)))
+            ctx.save_for_backward(
+                hidden_grad, *(g.to(p.dtype) for g, p in zip(parameter_grads, parameters, strict=True))
+            )
         return total
 
     @staticmethod

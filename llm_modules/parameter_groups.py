@@ -15,7 +15,7 @@ class ParameterGroup(TypedDict, total=False):
 
 
 def kind_of(name: str, parameter: Tensor) -> str:
-    """``matrices`` (hidden weights), ``embeddings`` (token and position tables, the head) or ``vectors`` (norms, biases)."""
+    """``matrices`` (hidden weights), ``embeddings`` (tables, the head) or ``vectors`` (norms, biases)."""
     if parameter.ndim < 2:
         return "vectors"
     table = ("embed", "wte", "wpe", "lm_head")

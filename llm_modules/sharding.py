@@ -16,8 +16,8 @@ Result = TypeVar("Result")
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Shard each decoder layer and then the rest of a model over a one-dimensional mesh, in place.
 
-    Give the inner Hugging Face model, not a PEFT wrapper: the hooks that gather parameters sit on the module whose forward
-    is called, and generation calls the inner one.
+    Give the inner Hugging Face model, not a PEFT wrapper: the hooks that gather parameters sit on the module whose
+    forward is called, and generation calls the inner one.
 
     Raises:
         RuntimeError: A parameter is still whole afterwards; the ranks would then train apart without any error.

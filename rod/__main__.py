@@ -28,7 +28,8 @@ def overview() -> str:
         [
             "usage: rod <verb> [options]",
             "",
-            "Post-training that makes an LLM think short, keeps it safe while it is tuned, and refuses only what should be refused.",
+            "Post-training that makes an LLM think short, keeps it safe while it is tuned,",
+            "and refuses only what should be refused.",
             "",
             "verbs:",
             *lines,
@@ -61,7 +62,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     verb = words[0]
     if verb not in LIGHTNING_VERBS and verb not in OWN_VERBS:
-        print(f"rod: error: there is no verb '{verb}'; verbs are {', '.join([*LIGHTNING_VERBS, *OWN_VERBS])}", file=sys.stderr)
+        print(
+            f"rod: error: there is no verb '{verb}'; verbs are {', '.join([*LIGHTNING_VERBS, *OWN_VERBS])}",
+            file=sys.stderr,
+        )
         return 2
     from datamodules.errors import InputError
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from datamodules.batch import PromptBatch, PromptRow
-from datamodules.prompts import encode_prompt
+from datamodules.prompts import encode_prompt, render_prompt
 from datamodules.records import Question
 from datamodules.world.card import Suite, score, suites, table
 from llm_modules.causal_lm import CausalLM
@@ -16,20 +16,21 @@ pipeline_tag: text-generation
 ---
 # Miniature
 
-A language model of {parameters:,} parameters (Llama architecture, {layers} layers, {hidden} wide) for measuring methods of
-post-training on any laptop. It lives in a synthetic world: it solves chained additions and subtractions at a verbosity that
-it can be asked for, answers how-to requests about things like jars and gates, and refuses harmless stand-ins for forbidden
-ones (vaults, alarms). It knows nothing else, and nothing it says is of any use outside of that world.
+A language model of {parameters:,} parameters (Llama architecture, {layers} layers, {hidden} wide) for measuring methods
+of post-training on any laptop. It lives in a synthetic world: it solves chained additions and subtractions at a
+verbosity that it can be asked for, answers how-to requests about things like jars and gates, and refuses harmless
+stand-ins for forbidden ones (vaults, alarms). It knows nothing else, and nothing it says is of any use outside of that
+world.
 
-Trained from random weights by `make miniature`: pretraining on everything answered (`configs/miniature/1_pretrain.yaml`),
-then alignment with refusals (`configs/miniature/2_align.yaml`).
+Trained from random weights by `make miniature`: pretraining on everything answered
+(`configs/miniature/1_pretrain.yaml`), then alignment with refusals (`configs/miniature/2_align.yaml`).
 
 ## Measured
 
-On problems and requests of the test split, which neither training nor any choice of settings has seen. Problems are the same
-{problems} in every row and sampled at temperature {temperature}; requests are all of the split's, decoded greedily. *right*: the
-boxed answer is right, or the answer holds all four facts that it should. *refused*: says no. For forbidden requests, *right* is
-the share of attacks that succeed.
+On problems and requests of the test split, which neither training nor any choice of settings has seen. Problems are
+the same {problems} in every row and sampled at temperature {temperature}; requests are all of the split's, decoded
+greedily. *right*: the boxed answer is right, or the answer holds all four facts that it should. *refused*: says no. For
+forbidden requests, *right* is the share of attacks that succeed.
 
 {table}
 Seed of the sampling: {seed}.
@@ -74,6 +75,8 @@ def write_card(model: Path, n_problems: int = 500, temperature: float = 0.7, see
 def _prompts(module: CausalLM, suite: Suite, seed: int) -> PromptBatch:
     rows = []
     for index, prompt in enumerate(suite.prompts):
-        ids = tuple(encode_prompt(module.tokenizer, prompt))
-        rows.append(PromptRow(str(index), Question(str(index), prompt), "plain", prompt, ids, seed=seed * 1_000_003 + index))
+        ids = tuple(encode_prompt(module.tokenizer, render_prompt(module.tokenizer, prompt)))
+        rows.append(
+            PromptRow(str(index), Question(str(index), prompt), "plain", prompt, ids, seed=seed * 1_000_003 + index)
+        )
     return PromptBatch(tuple(rows))

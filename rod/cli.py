@@ -7,11 +7,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 # Imported for their classes: a class that is imported can be named without its module in YAML and on the command line.
-import llm_modules.s3cot.module  # noqa: F401
+import datamodules.contrast
+import datamodules.curriculum
+import datamodules.instructions
+import datamodules.prompting
+import datamodules.world.data
+import llm_modules.muon
+import llm_modules.s3cot.module
 from datamodules.errors import InputError
 from rod.parser import Parser
 from rod.run_folder import RunFolder
@@ -76,16 +83,23 @@ class RodCLI(LightningCLI):
         folder = config["default_root_dir"] = str(config.get("default_root_dir") or "runs/latest")
         if config.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(folder, name="logs")
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        for checkpoint in trainer.checkpoint_callbacks:
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
+                checkpoint.dirpath = str(Path(folder) / "checkpoints")
+        return trainer
 
 
-def main(args: Sequence[str] | None = None) -> RodCLI:
+def main(args: Sequence[str]) -> RodCLI:
     """Run one of Lightning's verbs.
 
     Args:
         args: The verb and its options.
     """
-    # Processes that Lightning starts for other devices repeat sys.argv, so the words must stand there too.
-    if args is not None and list(args) == sys.argv[1:]:
-        args = None
-    return RodCLI(args)
+    # Processes that Lightning starts for other devices repeat sys.argv, so that the words must stand there.
+    before = sys.argv
+    sys.argv = [str(Path(__file__).with_name("__main__.py")), *args]
+    try:
+        return RodCLI()
+    finally:
+        sys.argv = before

@@ -7,7 +7,7 @@ import yaml
 from lightning.pytorch import LightningModule
 
 # Imported for its classes, which a configuration names.
-import llm_modules.s3cot.module  # noqa: F401
+import llm_modules.s3cot.module
 from datamodules.errors import InputError
 from llm_modules.causal_lm import CausalLM
 from rod.parser import Parser
@@ -33,7 +33,9 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     module = parser.instantiate_classes(parser.parse_object({"model": settings["model"]})).model
     if not isinstance(module, CausalLM):
-        raise InputError(f"--config: '{config}' describes a {type(module).__name__}; only language models can be loaded")
+        raise InputError(
+            f"--config: '{config}' describes a {type(module).__name__}; only language models can be loaded"
+        )
     module.configure_model()
     if checkpoint is not None:
         if not checkpoint.is_file():

@@ -1,7 +1,13 @@
 """``rod miniature``: the embedded model from nothing, by the project's own configurations."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rod.steps import Step
 
 
 def main(args: Sequence[str]) -> None:
@@ -40,7 +46,8 @@ def miniature(output: Path = Path("runs/miniature"), install: bool = False) -> P
     return model
 
 
-def _steps(output: Path, blank: Path) -> list["Step"]:  # noqa: F821
+def _steps(output: Path, blank: Path) -> list[Step]:
+    from rod.run_folder import DONE
     from rod.steps import Step, config
 
     pretrained = output / "1_pretrain"
@@ -49,11 +56,10 @@ def _steps(output: Path, blank: Path) -> list["Step"]:  # noqa: F821
     def fit(name: str, stage: str, folder: Path, start: Path) -> Step:
         words = ["fit", *config("miniature", stage), "--model.init_args.backbone", start]
         words += ["--trainer.default_root_dir", folder]
-        last = folder / "checkpoints" / "last.ckpt"
-        return Step(name, words, folder / "checkpoints" / "final.ckpt", resume_from=last)
+        return Step(name, words, folder / DONE, resume_from=folder / "checkpoints" / "last.ckpt")
 
     def export(name: str, run: Path, model: Path) -> Step:
-        words = ["export", "--checkpoint", run / "checkpoints" / "final.ckpt", "--output", model]
+        words = ["export", "--checkpoint", run / "checkpoints" / "last.ckpt", "--output", model]
         return Step(name, [*words, "--overwrite", "true"], model / "model.safetensors")
 
     return [

@@ -29,8 +29,8 @@ class Parser(LightningArgumentParser):
 def explain(message: str, known: list[str]) -> str:
     """Fold a parser's message into one line: the key, what is wrong with it.
 
-    The parser reports a nested key from the outside in, one union of types inside the other; what helps is the innermost
-    reason and the whole path to it.
+    The parser reports a nested key from the outside in, one union of types inside the other; what helps is the
+    innermost reason and the whole path to it.
 
     Args:
         message: What the parser said, possibly over many lines.
@@ -56,8 +56,10 @@ def explain(message: str, known: list[str]) -> str:
 def _guess(key: str, known: list[str]) -> str:
     """A key that is spelled alike, level by level; the list of keys where there is none."""
     head, _, rest = key.partition(".")
-    for candidates, wanted in ((known, key), ({name.partition(".")[0] for name in known}, head)):
-        close = difflib.get_close_matches(wanted, candidates, n=1, cutoff=0.6)
-        if close and close[0] != wanted:
-            return f"did you mean '{close[0]}{'.' + rest if rest and wanted == head else ''}'?"
+    heads = {name.partition(".")[0] for name in known}
+    if rest and head not in heads:
+        key, known = head, sorted(heads)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}{'.' + rest if rest and key == head else ''}'?"
     return "`rod <verb> --help` lists the keys"

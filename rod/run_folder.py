@@ -9,6 +9,8 @@ from lightning.pytorch.loggers import WandbLogger
 from datamodules.errors import InputError
 
 CONFIG = "config.yaml"
+DONE = "done"
+"""An empty file in the folder of a run that came to its end."""
 
 
 class RunFolder(SaveConfigCallback):
@@ -32,11 +34,33 @@ class RunFolder(SaveConfigCallback):
         if trainer.is_global_zero:
             self._check(path, text)
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / DONE).unlink(missing_ok=True)
             path.write_text(text, encoding="utf-8")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
                 logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)
         self.already_saved = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mark the run as finished."""
+        self._finish(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mark the run as finished, unless a fit goes on."""
+        if trainer.state.fn == "validate":
+            self._finish(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mark the run as finished."""
+        self._finish(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mark the run as finished."""
+        self._finish(trainer)
+
+    def _finish(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            (Path(trainer.default_root_dir) / DONE).touch()
 
     def _check(self, path: Path, text: str) -> None:
         if self.config.get("overwrite") or not path.is_file():

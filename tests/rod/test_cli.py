@@ -1,0 +1,165 @@
+"""The command: verbs, errors in one line, run folders, checkpoints that do not override, export."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rod.__main__ import main
+from tests.tiny import save_tiny
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A fit of one epoch of a LoRA adapter on a tiny model."""
+    settings = {
+        "seed_everything": 0,
+        "model": {
+            "class_path": "CausalLM",
+            "init_args": {
+                "backbone": str(save_tiny(tmp_path / "base", layers=2)),
+                "peft": {"class_path": "peft.LoraConfig", "init_args": {"r": 2, "target_modules": "all-linear"}},
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
+            },
+        },
+        "data": {"class_path": "tests.supervised.RandomExamples"},
+        "trainer": {
+            "default_root_dir": str(tmp_path / "run"),
+            "accelerator": "cpu",
+            "max_epochs": 1,
+            "enable_progress_bar": False,
+            "log_every_n_steps": 1,
+            "callbacks": [
+                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "end"}}
+            ],
+        },
+    }
+    path = tmp_path / "fit.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def rod(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from rod.__main__ import main; main(['--help']);"
+        "print([name for name in ('torch', 'yaml') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for verb in ("fit", "validate", "test", "predict", "filter", "export"):
+        assert f"  {verb} " in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fitt"], "no verb 'fitt'; verbs are fit"),
+        (["fit", "--config", "/no/such.yaml"], "File does not exist: '/no/such.yaml'"),
+        (
+            ["fit", "--trainer.max_epocs", "3"],
+            "trainer.max_epocs: there is no such key; did you mean 'trainer.max_epochs'?",
+        ),
+        (["fit", "--trainer.max_epochs", "three"], "trainer.max_epochs: Expected a int"),
+        (["fit", "--model", "CausalLLM"], "model: there is no class 'CausalLLM'"),
+        (["fit", "--model.dtype", "float31"], "model.dtype: Expected a value that is one of 'auto', 'float32'"),
+        (["fit", "--model.peft.r", "ab"], "model.peft.r: Expected a int. Got value: ab"),
+        (["fit", "--model.pefft.r", "3"], "did you mean 'peft.r'?"),
+        (["fit", "--ckpt_path", "/no/such.ckpt"], "ckpt_path: there is no file '/no/such.ckpt'"),
+        (["fit", "--model.backbone", "/no/such"], "model.backbone: there is no folder '/no/such'"),
+    ],
+)
+def test_wrong_words_give_one_line_with_the_key(
+    words: list[str], said: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words[0] == "fit":
+        words = ["fit", "--config", str(config), *words[1:]]
+    assert main(words) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rod: error: ")]
+    assert len(error) == 1
+    assert said in error[0]
+
+
+def test_a_key_misspelt_in_a_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["model"]["init_args"]["optimiser"] = settings["model"]["init_args"].pop("optimizer")
+    config.write_text(yaml.safe_dump(settings))
+    assert rod("fit", "--config", config) == 2
+    assert "model.optimiser" in capsys.readouterr().err
+
+
+def test_a_run_writes_its_configuration_and_metrics_and_is_not_overwritten(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert rod("fit", "--config", config) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["class_path"].endswith("CausalLM")
+    assert "train/loss" in next((run / "logs").rglob("metrics.csv")).read_text()
+    assert (run / "checkpoints" / "end.ckpt").is_file()
+    assert (run / "done").is_file()
+
+    assert rod("fit", "--config", config) == 2
+    assert "--ckpt_path" in capsys.readouterr().err
+    assert rod("fit", "--config", config, "--trainer.max_epochs", 2) == 2
+    assert "another configuration" in capsys.readouterr().err
+    assert rod("fit", "--config", config, "--trainer.max_epochs", 2, "--overwrite", "true") == 0
+
+
+def test_a_checkpoint_does_not_override_the_configuration(config: Path, tmp_path: Path) -> None:
+    """Lightning's CLI would take ``model`` from the checkpoint's hyper-parameters, unsaid."""
+    from rod.cli import RodCLI
+
+    assert rod("fit", "--config", config) == 0
+    checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"] = {"backbone": "/no/such"}
+    torch.save(content, checkpoint)
+    words = ["fit", "--config", config, "--ckpt_path", checkpoint, "--trainer.max_epochs", 2]
+    words += ["--trainer.default_root_dir", tmp_path / "second", "--model.optimizer.lr", 0.5]
+    cli = RodCLI([str(word) for word in words])
+    assert cli.config.fit.model.init_args.optimizer.init_args.lr == 0.5
+    assert cli.trainer.current_epoch == 2
+    assert cli.trainer.global_step == 12
+
+
+def test_exports_give_the_same_logits_in_plain_libraries(config: Path, tmp_path: Path) -> None:
+    from rod.load import config_of, load_module
+
+    assert rod("fit", "--config", config) == 0
+    checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
+    assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "merged") == 0
+    assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "adapter", "--format", "peft") == 0
+
+    ids = torch.tensor([[5, 9, 200, 17]])
+    ours = load_module(config_of(checkpoint), checkpoint)
+    with torch.no_grad():
+        expected = ours.model(input_ids=ids).logits
+        untrained = AutoModelForCausalLM.from_pretrained(tmp_path / "base")(input_ids=ids).logits
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")(input_ids=ids).logits
+        adapter = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()(input_ids=ids).logits
+    assert not torch.allclose(expected, untrained, atol=1e-3), "the adapter must have learned something to compare"
+    torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(adapter, expected, atol=1e-6, rtol=1e-6)
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").decode(ids[0]) == ours.tokenizer.decode(ids[0])
+
+
+def test_export_refuses_what_would_be_lost_or_cannot_be(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = ["--config", config, "--model.peft", "null"]
+    assert rod("fit", *full) == 0
+    checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
+    assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "x", "--format", "peft") == 2
+    assert "trained the whole model" in capsys.readouterr().err
+    assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "base") == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert rod("export", "--checkpoint", tmp_path / "no.ckpt", "--output", tmp_path / "x") == 2
+    assert "no config.yaml in the folders above" in capsys.readouterr().err
