@@ -12,9 +12,9 @@ def main(args: Sequence[str]) -> None:
     """Parse the options and filter."""
     from rod.parser import Parser
 
-    parser = Parser(prog="rod filter", description=run.__doc__ or "")
+    parser = Parser(prog="rod filter", description=(run.__doc__ or "").partition("Args:")[0])
     parser.add_argument("--config", action="config", help="YAML file with these options.")
-    parser.add_function_arguments(run, skip={"traces"})
+    parser.add_function_arguments(run, as_group=False, skip={"traces"})
     parser.add_argument("--traces", type=str, nargs="+", required=True, help="Files or glob patterns of traces.")
     options = parser.parse_args(list(args)).as_dict()
     options.pop("config")

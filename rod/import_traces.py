@@ -32,9 +32,9 @@ def main(args: Sequence[str]) -> None:
     """Parse the options and import."""
     from rod.parser import Parser
 
-    parser = Parser(prog="rod import-traces", description=run.__doc__ or "")
+    parser = Parser(prog="rod import-traces", description=(run.__doc__ or "").partition("Args:")[0])
     parser.add_argument("--config", action="config", help="YAML file with these options.")
-    parser.add_function_arguments(run, skip={"responses"})
+    parser.add_function_arguments(run, as_group=False, skip={"responses"})
     parser.add_argument("--responses", type=str, nargs="+", required=True, help="Files or glob patterns of responses.")
     options = parser.parse_args(list(args)).as_dict()
     options.pop("config")
