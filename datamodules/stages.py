@@ -34,7 +34,7 @@ class Stage:
     """What one stage trains on.
 
     Attributes:
-        lower: The window of length ratios goes from here to 1.
+        lower: The window of length ratios goes from here to 1; the controls' windows are always open.
         pairs: The pairs drawn, in the order drawn; one may come again once its bucket is exhausted.
         available: Different pairs to draw from, per bucket of length ratio from 0 to 1.
     """
@@ -89,7 +89,8 @@ def draw_stages(
     _check_bounds(lower_bounds)
     pairs = usable_pairs(ratios)
     stages = []
-    for index, lower in enumerate(lower_bounds):
+    for index, bound in enumerate(lower_bounds):
+        lower = bound if selection == "curriculum" else 0.0
         groups = _groups(pairs, lower, selection)
         if not groups:
             raise InputError(_empty_stage(index, lower, pairs))
@@ -124,7 +125,6 @@ def _groups(pairs: list[Pair], lower: float, selection: Selection) -> list[list[
             if pair.item not in shortest or pair.length_ratio < shortest[pair.item].length_ratio:
                 shortest[pair.item] = pair
         return [list(shortest.values())]
-    lower = 0.0 if selection == "all_at_once" else lower
     buckets: list[list[Pair]] = [[] for _ in range(N_BUCKETS)]
     for pair in pairs:
         if pair.length_ratio >= lower - _SLACK:

@@ -59,6 +59,7 @@ def test_controls_have_the_same_budget_and_their_own_choice():
     for stage in draw("all_at_once", ratios=ratios):
         assert len(stage.pairs) == 400
         assert min(p.length_ratio for p in stage.pairs) < 0.1
+        assert stage.lower == 0
     for stage in draw("shortest_only", ratios=ratios):
         assert len(stage.pairs) == 400
         assert all(p.length_ratio == min(ratios[p.item]) for p in stage.pairs)
