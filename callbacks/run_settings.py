@@ -1,0 +1,58 @@
+"""What decides on the text of completions, and who made them: for the records beside generated files."""
+
+import hashlib
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from callbacks.steering import Steer
+from datamodules.errors import InputError
+from llm_modules.causal_lm import CausalLM
+
+
+def language_model(module: LightningModule) -> CausalLM:
+    """The module, which has to be one that generates."""
+    if not isinstance(module, CausalLM):
+        raise InputError(f"model: {type(module).__name__} does not generate; give a CausalLM such as S3CoT")
+    return module
+
+
+def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
+    """Everything on which completions of the same prompt depend, as plain values.
+
+    How many rows are decoded together is not among it, nor the number of processes.
+    """
+    steer = steering_of(trainer)
+    generation = asdict(module.generation)
+    generation.pop("slots", None)
+    return {
+        "model": module.model_id,
+        "revision": module.revision,
+        "dtype": module.weights_dtype,
+        "adapter": str(Path(module.adapter).resolve()) if module.adapter else None,
+        "checkpoint": str(Path(trainer.ckpt_path).resolve()) if trainer.ckpt_path else None,
+        "precision": str(trainer.precision),
+        "generation": generation,
+        "direction": _sha256(steer.direction_file) if steer else None,
+        "positions": steer.positions if steer else None,
+        "layers": steer.default_layers if steer else None,
+        "random_direction": steer.random_seed if steer else None,
+        "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
+    }
+
+
+def steering_of(trainer: Trainer) -> Steer | None:
+    """The callback that steers this run, if there is one."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, Steer)), None)  # type: ignore[attr-defined]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what the numbers come from."""
+    return {name: version(name) for name in ("torch", "lightning", "transformers", "peft")}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
