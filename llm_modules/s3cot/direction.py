@@ -30,6 +30,10 @@ class ContrastStates:
     positive: Tensor
     negative: Tensor
 
+    def to(self, device: torch.device | str) -> "ContrastStates":
+        """The same states on another device, as Lightning asks for when it collects what ``predict`` gives."""
+        return ContrastStates(self.positive.to(device), self.negative.to(device))
+
 
 @dataclass(frozen=True, eq=False)
 class Direction:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from datamodules.errors import InputError
 from llm_modules.architecture import inner_decoder
-from llm_modules.s3cot.direction import Direction, anchor_layer, capture_last_token, random_like
+from llm_modules.s3cot.direction import ContrastStates, Direction, anchor_layer, capture_last_token, random_like
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS
 
 IDS = torch.tensor([[0, 0, 7, 8, 9], [3, 4, 5, 6, 7], [0, 0, 0, 0, 50]])
@@ -187,3 +188,9 @@ def test_capture_is_float32_and_computes_one_column_of_logits() -> None:
     model.lm_head.register_forward_hook(lambda _m, _a, out: columns.append(out.shape[1]))
     assert capture_last_token(model, IDS, MASK).dtype == torch.float32
     assert columns == [1]
+
+
+def test_lightning_can_collect_the_states() -> None:
+    states = move_data_to_device([ContrastStates(torch.zeros(1, 2, 3), torch.ones(1, 2, 3))], torch.device("meta"))
+    assert states[0].positive.is_meta
+    assert states[0].negative.is_meta

@@ -1,0 +1,162 @@
+"""Directions as the files that others serve with, and their files as directions.
+
+In all of them a vector belongs to the *output* of a decoder layer counted from 0, as here: lm-evaluation-harness hooks
+the module ``layers.N``, repeng wraps layer N and adds to what it returns, and llama.cpp adds ``direction.N`` after the
+last residual sum of its block N. (llama.cpp's own generator stores the state after block N as ``direction.N+1``: its
+vectors act one layer late wherever they are used, here too.)
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from datamodules.errors import InputError
+from llm_modules.s3cot.direction import HEADER, Direction, describe
+
+Format = Literal["lm-eval", "gguf", "layers"]
+
+_ARCHITECTURE = "controlvector"
+_NAME = re.compile(r"direction\.(\d+)")
+
+
+def export(direction: Direction, layers: Sequence[int], alpha: float, format: Format, path: Path) -> None:
+    """Write ``alpha`` times the vectors of some layers, to be added at all positions with a strength of 1.
+
+    The product is formed in float32, since these libraries would multiply in the model's type.
+
+    Args:
+        direction: What to export.
+        layers: Decoder layers, counted from 0.
+        alpha: Strength; negative shortens.
+        format: ``lm-eval``: dictionary for lm-evaluation-harness' ``steered`` models (.pt); ``gguf``: control vector
+            for llama.cpp and repeng; ``layers``: safetensors with one ``direction.N`` a layer.
+        path: File to write.
+
+    Raises:
+        InputError: llama.cpp cannot steer layer 0, or the ``gguf`` package is missing.
+    """
+    vectors = {layer: (alpha * direction.vectors[layer].float()).contiguous() for layer in layers}
+    write = {"lm-eval": _write_lm_eval, "gguf": _write_gguf, "layers": _write_layers}[format]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(direction, vectors, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_direction(path: Path, layers: int | None = None) -> Direction:
+    """This project's direction, or another's vectors; see ``import_vectors``."""
+    return Direction.load(path) if _has_header(path) else import_vectors(path, layers)
+
+
+def import_vectors(path: Path, layers: int | None = None) -> Direction:
+    """One vector a decoder layer from a GGUF control vector or from safetensors, named ``direction.N``.
+
+    What such a file does not say stays unknown: the model, the anchor, the statistics. Layers without a vector get 0.
+
+    Args:
+        path: File.
+        layers: Decoder layers of the model that it is for; up to the last vector in the file by default.
+
+    Raises:
+        InputError: The file holds something else; the message says what.
+    """
+    tensors, hint = _read_gguf(path) if path.suffix == ".gguf" else (_read_safetensors(path), "")
+    named = {int(match[1]): tensor for name, tensor in tensors.items() if (match := _NAME.fullmatch(name))}
+    shapes = {tuple(tensor.shape) for tensor in named.values()}
+    if not named or len(named) < len(tensors) or len(shapes) > 1 or len(next(iter(shapes))) != 1:
+        raise InputError(
+            f"{path}: expected one vector for each layer, named 'direction.N'; found {describe(tensors)}. "
+            "Say which layer each vector belongs to by saving it under such a name"
+        )
+    if layers is not None and max(named) >= layers:
+        raise InputError(f"{path}: has a vector for layer {max(named)}; the model has layers 0-{layers - 1}")
+    vectors = torch.zeros(layers or max(named) + 1, *shapes.pop())
+    for layer, tensor in named.items():
+        vectors[layer] = tensor.float()
+    return Direction(vectors=vectors, model_type=hint, notes=f"imported from {path.name}", source=str(path))
+
+
+def _write_lm_eval(direction: Direction, vectors: dict[int, Tensor], path: Path) -> None:
+    steer = {
+        f"{direction.layer_path}.{layer}": {
+            "action": "add",
+            "steering_vector": vector,
+            "steering_coefficient": 1.0,
+            "bias": None,
+            "head_index": None,
+        }
+        for layer, vector in vectors.items()
+    }
+    torch.save(steer, path)
+
+
+def _write_layers(_direction: Direction, vectors: dict[int, Tensor], path: Path) -> None:
+    tensors = {f"direction.{layer}": vector for layer, vector in vectors.items()}
+    path.write_bytes(to_safetensors(tensors, metadata={"format": "pt"}))
+
+
+def _write_gguf(direction: Direction, vectors: dict[int, Tensor], path: Path) -> None:
+    if 0 in vectors:
+        raise InputError("layers: llama.cpp has no control vector for layer 0; export layers from 1 on as GGUF")
+    writer = _gguf().GGUFWriter(path, _ARCHITECTURE)
+    writer.add_string(f"{_ARCHITECTURE}.model_hint", direction.model_type or "unknown")
+    writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(vectors))
+    for layer, vector in vectors.items():
+        writer.add_tensor(f"direction.{layer}", vector.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _read_gguf(path: Path) -> tuple[dict[str, Tensor], str]:
+    gguf = _gguf()
+    try:
+        reader = gguf.GGUFReader(path)
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: no GGUF file can be read: {error}") from error
+    architecture = _text(reader, "general.architecture")
+    if architecture != _ARCHITECTURE:
+        raise InputError(f"{path}: a GGUF file of architecture '{architecture}', expected a '{_ARCHITECTURE}'")
+    tensors = {tensor.name: torch.from_numpy(np.array(tensor.data)) for tensor in reader.tensors}
+    return tensors, _text(reader, f"{_ARCHITECTURE}.model_hint")
+
+
+def _text(reader: Any, key: str) -> str:
+    field = reader.get_field(key)
+    return str(bytes(field.parts[field.data[0]]), "utf-8", "replace") if field is not None and field.data else ""
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: no direction can be read: {error}") from error
+
+
+def _has_header(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return HEADER in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def _gguf() -> Any:
+    try:
+        import gguf
+    except ImportError as error:
+        raise InputError("format: GGUF needs the 'gguf' package; pip install 'lightning-rod[gguf]'") from error
+    return gguf
