@@ -191,7 +191,9 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path, temperature: flo
     assert not (killed / "traces" / "traces.jsonl").exists()
     assert start(source, killed, devices[1], temperature).wait(timeout=200) == 0, (killed / "log.txt").read_text()
     run = trainer(whole, steer(source), TraceWriter())
-    run.predict(module(source, temperature=temperature), data(source, alphas=[0.0, -0.1, -0.2]), return_predictions=False)
+    run.predict(
+        module(source, temperature=temperature), data(source, alphas=[0.0, -0.1, -0.2]), return_predictions=False
+    )
     merged = (killed / "traces" / "traces.jsonl").read_bytes()
     assert merged == (whole / "traces" / "traces.jsonl").read_bytes()
     assert merged.count(b"\n") == 300
