@@ -1,0 +1,171 @@
+"""A key-value cache whose rows come and go while the others are being decoded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
+
+
+class SlotLayer(CacheLayerMixin):
+    """Keys and values of one decoder layer for the slots, with room to grow.
+
+    ``keys`` and ``values`` are (slots, heads, capacity, head_dim); the first ``rows`` slots are in use and their
+    contents stand in the columns ``start:end``. A forward pass writes its columns in place and gets views, where
+    `DynamicCache` copies all that it holds once a token.
+    """
+
+    is_sliding = False
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = self.start = self.end = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: `SlotCache.append` makes the room."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the columns of one forward pass; returns views of all keys and values, (rows, heads, seq, head_dim)."""
+        end = self.end + key_states.shape[-2]
+        self.keys[: self.rows, :, self.end : end] = key_states
+        self.values[: self.rows, :, self.end : end] = value_states
+        self.end = end
+        return self.keys[: self.rows, :, self.start : end], self.values[: self.rows, :, self.start : end]
+
+    def get_seq_length(self) -> int:
+        """Columns in use."""
+        return self.end - self.start
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length of the keys in the coming pass, and the number of the first of them."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        """No limit."""
+        return -1
+
+    def insert(self, keys: Tensor, values: Tensor) -> None:
+        """Write the states of newcomers, (newcomers, heads, seq, head_dim), into the next slots, right-aligned."""
+        slots = slice(self.rows, self.rows + len(keys))
+        for store, states in ((self.keys, keys), (self.values, values)):
+            left = self.end - states.shape[-2]
+            store[slots, :, left : self.end] = states
+            # Masked columns get no weight, but what stands there must be finite all the same.
+            store[slots, :, self.start : left] = 0
+
+    def move(self, source: int, target: int) -> None:
+        """Copy what one slot holds to another."""
+        for store in (self.keys, self.values):
+            store[target, :, self.start : self.end] = store[source, :, self.start : self.end]
+
+    def relocate(self, keys: Tensor, values: Tensor, slots: int, width: int, capacity: int) -> None:
+        """Move the contents, right-aligned in the columns up to ``width``, to new storage, shaped like the tensors."""
+        left = width - self.get_seq_length()
+        stores = []
+        for like, old in ((keys, self.keys), (values, self.values)):
+            store = like.new_empty((slots, like.shape[1], capacity, like.shape[3]))
+            if self.rows:
+                store[: self.rows, :, left:width] = old[: self.rows, :, self.start : self.end]
+                store[: self.rows, :, :left] = 0
+            stores.append(store)
+        self.keys, self.values = stores
+        self.start, self.end, self.is_initialized = 0, width, True
+
+
+class SlotCache(Cache):
+    """The cache of a batch that is refilled: rows are appended, grow together by a column a pass, and are dropped.
+
+    Rows are right-aligned: the newest token of every row stands in the last column and a shorter row has padding on
+    its left, as in any left-padded batch. All layers keep all columns, since a layer that forgets what slides out of
+    its window could not take in a newcomer; the model's mask still cuts the window.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slot_layers: list[SlotLayer] = []
+        super().__init__(layers=self._slot_layers)  # type: ignore[arg-type]
+        self._slots = slots
+        self._capacity = 0
+        self._first: list[int] = []  # column of the first token of each row
+
+    @property
+    def rows(self) -> int:
+        """Slots in use."""
+        return len(self._first)
+
+    def append(self, prompts: Cache, lengths: Sequence[int]) -> None:
+        """Take in rows that were prefilled in a batch of their own.
+
+        Args:
+            prompts: their cache, left-padded.
+            lengths: tokens of each row without padding.
+        """
+        if not self._slot_layers:
+            self._slot_layers.extend(SlotLayer() for _ in prompts.layers)
+        width = prompts.get_seq_length()
+        if width > self.get_seq_length():
+            self._relocate(prompts, width)
+        for layer, new in zip(self._slot_layers, prompts.layers, strict=True):
+            layer.insert(new.keys, new.values)  # type: ignore[union-attr, arg-type]
+        end = self._slot_layers[0].end
+        self._arrange(self._first + [end - length for length in lengths])
+
+    def drop(self, finished: Sequence[int]) -> list[tuple[int, int]]:
+        """Drop rows; rows from the end take their places.
+
+        Returns:
+            The moves made, (from, to).
+        """
+        gone, rows = set(finished), self.rows - len(finished)
+        last = (row for row in range(rows, self.rows) if row not in gone)
+        moves = list(zip(last, sorted(row for row in gone if row < rows), strict=True))
+        for source, target in moves:
+            self._first[target] = self._first[source]
+            for layer in self._slot_layers:
+                layer.move(source, target)
+        self._arrange(self._first[:rows])
+        return moves
+
+    def mask(self) -> Tensor:
+        """Make room for one more token a row and tell which columns of that pass are tokens: (rows, seq) bool."""
+        if self._slot_layers[0].end == self._capacity:
+            self._relocate(self, self.get_seq_length())
+            self._arrange(self._first)
+        layer = self._slot_layers[0]
+        return self._is_token[:, layer.start : layer.end + 1]
+
+    def _arrange(self, first: list[int]) -> None:
+        """Set the rows and trim the columns on the left that are padding in all of them."""
+        self._first = first
+        for layer in self._slot_layers:
+            layer.rows, layer.start = len(first), min(first, default=layer.end)
+        device = self._slot_layers[0].keys.device
+        columns = torch.arange(self._capacity, device=device)
+        # The columns to come are tokens of every row.
+        self._is_token = columns >= torch.tensor(first, dtype=torch.long, device=device)[:, None]
+
+    def _relocate(self, like: Cache, width: int) -> None:
+        """Move everything to the left end of new storage that has room for a while."""
+        self._capacity = width + max(64, width // 4)
+        shift = width - self._slot_layers[0].end
+        for layer, other in zip(self._slot_layers, like.layers, strict=True):
+            layer.relocate(other.keys, other.values, self._slots, width, self._capacity)  # type: ignore[union-attr, arg-type]
+        self._first = [column + shift for column in self._first]
+
+
+def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ragged prompts as one right-aligned batch.
+
+    Returns:
+        Token ids, mask (bool, true at tokens) and positions, each (prompts, seq).
+    """
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    width = int(lengths.max())
+    ids = torch.full((len(prompts), width), pad_id)
+    for line, prompt in zip(ids, prompts, strict=True):
+        line[width - len(prompt) :] = torch.tensor(prompt)
+    positions = torch.arange(width) - (width - lengths)[:, None]
+    return ids, positions >= 0, positions.clamp(min=0)
