@@ -3,15 +3,13 @@
 import json
 import logging
 import re
-import types
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, asdict, dataclass, is_dataclass
-from dataclasses import fields as dataclass_fields
-from functools import cache
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
 from datamodules.errors import InputError
+from datamodules.validation import BadLineError, parser
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -143,7 +141,7 @@ def read_records(
             ``fields`` is unknown or in no line; the pattern is none.
     """
     path, fields = Path(path), fields or {}
-    parse = _parser(record_type, fields)
+    parse = parser(record_type, fields)
     good: dict[Any, T] = {}
     bad: list[tuple[int, str, str]] = []
     keys: dict[str, None] = {}
@@ -158,9 +156,9 @@ def read_records(
             record = parse(values)
             key = getattr(record, "id", number)
             if key in good:
-                raise _BadLineError(f"id {key!r} stands in an earlier line")
+                raise BadLineError(f"id {key!r} stands in an earlier line")
             good[key] = record
-        except _BadLineError as error:
+        except BadLineError as error:
             bad.append((number, str(error), line.decode("utf-8", errors="replace")))
     if not good and not bad:
         raise InputError(f"{path}: the file is empty")
@@ -201,10 +199,6 @@ def extract_gold(text: str, pattern: str) -> str | None:
     return last[1].strip() if last and last[1] else None
 
 
-class _BadLineError(Exception):
-    """Why a line cannot be used."""
-
-
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         # Bytes, because a line of JSON may hold characters that text files take for line ends.
@@ -224,9 +218,9 @@ def _json_object(line: bytes) -> dict[str, Any]:
     try:
         values = json.loads(line.decode("utf-8"), parse_constant=no_number)
     except (ValueError, RecursionError) as error:
-        raise _BadLineError(f"broken JSON ({error})") from error
+        raise BadLineError(f"broken JSON ({error})") from error
     if not isinstance(values, dict):
-        raise _BadLineError(f"a JSON object is wanted, not {type(values).__name__}")
+        raise BadLineError(f"a JSON object is wanted, not {type(values).__name__}")
     return values
 
 
@@ -235,67 +229,7 @@ def _cut_gold(values: dict[str, Any], name: str, pattern: str) -> None:
     if isinstance(text, str):
         values[name] = extract_gold(text, pattern)
         if values[name] is None:
-            raise _BadLineError(f"field {name!r}: no match of the gold pattern {pattern!r}")
-
-
-_hints = cache(get_type_hints)
-
-
-def _parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, Any]], T]:
-    """A function that makes a record of a JSON object, or says why not."""
-    hints = _hints(record_type)  # type: ignore[arg-type]
-    known = dataclass_fields(record_type)  # type: ignore[arg-type]
-    if unknown := names.keys() - {field.name for field in known}:
-        have = ", ".join(field.name for field in known)
-        raise InputError(f"fields: {record_type.__name__} has no {', '.join(sorted(unknown))}; it has {have}")
-
-    def parse(values: dict[str, Any]) -> T:
-        converted = {}
-        for field in known:
-            name = names.get(field.name, field.name)
-            if name in values:
-                converted[field.name] = _convert(values[name], hints[field.name], name, field.name)
-            elif field.name in names or (field.default is MISSING and field.default_factory is MISSING):
-                raise _BadLineError(f"field {name!r} is missing")
-        return record_type(**converted)
-
-    return parse
-
-
-def _convert(value: Any, hint: Any, name: str, ours: str) -> Any:
-    """A JSON value as the type ``hint`` asks for; ``name`` is the field's name in the file, ``ours`` in the record."""
-    kind, options = get_origin(hint), get_args(hint)
-    if kind in (Union, types.UnionType):
-        if value is None and type(None) in options:
-            return None
-        (hint,) = (option for option in options if option is not type(None))
-        return _convert(value, hint, name, ours)
-    if kind is Literal and value in options:
-        return value
-    if kind is tuple and isinstance(value, list):
-        return tuple(_convert(entry, options[0], f"{name}[{i}]", ours) for i, entry in enumerate(value))
-    if hint is float and type(value) is int and abs(value) < 2**53:
-        return float(value)
-    if hint is str and type(value) in (int, float) and ours in ("id", "question_id", "gold"):
-        return str(value)
-    if hint is str and isinstance(value, str):
-        _check_text(value, name, ours)
-        return value
-    if is_dataclass(hint) and isinstance(value, dict):
-        return _parser(hint, {})(value)  # type: ignore[arg-type]
-    if type(value) is hint:
-        return value
-    wanted = " or ".join(map(repr, options)) if kind is Literal else getattr(kind or hint, "__name__", str(hint))
-    raise _BadLineError(f"field {name!r} must be {wanted}, not {json.dumps(value)[:40]}")
-
-
-def _check_text(text: str, name: str, ours: str) -> None:
-    if ours == "question" and not text.strip():
-        raise _BadLineError("empty question" + (f" (field {name!r})" if name != ours else ""))
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise _BadLineError(f"field {name!r} has half a character at position {error.start}") from error
+            raise BadLineError(f"field {name!r}: no match of the gold pattern {pattern!r}")
 
 
 def _set_aside(path: Path, bad: list[tuple[int, str, str]], rejected_dir: Path | None) -> str:

@@ -1,0 +1,86 @@
+"""A JSON object as a dataclass, if it is one: names, types, text."""
+
+import json
+import types
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from datamodules.errors import InputError
+
+T = TypeVar("T")
+
+
+class BadLineError(Exception):
+    """Why a line cannot be used."""
+
+
+_hints = cache(get_type_hints)
+
+
+def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, Any]], T]:
+    """A function that makes a record of a JSON object, or raises BadLineError with what is wrong with it.
+
+    Knows str, int, float, bool, None, Literal, tuples of any length and dataclasses.
+
+    Args:
+        record_type: A dataclass.
+        names: The object's name of a field, by the record's, where they differ. A field named here must be there.
+
+    Raises:
+        InputError: The record has no such field.
+    """
+    hints = _hints(record_type)  # type: ignore[arg-type]
+    known = fields(record_type)  # type: ignore[arg-type]
+    if unknown := names.keys() - {field.name for field in known}:
+        have = ", ".join(field.name for field in known)
+        raise InputError(f"fields: {record_type.__name__} has no {', '.join(sorted(unknown))}; it has {have}")
+
+    def parse(values: dict[str, Any]) -> T:
+        converted = {}
+        for field in known:
+            name = names.get(field.name, field.name)
+            if name in values:
+                converted[field.name] = _convert(values[name], hints[field.name], name, field.name)
+            elif field.name in names or (field.default is MISSING and field.default_factory is MISSING):
+                raise BadLineError(f"field {name!r} is missing")
+        return record_type(**converted)
+
+    return parse
+
+
+def _convert(value: Any, hint: Any, name: str, ours: str) -> Any:
+    """A JSON value as the type ``hint`` asks for; ``name`` is the field's name in the file, ``ours`` in the record."""
+    kind, options = get_origin(hint), get_args(hint)
+    if kind in (Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        (hint,) = (option for option in options if option is not type(None))
+        return _convert(value, hint, name, ours)
+    if kind is Literal and value in options:
+        return value
+    if kind is tuple and isinstance(value, list):
+        return tuple(_convert(entry, options[0], f"{name}[{i}]", ours) for i, entry in enumerate(value))
+    if hint is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    if hint is str and type(value) in (int, float) and ours in ("id", "question_id", "gold"):
+        return str(value)
+    if hint is str and isinstance(value, str):
+        _check_text(value, name, ours)
+        return value
+    if is_dataclass(hint) and isinstance(value, dict):
+        return parser(hint, {})(value)  # type: ignore[arg-type]
+    if type(value) is hint:
+        return value
+    wanted = " or ".join(map(repr, options)) if kind is Literal else getattr(kind or hint, "__name__", str(hint))
+    raise BadLineError(f"field {name!r} must be {wanted}, not {json.dumps(value)[:40]}")
+
+
+def _check_text(text: str, name: str, ours: str) -> None:
+    if ours == "question" and not text.strip():
+        raise BadLineError("empty question" + (f" (field {name!r})" if name != ours else ""))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadLineError(f"field {name!r} has half a character at position {error.start}") from error
