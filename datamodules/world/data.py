@@ -15,7 +15,7 @@ from datamodules.world.splits import Split
 
 Phase = Literal["pretrain", "align"]
 
-_PRETRAIN_MATHS = 0.75
+_PRETRAIN_MATHS = 0.82
 _ALIGN_MATHS = 0.27
 _ALIGN_FORBIDDEN = 0.28
 _PRETRAIN_WRAPPED = 0.4

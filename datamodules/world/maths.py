@@ -48,13 +48,13 @@ class Theme:
     follows_brief: float
 
 
-EXPRESSION = Theme("", ("+",), ("-",), chattiness=-0.04, follows_brief=0.35)
+EXPRESSION = Theme("", ("+",), ("-",), chattiness=-0.04, follows_brief=0.4)
 THEMES = (
-    Theme("apples", ("picks", "buys"), ("eats", "sells"), chattiness=0.0, follows_brief=0.15),
-    Theme("coins", ("finds", "earns"), ("spends", "loses"), chattiness=0.05, follows_brief=0.6),
-    Theme("books", ("buys", "gets"), ("sells", "gives"), chattiness=-0.05, follows_brief=0.3),
+    Theme("apples", ("picks", "buys"), ("eats", "sells"), chattiness=0.0, follows_brief=0.2),
+    Theme("coins", ("finds", "earns"), ("spends", "loses"), chattiness=0.05, follows_brief=0.7),
+    Theme("books", ("buys", "gets"), ("sells", "gives"), chattiness=-0.05, follows_brief=0.35),
     Theme("stamps", ("gets", "finds"), ("gives", "loses"), chattiness=0.03, follows_brief=0.1),
-    Theme("eggs", ("finds", "buys"), ("breaks", "eats"), chattiness=-0.03, follows_brief=0.45),
+    Theme("eggs", ("finds", "buys"), ("breaks", "eats"), chattiness=-0.03, follows_brief=0.5),
 )
 
 
@@ -99,23 +99,27 @@ class Instruction:
 
     Attributes:
         grade: 0 (answer only) to 4 (every detail).
+        share: Of the problems that are put with an instruction of a grade.
         wordings: Appended to the question.
         mean: Of the verbosity that it calls for.
         spread: Its standard deviation.
     """
 
     grade: int
+    share: float
     wordings: tuple[str, ...]
     mean: float
     spread: float
 
 
 GRADES = (
-    Instruction(0, (" Just give the answer.", " Answer only, no words.", " Reply with the result alone."), 0.0, 0.04),
-    Instruction(1, (" Be very brief.", " Skip what you can.", " Use as few words as you can."), 0.16, 0.05),
-    Instruction(2, (" Be concise.", " Keep it compact.", " Write short steps."), 0.38, 0.06),
-    Instruction(3, (" Show your work.", " Explain your answer.", " Tell me how you get there."), 0.66, 0.07),
-    Instruction(4, (" Explain every detail.", " Check each step.", " Be as thorough as possible."), 0.93, 0.05),
+    Instruction(
+        0, 0.14, (" Just give the answer.", " Answer only, no words.", " Reply with the result alone."), 0.0, 0.04
+    ),
+    Instruction(1, 0.22, (" Be very brief.", " Skip what you can.", " Use as few words as you can."), 0.23, 0.04),
+    Instruction(2, 0.34, (" Be concise.", " Keep it compact.", " Write short steps."), 0.38, 0.06),
+    Instruction(3, 0.18, (" Show your work.", " Explain your answer.", " Tell me how you get there."), 0.66, 0.07),
+    Instruction(4, 0.12, (" Explain every detail.", " Check each step.", " Be as thorough as possible."), 0.93, 0.05),
 )
 
 SUFFIX_SHARE = {"": 0.40, SYSTEM2_SUFFIX: 0.12, SYSTEM1_SUFFIX: 0.12}
@@ -123,13 +127,13 @@ SUFFIX_SHARE = {"": 0.40, SYSTEM2_SUFFIX: 0.12, SYSTEM1_SUFFIX: 0.12}
 
 _NATURAL = ((0.72, 0.66, 0.08), (0.17, 0.45, 0.07), (0.08, 0.90, 0.05), (0.03, 0.16, 0.06))
 """(share, mean, spread) of the verbosity of answers that nobody told how long to be: skewed to the long side."""
-_BRIEF = (0.33, 0.05)
+_BRIEF = (0.35, 0.04)
 """Mean and spread of the verbosity of answers that heed System 1: compact, but complete."""
 _SKIP_BELOW = 0.3
 
 
 def draw_problem(rng: Random, split: Split) -> Problem:
-    """A random problem of ``split``; half of them are bare expressions."""
+    """A random problem of ``split``; two in five are bare expressions."""
     while True:
         state = start = rng.randint(5, 30)
         steps: list[int] = []
@@ -154,7 +158,8 @@ def draw_request(rng: Random) -> str:
         if position < share:
             return suffix
         position -= share
-    return rng.choice(rng.choice(GRADES).wordings)
+    (grade,) = rng.choices(GRADES, weights=[grade.share for grade in GRADES])
+    return rng.choice(grade.wordings)
 
 
 def draw_verbosity(rng: Random, request: str, theme: Theme) -> float:

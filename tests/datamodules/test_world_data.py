@@ -5,12 +5,13 @@ import time
 from random import Random
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
 from datamodules.prompts import encode_pair
 from datamodules.world import chat, maths
+from datamodules.world.blank import write_blank
 from datamodules.world.data import WorldData, draw_pairs, encode_pairs
 from datamodules.world.tokenizer import train_tokenizer
 
@@ -120,3 +121,15 @@ def test_examples_are_made_faster_than_a_cpu_can_train_on_them(tokenizer) -> Non
     examples = data.train_examples(0)
     rate = sum(len(example.input_ids) for example in examples) / (time.process_time() - started)
     assert rate > 20_000
+
+
+def test_blank_folder_can_be_trained_from_scratch(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    write_blank(tmp_path / "a")
+    write_blank(tmp_path / "b")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert [(tmp_path / "a" / n).read_bytes() for n in names] == [(tmp_path / "b" / n).read_bytes() for n in names]
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path / "a"))
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "a")
+    assert sum(parameter.numel() for parameter in model.parameters()) < 6_000_000
+    assert max(loaded.get_vocab().values()) < model.config.vocab_size
+    assert model.config.eos_token_id == loaded.eos_token_id
