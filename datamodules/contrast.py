@@ -66,10 +66,6 @@ class ContrastData(LightningDataModule):
             chat_template: ``plain`` or a jinja file, for a model without one or instead of its own.
         """
         super().__init__()
-        if (questions is None) == (contrast_file is None):
-            raise InputError("data: give either data.questions or data.contrast_file")
-        if batch_size < 1:
-            raise InputError(f"data.batch_size: must be 1 or more, is {batch_size}")
         self.questions_file, self.contrast_file, self.fields = questions, contrast_file, fields
         self.positive, self.negative, self.chat_template = positive, negative, chat_template
         self.offset, self.limit, self.batch_size = offset, limit, batch_size
@@ -85,6 +81,10 @@ class ContrastData(LightningDataModule):
         """
         if self.pairs:
             return
+        if (self.questions_file is None) == (self.contrast_file is None):
+            raise InputError("data: give either data.questions or data.contrast_file")
+        if self.batch_size < 1:
+            raise InputError(f"data.batch_size: must be 1 or more, is {self.batch_size}")
         pairs = self._read()
         if all((pair.positive, pair.system_positive) == (pair.negative, pair.system_negative) for pair in pairs):
             raise InputError("data: the positive and the negative prompts are the same; their direction would be zero")

@@ -77,7 +77,7 @@ class CurriculumData(SupervisedData):
         items: Path,
         val_questions: Path | None = None,
         val_fields: dict[str, str] | None = None,
-        val_gold_pattern: str | None = None,
+        val_gold_pattern: str = "",
         val_offset: int = 0,
         val_limit: int | None = None,
         lower_bounds: Sequence[float] = LOWER_BOUNDS,

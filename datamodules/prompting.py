@@ -152,7 +152,7 @@ class PromptData(LightningDataModule):
         self,
         questions: Path,
         fields: dict[str, str] | None = None,
-        gold_pattern: str | None = None,
+        gold_pattern: str = "",
         offset: int = 0,
         limit: int | None = None,
         systems: list[System] | None = None,
@@ -169,7 +169,8 @@ class PromptData(LightningDataModule):
         Args:
             questions: JSONL file, a question a line.
             fields: Our names of fields to those of the file, where they differ: ``{gold: answer}``.
-            gold_pattern: Regular expression round the answer within the gold field; GSM8K: ``#### (.+)``.
+            gold_pattern: Regular expression round the answer within the gold field, where that does not stand alone;
+                GSM8K: ``#### (.+)``, on the command line ``[#]### (.+)``.
             offset: Questions to leave out at the beginning.
             limit: Questions to take; all by default.
             systems: How the questions are put; ``[system2]`` by default.
@@ -182,8 +183,6 @@ class PromptData(LightningDataModule):
             require_gold: Refuse questions without a gold answer.
         """
         super().__init__()
-        if rows_per_batch < 1:
-            raise InputError(f"data.rows_per_batch: must be 1 or more, is {rows_per_batch}")
         self.questions_file, self.fields, self.gold_pattern = questions, fields, gold_pattern
         self.offset, self.limit, self.require_gold = offset, limit, require_gold
         self.systems: list[System] = systems if systems is not None else ["system2"]
@@ -198,15 +197,19 @@ class PromptData(LightningDataModule):
         """Read the questions and render the prompts, before any weights are loaded.
 
         Raises:
-            InputError: The file, a strength or the chat template is not usable, or a gold answer is missing.
+            InputError: The file, a setting or the chat template is not usable, or a gold answer is missing.
         """
         if self.rows:
             return
+        if self.rows_per_batch < 1:
+            raise InputError(f"data.rows_per_batch: must be 1 or more, is {self.rows_per_batch}")
+        if self.gold_pattern is None:  # what the command line makes of "#### (.+)"; an optional string would hide it
+            raise InputError("data.gold_pattern: YAML takes '#' for a comment; begin with '[#]', as in '[#]### (.+)'")
         tokenizer = tokenizer_of(self)
         questions = read_questions(
             self.questions_file,
             fields=self.fields,
-            gold_pattern=self.gold_pattern,
+            gold_pattern=self.gold_pattern or None,
             offset=self.offset,
             limit=self.limit,
             rejected_dir=run_folder(self),

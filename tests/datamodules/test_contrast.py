@@ -71,7 +71,7 @@ def test_each_pair_once_and_no_rank_with_fewer_batches(
 
 def test_data_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"either data\.questions or data\.contrast_file"):
-        ContrastData()
+        ContrastData().setup("predict")
     with pytest.raises(InputError, match="the same; their direction would be zero"):
         make_data(tmp_path, positive="", negative="")
     with pytest.raises(InputError, match="batch_size"):

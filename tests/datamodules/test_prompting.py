@@ -3,6 +3,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 from lightning import LightningModule, Trainer
 
 from datamodules.batch import PromptBatch
@@ -123,6 +124,22 @@ def test_data_of_gsm8k_form(tmp_path: Path) -> None:
     assert [row.id for batch in data.predict_dataloader() for row in batch.rows] == [r.id for r in data.rows[1:3]]
 
 
+def test_a_gold_pattern_that_yaml_takes_for_a_comment(tmp_path: Path) -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(PromptData, "data")
+    config = tmp_path / "c.yaml"
+    config.write_text("data: {class_path: PromptData, init_args: {questions: q.jsonl, gold_pattern: '#### (.+)'}}")
+    data = parser.instantiate_classes(parser.parse_args([f"--config={config}"])).data
+    assert data.gold_pattern == "#### (.+)"
+    words = ["--data=PromptData", "--data.questions=q.jsonl"]
+    args = parser.parse_args([*words, "--data.gold_pattern=[#]### (.+)"])
+    assert parser.instantiate_classes(args).data.gold_pattern == "[#]### (.+)"
+    data = parser.instantiate_classes(parser.parse_args([*words, "--data.gold_pattern=#### (.+)"])).data
+    with pytest.raises(InputError, match="takes '#' for a comment"):
+        data.setup("predict")
+
+
 def test_data_that_cannot_be_used(tmp_path: Path) -> None:
     data = PromptData(write_questions(tmp_path / "q.jsonl"), require_gold=True)
     data.tokenizer = TOKENIZER
@@ -133,7 +150,7 @@ def test_data_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no record is left after the first 5 of 5"):
         data.setup("test")
     with pytest.raises(InputError, match="rows_per_batch"):
-        PromptData(tmp_path / "q.jsonl", rows_per_batch=0)
+        PromptData(tmp_path / "q.jsonl", rows_per_batch=0).setup("test")
 
 
 class Recorder(LightningModule):
