@@ -50,14 +50,6 @@ class Calibrate(Callback):
             system: The instruction whose traces are looked at.
             output: Folder; the run folder by default.
         """
-        for name, value in (
-            ("max_accuracy_drop", max_accuracy_drop),
-            ("max_disagreement", max_disagreement),
-            ("max_repetition", max_repetition),
-            ("max_truncation", max_truncation),
-        ):
-            if not 0 <= value <= 1:
-                raise InputError(f"Calibrate.{name}: must be a fraction from 0 to 1, is {value}")
         self.max_accuracy_drop, self.max_disagreement = max_accuracy_drop, max_disagreement
         self.max_repetition, self.max_truncation = max_repetition, max_truncation
         self.system, self.output = system, output
@@ -66,10 +58,13 @@ class Calibrate(Callback):
         """Check that there will be something to compare.
 
         Raises:
-            InputError: No traces are written, or none at alpha 0, or only those.
+            InputError: A limit is no fraction; no traces are written, or none at alpha 0, or only those.
         """
         if stage != "predict":
             return
+        for name in ("max_accuracy_drop", "max_disagreement", "max_repetition", "max_truncation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"Calibrate.{name}: must be a fraction from 0 to 1, is {getattr(self, name)}")
         _writer(trainer)
         alphas = {row.alpha for row in trainer.datamodule.rows if row.system == self.system}  # type: ignore[attr-defined]
         if 0 not in alphas or len(alphas) < 2:

@@ -119,6 +119,9 @@ def choose(rows: Sequence[DialRow], limits: Limits, judge: Judge) -> Choice:
     """
     base, steered = rows[0], rows[1:]
     word = "accuracy" if judge == "gold" else "agreement with the initial answer"
+    if not base.accuracy > 0:
+        nothing = "no right answer" if judge == "gold" else "no answer"
+        return Choice(None, None, f"None of {len(steered)} settings is chosen: there is {nothing} at alpha 0 to lose.")
     shorter = [row for row in steered if row.length_ratio <= WEAK]
     fit = [row for row in shorter if not _excesses(row, base, limits, word)]
     limits_in_words = (

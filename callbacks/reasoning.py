@@ -1,5 +1,6 @@
 """Accuracy, length and AES of generated answers, in validation and test."""
 
+import glob
 import json
 import math
 from collections.abc import Sequence
@@ -235,7 +236,7 @@ class ReasoningMetrics(Callback):
 
     def _report(self, trainer: Trainer, module: CausalLM, outcomes: Outcomes) -> None:
         folder = self._folder(trainer)
-        merge_shards(folder / _SHARDS, folder / "predictions.jsonl")
+        merge_shards(Path(glob.escape(str(folder))) / _SHARDS, folder / "predictions.jsonl")
         for path in folder.glob(_SHARDS):
             path.unlink()
         systems: dict[System, dict[str, Any]] = {

@@ -85,19 +85,19 @@ def describe_system(outcomes: Outcomes, baseline: Baseline | None) -> dict[str, 
 
 
 def print_table(systems: dict[System, dict[str, Any]], title: str, console: Console | None = None) -> None:
-    """Accuracy, tokens and AES by system, for people."""
+    """Accuracy with its interval and its spread over samples, tokens, truncation, loops and AES, for people."""
     table = Table(title=title)
-    for heading in ("prompt", "answers", "accuracy", "95 % interval", "tokens", "truncated", "loops", "AES"):
-        table.add_column(heading, justify="left" if heading == "prompt" else "right")
+    for heading in ("prompt", "answers", "accuracy %", "95 %", "tokens", "cut %", "loops %", "AES"):
+        table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
     for system, numbers in systems.items():
         table.add_row(
             system,
             f"{numbers['n']:,}",
-            _with_spread(numbers, "accuracy", 100, " %"),
-            f"{_number(numbers['accuracy_low'], 100)} to {_number(numbers['accuracy_high'], 100)} %",
-            _with_spread(numbers, "tokens", 1, ""),
-            f"{100 * numbers['truncation']:.1f} %",
-            f"{100 * numbers['repetition']:.1f} %",
+            _with_spread(numbers, "accuracy", 100),
+            f"{_number(numbers['accuracy_low'], 100)}-{_number(numbers['accuracy_high'], 100)}",
+            _with_spread(numbers, "tokens", 1),
+            _number(numbers["truncation"], 100),
+            _number(numbers["repetition"], 100),
             _number(numbers["aes"], 1, digits=3),
         )
     (console or Console()).print(table)
@@ -119,6 +119,6 @@ def _number(value: float | None, factor: float, digits: int = 1) -> str:
     return "-" if value is None else f"{factor * value:.{digits}f}"
 
 
-def _with_spread(numbers: dict[str, Any], name: str, factor: float, unit: str) -> str:
+def _with_spread(numbers: dict[str, Any], name: str, factor: float) -> str:
     spread = numbers[f"{name}_std"]
-    return _number(numbers[name], factor) + ("" if spread is None else f" ± {factor * spread:.1f}") + unit
+    return _number(numbers[name], factor) + ("" if spread is None else f" ± {factor * spread:.1f}")

@@ -1,5 +1,6 @@
 """Traces written as they are sampled, so that a run may be killed at any moment and goes on where it stopped."""
 
+import glob
 import json
 import time
 from collections.abc import Sequence
@@ -121,7 +122,7 @@ class TraceWriter(Callback, GenerationListener):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the shards of all processes."""
         self._close()
-        self.merge(trainer)
+        rank_zero_info(f"traces in {self.merge(trainer)}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what is finished; the next start goes on from there."""
@@ -132,8 +133,7 @@ class TraceWriter(Callback, GenerationListener):
         trainer.strategy.barrier("all traces are written")
         path = self.merged_file(trainer)
         if trainer.is_global_zero:
-            count = merge_shards(self.folder(trainer) / _SHARDS, path)
-            rank_zero_info(f"{count} traces in {path}")
+            merge_shards(Path(glob.escape(str(self.folder(trainer)))) / _SHARDS, path)
         trainer.strategy.barrier("traces are merged")
         return path
 

@@ -33,6 +33,10 @@ class Completion:
         """Generated tokens, the end-of-sequence token included."""
         return len(self.token_ids)
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Completion":
+        """The completion itself, which holds no tensor. Lightning moves predictions, and cannot copy frozen fields."""
+        return self
+
 
 class Decoding:
     """One call of `Generator.generate`: the rows in the slots, those that wait, those that are done.

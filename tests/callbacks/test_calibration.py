@@ -138,6 +138,12 @@ def test_nothing_qualifies() -> None:
     assert "no strength shortens to a length ratio of 0.95 or less; nearest is alpha -0.1" in weak.reason
 
 
+def test_a_base_without_a_right_answer_has_nothing_to_lose() -> None:
+    choice = choose(dial_of([*cell("", 0.0, 100, 0), *cell("all", -0.1, 50, 0)]), LIMITS, "gold")
+    assert (choice.chosen, choice.nearest) == (None, None)
+    assert choice.reason == "None of 1 settings is chosen: there is no right answer at alpha 0 to lose."
+
+
 def test_without_gold_the_initial_answer_judges() -> None:
     traces = [replace(t, gold=None, correct=None) for t in grid()]
     assert judge_of(traces) == "agreement"
@@ -218,5 +224,6 @@ def test_input_that_cannot_be(tmp_path: Path) -> None:
         run = trainer(tmp_path, steer(source), TraceWriter(), Calibrate())
         with pytest.raises(InputError, match="give 0 and others"):
             run.predict(module(source), data(source, alphas=alphas))
+    run = trainer(tmp_path, steer(source), TraceWriter(), Calibrate(max_truncation=5))
     with pytest.raises(InputError, match=r"Calibrate\.max_truncation: must be a fraction"):
-        Calibrate(max_truncation=5)
+        run.predict(module(source), data(source))

@@ -223,7 +223,7 @@ def test_table_shows_what_is_not_known_as_a_dash() -> None:
     numbers |= {"tokens": 12.5, "tokens_std": 0.5, "truncation": 0.25, "repetition": 0.0, "aes": None}
     text = StringIO()
     print_table({"system1": numbers}, "a model", Console(file=text, width=120))
-    assert "- to - %" in text.getvalue()
+    assert "---" in text.getvalue()
     assert "12.5 ± 0.5" in text.getvalue()
 
 
