@@ -23,8 +23,10 @@ class TrainableCheckpoint(LightningModule):
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drop everything that is not trained. Ranks other than 0 hold an empty dict when sharded."""
+        """Drop everything that is not trained, and list what is. Ranks other than 0 hold an empty dict when sharded."""
         trainable = self.trainable_names()
+        # Sharded strategies load the state by themselves and hand on the rest: the names must be there too.
+        checkpoint["trained_parameters"] = sorted(trainable)
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -33,8 +35,8 @@ class TrainableCheckpoint(LightningModule):
         Raises:
             InputError: A key is missing or unexpected.
         """
-        found, expected = set(checkpoint["state_dict"]), self.trainable_names()
-        if found == expected or not found:
+        found, expected = set(checkpoint["trained_parameters"]), self.trainable_names()
+        if found == expected:
             return
         missing, unexpected = sorted(expected - found), sorted(found - expected)
         parts = [
