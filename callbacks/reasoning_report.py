@@ -10,6 +10,7 @@ from statistics import stdev
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -86,8 +87,8 @@ def describe_system(outcomes: Outcomes, baseline: Baseline | None) -> dict[str, 
 
 def print_table(systems: dict[System, dict[str, Any]], title: str, console: Console | None = None) -> None:
     """Accuracy with its interval and its spread over samples, tokens, truncation, loops and AES, for people."""
-    table = Table(title=title)
-    for heading in ("prompt", "answers", "accuracy %", "95 %", "tokens", "cut %", "loops %", "AES"):
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("prompt", "answers", "right %", "95 %", "tokens", "cut %", "loops %", "AES"):
         table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
     for system, numbers in systems.items():
         table.add_row(
