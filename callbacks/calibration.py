@@ -91,7 +91,10 @@ class Calibrate(Callback):
         write_lines(folder / "calibration.yaml", [described.rstrip()])
         plot_dial(_points(rows, choice), folder / "dial.png", judged_by="accuracy" if judge == "gold" else "agreement")
         log_figure(trainer, "dial", folder / "dial.png")
-        (rank_zero_info if choice.chosen else rank_zero_warn)(f"calibration: {choice.reason}")
+        if choice.chosen:
+            rank_zero_info(f"calibration: {choice.reason}")
+        else:
+            rank_zero_warn(f"calibration: {choice.reason}")
 
     def limits(self, judge: Judge) -> Limits:
         """The limits, by what accuracy is judged by."""

@@ -77,8 +77,10 @@ def plot_dial(points: Sequence[DialPoint], path: Path, *, judged_by: str = "accu
             above.plot([], [], "o", color=_GREY, mfc="white", mew=1.6, label="collapse (shaded: of every layer set)")
         above.axhline(1, color=_GREY, lw=1, ls=":")
         above.set_ylabel("length ratio Len-R\n(tokens / initial tokens)")
-        above.set_ylim(bottom=0)
+        above.set_ylim(0, max(1.0, *(point.length_ratio for point in points)) * 1.06)
         below.set_ylabel("accuracy" if judged_by == "accuracy" else "agreement with\nthe initial answer")
+        low, high = below.get_ylim()
+        below.set_ylim(max(low, -0.02), min(max(high, 0.1), 1.03))
         below.yaxis.set_major_formatter(PercentFormatter(1))
         below.set_xlabel("steering strength alpha (times the direction)")
         _legend(above)
@@ -124,24 +126,21 @@ def plot_accuracy_tokens(points: Sequence[SystemPoint], path: Path) -> None:
     with _figure(path, 8.0, 4.4) as (panel,):
         for index, point in enumerate(points):
             colour = COLOURS[index % len(COLOURS)]
-            panel.errorbar(
-                point.tokens,
-                point.accuracy,
-                xerr=point.tokens_error or None,
-                yerr=point.accuracy_error or None,
-                label=point.label,
-                color=colour,
-                marker=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
-                mfc="white" if point.control else colour,
-                ms=8,
-                mew=1.6,
-                elinewidth=1,
-                capsize=3,
-                ls="",
-            )
+            style = {
+                "color": colour,
+                "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
+                "mfc": "white" if point.control else colour,
+                "ms": 8,
+                "mew": 1.6,
+                "ls": "",
+            }
+            bars = {"xerr": point.tokens_error or None, "yerr": point.accuracy_error or None}
+            panel.errorbar(point.tokens, point.accuracy, elinewidth=1, capsize=3, **bars, **style)
+            panel.plot([], [], label=point.label, **style)
         panel.set_xlabel("mean tokens of a completion")
         panel.set_ylabel("accuracy")
         panel.set_xlim(left=0)
+        panel.set_ylim(top=min(panel.get_ylim()[1], 1.01))
         panel.yaxis.set_major_formatter(PercentFormatter(1))
         _legend(panel, loc="center left", bbox_to_anchor=(1.01, 0.5))
 

@@ -88,7 +88,7 @@ def describe_system(outcomes: Outcomes, baseline: Baseline | None) -> dict[str, 
 def print_table(systems: dict[System, dict[str, Any]], title: str, console: Console | None = None) -> None:
     """Accuracy with its interval and its spread over samples, tokens, truncation, loops and AES, for people."""
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("prompt", "answers", "right %", "95 %", "tokens", "cut %", "loops %", "AES"):
+    for heading in ("prompt", "answers", "right %", "95 %", "tokens", "cut %", "loop %", "AES"):
         table.add_column(heading, justify="left" if heading == "prompt" else "right", no_wrap=True)
     for system, numbers in systems.items():
         table.add_row(
@@ -122,4 +122,5 @@ def _number(value: float | None, factor: float, digits: int = 1) -> str:
 
 def _with_spread(numbers: dict[str, Any], name: str, factor: float) -> str:
     spread = numbers[f"{name}_std"]
-    return _number(numbers[name], factor) + ("" if spread is None else f" ± {factor * spread:.1f}")
+    digits = 0 if (numbers[name] or 0) >= 1000 else 1
+    return _number(numbers[name], factor, digits) + ("" if spread is None else f" ± {factor * spread:.{digits}f}")
