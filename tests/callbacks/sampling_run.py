@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
 from callbacks.steering import Steer
 from callbacks.traces import TraceWriter
@@ -53,8 +54,12 @@ def steer(folder: Path) -> Steer:
     return Steer(folder / "direction.safetensors")
 
 
+def strategy(name: str) -> Strategy | str:
+    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1) if name == "fsdp" else name
+
+
 if __name__ == "__main__":
     source, root, devices, temperature = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    run = trainer(root, steer(source), TraceWriter(), devices=devices, strategy="ddp" if devices > 1 else "auto")
+    run = trainer(root, steer(source), TraceWriter(), devices=devices, strategy=strategy(sys.argv[5]))
     questions = data(source, alphas=[0.0, -0.1, -0.2])
     run.predict(module(source, temperature=temperature), questions, return_predictions=False)

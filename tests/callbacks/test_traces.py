@@ -174,8 +174,9 @@ def test_input_that_cannot_be(source: Path, tmp_path: Path) -> None:
     assert model.model is None
 
 
-def start(source: Path, root: Path, devices: int, temperature: float) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.callbacks.sampling_run", source, root, devices, temperature]
+def start(source: Path, root: Path, devices: int, temperature: float, strategy: str = "") -> "subprocess.Popen[bytes]":
+    strategy = strategy or ("ddp" if devices > 1 else "auto")
+    command = [sys.executable, "-m", "tests.callbacks.sampling_run", source, root, devices, temperature, strategy]
     with (root / "log.txt").open("ab") as log:
         return subprocess.Popen(
             list(map(str, command)), cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=os.environ.copy()
@@ -203,6 +204,19 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path, temperature: flo
     merged = (killed / "traces" / "traces.jsonl").read_bytes()
     assert merged == (whole / "traces" / "traces.jsonl").read_bytes()
     assert merged.count(b"\n") == 300
+
+
+@pytest.mark.slow
+def test_a_sharded_model_with_questions_that_do_not_come_out_even(tmp_path: Path) -> None:
+    source, root = prepare(tmp_path / "source", questions=5), tmp_path / "run"
+    root.mkdir()
+    # Two questions a batch: one process has two batches of questions, the other one and an empty one.
+    assert start(source, root, 2, 1.0, "fsdp").wait(timeout=200) == 0, (root / "log.txt").read_text()
+    run = trainer(tmp_path / "whole", steer(source), TraceWriter())
+    run.predict(module(source), data(source, alphas=[0.0, -0.1, -0.2]), return_predictions=False)
+    merged = (root / "traces" / "traces.jsonl").read_bytes()
+    assert merged == (tmp_path / "whole" / "traces" / "traces.jsonl").read_bytes()
+    assert merged.count(b"\n") == 15
 
 
 def lines(root: Path) -> int:
