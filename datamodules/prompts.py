@@ -97,16 +97,6 @@ def require_eos(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
-    """Raise InputError if the tokenizer emits ids for which a model of ``vocab_size`` has no embedding."""
-    token, top = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    if top >= vocab_size:
-        raise InputError(
-            f"tokenizer {_name(tokenizer)}: it does not fit the model: token {token!r} has id {top}, the model knows "
-            f"ids below {vocab_size}; use the tokenizer that came with the checkpoint"
-        )
-
-
 Turns = list[dict[str, str]]
 
 

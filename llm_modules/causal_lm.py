@@ -201,11 +201,12 @@ class CausalLM(TrainableCheckpoint):
         return get_peft_model(model, self.peft)  # type: ignore[return-value]
 
     def _check_vocabulary(self, model: PreTrainedModel) -> None:
-        size, rows = len(self.tokenizer), model.get_input_embeddings().weight.shape[0]
-        if size > rows:
+        rows = model.get_input_embeddings().weight.shape[0]
+        token, top = max(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        if top >= rows:
             raise InputError(
-                f"model.tokenizer: '{self.tokenizer_name}' has {size} tokens and the model '{self.backbone}' embeds "
-                f"{rows}; give the tokenizer that the model was trained with"
+                f"model.tokenizer: '{self.tokenizer_name}' has token {token!r} with id {top}, and the model "
+                f"'{self.backbone}' knows ids below {rows}; use the tokenizer that came with the checkpoint"
             )
 
     def _eos_ids(self) -> set[int]:

@@ -12,6 +12,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 # Imported for their classes: a class that is imported can be named without its module in YAML and on the command line.
+import callbacks.calibration
+import callbacks.direction
+import callbacks.figures
+import callbacks.progress
+import callbacks.reasoning
+import callbacks.steering
+import callbacks.traces
 import datamodules.contrast
 import datamodules.curriculum
 import datamodules.instructions

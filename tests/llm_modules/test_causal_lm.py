@@ -185,7 +185,7 @@ class TestWrongInput:
             CausalLM(str(tmp_path)).configure_model()
 
     def test_a_tokenizer_that_does_not_fit(self, checkpoint: str, shared_data: Path) -> None:
-        with pytest.raises(InputError, match="embeds 259"):
+        with pytest.raises(InputError, match="knows ids below 259"):
             CausalLM(checkpoint, tokenizer=str(shared_data / "tokenizers/gpt2")).configure_model()
 
     def test_a_tokenizer_without_end_of_sequence(self, tmp_path: Path) -> None:
