@@ -26,7 +26,8 @@ class Calibrate(Callback):
     """Reads the traces of a ``predict`` run over layer sets and strengths when it ends, and chooses a strength.
 
     Writes ``dial.csv``, ``dial.png`` and ``calibration.yaml``: the chosen layers and strength, the strengths up to it,
-    the baseline at alpha 0, and the reason in words. Where nothing qualifies, the choice is empty, the nearest
+    the baseline at alpha 0, and the reason in words. ``choice.yaml`` is the choice as a piece of configuration for the
+    sampling stage (``--config``). Where nothing qualifies, the choice is empty, the nearest
     candidate is named and the run ends well all the same. Needs `TraceWriter` beside it.
     """
 
@@ -89,6 +90,7 @@ class Calibrate(Callback):
             describe(rows, choice, judge, limits), sort_keys=False, allow_unicode=True, width=120
         )
         write_lines(folder / "calibration.yaml", [described.rstrip()])
+        _write_choice(rows, choice, folder / "choice.yaml")
         plot_dial(_points(rows, choice), folder / "dial.png", judged_by="accuracy" if judge == "gold" else "agreement")
         log_figure(trainer, "dial", folder / "dial.png")
         if choice.chosen:
@@ -117,6 +119,15 @@ def describe(rows: list[DialRow], choice: Choice, judge: Judge, limits: Limits) 
         "nearest": _numbers(choice.nearest),
         "limits": asdict(limits),
     }
+
+
+def _write_choice(rows: list[DialRow], choice: Choice, path: Path) -> None:
+    """The choice as a piece of configuration for the sampling stage; no file where nothing was chosen."""
+    path.unlink(missing_ok=True)
+    if choice.chosen is not None:
+        alphas = [0.0, *_up_to(rows, choice.chosen)]
+        settings = {"alphas": alphas, "layer_sets": [choice.chosen.layer_set]}
+        write_lines(path, [yaml.safe_dump({"data": {"init_args": settings}}).rstrip()])
 
 
 def _up_to(rows: list[DialRow], chosen: DialRow) -> list[float]:

@@ -76,10 +76,20 @@ def main(args: Sequence[str] | None = None) -> int:
             importlib.import_module(OWN_VERBS[verb][0]).main(words[1:])
         else:
             importlib.import_module("rod.cli").main(words)
-    except InputError as error:
-        print(f"rod: error: {error}", file=sys.stderr)
+    except Exception as error:
+        wrong = _find(error, InputError)
+        if wrong is None:
+            raise
+        print(f"rod: error: {wrong}", file=sys.stderr)
         return 2
     return 0
+
+
+def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """The error of a kind among an error and its causes: parsers wrap what a constructor raises."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 if __name__ == "__main__":

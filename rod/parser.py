@@ -23,6 +23,8 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and, for an unknown key, what may have been meant."""
+        if isinstance(ex, InputError):
+            raise ex
         raise InputError(explain(message, [action.dest for action in self._actions])) from ex
 
 

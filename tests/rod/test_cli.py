@@ -75,6 +75,7 @@ def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
         (["fit", "--model.pefft.r", "3"], "did you mean 'peft.r'?"),
         (["fit", "--ckpt_path", "/no/such.ckpt"], "ckpt_path: there is no file '/no/such.ckpt'"),
         (["fit", "--model.backbone", "/no/such"], "model.backbone: there is no folder '/no/such'"),
+        (["fit", "--model.adapter", "folder"], "model.peft and model.adapter: give one"),
     ],
 )
 def test_wrong_words_give_one_line_with_the_key(
