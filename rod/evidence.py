@@ -21,7 +21,7 @@ TRAINED = {
 """Condition -> fragments over ``5_curriculum.yaml``."""
 DIALS = {
     "steered": ["dial.yaml"],
-    "steered_prompt": ["dial.yaml", "dial_prompt.yaml"],
+    "steered_all": ["dial.yaml", "dial_all.yaml"],
     "steered_generated": ["dial.yaml", "dial_generated.yaml"],
     "random_direction": ["dial.yaml", "random_direction.yaml"],
 }
@@ -102,7 +102,7 @@ def s3cot_steps(folder: Path, seed: int, controls: bool) -> list[Step]:
         *(test(name, STAGES / f"5_curriculum/{name}/checkpoints/best.ckpt") for name in trained),
     ]
     if controls:
-        steps += [run("predict", "2_calibrate.yaml", f"dial/{name}", files) for name, files in DIALS.items()]
+        steps += [run("predict", "2_calibrate.yaml", f"dial/{name}", [choice, *files]) for name, files in DIALS.items()]
     return steps
 
 

@@ -192,6 +192,8 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     assert (written["baseline"]["accuracy"], written["baseline"]["tokens"]) == (0.9, 100)
     assert written["chosen"]["length_ratio"] == 0.6
     assert "shortens most" in written["reason"]
+    handed_on = yaml.safe_load((tmp_path / "run" / "choice.yaml").read_text())
+    assert handed_on == {"data": {"init_args": {"alphas": [0, -0.1, -0.2], "layer_sets": ["anchor:2"]}}}
     with (tmp_path / "run" / "dial.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == 7
@@ -206,6 +208,7 @@ def test_a_run_ends_well_where_nothing_qualifies(tmp_path: Path, recwarn: pytest
     written = yaml.safe_load((tmp_path / "run" / "calibration.yaml").read_text())
     assert (written["alpha"], written["layers"], written["alphas"], written["chosen"]) == (None, None, [0], None)
     assert written["nearest"]["alpha"] < 0
+    assert not (tmp_path / "run" / "choice.yaml").exists()
     assert any("None of 6 settings is chosen" in str(warning.message) for warning in recwarn)
 
 
