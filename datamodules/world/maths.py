@@ -133,12 +133,16 @@ _SKIP_BELOW = 0.3
 
 
 def draw_problem(rng: Random, split: Split) -> Problem:
-    """A random problem of ``split``; two in five are bare expressions."""
+    """A random problem of ``split``; two in five are bare expressions.
+
+    No number occurs twice in it, so that a small model can find its place again by the number it has just used.
+    """
     while True:
-        state = start = rng.randint(5, 30)
+        state = start = rng.randint(10, 30)
         steps: list[int] = []
         for _ in range(rng.randint(3, 5)):
-            step = rng.choice([s for s in range(-9, 10) if s and 0 <= state + s <= MAX_STATE])
+            sizes = {0, *(abs(step) for step in steps)}
+            step = rng.choice([s for s in range(-9, 10) if abs(s) not in sizes and 0 <= state + s <= MAX_STATE])
             steps.append(step)
             state += step
         problem = Problem(start, tuple(steps))
