@@ -1,19 +1,22 @@
 """Steering does what it says for each row and each token, in every architecture, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import DynamicCache, PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.architecture import decoder_layers
 from llm_modules.generation import GenerationSettings, Generator
+from llm_modules.s3cot.direction import capture_last_token
 from llm_modules.s3cot.steering import Positions, Steering
+from llm_modules.sharding import shard
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS, VOCAB
 
 PROMPTS = [[5, 9, 17, 33, 6, 71], [8, 44, 3], [90, 21, 62, 10]]
@@ -322,3 +325,22 @@ def test_refuses_phases_without_a_cache(positions: Positions) -> None:
 def test_refuses_vectors_of_another_shape() -> None:
     with pytest.raises(InputError, match="do not fit"):
         Steering(ARCHITECTURES["llama"](), torch.zeros(LAYERS, VOCAB))
+
+
+@pytest.fixture
+def mesh() -> Iterator[DeviceMesh]:
+    """A mesh of this process alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield DeviceMesh("cpu", [0])
+    distributed.destroy_process_group()
+
+
+def test_steers_a_sharded_model(mesh: DeviceMesh) -> None:
+    model = ARCHITECTURES["llama"]()
+    alphas = [0.3, -0.3, 0.0]
+    plain, expected = generate(model, PROMPTS), steered(model, PROMPTS, alphas)
+    states = capture_last_token(model, **pad(PROMPTS))
+    shard(model, mesh)
+    torch.testing.assert_close(capture_last_token(model, **pad(PROMPTS)), states)
+    torch.testing.assert_close(steered(model, PROMPTS, alphas), expected)
+    torch.testing.assert_close(generate(model, PROMPTS), plain)
