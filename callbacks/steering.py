@@ -40,7 +40,7 @@ class Steer(Callback):
 
         Args:
             direction: File of a direction: this project's, or one of ``direction.N`` vectors (safetensors, GGUF).
-            positions: ``all`` (paper), or only those of the ``prompt``, or only ``generated`` ones.
+            positions: ``all`` (paper), or only those of the ``prompt``, its ``last`` token, or only ``generated`` ones.
             layers: The layer set of rows that name none, such as ``anchor:5``, ``separated:4``, ``all`` or ``3,5-8``.
             random_seed: Steer by random vectors of the same length instead: the control.
             allow_other_model: Steer by a direction of another model of the same shape, such as its base.

@@ -22,6 +22,7 @@ TRAINED = {
 DIALS = {
     "steered": ["dial.yaml"],
     "steered_all": ["dial.yaml", "dial_all.yaml"],
+    "steered_prompt": ["dial.yaml", "dial_prompt.yaml"],
     "steered_generated": ["dial.yaml", "dial_generated.yaml"],
     "random_direction": ["dial.yaml", "random_direction.yaml"],
 }

@@ -12,8 +12,9 @@ from datamodules.errors import InputError
 from llm_modules.architecture import decoder_layers, hidden_size, inner_decoder, uncompiled
 from llm_modules.generation import GenerationListener
 
-Positions = Literal["all", "prompt", "generated"]
-"""Which tokens are steered: all (paper), those of the prompt, or those that the model wrote itself."""
+Positions = Literal["all", "prompt", "last", "generated"]
+"""Which tokens are steered: all (paper), those of the prompt, the last one of the prompt (where the direction was
+measured), or those that the model wrote itself; all but the first are ours."""
 
 
 class Steering(GenerationListener):
@@ -38,7 +39,8 @@ class Steering(GenerationListener):
         Args:
             model: A causal language model, wrapped or not.
             vectors: (layers, hidden), for the outputs of its decoder layers; kept in float32.
-            positions: ``prompt`` steers the pass that finds the KV cache empty, ``generated`` the passes after it.
+            positions: ``prompt`` steers the pass that finds the KV cache empty, ``last`` only the last column of that pass
+                (prompts are left-padded), ``generated`` the passes after it.
 
         Raises:
             InputError: The vectors do not fit the model.
@@ -145,7 +147,7 @@ class Steering(GenerationListener):
                 "generate with use_cache or steer 'all' positions"
             )
         empty = cache is None or int(cache.get_seq_length()) == 0
-        self._in_phase = empty == (self._positions == "prompt")
+        self._in_phase = empty == (self._positions != "generated")
 
     def _add(self, layer: int, _module: nn.Module, _args: Any, output: Any) -> Any:
         """Forward hook of one decoder layer; its output is (batch, seq, hidden), or a tuple that begins with it."""
@@ -160,7 +162,11 @@ class Steering(GenerationListener):
                 f"alpha: a forward pass of {len(hidden)} rows with strengths for {len(addend)}; give every row of the "
                 "pass its own (beams and num_return_sequences multiply the rows)"
             )
-        steered = hidden + addend
+        if self._positions == "last":
+            steered = hidden.clone()
+            steered[:, -1:] += addend
+        else:
+            steered = hidden + addend
         return (steered, *output[1:]) if isinstance(output, tuple) else steered
 
     def _look_up(self, layer: int, hidden: Tensor) -> Tensor:

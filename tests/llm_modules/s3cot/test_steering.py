@@ -221,8 +221,26 @@ def test_generated_only_leaves_the_first_token_alone() -> None:
     assert not torch.isclose(logits[:, 1], plain[:, 1]).all(dim=-1).any()
 
 
+def test_last_steers_the_last_token_of_the_prompt_alone() -> None:
+    model = ARCHITECTURES["llama"]()
+    seen: list[Tensor] = []
+    for alpha in (0.0, 0.5):
+        with Steering(model, direction(), "last") as steering:
+            strengths = torch.zeros(len(PROMPTS), LAYERS)
+            strengths[:, 1] = alpha
+            steering.set_strengths(strengths)
+            hook = decoder_layers(model)[1].register_forward_hook(lambda _m, _i, out: seen.append(out))
+            out = model(**pad(PROMPTS), use_cache=True)
+            model(input_ids=torch.full((len(PROMPTS), 1), 5), past_key_values=out.past_key_values)
+            hook.remove()
+    plain, _, steered_prompt, _ = seen
+    assert torch.equal(steered_prompt[:, :-1], plain[:, :-1])
+    added = (0.5 * direction()[1]).expand(len(PROMPTS), -1)
+    torch.testing.assert_close(steered_prompt[:, -1] - plain[:, -1], added, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
-@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+@pytest.mark.parametrize("positions", ["all", "prompt", "last", "generated"])
 def test_rows_keep_their_strengths_when_slots_are_refilled(name: str, positions: Positions) -> None:
     model = ARCHITECTURES[name]()
     prompts = [prompt[: 1 + (3 * row) % 6] for row in range(4) for prompt in PROMPTS]
@@ -316,7 +334,7 @@ def test_refuses_a_pass_with_other_rows(options: dict[str, int]) -> None:
     assert not has_hooks(model)
 
 
-@pytest.mark.parametrize("positions", ["prompt", "generated"])
+@pytest.mark.parametrize("positions", ["prompt", "last", "generated"])
 def test_refuses_phases_without_a_cache(positions: Positions) -> None:
     with pytest.raises(InputError, match=f"'{positions}' is told by the KV cache"):
         steered(ARCHITECTURES["llama"](), PROMPTS, [0.1] * 3, positions, use_cache=False)
