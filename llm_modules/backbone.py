@@ -51,7 +51,7 @@ def load_model(
     Args:
         name: Hub id, folder or ``miniature``.
         revision: Branch, tag or commit of a hub id.
-        dtype: Of the weights; ``auto`` keeps the checkpoint's. Train in float32 and let the trainer's precision lower it.
+        dtype: Of the weights; ``auto`` keeps the checkpoint's. Train in float32; the trainer's precision can lower it.
         attn_implementation: As in transformers (``sdpa``, ``eager``, ``flash_attention_2``); None lets it choose.
         trust_remote_code: Run code that comes with the checkpoint.
         random_weights: Build from the configuration alone, with weights drawn from torch's generator.
@@ -90,9 +90,7 @@ def _require(name: str, file: str) -> None:
     folder = Path(resolve(name))
     if folder.is_dir():
         if not (folder / file).is_file():
-            raise InputError(
-                f"model.backbone: the folder '{folder}' has no {file}; give a Hugging Face checkpoint"
-            )
+            raise InputError(f"model.backbone: the folder '{folder}' has no {file}; give a Hugging Face checkpoint")
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise InputError(
             f"model.backbone: there is no folder '{folder}'; give a hub id, an existing folder or 'miniature'"

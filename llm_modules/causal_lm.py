@@ -1,7 +1,7 @@
 """The LightningModule that every method builds on: a causal language model, its loss, its generation, its optimiser."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -99,7 +99,8 @@ class CausalLM(TrainableCheckpoint):
         """
         if self.model is None:
             raise RuntimeError("the model is not loaded yet: call configure_model first")
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return cast(PreTrainedModel, inner)
 
     @cached_property
     def head(self) -> OutputHead:
@@ -147,9 +148,7 @@ class CausalLM(TrainableCheckpoint):
         )
         return loss
 
-    def validation_step(
-        self, batch: SupervisedBatch | PromptBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> Tensor | list[Completion]:
+    def validation_step(self, batch: SupervisedBatch | PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Generate for prompts; for supervised batches, log the loss."""
         if isinstance(batch, PromptBatch):
             return self.complete(batch)
@@ -158,7 +157,7 @@ class CausalLM(TrainableCheckpoint):
         self.log("val/loss", loss, prog_bar=True, batch_size=max(1, tokens), sync_dist=True, add_dataloader_idx=False)
         return loss
 
-    def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> list[Completion]:
+    def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Generate one completion a row."""
         return self.complete(batch)
 
@@ -170,9 +169,9 @@ class CausalLM(TrainableCheckpoint):
         """One completion for each row of the batch, in its order; each row samples with its own seed."""
         return self.generator.generate([row.token_ids for row in batch.rows], [row.seed for row in batch.rows])
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The optimiser over named groups, and the schedule stepped with it."""
-        optimizer = self.optimizer(named_groups(self.named_parameters()))  # type: ignore[arg-type]
+        optimizer = self.optimizer(named_groups(self.named_parameters()))
         steps = int(self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,
@@ -198,10 +197,10 @@ class CausalLM(TrainableCheckpoint):
                 f"model.peft: {kind} works outside of the layers; use a method that adapts weights, such as LoraConfig"
             )
         self.peft.task_type = "CAUSAL_LM"
-        return get_peft_model(model, self.peft)  # type: ignore[return-value]
+        return get_peft_model(model, self.peft)
 
     def _check_vocabulary(self, model: PreTrainedModel) -> None:
-        rows = model.get_input_embeddings().weight.shape[0]
+        rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
         token, top = max(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         if top >= rows:
             raise InputError(

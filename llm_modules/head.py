@@ -41,8 +41,7 @@ class OutputHead:
     @torch.no_grad()
     def check(self) -> None:
         """Raise ``InputError`` where decoder + head are not what the model itself computes."""
-        device = self.model.get_input_embeddings().weight.device
-        ids = torch.arange(4, device=device)[None] % self.vocab_size
+        ids = torch.arange(4, device=self.model.device)[None] % self.vocab_size
         training, _ = self.model.training, self.model.eval()
         try:
             whole = self.model(input_ids=ids, use_cache=False).logits

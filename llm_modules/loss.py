@@ -52,7 +52,7 @@ def mean_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Ten
     if targets.numel() <= rows:
         return cross_entropy(head(hidden).float(), targets)
     parameters = [p for p in head.parameters() if p.requires_grad]
-    total: Tensor = _ChunkedCrossEntropy.apply(hidden, targets, head, rows, *parameters)  # type: ignore[no-untyped-call]
+    total: Tensor = _ChunkedCrossEntropy.apply(hidden, targets, head, rows, *parameters)
     return total / targets.numel()
 
 

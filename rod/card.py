@@ -53,7 +53,7 @@ def write_card(model: Path, n_problems: int = 500, temperature: float = 0.7, see
         sampled = len(suite.prompts) == n_problems
         module.generator.settings.temperature = temperature if sampled else 0.0
         completions = module.complete(_prompts(module, suite, seed))
-        texts = [module.tokenizer.decode(c.token_ids, skip_special_tokens=True) for c in completions]
+        texts = [str(module.tokenizer.decode(list(c.token_ids), skip_special_tokens=True)) for c in completions]
         scores.append(score(suite, texts, [c.n_tokens for c in completions]))
     config = module.language_model.config
     path = model / "README.md"

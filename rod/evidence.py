@@ -67,8 +67,9 @@ def s3cot_steps(folder: Path, seed: int, controls: bool) -> list[Step]:
 
     def run(verb: str, stage: str, place: str, fragments: Sequence[str | Path] = (), *words: str) -> Step:
         files = [*config("s3cot", stage), *(w for f in fragments for w in _fragment(f))]
-        words = (*words, "--seed_everything", str(seed), "--data.init_args.seed", str(seed))
-        words = words if stage != "1_direction.yaml" else words[:-2]
+        words = (*words, "--seed_everything", str(seed))
+        if stage != "1_direction.yaml":
+            words = (*words, "--data.init_args.seed", str(seed))
         root = STAGES / place
         return Step(
             f"seed {seed}: {place}",
@@ -81,7 +82,15 @@ def s3cot_steps(folder: Path, seed: int, controls: bool) -> list[Step]:
     def keep(by: str) -> Step:
         name = {"gold": "items.jsonl", "agreement": "items_agreement.jsonl"}[by]
         path = STAGES / "4_filter" / name
-        words = ["filter", "--traces", STAGES / "3_sample/traces/traces.jsonl", "--by", by, "--output", path]
+        words: list[str | Path] = [
+            "filter",
+            "--traces",
+            STAGES / "3_sample/traces/traces.jsonl",
+            "--by",
+            by,
+            "--output",
+            path,
+        ]
         return Step(f"seed {seed}: filter by {by}", [*words, "--overwrite", "true"], path, folder=folder)
 
     def test(condition: str, checkpoint: Path | None) -> Step:

@@ -156,13 +156,15 @@ def _cells(rows: list[Row]) -> list[list[str]]:
     """Condition, then accuracy, tokens and AES under System 1, then accuracy and tokens under System 2."""
     found = []
     for condition in ("base", "prompt_only", *TRAINED):
-        cells = [_cell(_find(rows, condition, SUITES["system1"], m), d) for m, d in (("accuracy", 3), ("tokens", 1), ("aes", 3))]
-        cells += [_cell(_find(rows, condition, SUITES["system2"], m), d) for m, d in (("accuracy", 3), ("tokens", 1))]
+        asked = [("system1", metric) for metric in ("accuracy", "tokens", "aes")]
+        asked += [("system2", metric) for metric in ("accuracy", "tokens")]
+        cells = [_cell(_find(rows, condition, SUITES[system], metric), DIGITS[metric]) for system, metric in asked]
         if any(cell != "-" for cell in cells):
             found.append([condition, *cells])
     return found
 
 
+DIGITS = {"accuracy": 3, "tokens": 1, "aes": 3}
 HEADINGS = ("condition", "System 1 accuracy", "tokens", "AES", "System 2 accuracy", "tokens")
 
 
@@ -186,7 +188,8 @@ def _write(folder: Path, rows: list[Row], first_seed: Path) -> None:
         suite = SUITES["system2" if condition == "base" else "system1"]
         accuracy, tokens = (_find(rows, condition, suite, metric) for metric in ("accuracy", "tokens"))
         if accuracy and tokens:
-            points.append(SystemPoint(condition, tokens.mean, accuracy.mean, tokens.std, accuracy.std, control=condition != "tuned"))
+            spread = (tokens.std, accuracy.std)
+            points.append(SystemPoint(condition, tokens.mean, accuracy.mean, *spread, control=condition != "tuned"))
     plot_accuracy_tokens(points, folder / "accuracy_tokens.png")
     for name, source in FIGURES.items():
         if (first_seed / source).is_file():

@@ -9,7 +9,7 @@ def main(args: Sequence[str]) -> None:
     """Parse the options and export."""
     from rod.parser import Parser
 
-    parser = Parser(prog="rod export", description=export.__doc__)
+    parser = Parser(prog="rod export", description=str(export.__doc__))
     parser.add_function_arguments(export)
     options = parser.parse_args(list(args))
     folder = export(**options.as_dict())
@@ -44,7 +44,7 @@ def export(
     if format == "peft":
         if not isinstance(model, PeftModel):
             raise InputError("--format: this run trained the whole model, not an adapter; use --format merged")
-        model.save_pretrained(output)
+        model.save_pretrained(str(output))
     else:
         whole = model.merge_and_unload() if isinstance(model, PeftModel) else module.language_model
         whole.save_pretrained(output)

@@ -14,7 +14,7 @@ def main(args: Sequence[str]) -> None:
     """Parse the options and build."""
     from rod.parser import Parser
 
-    parser = Parser(prog="rod miniature", description=miniature.__doc__)
+    parser = Parser(prog="rod miniature", description=str(miniature.__doc__))
     parser.add_function_arguments(miniature)
     options = parser.parse_args(list(args))
     print(f"wrote {miniature(**options.as_dict())}")
@@ -54,12 +54,12 @@ def _steps(output: Path, blank: Path) -> list[Step]:
     aligned = output / "2_align"
 
     def fit(name: str, stage: str, folder: Path, start: Path) -> Step:
-        words = ["fit", *config("miniature", stage), "--model.init_args.backbone", start]
+        words: list[str | Path] = ["fit", *config("miniature", stage), "--model.init_args.backbone", start]
         words += ["--trainer.default_root_dir", folder]
         return Step(name, words, folder / DONE, resume_from=folder / "checkpoints" / "last.ckpt")
 
     def export(name: str, run: Path, model: Path) -> Step:
-        words = ["export", "--checkpoint", run / "checkpoints" / "last.ckpt", "--output", model]
+        words: list[str | Path] = ["export", "--checkpoint", run / "checkpoints" / "last.ckpt", "--output", model]
         return Step(name, [*words, "--overwrite", "true"], model / "model.safetensors")
 
     return [

@@ -8,7 +8,7 @@ def main(args: Sequence[str]) -> None:
     """Parse the options and write."""
     from rod.parser import Parser
 
-    parser = Parser(prog="rod world", description=world.__doc__)
+    parser = Parser(prog="rod world", description=str(world.__doc__))
     parser.add_function_arguments(world)
     options = parser.parse_args(list(args))
     print(f"wrote {world(**options.as_dict())}")

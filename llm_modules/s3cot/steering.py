@@ -39,8 +39,8 @@ class Steering(GenerationListener):
         Args:
             model: A causal language model, wrapped or not.
             vectors: (layers, hidden), for the outputs of its decoder layers; kept in float32.
-            positions: ``prompt`` steers the pass that finds the KV cache empty, ``last`` only the last column of that pass
-                (prompts are left-padded), ``generated`` the passes after it.
+            positions: ``prompt`` steers the pass that finds the KV cache empty, ``last`` only the last column of that
+                pass (prompts are left-padded), ``generated`` the passes after it.
 
         Raises:
             InputError: The vectors do not fit the model.

@@ -70,8 +70,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = folder / f"{name}.yaml"
         config.write_text(yaml.safe_dump(settings(folder / name, base, strategy)))
         rod("fit", "--config", config)
-    resumed = ["--trainer.default_root_dir", folder / "resumed", "--ckpt_path", folder / "fsdp/checkpoints/epoch=0.ckpt"]
-    rod("fit", "--config", folder / "fsdp.yaml", *resumed)
+    first = folder / "fsdp/checkpoints/epoch=0.ckpt"
+    elsewhere = ["--trainer.default_root_dir", folder / "resumed", "--ckpt_path", first]
+    rod("fit", "--config", folder / "fsdp.yaml", *elsewhere)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""GSM8K through every stage with a real checkpoint, which has no chat template and knows no arithmetic: the path counts."""
+"""GSM8K through every stage with a real checkpoint, which knows no arithmetic: it is the path that counts."""
 
 import csv
 import json
