@@ -1,0 +1,86 @@
+"""Every shipped configuration is read by the command, alone or over the stage that it belongs to."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rod.__main__ import main
+from tests.conftest import ROOT
+
+CONFIGS = ROOT / "configs"
+VERBS = {
+    "miniature/1_pretrain.yaml": "fit",
+    "miniature/2_align.yaml": "fit",
+    "s3cot/1_direction.yaml": "predict",
+    "s3cot/2_calibrate.yaml": "predict",
+    "s3cot/3_sample.yaml": "predict",
+    "s3cot/5_curriculum.yaml": "fit",
+    "s3cot/6_test.yaml": "test",
+}
+OVER = {
+    "logger/wandb.yaml": "s3cot/5_curriculum.yaml",
+    "model/lora.yaml": "miniature/2_align.yaml",
+    "trainer/ddp.yaml": "s3cot/5_curriculum.yaml",
+    "trainer/fsdp.yaml": "s3cot/5_curriculum.yaml",
+    "s3cot/controls/base.yaml": "s3cot/6_test.yaml",
+    "s3cot/controls/dial.yaml": "s3cot/2_calibrate.yaml",
+    "s3cot/controls/dial_all.yaml": "s3cot/2_calibrate.yaml",
+    "s3cot/controls/dial_generated.yaml": "s3cot/2_calibrate.yaml",
+    "s3cot/controls/dial_prompt.yaml": "s3cot/2_calibrate.yaml",
+    "s3cot/controls/random_direction.yaml": "s3cot/2_calibrate.yaml",
+    "s3cot/controls/no_curriculum.yaml": "s3cot/5_curriculum.yaml",
+    "s3cot/controls/no_gold.yaml": "s3cot/5_curriculum.yaml",
+    "s3cot/controls/shortest_only.yaml": "s3cot/5_curriculum.yaml",
+    "s3cot/controls/verbose_only.yaml": "s3cot/5_curriculum.yaml",
+    "s3cot/real/gsm8k.yaml": "s3cot/3_sample.yaml",
+    "s3cot/real/gsm8k_contrast.yaml": "s3cot/1_direction.yaml",
+    "s3cot/real/gsm8k_curriculum.yaml": "s3cot/5_curriculum.yaml",
+}
+"""Fragment -> the stage that it is read after."""
+OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml"}
+
+
+def read(capsys: pytest.CaptureFixture[str], verb: str, *names: str) -> dict:
+    words = [word for name in names for word in ("--config", str(CONFIGS / name))]
+    with pytest.raises(SystemExit) as done:
+        main([verb, *words, "--print_config"])
+    assert done.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def leaves(tree: object, path: tuple = ()) -> list[tuple[tuple, object]]:
+    if isinstance(tree, dict):
+        return [leaf for key, value in tree.items() for leaf in leaves(value, (*path, key))]
+    return [(path, tree)]
+
+
+def test_none_is_forgotten() -> None:
+    shipped = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
+    assert shipped == {*VERBS, *OVER, *OTHER_VERBS}
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read(capsys, VERBS[name], name)
+    asked = yaml.safe_load((CONFIGS / name).read_text())
+    assert found["model"]["class_path"].endswith(asked["model"]["class_path"])
+    assert found["data"]["init_args"].items() >= asked["data"]["init_args"].items()
+    assert found["trainer"]["use_distributed_sampler"] is False
+
+
+@pytest.mark.parametrize("name", OVER)
+def test_fragments_change_what_they_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = OVER[name]
+    found = dict(leaves(read(capsys, VERBS[stage], stage, name)))
+    for path, value in leaves(yaml.safe_load((CONFIGS / name).read_text())):
+        if path[-1] == "class_path" or isinstance(value, list):
+            continue
+        assert found[path] == value, ".".join(map(str, path))
+
+
+def test_every_key_of_a_stage_is_explained() -> None:
+    """Each default that a paper or we chose says so: at least one mark in every stage of the method."""
+    for path in sorted((CONFIGS / "s3cot").glob("*.yaml")):
+        text = Path(path).read_text()
+        assert any(mark in text for mark in ("# paper", "# likely", "# ours")), path.name
