@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,25 +176,27 @@ class PeerProcess:
 
 
 def overhead(ours: Ours, batches: list[int], tokens: int, repeats: int) -> None:
-    """The ratio of steered to unsteered time at several batch sizes."""
+    """The ratio of steered to unsteered time at several batch sizes, and of unsteered to unsteered as a control."""
     layers, of = len(ours.job["layers"]), len(ours.vectors)
     print(f"\nSteered against unsteered generation, {tokens} tokens a row, {layers} of {of} layers; target <= 1.02x")
-    print(f"{'rows':>6} {'unsteered s':>12} {'steered s':>12} {'median ratio':>13} {'of best runs':>13} {'of CPU':>8}")
+    print(
+        f"{'rows':>6} {'unsteered s':>12} {'steered s':>12} {'wall':>8} {'CPU':>8}   {'control, wall':>13} {'CPU':>8}"
+    )
+    kinds = {"unsteered": False, "steered": True, "control": False}
     for rows in batches:
-        ours_run(ours, rows, tokens, True)
-        plain: list[Timing] = []
-        steered: list[Timing] = []
-        for repeat in range(repeats):
-            for with_steering in (False, True) if repeat % 2 else (True, False):
-                (steered if with_steering else plain).append(ours_run(ours, rows, tokens, with_steering))
-        a, b = (statistics.median(t.wall for t in runs) for runs in (plain, steered))
-        best = min(t.wall for t in steered) / min(t.wall for t in plain)
-        cpu = statistics.median(t.cpu for t in steered) / statistics.median(t.cpu for t in plain)
-        print(f"{rows:>6} {a:>12.3f} {b:>12.3f} {b / a:>12.3f}x {best:>12.3f}x {cpu:>7.3f}x", flush=True)
-
-
-def ours_run(ours: Ours, rows: int, tokens: int, steered: bool) -> Timing:
-    return timed(lambda: ours.fixed(rows, tokens, steered))
+        runs: dict[str, list[Timing]] = {kind: [] for kind in kinds}
+        ours.fixed(rows, tokens, steered=True)
+        for _ in range(repeats):
+            for kind, steered in kinds.items():
+                runs[kind].append(timed(partial(ours.fixed, rows, tokens, steered)))
+        wall = {kind: statistics.median(run.wall for run in runs[kind]) for kind in kinds}
+        cpu = {kind: statistics.median(run.cpu for run in runs[kind]) for kind in kinds}
+        ratios = [time[kind] / time["unsteered"] for kind in ("steered", "control") for time in (wall, cpu)]
+        print(
+            f"{rows:>6} {wall['unsteered']:>12.3f} {wall['steered']:>12.3f} {ratios[0]:>7.3f}x {ratios[1]:>7.3f}x "
+            f"{ratios[2]:>14.3f}x {ratios[3]:>7.3f}x",
+            flush=True,
+        )
 
 
 def against_peers(ours: Ours, peers: list[PeerProcess], sizes: list[int], slots: int, repeats: int) -> None:
@@ -234,8 +237,8 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=160, help="tokens of the longest; the limit with --model")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64], help="rows, steered against unsteered")
-    parser.add_argument("--tokens", type=int, default=32, help="tokens a row, steered against unsteered")
-    parser.add_argument("--pairs", type=int, default=15, help="runs of each kind, steered against unsteered")
+    parser.add_argument("--tokens", type=int, default=16, help="tokens a row, steered against unsteered")
+    parser.add_argument("--pairs", type=int, default=40, help="runs of each kind, steered against unsteered")
     parser.add_argument("--peer-batches", type=int, nargs="+", default=[8, 64], help="questions in a peer's batch")
     parser.add_argument("--repeats", type=int, default=3, help="runs of the whole job, against peers")
     options = parser.parse_args()
