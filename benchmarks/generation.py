@@ -224,7 +224,9 @@ def main() -> None:
     for repeat in range(args.repeats):
         for engine in engines if repeat % 2 == 0 else reversed(engines):
             engine.run(job)
-            print(f"repeat {repeat + 1}: {engine.name}: {engine.wall[-1]:.1f} s", flush=True)
+            print(
+                f"repeat {repeat + 1}: {engine.name}: {engine.wall[-1]:.1f} s, CPU {engine.cpu[-1]:.1f} s", flush=True
+            )
     report(job, engines)
 
 
