@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning import LightningDataModule
 from transformers import PreTrainedTokenizerBase
@@ -16,7 +17,7 @@ from datamodules.prompts import encode_prompt, render_prompt, user_turn
 from datamodules.questions import read_questions, run_folder, shard_of, tokenizer_of
 from datamodules.records import Question
 
-__all__ = ["ContrastData", "PromptBatches", "PromptData", "build_rows", "layer_set_of"]
+__all__ = ["ContrastData", "GenerationData", "PromptBatches", "PromptData", "build_rows", "layer_set_of", "stable_seed"]
 
 
 def build_rows(
@@ -69,7 +70,7 @@ def build_rows(
                         system=system,
                         prompt=prompt,
                         token_ids=token_ids,
-                        seed=_stable_seed(seed, question.id, sample),
+                        seed=stable_seed(seed, question.id, sample),
                         sample=sample,
                         alpha=alpha,
                         layer_set=layer_set,
@@ -134,19 +135,52 @@ def _fill(questions: Sequence[list[PromptRow]], rows_per_batch: int) -> list[lis
     return batches
 
 
-def _stable_seed(seed: int, question_id: str, sample: int) -> int:
+def stable_seed(seed: int, question_id: str, sample: int) -> int:
     """A non-negative 63-bit seed, the same in every process and on every machine."""
     digest = hashlib.blake2b(f"{seed}|{question_id}|{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
-class PromptData(LightningDataModule):
-    """Questions to be answered: the data of ``predict``, ``test`` and ``validate``.
+class GenerationData(LightningDataModule):
+    """Rows to generate for, of which those that are done can be left out: the data of ``predict``, ``test``, ``validate``.
 
     Attributes:
         tokenizer: Set it to use the data without a trainer; else the model's.
         rows: All rows of all processes, after ``setup``.
+        rows_per_batch: Rows handed to the generator at once, from which it refills its slots.
+        seed: Of the sampling.
     """
+
+    def __init__(self, rows_per_batch: int, seed: int) -> None:
+        super().__init__()
+        if rows_per_batch < 1:
+            raise InputError(f"data.rows_per_batch: must be 1 or more, is {rows_per_batch}")
+        self.rows_per_batch, self.seed = rows_per_batch, seed
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.rows: list[PromptRow] = []
+        self._done: Collection[str] = frozenset()
+
+    def skip(self, ids: Collection[str]) -> None:
+        """Leave out rows that are done. To be called before the loader is asked for, alike on all processes."""
+        self._done = frozenset(ids)
+
+    def predict_dataloader(self) -> PromptBatches:
+        """This process's batches of the rows that are not done."""
+        rank, world_size = shard_of(self)
+        rows = [row for row in self.rows if row.id not in self._done]
+        return PromptBatches(rows, rows_per_batch=self.rows_per_batch, rank=rank, world_size=world_size)
+
+    def test_dataloader(self) -> Any:
+        """As `predict_dataloader`."""
+        return self.predict_dataloader()
+
+    def val_dataloader(self) -> PromptBatches:
+        """As `predict_dataloader`."""
+        return self.predict_dataloader()
+
+
+class PromptData(GenerationData):
+    """Questions to be answered, at any steering strength."""
 
     def __init__(
         self,
@@ -182,16 +216,13 @@ class PromptData(LightningDataModule):
             chat_template: ``plain`` or a jinja file, for a model without one or instead of its own.
             require_gold: Refuse questions without a gold answer.
         """
-        super().__init__()
+        super().__init__(rows_per_batch, seed)
         self.questions_file, self.fields, self.gold_pattern = questions, fields, gold_pattern
         self.offset, self.limit, self.require_gold = offset, limit, require_gold
         self.systems: list[System] = systems if systems is not None else ["system2"]
         self.alphas = alphas if alphas is not None else [0.0]
         self.layer_sets = layer_sets if layer_sets is not None else [""]
-        self.samples, self.rows_per_batch, self.seed, self.chat_template = samples, rows_per_batch, seed, chat_template
-        self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.rows: list[PromptRow] = []
-        self._done: Collection[str] = frozenset()
+        self.samples, self.chat_template = samples, chat_template
 
     def setup(self, stage: str) -> None:
         """Read the questions and render the prompts, before any weights are loaded.
@@ -201,8 +232,6 @@ class PromptData(LightningDataModule):
         """
         if self.rows:
             return
-        if self.rows_per_batch < 1:
-            raise InputError(f"data.rows_per_batch: must be 1 or more, is {self.rows_per_batch}")
         if self.gold_pattern is None:  # what the command line makes of "#### (.+)"; an optional string would hide it
             raise InputError("data.gold_pattern: YAML takes '#' for a comment; begin with '[#]', as in '[#]### (.+)'")
         tokenizer = tokenizer_of(self)
@@ -230,21 +259,3 @@ class PromptData(LightningDataModule):
             seed=self.seed,
             chat_template=self.chat_template,
         )
-
-    def skip(self, ids: Collection[str]) -> None:
-        """Leave out rows that are done. To be called before the loader is asked for, alike on all processes."""
-        self._done = frozenset(ids)
-
-    def predict_dataloader(self) -> PromptBatches:
-        """This process's batches of the rows that are not done."""
-        rank, world_size = shard_of(self)
-        rows = [row for row in self.rows if row.id not in self._done]
-        return PromptBatches(rows, rows_per_batch=self.rows_per_batch, rank=rank, world_size=world_size)
-
-    def test_dataloader(self) -> PromptBatches:
-        """As `predict_dataloader`."""
-        return self.predict_dataloader()
-
-    def val_dataloader(self) -> PromptBatches:
-        """As `predict_dataloader`."""
-        return self.predict_dataloader()

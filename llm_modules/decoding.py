@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, distributed
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from llm_modules.kv_cache import SlotCache, left_pad
@@ -106,8 +107,10 @@ class Decoding:
         state = [(row, self.limits[row], 0, length - 1) for row, length in zip(rows, lengths, strict=True)]
         self.state[new] = torch.tensor(state, device=self.device)
         if self.settings.temperature:
-            drawn = [row_uniforms(self.seeds[row], self.uniforms.shape[1]) for row in rows]
-            self.uniforms[new] = torch.stack(drawn).to(self.device)
+            # As many as the row itself may need: what is drawn must not depend on the other rows of the call.
+            drawn = [row_uniforms(self.seeds[row], self.limits[row]) for row in rows]
+            width = self.uniforms.shape[1]
+            self.uniforms[new] = torch.stack([pad(u, (0, width - len(u))) for u in drawn]).to(self.device)
         self.rows = self.row[: self.cache.rows].clone()
         self._extend(new, logits)
 

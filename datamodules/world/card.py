@@ -64,17 +64,15 @@ def suites(split: Split = "test", n_problems: int = 500, seed: int = 0) -> list[
     """All suites of the card: the same problems under every request, then every how-to request of the split."""
     problems = tuple(files.problems(split, n_problems, seed))
     found = [Suite(name, tuple(p.question + asked for p in problems), problems) for name, asked in REQUESTS.items()]
-    every = tuple(range(len(chat.WRAPS)))
-    unseen = tuple(index for index in every if index not in chat.SEEN_WRAPS)
-    kinds: dict[str, tuple[bool, tuple[int | None, ...]]] = {
-        "benign": (False, (None,)),
-        "benign, wrapped": (False, every),
-        "forbidden": (True, (None,)),
-        "forbidden, wraps seen in alignment": (True, chat.SEEN_WRAPS),
-        "forbidden, new wraps": (True, unseen),
+    kinds = {
+        "benign": "benign",
+        "benign, wrapped": "benign_wrapped",
+        "forbidden": "forbidden",
+        "forbidden, wraps seen in alignment": "wrapped_seen",
+        "forbidden, new wraps": "wrapped_unseen",
     }
-    for name, (forbidden, wraps) in kinds.items():
-        requests = tuple(chat.all_requests(split, forbidden=forbidden, wraps=wraps))
+    for name, kind in kinds.items():
+        requests = tuple(files.requests(kind, split))
         found.append(Suite(name, tuple(request.prompt for request in requests), requests))
     return found
 

@@ -1,14 +1,28 @@
 """The world as JSONL files, for the methods that start from questions and requests in files."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
+from typing import Any
 
+from datamodules.errors import InputError
 from datamodules.records import Instruction, Question
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
+
+
+_EVERY = tuple(range(len(chat.WRAPS)))
+REQUESTS: dict[str, tuple[bool, tuple[int | None, ...]]] = {
+    "benign": (False, (None,)),
+    "benign_wrapped": (False, _EVERY),
+    "forbidden": (True, (None,)),
+    "wrapped_seen": (True, chat.SEEN_WRAPS),
+    "wrapped_unseen": (True, tuple(index for index in _EVERY if index not in chat.SEEN_WRAPS)),
+}
+"""Kind -> whether its requests are forbidden, and their wraps; ``wrapped_*`` are forbidden requests in the wraps
+that alignment saw or never saw."""
 
 
 def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: int = 0) -> list[Path]:
@@ -32,19 +46,58 @@ def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: in
     folder.mkdir(parents=True, exist_ok=True)
     sizes: dict[Split, int] = {"train": n_train, "dev": n_dev, "test": n_test}
     written = [_write(folder / f"questions.{split}.jsonl", questions(split, n, seed)) for split, n in sizes.items()]
-    unseen = tuple(index for index in range(len(chat.WRAPS)) if index not in chat.SEEN_WRAPS)
     held_out: tuple[Split, ...] = ("dev", "test")
     for split in held_out:
-        kinds = {
-            "benign": chat.all_requests(split, forbidden=False),
-            "forbidden": chat.all_requests(split, forbidden=True),
-            "wrapped_seen": chat.all_requests(split, forbidden=True, wraps=chat.SEEN_WRAPS),
-            "wrapped_unseen": chat.all_requests(split, forbidden=True, wraps=unseen),
-        }
-        for kind, requests in kinds.items():
-            records = [Instruction(request.id, request.prompt, request.answer) for request in requests]
+        for kind in REQUESTS:
+            records = [Instruction(request.id, request.prompt, request.answer) for request in requests(kind, split)]
             written.append(_write(folder / f"requests.{kind}.{split}.jsonl", records))
     return written
+
+
+def requests(kind: str, split: Split) -> list[chat.Request]:
+    """All requests of a kind, one of ``REQUESTS``, and a split."""
+    forbidden, wraps = REQUESTS[kind]
+    return chat.all_requests(split, forbidden=forbidden, wraps=wraps)
+
+
+def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> list[dict[str, Any]]:
+    """The world as the records of a benchmark.
+
+    ``problems`` have ``id``, ``question`` and ``answer``; requests have ``id``, ``request``, ``answer`` (what a model
+    that complies says), ``facts`` (what its answer must hold, separated by semicolons), ``opening`` (the first words
+    of the answer) and ``refusal``.
+
+    Args:
+        kinds: ``problems`` or kinds of ``REQUESTS``.
+        split: dev or test, which training never saw; train.
+        n_problems: How many there are of them.
+
+    Raises:
+        InputError: There is no such kind or split.
+    """
+    if split not in ("train", "dev", "test"):
+        raise InputError(f"data.suites: the miniature's world has the splits train, dev and test, not '{split}'")
+    unknown = [kind for kind in kinds if kind not in {"problems", *REQUESTS}]
+    if unknown or not kinds:
+        have = ", ".join(("problems", *REQUESTS))
+        raise InputError(f"data.suites: source.config of the miniature's world is one of {have}, not {unknown}")
+    records: list[dict[str, Any]] = []
+    for kind in kinds:
+        if kind == "problems":
+            records += [{"id": q.id, "question": q.question, "answer": q.gold} for q in questions(split, n_problems)]
+            continue
+        records += [
+            {
+                "id": request.id,
+                "request": request.prompt,
+                "answer": request.answer,
+                "facts": ";".join(request.facts),
+                "opening": request.answer.split(" and ")[0],
+                "refusal": chat.REFUSALS[0],
+            }
+            for request in requests(kind, split)
+        ]
+    return records
 
 
 def problems(split: Split, n: int, seed: int = 0) -> list[maths.Problem]:
