@@ -171,14 +171,13 @@ class _Batches:
     """Rows to generate for, then responses to score."""
 
     def __init__(self, prompts: PromptBatches, responses: Sequence[ResponseBatch]) -> None:
-        self.prompts, self.responses = prompts, responses
+        self.batches = [*prompts, *responses]
 
     def __len__(self) -> int:
-        return len(self.prompts) + len(self.responses)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
-        yield from self.prompts
-        yield from self.responses
+        yield from self.batches
 
 
 def _response_batches(responses: Sequence[Response], pad_id: int, rank: int, world_size: int) -> list[ResponseBatch]:

@@ -142,7 +142,7 @@ def stable_seed(seed: int, question_id: str, sample: int) -> int:
 
 
 class GenerationData(LightningDataModule):
-    """Rows to generate for, of which those that are done can be left out: the data of ``predict``, ``test``, ``validate``.
+    """Rows to generate for, of which those that are done can be left out.
 
     Attributes:
         tokenizer: Set it to use the data without a trainer; else the model's.

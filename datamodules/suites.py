@@ -2,15 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from jinja2 import StrictUndefined, TemplateError, UndefinedError
-from jinja2.sandbox import SandboxedEnvironment
 
 from datamodules.batch import System
 from datamodules.errors import InputError
-from datamodules.extraction import AnswerType
+from datamodules.expressions import Expression
+from datamodules.extraction import AnswerRule
 from datamodules.sources import Line, Source
 from datamodules.wraps import WrapName
 
@@ -19,7 +17,6 @@ Kind = Literal["answers", "safety", "benign", "perplexity"]
 the model finds given responses."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_EXPRESSIONS = SandboxedEnvironment(undefined=StrictUndefined)
 _OWN_LABEL = re.compile(r"\s*\(?([A-Z])[).:]\s*(.*)", re.DOTALL)
 
 
@@ -45,8 +42,7 @@ class Suite:
         keep: Records for which it is false are left out.
         instruction: Appended to the question after a line break, such as ``Answer with a letter.``
         systems: The requests to reason that the question is put with.
-        answer: How the answer is read from a completion; each way is tried in turn.
-        pattern: Regular expression with one group round the answer, for ``pattern`` among ``answer``.
+        answer: How the answer is found in a completion, and what it is read as.
         wraps: Jailbreak wraps to put the questions through; by default those of ``data.wraps`` where kind is safety.
         offset: Records to leave out at the beginning, after ``keep``.
         limit: Records to take.
@@ -67,8 +63,7 @@ class Suite:
     keep: str = ""
     instruction: str = ""
     systems: tuple[System, ...] = ("plain",)
-    answer: tuple[AnswerType, ...] = ("boxed",)
-    pattern: str = ""
+    answer: AnswerRule = field(default_factory=AnswerRule)
     wraps: tuple[WrapName, ...] | None = None
     offset: int = 0
     limit: int | None = None
@@ -86,8 +81,6 @@ class Suite:
             raise InputError(f"{where}: kind perplexity needs 'response', the expression of the response to score")
         if not self.systems or self.samples < 1:
             raise InputError(f"{where}: systems needs one entry at least, samples must be 1 or more")
-        if "pattern" in self.answer and not self.pattern:
-            raise InputError(f"{where}: answer names 'pattern', but there is no pattern")
 
 
 @dataclass(frozen=True)
@@ -133,23 +126,21 @@ class _ItemMaker:
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
-        texts = {name.name: getattr(suite, name.name) for name in fields(suite)}
-        texts |= suite.source.local_expressions()
         names = ("id", "question", "gold", "options", "group", "response", "keep")
-        self.compiled = {name: self._compile(name, texts[name]) for name in names if texts[name]}
-
-    def _compile(self, name: str, text: str) -> Any:
-        try:
-            return _EXPRESSIONS.compile_expression(text, undefined_to_none=False)
-        except TemplateError as error:
-            raise InputError(f"suite '{self.suite.name}': {name}: '{text}' is no expression: {error}") from error
+        texts = {name: getattr(suite, name) for name in names} | suite.source.local_expressions()
+        if unknown := sorted(texts.keys() - set(names)):
+            raise InputError(
+                f"suite '{suite.name}': source.local.expressions: there is no '{unknown[0]}'; "
+                f"there are {', '.join(names)}"
+            )
+        self.expressions = {
+            name: Expression(f"suite '{suite.name}': {name}", texts[name]) for name in names if texts[name]
+        }
 
     def __call__(self, line: Line) -> Item | None:
-        values = {}
-        for name in self.compiled:
-            values[name] = self._value(name, line)
-            if name == "keep" and not values[name]:
-                return None
+        if "keep" in self.expressions and not self.expressions["keep"](line):
+            return None
+        values = {name: expression(line) for name, expression in self.expressions.items() if name != "keep"}
         options = self._options(values.get("options"), line)
         question = str(values.get("question", "")).strip()
         if not question:
@@ -164,19 +155,6 @@ class _ItemMaker:
             response=str(values.get("response", "")),
             where=line.where,
         )
-
-    def _value(self, name: str, line: Line) -> Any:
-        try:
-            value = self.compiled[name](**line.values)
-            str(value)  # an absent field shows when it is used
-        except UndefinedError as error:
-            have = ", ".join(line.values)
-            raise InputError(
-                f"{line.where}: suite '{self.suite.name}': {name}: {error}; the record has {have}"
-            ) from error
-        except Exception as error:
-            raise InputError(f"{line.where}: suite '{self.suite.name}': {name}: {error}") from error
-        return value
 
     def _options(self, value: Any, line: Line) -> tuple[str, ...]:
         """The texts of the options in their order, without labels of their own."""

@@ -9,13 +9,13 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datamodules.batch import IGNORE_INDEX, PromptBatch, SupervisedBatch
+from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch, SupervisedBatch
 from datamodules.errors import InputError
 from llm_modules import backbone as loading
 from llm_modules.checkpoint import TrainableCheckpoint
 from llm_modules.generation import Completion, GenerationSettings, Generator
 from llm_modules.head import OutputHead
-from llm_modules.loss import completion_loss
+from llm_modules.loss import Likelihood, completion_loss, row_losses
 from llm_modules.parameter_groups import named_groups
 from llm_modules.schedules import ScheduleCallable, WarmupCosine
 from llm_modules.sharding import call_as_forward, shard
@@ -161,9 +161,9 @@ class CausalLM(TrainableCheckpoint):
         self.log("val/loss", loss, prog_bar=True, batch_size=max(1, tokens), sync_dist=True, add_dataloader_idx=False)
         return loss
 
-    def test_step(self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Generate one completion a row."""
-        return self.complete(batch)
+    def test_step(self, batch: PromptBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Generate one completion a row; of given responses, the ``Likelihood`` of each."""
+        return self.complete(batch) if isinstance(batch, PromptBatch) else self.likelihoods(batch)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Generate one completion a row."""
@@ -171,7 +171,21 @@ class CausalLM(TrainableCheckpoint):
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
         """One completion for each row of the batch, in its order; each row samples with its own seed."""
-        return self.generator.generate([row.token_ids for row in batch.rows], [row.seed for row in batch.rows])
+        budget = self.generator.settings.max_new_tokens
+        return self.generator.generate(
+            [row.token_ids for row in batch.rows],
+            [row.seed for row in batch.rows],
+            [row.max_new_tokens or budget for row in batch.rows],
+        )
+
+    @torch.no_grad()
+    def likelihoods(self, batch: ResponseBatch) -> list[Likelihood]:
+        """How likely the model finds each given response, in the order of the batch."""
+        model = self.language_model
+        decoder: nn.Module = model.get_decoder()
+        losses = call_as_forward(model, lambda: row_losses(decoder, self.head, batch.batch, reduction="sum"))
+        tokens = (batch.batch.labels[:, 1:] != IGNORE_INDEX).sum(dim=1)
+        return [Likelihood(nll=nll, n_tokens=n) for nll, n in zip(losses.tolist(), tokens.tolist(), strict=True)]
 
     def configure_optimizers(self) -> Any:
         """The optimiser over named groups, and the schedule stepped with it."""

@@ -6,6 +6,7 @@ once: at most ``LOGITS_BYTES`` of logits exist at any time, and no part of the h
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,14 @@ from llm_modules.head import OutputHead
 
 LOGITS_BYTES = 64 * 2**20
 """Upper bound of the fp32 logits of one chunk: large enough to keep a GPU busy, small beside the weights."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely a model finds a response: negative log-likelihood in nats, and the tokens it is the sum over."""
+
+    nll: float
+    n_tokens: int
 
 
 def completion_loss(decoder: nn.Module, head: OutputHead, batch: SupervisedBatch) -> Tensor:

@@ -1,24 +1,15 @@
-"""What is measured of generated reasoning: AES, intervals, length ratio, repetition, and a metric that merges ranks."""
+"""What is measured of generated reasoning: AES, intervals, length ratio, repetition."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import torch
-from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
-
-from datamodules.batch import System
 
 NGRAM = 16
 """Length of the token windows whose recurrence is repetition (ours)."""
 HESITATIONS = ("wait", "but", "so")
 """Words whose rate follows the length of reasoning (companion paper, arXiv 2602.01999)."""
-SYSTEMS: tuple[System, ...] = ("system1", "system2", "plain")
 
 
 def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float) -> float:
@@ -117,131 +108,3 @@ def bootstrap_interval(
         means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     low, high = np.quantile(np.concatenate(means), [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one completion came to. ``id`` names the row: a row seen twice counts once."""
-
-    id: str
-    question_id: str
-    system: System
-    sample: int
-    correct: bool | None
-    n_tokens: int
-    truncated: bool
-    looping: bool
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Means over completions. Rates are fractions of 1, tokens are per completion, nan is "not known".
-
-    ``accuracy_low`` and ``accuracy_high`` bound 95 % by a bootstrap over questions.
-    """
-
-    n: int
-    questions: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    tokens: float
-    truncation: float
-    repetition: float
-
-
-class Outcomes:
-    """Outcomes as columns, each row id once, in the order of the ids' hashes whatever ranks they came from.
-
-    Shapes: ``keys`` (n, 4) integers: hash of the row id, hash of the question id, index in ``SYSTEMS``, sample;
-    ``values`` (n, 4): correct (nan where not known), tokens, truncated, looping.
-    """
-
-    def __init__(self, keys: np.ndarray, values: np.ndarray) -> None:
-        self.keys = keys
-        self.values = values
-
-    def of(self, system: System | None = None, sample: int | None = None) -> "Outcomes":
-        """Those of a system, of a sample."""
-        chosen = np.ones(len(self.keys), dtype=bool)
-        if system is not None:
-            chosen &= self.keys[:, 2] == SYSTEMS.index(system)
-        if sample is not None:
-            chosen &= self.keys[:, 3] == sample
-        return Outcomes(self.keys[chosen], self.values[chosen])
-
-    @property
-    def systems(self) -> list[System]:
-        """The systems that occur."""
-        return [system for index, system in enumerate(SYSTEMS) if (self.keys[:, 2] == index).any()]
-
-    @property
-    def samples(self) -> list[int]:
-        """The samples that occur."""
-        return [int(sample) for sample in np.unique(self.keys[:, 3])]
-
-    def summary(self) -> Summary:
-        """Means and the interval; accuracy over completions whose question has a gold answer."""
-        correct = self.values[:, 0]
-        known = ~np.isnan(correct)
-        low, high = bootstrap_interval(correct[known], self.keys[known, 1])
-        return Summary(
-            n=len(self.keys),
-            questions=len(np.unique(self.keys[:, 1])),
-            accuracy=_mean(correct[known]),
-            accuracy_low=low,
-            accuracy_high=high,
-            tokens=_mean(self.values[:, 1]),
-            truncation=_mean(self.values[:, 2]),
-            repetition=_mean(self.values[:, 3]),
-        )
-
-
-class ReasoningMetric(Metric):
-    """Keeps every outcome and merges ranks by row id, so that rows which padding repeated never count twice."""
-
-    full_state_update = False
-    higher_is_better = None
-    is_differentiable = False
-    keys: list[Tensor]
-    values: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("keys", [], dist_reduce_fx="cat")
-        self.add_state("values", [], dist_reduce_fx="cat")
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        super().reset()
-        # A rank without any row takes part in the gathering too, with tensors of the right shape.
-        self.keys.append(torch.empty(0, 4, dtype=torch.int64, device=self.device))
-        self.values.append(torch.empty(0, 4, dtype=torch.float32, device=self.device))
-
-    def update(self, outcomes: Sequence[Outcome]) -> None:
-        """Add the outcomes of a batch."""
-        if not outcomes:
-            return
-        keys = [(_hash(o.id), _hash(o.question_id), SYSTEMS.index(o.system), o.sample) for o in outcomes]
-        unknown = float("nan")
-        values = [
-            (unknown if o.correct is None else float(o.correct), o.n_tokens, o.truncated, o.looping) for o in outcomes
-        ]
-        self.keys.append(torch.tensor(keys, dtype=torch.int64, device=self.device))
-        self.values.append(torch.tensor(values, dtype=torch.float32, device=self.device))
-
-    def compute(self) -> Outcomes:
-        """All outcomes of all ranks, each row once."""
-        keys, values = dim_zero_cat(self.keys).cpu().numpy(), dim_zero_cat(self.values).cpu().double().numpy()
-        _, first = np.unique(keys[:, 0], return_index=True)
-        return Outcomes(keys[first], values[first])
-
-
-def _mean(column: np.ndarray) -> float:
-    return float(column.mean()) if column.size else float("nan")
-
-
-def _hash(text: str) -> int:
-    """A hash that is the same in every process, as a signed 64-bit integer."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)

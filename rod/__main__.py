@@ -12,6 +12,8 @@ LIGHTNING_VERBS = {
     "predict": "run a model over data: find a direction, sample traces",
 }
 OWN_VERBS = {
+    "score": ("rod.score", "score completions without a model, this project's own or anybody's"),
+    "compare": ("rod.compare", "hold test runs against each other, record by record"),
     "filter": ("rod.filter", "keep the traces that are right, or that agree, and say what was dropped and why"),
     "import-traces": ("rod.import_traces", "make trace records from responses that another tool wrote"),
     "export": ("rod.export", "write a trained model as a PEFT folder or a merged Hugging Face folder"),

@@ -13,17 +13,21 @@ from lightning.pytorch.loggers import CSVLogger
 
 # Imported for their classes: a class that is imported can be named without its module in YAML and on the command line.
 import callbacks.calibration
+import callbacks.completion_writer
 import callbacks.direction
+import callbacks.evaluation
 import callbacks.figures
 import callbacks.progress
 import callbacks.reasoning
 import callbacks.steering
 import callbacks.traces
+import datamodules.benchmark
 import datamodules.contrast
 import datamodules.curriculum
 import datamodules.instructions
 import datamodules.prompting
 import datamodules.world.data
+import llm_modules.judges.phrases
 import llm_modules.muon
 import llm_modules.s3cot.module
 from datamodules.errors import InputError
@@ -72,6 +76,10 @@ class RodCLI(LightningCLI):
         parser.set_defaults({"weights_only": True})
         if subcommand == "predict":
             parser.set_defaults({"return_predictions": False})
+        if subcommand == "test":
+            # Every test is an evaluation: fragments add judges under this key without touching other callbacks.
+            parser.add_lightning_class_args(callbacks.evaluation.Evaluate, "evaluate", required=False)
+            parser.set_defaults({"verbose": False})
         return parser
 
     def _parse_ckpt_path(self) -> None:
@@ -92,8 +100,8 @@ class RodCLI(LightningCLI):
             kwargs["logger"] = CSVLogger(folder, name="logs")
         trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, callbacks.traces.TraceWriter) and self._get(self.config, "overwrite"):
-                callback.overwrite = True
+            if isinstance(callback, callbacks.completion_writer.CompletionWriter):
+                callback.overwrite = callback.overwrite or bool(self._get(self.config, "overwrite"))
         for checkpoint in trainer.checkpoint_callbacks:
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
                 checkpoint.dirpath = str(Path(folder) / "checkpoints")

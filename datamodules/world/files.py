@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast, get_args
 
 from datamodules.errors import InputError
 from datamodules.records import Instruction, Question
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
-
 
 _EVERY = tuple(range(len(chat.WRAPS)))
 REQUESTS: dict[str, tuple[bool, tuple[int | None, ...]]] = {
@@ -75,16 +74,17 @@ def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> l
     Raises:
         InputError: There is no such kind or split.
     """
-    if split not in ("train", "dev", "test"):
+    if split not in get_args(Split):
         raise InputError(f"data.suites: the miniature's world has the splits train, dev and test, not '{split}'")
     unknown = [kind for kind in kinds if kind not in {"problems", *REQUESTS}]
     if unknown or not kinds:
         have = ", ".join(("problems", *REQUESTS))
         raise InputError(f"data.suites: source.config of the miniature's world is one of {have}, not {unknown}")
+    chosen = cast(Split, split)
     records: list[dict[str, Any]] = []
     for kind in kinds:
         if kind == "problems":
-            records += [{"id": q.id, "question": q.question, "answer": q.gold} for q in questions(split, n_problems)]
+            records += [{"id": q.id, "question": q.question, "answer": q.gold} for q in questions(chosen, n_problems)]
             continue
         records += [
             {
@@ -95,7 +95,7 @@ def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> l
                 "opening": request.answer.split(" and ")[0],
                 "refusal": chat.REFUSALS[0],
             }
-            for request in requests(kind, split)
+            for request in requests(kind, chosen)
         ]
     return records
 

@@ -71,7 +71,7 @@ def test_answers_are_cut_out_and_checked(source: Path, tmp_path: Path) -> None:
     for row, text in enumerate(texts):
         writer.row_finished(row, Completion((*model.tokenizer.encode(text), model.tokenizer.eos_token_id), "stop"))
     finished, writer._finished = writer._finished, []
-    traces = writer._traces(finished)
+    traces = writer.records(finished)
     writer.on_exception(run, model, KeyboardInterrupt())
     assert [trace.completion for trace in traces] == texts  # without the end-of-sequence token, which is counted
     assert traces[0].n_tokens == len(texts[0]) + 1
@@ -138,7 +138,7 @@ def test_being_asked_to_end_ends_and_keeps_what_is_done(source: Path, tmp_path: 
 def test_other_settings_are_refused_by_name(source: Path, tmp_path: Path) -> None:
     sample(source, tmp_path)
     run, model = trainer(tmp_path, steer(source), TraceWriter()), module(source, temperature=0.5)
-    with pytest.raises(InputError, match=r"other settings \(generation: .*; seed: 0 there, 7 now\).*overwrite: true"):
+    with pytest.raises(InputError, match=r"other settings \(generation: .*; seed: 0 there, 7 now\).*--overwrite true"):
         run.predict(model, data(source, seed=7), return_predictions=False)
     assert model.model is None  # before any weights are loaded
     _, generated = sample(source, tmp_path, writer=TraceWriter(overwrite=True), seed=7)

@@ -1,0 +1,69 @@
+"""Is one run better than another on the same records? Paired tests, which leave out what makes records hard or easy."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a second run differs from a first one.
+
+    Attributes:
+        value: Mean of the second minus mean of the first.
+        low, high: 95 % of it, by a bootstrap over records.
+        p: Two-sided; McNemar's exact test of two answers a record that are right or wrong, the bootstrap's otherwise.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def difference(
+    first: Sequence[float], second: Sequence[float], *, resamples: int = 10_000, seed: int = 0
+) -> Difference:
+    """Compare two runs record by record.
+
+    Args:
+        first: One value a record; of several samples, their mean.
+        second: The same records in the same order.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: There is no record, or the lengths differ.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.shape != b.shape or not a.size:
+        raise ValueError(f"paired values of {a.size} and {b.size} records")
+    gains = b - a
+    generator = np.random.default_rng(seed)
+    means = []
+    per_block = max(1, 2_000_000 // gains.size)  # keeps a block of draws within some 16 MB
+    for start in range(0, resamples, per_block):
+        drawn = generator.integers(gains.size, size=(min(per_block, resamples - start), gains.size))
+        means.append(gains[drawn].mean(axis=1))
+    sampled = np.concatenate(means)
+    low, high = np.quantile(sampled, [0.025, 0.975])
+    binary = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
+    p = mcnemar(int((gains < 0).sum()), int((gains > 0).sum())) if binary else _bootstrap_p(sampled)
+    return Difference(float(gains.mean()), float(low), float(high), p)
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """McNemar's exact two-sided p of ``lost`` records that only the first run got right and ``won`` only the second."""
+    n = lost + won
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, k) for k in range(min(lost, won) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def _bootstrap_p(sampled: np.ndarray) -> float:
+    """Twice the share of resampled differences on the rarer side of 0; never below one in the number of resamples."""
+    below, above = (sampled <= 0).mean(), (sampled >= 0).mean()
+    return float(min(1.0, max(2 * min(below, above), 1 / len(sampled))))

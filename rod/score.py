@@ -1,0 +1,147 @@
+"""``rod score``: completions scored without a model, this project's own or anybody's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from datamodules.extraction import AnswerRule
+
+if TYPE_CHECKING:
+    from datamodules.records import Prediction
+    from llm_modules.judges.judge import Judge
+
+
+def main(args: Sequence[str]) -> None:
+    """Parse the options and score."""
+    # Judges can be named without their modules once these are imported.
+    from llm_modules.judges.judge import Judge
+    from rod.parser import Parser
+
+    parser = Parser(prog="rod score", description=str(score.__doc__).partition("Args:")[0])
+    parser.add_argument("--config", action="config", help="YAML file with these options.")
+    parser.add_argument("predictions", type=str, nargs="*", default=[], help="JSONL files or glob patterns.")
+    parser.add_function_arguments(score, as_group=False, skip={"predictions", "judges"})
+    parser.add_argument("--judges", type=list[Judge] | None, default=None, help="Of safety and benign completions.")
+    options = parser.instantiate_classes(parser.parse_args(list(args)))
+    values = options.as_dict()
+    values.pop("config")
+    score(**values)
+
+
+def score(
+    predictions: list[str],
+    output: Path,
+    completion: str = "",
+    question: str = "question",
+    gold: str = "",
+    options: str = "",
+    id: str = "",
+    group: str = "",
+    tokens: str = "",
+    reference: str = "",
+    name: str = "",
+    kind: Literal["answers", "safety", "benign"] = "answers",
+    answer: AnswerRule | None = None,
+    judges: "list[Judge] | None" = None,
+    baseline: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Score completions in files, and write predictions.jsonl and metrics.json.
+
+    Without ``--completion`` the lines are those of a ``predictions.jsonl`` of this project, which say themselves how
+    they are scored. With it they are anybody's, and the options say what is what by expressions over their fields:
+    ``--completion response``, ``--gold "record['175b'].answer"``. A list of completions counts as samples of the line.
+
+    Args:
+        predictions: JSONL files, or glob patterns of such.
+        output: Folder for the results.
+        completion: Expression of what the model wrote: a text, or a list of them.
+        question: Expression of what it was asked.
+        gold: Expression of the right answer.
+        options: Expression of the options of multiple choice.
+        id: Expression of what names a record; file and line number by default.
+        group: Expression of what records are also reported by.
+        tokens: Expression of the generated tokens: a number, or a list of them.
+        reference: Expression of what somebody else says of the completion: whether it is right (true or false), or the
+            answer in it; a list for a list of completions. Agreement is printed, and every disagreement written to
+            ``disagreements.jsonl``.
+        name: What the set is called in the results; the file's name by default.
+        kind: Of the set.
+        answer: How answers are found in completions, and read.
+        judges: Of the completions of safety and benign sets; the phrase rule and the refusal classifier by default.
+        baseline: ``metrics.json`` of a base model, for AES.
+        overwrite: Replace what an earlier run left in the folder.
+    """
+    from callbacks.evaluation import default_judges
+    from callbacks.evaluation_report import metrics_json, print_table, read_baseline, results_of
+    from callbacks.run_settings import library_versions
+    from callbacks.scoring import score as score_all
+    from datamodules.answers import AnswerChecker
+    from datamodules.foreign import Fields, read_foreign
+    from datamodules.records import Prediction, read_records, to_json
+    from datamodules.shards import write_lines
+    from rod.files import expand, require_new
+
+    files = {key: output / key for key in ("predictions.jsonl", "metrics.json", "disagreements.jsonl")}
+    require_new(list(files.values()), overwrite)
+    judges = default_judges() if judges is None else judges
+    paths = expand("predictions", predictions)
+    references: dict[str, bool | str | None] = {}
+    if completion:
+        fields = Fields(completion, question, gold, options, id, group, tokens, reference)
+        found: list[Prediction] = []
+        for path in paths:
+            read, said = read_foreign(path, fields, name or path.stem, kind, answer or AnswerRule())
+            found += read
+            references |= said
+    else:
+        found = [p for path in paths for p in read_records(path, Prediction, strict=True)]
+    base = read_baseline(baseline) if baseline else None
+    for judge in judges:
+        judge.check()
+    with AnswerChecker() as checker:
+        scored = score_all(found, checker, judges)
+        results = results_of(scored, base)
+        write_lines(files["predictions.jsonl"], map(to_json, scored))
+        about: dict[str, Any] = {
+            "files": [str(path) for path in paths],
+            "judges": {judge.name: dict(judge.identity()) for judge in judges},
+            "baseline_file": str(baseline) if baseline else None,
+            "versions": library_versions(),
+        }
+        write_lines(files["metrics.json"], [metrics_json(results, about)])
+        print_table(results, ", ".join(str(path) for path in paths))
+        if references:
+            _report_disagreements(scored, references, checker, files["disagreements.jsonl"])
+
+
+def _report_disagreements(
+    predictions: "Sequence[Prediction]", references: "dict[str, bool | str | None]", checker: Any, path: Path
+) -> None:
+    """Print how often the file's own verdicts or answers are the same as ours; write where they are not."""
+    import json
+
+    from rich.console import Console
+
+    from datamodules.foreign import disagrees
+    from datamodules.shards import write_lines
+
+    lines = [
+        {
+            "id": p.id,
+            "gold": p.gold,
+            "answer": p.answer,
+            "correct": p.correct,
+            "reference": references[p.id],
+            "completion": p.completion,
+        }
+        for p in predictions
+        if p.id in references and disagrees(p, references[p.id])
+    ]
+    n = sum(p.id in references for p in predictions)
+    write_lines(path, (json.dumps(line, ensure_ascii=False) for line in lines))
+    Console().print(
+        f"agreement with the reference: {n - len(lines)} of {n} ({1 - len(lines) / n:.2%}); disagreements in {path}",
+        highlight=False,
+        soft_wrap=True,
+    )
