@@ -1,0 +1,53 @@
+r"""What the readers of answers share: a span of text without mark-up and filler words.
+
+Each reader (`choice_forms`, `number_forms`) returns the answer, None if there is none, or ``UNDECIDED`` if it says
+that there is none. All take time linear in the length of the text: repetitions in the patterns have an upper bound.
+"""
+
+import re
+
+UNDECIDED = ""
+"""What a reader returns for a text that decides against every answer, or for several."""
+
+MARKUP = re.compile(r"(?<!\d)\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?!\d)|_{2,3}|`{1,3}|\\[()\[\]]|[\"'“”‘’]")
+_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boxed|fbox|emph)\s{0,2}\{([^{}]{0,300})\}")
+_FILLER = re.compile(
+    r"(?:therefore|thus|then|hence|so|indeed|clearly|actually|most likely|likely|probably|simply|still|now|just|also"
+    r"|both|either|option|choice|letter|the (?:correct )?(?:option|choice|letter|answer)(?: is)?|that of"
+    r"|[,:=\s#>~]|-(?=\s))"
+    r"(?![A-Za-z])\s{0,4}",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
+
+
+def plain(span: str) -> str:
+    """A span of at most 400 characters, without mark-up."""
+    span = span[:400]
+    for _ in range(3):
+        span = _COMMAND.sub(r"\1", span)
+    return MARKUP.sub("", span).replace("$", "").strip()
+
+
+def without_filler(text: str) -> str:
+    """The text without "therefore", "option", "the correct answer is" and the like at its beginning."""
+    for _ in range(6):
+        match = _FILLER.match(text)
+        if match is None:
+            break
+        text = text[match.end() :]
+    return text.strip()
+
+
+def sentence(text: str) -> str:
+    """The text up to the end of its first sentence."""
+    match = _SENTENCE_END.search(text)
+    return text[: match.start()] if match else text
+
+
+REFUSED = re.compile(
+    r"(?:none|neither|not (?:listed|given|provided|available|among|one of|any|in|present|a)|cannot be|can't be"
+    r"|no correct|missing|unclear|unknown)\b",
+    re.IGNORECASE,
+)
+"""How a text begins that decides against every answer."""
