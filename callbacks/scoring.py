@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from datamodules.answers import AnswerChecker
+from datamodules.extraction import holds_facts
 from datamodules.records import JudgeVerdict, Prediction
 from llm_modules.judges.judge import Exchange, Judge
 
@@ -17,18 +18,20 @@ def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> 
     A completion without an answer is wrong. One whose answer cannot be checked within the time limit is not counted
     as wrong: it is marked as unchecked.
     """
-    answers = [
-        prediction.rule.extract(
-            prediction.prefill + prediction.completion, prediction.options, prediction.finish_reason != "length"
-        )
-        for prediction in predictions
-    ]
-    known = [index for index, prediction in enumerate(predictions) if prediction.gold is not None]
-    pairs = [(predictions[index].gold or "", answers[index]) for index in known]
-    verdicts = dict(zip(known, checker.check_each(pairs), strict=True))
+    answers = [p.rule.extract(p.prefill + p.completion, p.options, p.finish_reason != "length") for p in predictions]
+    verdicts: dict[int, bool | None] = {}
+    pairs: dict[int, tuple[str, str | None]] = {}
+    for index, (p, answer) in enumerate(zip(predictions, answers, strict=True)):
+        if p.gold is None:
+            continue
+        if p.rule.type == "facts":
+            verdicts[index] = holds_facts(p.prefill + p.completion, p.gold)
+        else:
+            pairs[index] = (p.gold, answer)
+    verdicts.update(zip(pairs, checker.check(list(pairs.values())), strict=True))
     return [
-        replace(prediction, answer=answer, correct=verdicts.get(i), unchecked=i in verdicts and verdicts[i] is None)
-        for i, (prediction, answer) in enumerate(zip(predictions, answers, strict=True))
+        replace(p, answer=answer, correct=verdicts.get(i), unchecked=i in verdicts and verdicts[i] is None)
+        for i, (p, answer) in enumerate(zip(predictions, answers, strict=True))
     ]
 
 

@@ -16,8 +16,8 @@ _ENVIRONMENT.filters["fromjson"] = json.loads
 class Expression:
     """One expression, such as ``problem``, ``Body ~ ' ' ~ Question`` or ``answer.split('####')[-1]``.
 
-    The fields of a record are its variables; ``record`` is the whole of it, for fields whose names are no variables; the
-    filter ``fromjson`` reads a field that holds JSON.
+    The fields of a record are its variables; ``record`` is the whole of it, for fields whose names are no variables.
+    The filter ``fromjson`` reads a field that holds JSON.
     """
 
     def __init__(self, key: str, text: str) -> None:

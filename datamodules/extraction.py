@@ -19,7 +19,7 @@ from datamodules.choice_forms import read_choice, read_label
 from datamodules.errors import InputError
 from datamodules.number_forms import last_number, read_maths, read_number
 
-AnswerType = Literal["maths", "number", "choice", "label", "text"]
+AnswerType = Literal["maths", "number", "choice", "label", "text", "facts"]
 Extractor = Literal["boxed", "tagged", "hashes", "stated", "last_line", "first_line", "last_number", "pattern"]
 Options = Sequence[str] | Mapping[str, str]
 """The texts of the options, named A, B, C, ... in order; or their names to their texts."""
@@ -30,6 +30,7 @@ EXTRACTORS: dict[AnswerType, tuple[Extractor, ...]] = {
     "choice": ("boxed", "tagged", "hashes", "stated", "last_line", "first_line"),
     "label": ("boxed", "tagged", "hashes", "stated", "last_line", "first_line"),
     "text": ("boxed", "tagged", "hashes", "stated", "last_line"),
+    "facts": (),  # the whole completion counts, see `holds_facts`
 }
 """Where each type is looked for by default, first place first."""
 
@@ -48,6 +49,7 @@ class AnswerRule:
     Args:
         type: ``maths``: anything that math-verify compares. ``number``: a number without unit, currency or thousands
             commas. ``choice``: the name of one of the options. ``label``: one of ``labels``. ``text``: as it stands.
+            ``facts``: the gold answer lists phrases, and all of them have to be in the completion.
         extractors: Places to look in, in order; by default those of ``EXTRACTORS``.
 
             - ``boxed``: the last balanced ``\boxed{}``.
@@ -135,6 +137,12 @@ class AnswerRule:
         if self.type == "maths" and place != "boxed":
             return read_maths(span)
         return span.strip() or None
+
+
+def holds_facts(text: str, facts: str) -> bool:
+    """Whether a completion holds all phrases of ``facts``, separated by semicolons, as whole words in any case."""
+    wanted = [fact.strip() for fact in facts.split(";") if fact.strip()]
+    return all(re.search(rf"(?<!\w){re.escape(fact)}(?!\w)", text, re.IGNORECASE) for fact in wanted)
 
 
 def named_options(options: Options) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from callbacks.evaluation_report import Result, read_results
 from callbacks.figures import SystemPoint, plot_accuracy_tokens
 from llm_modules.metrics import aes
 from rod.s3cot_evidence import DIALS, STAGES, TRAINED
@@ -112,10 +113,11 @@ def over_seeds(per_seed: list[list[Value]]) -> list[Row]:
     ]
 
 
-def _tested(condition: str, system: str, numbers: dict[str, Any], start: dict[str, Any]) -> Iterator[Value]:
-    score = aes(numbers["accuracy"], numbers["tokens"], start["accuracy"], start["tokens"])
-    for metric, value in (("accuracy", numbers["accuracy"]), ("tokens", numbers["tokens"]), ("aes", score)):
-        yield Value(condition, SUITES[system], metric, value, numbers["n"])
+def _tested(condition: str, system: str, found: Result, start: Result) -> Iterator[Value]:
+    accuracy, tokens = found.value("accuracy") or 0.0, found.value("tokens") or 0.0
+    score = aes(accuracy, tokens, start.value("accuracy") or 0.0, start.value("tokens") or 0.0)
+    for metric, value in (("accuracy", accuracy), ("tokens", tokens), ("aes", score)):
+        yield Value(condition, SUITES[system], metric, value, found.n)
 
 
 def _filtered(name: str, numbers: dict[str, Any]) -> Iterator[Value]:
@@ -133,8 +135,8 @@ def _dial(condition: str, path: Path) -> Iterator[Value]:
                     yield Value(condition, suite, metric, float(line[metric]), int(line["n"]))
 
 
-def _systems(path: Path) -> dict[str, dict[str, Any]]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))["systems"])
+def _systems(path: Path) -> dict[str, Result]:
+    return {result.system: result for result in read_results(path)}
 
 
 def _find(rows: list[Row], condition: str, suite: str, metric: str) -> Row | None:
