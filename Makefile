@@ -30,7 +30,7 @@ demo: $(READY)  ## One seed of every method on the embedded miniature: a table a
 	$(BIN)/rod evidence --seeds 1 --controls false --output runs/demo
 
 evidence: $(READY)  ## All seeds and controls (hours; goes on where it stopped): docs/evidence.
-	$(BIN)/rod evidence --seeds 3 --output runs/evidence --publish docs/evidence
+	$(BIN)/rod evidence --output runs/evidence --publish docs/evidence
 
 miniature: $(READY)  ## Make the embedded model again from nothing (about an hour; goes on where it stopped).
 	$(BIN)/rod miniature --output runs/miniature

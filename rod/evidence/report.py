@@ -1,0 +1,84 @@
+"""What ``rod evidence`` writes: ``summary.json``, a table for the terminal, ``tables.md`` and figures."""
+
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rod.evidence.rows import Evidence, Row, Rows, Section
+
+_LIBRARIES = ("torch", "lightning", "transformers", "peft")
+
+
+def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish: Path | None) -> list[Row]:
+    """Collect what the seeds measured, print the first table of each method, write files and figures.
+
+    Args:
+        methods: Whose numbers.
+        output: The folder that ``rod evidence`` worked in.
+        seeds: How many seeds it ran, each method's own number by default.
+        publish: A second folder for the same files.
+    """
+    tables = []
+    for method in methods:
+        folders = [output / f"seed{seed}" for seed in range(seeds or method.seeds)]
+        tables.append((method, Rows(method.method, [method.values(folder) for folder in folders])))
+    console = Console(width=None if Console().is_terminal else 140)
+    for method, table in tables:
+        console.print(_printed(method.sections(table)[0]))
+    for target in [output, *([publish] if publish else [])]:
+        target.mkdir(parents=True, exist_ok=True)
+        for method, table in tables:
+            method.plot(table, target)
+            for name, source in method.figures.items():
+                if (output / "seed0" / source).is_file():
+                    shutil.copyfile(output / "seed0" / source, target / name)
+        _write(target, tables)
+    console.print(f"figures, tables.md and summary.json in {output}", style="dim", highlight=False)
+    return [row for _, table in tables for row in table.rows]
+
+
+def _write(folder: Path, tables: Sequence[tuple[Evidence, Rows]]) -> None:
+    """Replace the rows and tables of these methods; those of others stay."""
+    path = folder / "summary.json"
+    mine = {method.method for method, _ in tables}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    others = [row for row in before if row["method"] not in mine]
+    rows = [*others, *(asdict(row) for _, table in tables for row in table.rows)]
+    path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
+    for method, table in tables:
+        name = "tables.md" if method.method == "s3cot" else f"{method.method}.md"
+        (folder / name).write_text(_markdown(method, table), encoding="utf-8")
+
+
+def _printed(section: Section) -> Table:
+    table = Table(title=section.title)
+    for number, heading in enumerate(section.headings):
+        table.add_column(heading, justify="right" if number else "left")
+    for cells in section.cells:
+        table.add_row(*cells)
+    return table
+
+
+def _markdown(method: Evidence, table: Rows) -> str:
+    versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    lines = [
+        f"# Evidence: {method.method}",
+        "",
+        f"Written by `make evidence` on {date.today().isoformat()} (Python {platform.python_version()}, {versions}).",
+        "Mean ± standard deviation over seeds; the miniature, held-out problems and requests.",
+        "",
+    ]
+    for section in method.sections(table):
+        lines += [f"## {section.title}", ""]
+        lines += ["| " + " | ".join(section.headings) + " |", "|" + "---|" * len(section.headings)]
+        lines += ["| " + " | ".join(cells) + " |" for cells in section.cells]
+        lines += ["", section.notes, ""] if section.notes else [""]
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""Numbers over seeds: one row a (method, condition, suite, metric)."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Protocol
+
+from callbacks.evaluation_report import read_results
+from rod.steps import Step
+
+HEADLINES = ("accuracy", "tokens", "aes", "asr", "refusal_rate", "compliance", "perplexity")
+"""Metrics of a test that the evidence takes over, without the judge's name."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One measured number of one seed; ``n`` is the number of answers or pieces behind it."""
+
+    condition: str
+    suite: str
+    metric: str
+    value: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A number over seeds: its mean, the standard deviation over seeds (0 for one seed), and answers in all."""
+
+    method: str
+    condition: str
+    suite: str
+    metric: str
+    mean: float
+    std: float
+    seeds: int
+    n: int
+
+    def text(self, digits: int = 3) -> str:
+        """The mean, with its spread where there are several seeds."""
+        spread = f" ± {self.std:.{digits}f}" if self.seeds > 1 else ""
+        return f"{self.mean:.{digits}f}{spread}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of the report; the first column names what the others measure."""
+
+    title: str
+    headings: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    notes: str = field(default="")
+
+
+class Evidence(Protocol):
+    """What a method has to say for itself.
+
+    Attributes:
+        method: Its name.
+        seeds: How many it is measured with.
+        figures: Name in the published folder -> figure of the first seed's folder.
+    """
+
+    method: str
+    seeds: int
+    figures: Mapping[str, str]
+
+    def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
+        """The commands of one seed, run in a folder of the seed's own."""
+
+    def values(self, folder: Path) -> Iterable[Value]:
+        """What the commands measured."""
+
+    def sections(self, table: "Rows") -> list[Section]:
+        """The tables; the first one is also printed."""
+
+    def plot(self, table: "Rows", folder: Path) -> None:
+        """Draw what needs all seeds into a folder."""
+
+
+class Rows:
+    """The rows of one method, to look numbers up in."""
+
+    def __init__(self, method: str, per_seed: Iterable[Iterable[Value]]) -> None:
+        """Mean and standard deviation (n - 1) of each number over the seeds that measured it."""
+        groups: dict[tuple[str, str, str], list[Value]] = {}
+        for values in per_seed:
+            for value in values:
+                groups.setdefault((value.condition, value.suite, value.metric), []).append(value)
+        self.rows = [
+            Row(
+                method,
+                *key,
+                mean=round(fmean(v.value for v in values), 4),
+                std=round(stdev([v.value for v in values]), 4) if len(values) > 1 else 0.0,
+                seeds=len(values),
+                n=sum(v.n for v in values),
+            )
+            for key, values in groups.items()
+        ]
+
+    def find(self, condition: str, suite: str, metric: str) -> Row | None:
+        """The row of a number, None where it was not measured."""
+        wanted = (condition, suite, metric)
+        return next((r for r in self.rows if (r.condition, r.suite, r.metric) == wanted), None)
+
+    def cell(self, condition: str, suite: str, metric: str, digits: int = 3) -> str:
+        """A number for a table, a dash where it was not measured."""
+        row = self.find(condition, suite, metric)
+        return "-" if row is None else row.text(digits)
+
+
+def values_of_test(metrics_file: Path, condition: str, suites: dict[str, str] | None = None) -> Iterator[Value]:
+    """The numbers of a ``metrics.json``; of several judges the first one's.
+
+    Args:
+        metrics_file: Of a test run.
+        condition: What the run is a measurement of.
+        suites: The report's name of a suite, by the cell's name in the run (``maths system1``); cells that are not
+            named are left out. All of them, under their own names, by default.
+    """
+    for result in read_results(metrics_file):
+        name = str(result.cell) if suites is None else suites.get(str(result.cell))
+        if name is None:
+            continue
+        seen: set[str] = set()
+        for full, numbers in result.metrics.items():
+            metric, value = full.split("/")[0], numbers.get("value")
+            if metric in HEADLINES and metric not in seen and value is not None:
+                seen.add(metric)
+                yield Value(condition, name, metric, value, result.n)

@@ -1,0 +1,200 @@
+"""S³-CoT's claims on the miniature: the commands of the README and its controls, and what they measured."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from callbacks.evaluation_report import Result, read_results
+from callbacks.figures import SystemPoint, plot_accuracy_tokens
+from llm_modules.metrics import aes
+from rod.evidence.rows import Rows, Section, Value
+from rod.run_folder import DONE
+from rod.steps import Step, config
+
+STAGES = Path("runs/s3cot")
+"""Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
+TRAINED = {
+    "tuned": [],
+    "tuned_no_gold": ["no_gold.yaml"],
+    "shortest_only": ["shortest_only.yaml"],
+    "no_curriculum": ["no_curriculum.yaml"],
+}
+"""Condition -> fragments over ``5_curriculum.yaml``."""
+DIALS = {
+    "steered": ["dial.yaml"],
+    "steered_all": ["dial.yaml", "dial_all.yaml"],
+    "steered_prompt": ["dial.yaml", "dial_prompt.yaml"],
+    "steered_generated": ["dial.yaml", "dial_generated.yaml"],
+    "random_direction": ["dial.yaml", "random_direction.yaml"],
+}
+"""Condition -> fragments over ``2_calibrate.yaml``: the dial on test problems."""
+
+
+SUITES = {"system1": "maths/system1", "system2": "maths/system2"}
+DIGITS = {"accuracy": 3, "tokens": 1, "aes": 3}
+COLUMNS = [("system1", metric) for metric in ("accuracy", "tokens", "aes")]
+COLUMNS += [("system2", metric) for metric in ("accuracy", "tokens")]
+
+
+class S3CoTEvidence:
+    """What S³-CoT has to say for itself."""
+
+    method = "s3cot"
+    seeds = 3
+    figures: Mapping[str, str] = {
+        "direction.png": f"{STAGES}/1_direction/direction.png",
+        "dial.png": f"{STAGES}/dial/steered/dial.png",
+        "stages.png": f"{STAGES}/5_curriculum/tuned/stages.png",
+    }
+
+    def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
+        """The commands of one seed."""
+        return _steps(folder, seed, controls)
+
+    def values(self, folder: Path) -> Iterator[Value]:
+        """All numbers of one seed."""
+        stages = folder / STAGES
+        base = _systems(stages / "6_test/base/metrics.json")
+        start = base["system2"]
+        yield from _tested("base", "system2", start, start)
+        yield from _tested("prompt_only", "system1", base["system1"], start)
+        for condition in TRAINED:
+            path = stages / f"6_test/{condition}/metrics.json"
+            if path.is_file():
+                for system, numbers in _systems(path).items():
+                    yield from _tested(condition, system, numbers, start)
+        for name, file in (("filter_gold", "items.report.json"), ("filter_agreement", "items_agreement.report.json")):
+            path = stages / "4_filter" / file
+            if path.is_file():
+                yield from _filtered(name, json.loads(path.read_text(encoding="utf-8")))
+        for condition in DIALS:
+            path = stages / f"dial/{condition}/dial.csv"
+            if path.is_file():
+                yield from _dial(condition, path)
+
+    def sections(self, table: Rows) -> list[Section]:
+        """After training, the dial, the filters."""
+        headings = ("condition", "System 1 accuracy", "tokens", "AES", "System 2 accuracy", "tokens")
+        trained = []
+        for condition in ("base", "prompt_only", *TRAINED):
+            cells = [table.cell(condition, SUITES[system], metric, DIGITS[metric]) for system, metric in COLUMNS]
+            if any(cell != "-" for cell in cells):
+                trained.append([condition, *cells])
+        title = "S³-CoT on the miniature, held-out problems (AES against the base model's System 2)"
+        found = [Section(title, headings, trained)]
+        dial = dict.fromkeys((row.condition, row.suite) for row in table.rows if row.suite.startswith("dial/"))
+        if dial:
+            rows = [
+                [
+                    condition,
+                    suite.removeprefix("dial/alpha"),
+                    table.cell(condition, suite, "length_ratio"),
+                    table.cell(condition, suite, "accuracy"),
+                ]
+                for condition, suite in dial
+            ]
+            found.append(Section("The dial", ("condition", "alpha", "Len-R", "accuracy"), rows))
+        filters = [row for row in table.rows if row.suite == "traces"]
+        if filters:
+            rows = [[row.condition, row.metric, row.text(4)] for row in filters]
+            found.append(Section("The filters", ("filter", "measure", "value"), rows))
+        return found
+
+    def plot(self, table: Rows, folder: Path) -> None:
+        """Accuracy against tokens, with the controls as points."""
+        points = []
+        for condition in ("base", "prompt_only", *TRAINED):
+            suite = SUITES["system2" if condition == "base" else "system1"]
+            accuracy, tokens = (table.find(condition, suite, metric) for metric in ("accuracy", "tokens"))
+            if accuracy and tokens:
+                spread = (tokens.std, accuracy.std)
+                points.append(SystemPoint(condition, tokens.mean, accuracy.mean, *spread, control=condition != "tuned"))
+        plot_accuracy_tokens(points, folder / "accuracy_tokens.png")
+
+
+def _tested(condition: str, system: str, found: Result, start: Result) -> Iterator[Value]:
+    accuracy, tokens = found.value("accuracy") or 0.0, found.value("tokens") or 0.0
+    score = aes(accuracy, tokens, start.value("accuracy") or 0.0, start.value("tokens") or 0.0)
+    for metric, value in (("accuracy", accuracy), ("tokens", tokens), ("aes", score)):
+        yield Value(condition, SUITES[system], metric, value, found.n)
+
+
+def _filtered(name: str, numbers: dict[str, Any]) -> Iterator[Value]:
+    for metric in ("kept_share", "precision"):
+        if numbers.get(metric) is not None:
+            yield Value(name, "traces", metric, numbers[metric], numbers["traces"])
+
+
+def _dial(condition: str, path: Path) -> Iterator[Value]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            suite = f"dial/alpha{float(line['alpha']):g}"
+            for metric in ("length_ratio", "tokens", "accuracy", "repetition", "truncation"):
+                if math.isfinite(float(line[metric])):
+                    yield Value(condition, suite, metric, float(line[metric]), int(line["n"]))
+
+
+def _systems(path: Path) -> dict[str, Result]:
+    return {result.system: result for result in read_results(path)}
+
+
+def _steps(folder: Path, seed: int, controls: bool) -> list[Step]:
+    """The commands of one seed; they are those of the README, run in a folder of the seed's own."""
+
+    def run(verb: str, stage: str, place: str, fragments: Sequence[str | Path] = (), *words: str) -> Step:
+        files = [*config("s3cot", stage), *(w for f in fragments for w in _fragment(f))]
+        words = (*words, "--seed_everything", str(seed))
+        if stage != "1_direction.yaml":
+            words = (*words, "--data.init_args.seed", str(seed))
+        root = STAGES / place
+        return Step(
+            f"seed {seed}: {place}",
+            [verb, *files, "--trainer.default_root_dir", root, *words],
+            root / DONE,
+            resume_from=root / "checkpoints/last.ckpt" if verb == "fit" else None,
+            folder=folder,
+        )
+
+    def keep(by: str) -> Step:
+        name = {"gold": "items.jsonl", "agreement": "items_agreement.jsonl"}[by]
+        path = STAGES / "4_filter" / name
+        words: list[str | Path] = [
+            "filter",
+            "--traces",
+            STAGES / "3_sample/traces/traces.jsonl",
+            "--by",
+            by,
+            "--output",
+            path,
+        ]
+        return Step(f"seed {seed}: filter by {by}", [*words, "--overwrite", "true"], path, folder=folder)
+
+    def test(condition: str, checkpoint: Path | None) -> Step:
+        fragments = [] if checkpoint else ["base.yaml"]
+        words = ["--ckpt_path", str(checkpoint)] if checkpoint else []
+        return run("test", "6_test.yaml", f"6_test/{condition}", fragments, *words)
+
+    choice = STAGES / "2_calibrate/choice.yaml"
+    trained = TRAINED if controls else {"tuned": TRAINED["tuned"]}
+    steps = [
+        Step(f"seed {seed}: the world", ["world"], Path("runs/world/questions.test.jsonl"), folder=folder),
+        run("predict", "1_direction.yaml", "1_direction", (), "--data.init_args.offset", str(100 * seed)),
+        run("predict", "2_calibrate.yaml", "2_calibrate"),
+        run("predict", "3_sample.yaml", "3_sample", [choice]),
+        keep("gold"),
+        *([keep("agreement")] if controls else []),
+        *(run("fit", "5_curriculum.yaml", f"5_curriculum/{name}", files) for name, files in trained.items()),
+        test("base", None),
+        *(test(name, STAGES / f"5_curriculum/{name}/checkpoints/best.ckpt") for name in trained),
+    ]
+    if controls:
+        steps += [run("predict", "2_calibrate.yaml", f"dial/{name}", files) for name, files in DIALS.items()]
+    return steps
+
+
+def _fragment(name: str | Path) -> list[str | Path]:
+    """A control that comes with the project, by its file name, or a file that a stage wrote."""
+    return config("s3cot", "controls", name) if isinstance(name, str) else ["--config", name]

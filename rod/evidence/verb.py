@@ -1,0 +1,48 @@
+"""``rod evidence``: every claim measured on the miniature, with its controls and its spread over seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(args: Sequence[str]) -> None:
+    """Parse the options and measure."""
+    from rod.parser import Parser
+
+    parser = Parser(prog="rod evidence", description="Measure every claim on the miniature.")
+    parser.add_function_arguments(evidence)
+    options = parser.parse_args(list(args))
+    evidence(**options.as_dict())
+
+
+def evidence(
+    output: Path = Path("runs/evidence"),
+    seeds: int | None = None,
+    controls: bool = True,
+    publish: Path | None = None,
+    methods: list[str] | None = None,
+) -> None:
+    """Run the methods on the miniature for each seed, stage by stage, and print a table of each.
+
+    What is done is not done again, so that an interrupted run goes on where it was.
+
+    Args:
+        output: The folder to work in.
+        seeds: Seeds to run, 0, 1, ...; by default as many as each method is measured with.
+        controls: Also run the controls; without them, only the base model and the tuned one.
+        publish: Also write summary, tables and figures there.
+        methods: Names of the methods to measure; all of them by default.
+    """
+    from datamodules.errors import InputError
+    from rod.evidence.report import report
+    from rod.evidence.rows import Evidence
+    from rod.evidence.s3cot import S3CoTEvidence
+    from rod.steps import run_steps
+
+    known: dict[str, Evidence] = {evidence.method: evidence for evidence in (S3CoTEvidence(),)}
+    if unknown := sorted(set(methods or ()) - known.keys()):
+        raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
+    chosen = [known[name] for name in methods or known]
+    for method in chosen:
+        for seed in range(seeds or method.seeds):
+            run_steps(method.steps(output.resolve() / f"seed{seed}", seed, controls))
+    report(chosen, output, seeds, publish)
