@@ -86,11 +86,15 @@ class AnswerChecker:
         verdicts.update(zip(undecided, self._ask(undecided), strict=True))
         return [False if predicted is None else verdicts[gold, predicted] for gold, predicted in pairs]
 
+    def readable(self, golds: Sequence[str]) -> list[bool]:
+        """Whether each gold answer is a number, a letter or anything that math-verify can read."""
+        unclear = sorted({gold for gold in golds if number(unwrap(gold)) is None and choice(unwrap(gold)) is None})
+        said = dict(zip(unclear, self._ask([(gold, None) for gold in unclear]), strict=True))
+        return [bool(said.get(gold, True)) and bool(gold.strip()) for gold in golds]
+
     def check_gold(self, golds: Sequence[str]) -> None:
         """Raise InputError if a gold answer is neither a number, a letter nor anything math-verify can read."""
-        unclear = sorted({gold for gold in golds if number(unwrap(gold)) is None and choice(unwrap(gold)) is None})
-        readable = self._ask([(gold, None) for gold in unclear])
-        bad = [gold for gold, fine in zip(unclear, readable, strict=True) if not (fine and gold.strip())]
+        bad = sorted({gold for gold, fine in zip(golds, self.readable(golds), strict=True) if not fine})
         if bad:
             some = ", ".join(repr(gold[:60]) for gold in bad[:5])
             raise InputError(
