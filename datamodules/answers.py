@@ -1,18 +1,18 @@
 """Cutting answers out of completions, and deciding whether they are right."""
 
-import json
 import logging
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
-from pathlib import Path
 from threading import Lock
 
+from datamodules.answer_process import Worker
 from datamodules.errors import InputError
+from datamodules.hard_answers import too_hard
+from datamodules.plain_answers import choice, number, quick_verdict, unwrap
+
+__all__ = ["AnswerChecker", "extract_boxed", "quick_verdict"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,87 +36,25 @@ def extract_boxed(text: str) -> str | None:
     return text[last[0] : last[1]].strip() if last[0] >= 0 else None
 
 
-_WRAPPED = re.compile(
-    r"\$([^$]*)\$|\\\((.*)\\\)|\*\*([^*]*)\*\*|\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}",
-    re.DOTALL,
-)
-_CHOICE = re.compile(r"\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s.*|([A-Z])[.:)]\s.*", re.DOTALL)
-_NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(\.\d*)?")
-_LOOK_ONLY = re.compile(r"\\left(?![a-zA-Z])|\\right(?![a-zA-Z])|\\[!,;: ]|(?<=\\)[dt](?=frac)|\s+(?=\W)|(?<=\W)\s+")
-
-
-def quick_verdict(gold: str, predicted: str) -> bool | None:
-    r"""Whether two answers are equal, where plain text decides it: numbers, letters of multiple choice, equal texts.
-
-    A gold answer that is one capital letter is a choice: ``A``, ``(A)``, ``A.``, ``A: 12 cm``, ``\text{A}`` are equal.
-    Numbers are compared exactly, without their ``$``, ``%``, thousands commas and trailing ``.0``.
-
-    Returns:
-        None if it takes mathematics to decide.
-    """
-    gold, predicted = _unwrap(gold), _unwrap(predicted)
-    if choice := _choice(gold):
-        return _choice(predicted) == choice
-    first, second = _number(gold), _number(predicted)
-    if first is not None and second is not None:
-        if first[0] == second[0]:
-            return True
-        return False if first[1] == second[1] else None  # 50 % and 0.5
-    return True if _LOOK_ONLY.sub("", gold) == _LOOK_ONLY.sub("", predicted) else None
-
-
-def _unwrap(text: str) -> str:
-    """The text without the mark-up round it."""
-    text = _tidy(text)
-    for _ in range(4):  # deeper ones are no answers, and would take long
-        if (match := _WRAPPED.fullmatch(text)) is None:
-            break
-        text = next(group for group in match.groups() if group is not None).strip()
-    return text
-
-
-def _tidy(text: str) -> str:
-    """The text without punctuation at its end and without marked thousands commas; math-verify cannot read them."""
-    text = text.strip()
-    if text[-1:] in (".", ",", ";") and text[-2:-1] != "\\":
-        text = text[:-1].rstrip()
-    return text.replace(",\\!", "").replace("{,}", "").replace("\\!", "")
-
-
-def _choice(text: str) -> str | None:
-    match = _CHOICE.fullmatch(text)
-    return next(group for group in match.groups() if group) if match else None
-
-
-def _number(text: str) -> tuple[Decimal, bool] | None:
-    """The value of a plain number as written, and whether a percent sign follows it."""
-    plain = text.replace("\\$", "").replace("$", "").replace("−", "-")
-    bare = plain.removesuffix("%").removesuffix("\\").strip()
-    match = _NUMBER.fullmatch(bare)
-    if match is None:
-        return None
-    sign, whole, fraction = match.groups()
-    return Decimal(sign + (whole.replace(",", "") or "0") + (fraction or "")), plain.endswith("%")
-
-
 class AnswerChecker:
     """Decides whether predicted answers equal gold ones: by text where that is enough, else by math-verify.
 
-    math-verify runs in worker processes, started when first needed, because some answers take forever: a worker over
-    its time limit is ended and replaced, and its answer counts as wrong. May be used from any thread and any process.
+    math-verify runs in worker processes, started when first needed, because some answers take forever: a comparison
+    over its time limit is given up. Answers that are too long, too deep or too large (see `hard_answers`) are given up
+    untried, unless their text decides. May be used from any thread and any process.
 
     Args:
         workers: Processes; by default one a core, at most 4.
-        time_limit: Seconds for one comparison.
+        time_limit: Seconds of processor time for one comparison.
 
     Attributes:
-        timed_out: Comparisons so far that were given up, at the time limit or because a worker crashed.
+        timed_out: Comparisons so far that were given up: untried, at the time limit, or because a worker crashed.
     """
 
-    def __init__(self, workers: int | None = None, time_limit: float = 5.0):
+    def __init__(self, workers: int | None = None, time_limit: float = 1.0):
         self.time_limit = time_limit
         self.timed_out = 0
-        self._idle = [_Worker(time_limit) for _ in range(workers or min(4, os.cpu_count() or 1))]
+        self._idle = [Worker(time_limit) for _ in range(workers or min(4, os.cpu_count() or 1))]
         self._lock = Lock()
 
     def __enter__(self) -> "AnswerChecker":
@@ -132,23 +70,31 @@ class AnswerChecker:
                 worker.stop()
 
     def check(self, pairs: Sequence[tuple[str, str | None]]) -> list[bool]:
-        """Whether each (gold, predicted) is a right answer, in order. A missing prediction is wrong.
+        """Whether each (gold, predicted) is a right answer, in order. No prediction, or no verdict, is wrong.
 
         The order within a pair matters: gold ``1 < x < 2`` accepts the interval ``(1, 2)``, not the other way round.
         """
+        return [bool(verdict) for verdict in self.check_each(pairs)]
+
+    def check_each(self, pairs: Sequence[tuple[str, str | None]]) -> list[bool | None]:
+        """As `check`, but None where the comparison was given up. A missing prediction is False."""
         verdicts: dict[tuple[str, str], bool | None] = {}
         for gold, predicted in pairs:
             if predicted is not None and (gold, predicted) not in verdicts:
                 verdicts[gold, predicted] = quick_verdict(gold, predicted)
         undecided = sorted(pair for pair, verdict in verdicts.items() if verdict is None)
         verdicts.update(zip(undecided, self._ask(undecided), strict=True))
-        return [predicted is not None and bool(verdicts[gold, predicted]) for gold, predicted in pairs]
+        return [False if predicted is None else verdicts[gold, predicted] for gold, predicted in pairs]
+
+    def readable(self, golds: Sequence[str]) -> list[bool]:
+        """Whether each gold answer is a number, a letter or anything that math-verify can read."""
+        unclear = sorted({gold for gold in golds if number(unwrap(gold)) is None and choice(unwrap(gold)) is None})
+        said = dict(zip(unclear, self._ask([(gold, None) for gold in unclear]), strict=True))
+        return [bool(said.get(gold, True)) and bool(gold.strip()) for gold in golds]
 
     def check_gold(self, golds: Sequence[str]) -> None:
         """Raise InputError if a gold answer is neither a number, a letter nor anything math-verify can read."""
-        unclear = sorted({gold for gold in golds if _number(_unwrap(gold)) is None and _choice(_unwrap(gold)) is None})
-        readable = self._ask([(gold, None) for gold in unclear])
-        bad = [gold for gold, fine in zip(unclear, readable, strict=True) if not (fine and gold.strip())]
+        bad = sorted({gold for gold, fine in zip(golds, self.readable(golds), strict=True) if not fine})
         if bad:
             some = ", ".join(repr(gold[:60]) for gold in bad[:5])
             raise InputError(
@@ -156,80 +102,41 @@ class AnswerChecker:
                 "name the field that holds the bare answer, and cut it out with a pattern if it stands in a text"
             )
 
-    def _ask(self, requests: Sequence[tuple[str, str | None]]) -> list[bool]:
-        """What the workers say to each request, in order; False where one had to be given up."""
+    def _ask(self, requests: Sequence[tuple[str, str | None]]) -> list[bool | None]:
+        """What the workers say to each request, in order; None where one had to be given up."""
+        said: dict[tuple[str, str | None], bool | None] = dict.fromkeys(requests)
+        possible = [pair for pair in requests if not any(text is not None and too_hard(text) for text in pair)]
         if not requests:
             return []
         with self._lock:
-            crowd = self._idle[: len(requests)]
-            # Neighbours share their gold answer: each worker takes short runs of them.
-            size = max(1, min(32, len(requests) // len(crowd)))
-            runs = iter([requests[i : i + size] for i in range(0, len(requests), size)])
-            next_run = Lock()
-
-            def work(worker: _Worker) -> Iterator[tuple[tuple[str, str | None], bool | None]]:
-                while True:
-                    with next_run:
-                        run = next(runs, None)
-                    if run is None:
-                        return
-                    yield from ((request, worker.ask(request)) for request in run)
-
-            with ThreadPoolExecutor(len(crowd)) as threads:
-                said = dict(pair for part in threads.map(lambda worker: list(work(worker)), crowd) for pair in part)
+            said.update(self._share_out(possible))
             given_up = [request for request in requests if said[request] is None]
             self.timed_out += len(given_up)
-        for gold, predicted in given_up:
-            _log.warning("no verdict within %g s on %.80r against gold %.80r", self.time_limit, predicted, gold)
-        return [bool(said[request]) for request in requests]
+        if given_up:
+            some = "; ".join(f"{predicted!r:.60} against gold {gold!r:.60}" for gold, predicted in given_up[:3])
+            _log.warning("no verdict within %g s on %d answers, as %s", self.time_limit, len(given_up), some)
+        return [said[request] for request in requests]
 
+    def _share_out(
+        self, requests: Sequence[tuple[str, str | None]]
+    ) -> Iterator[tuple[tuple[str, str | None], bool | None]]:
+        """Requests with what a worker says to them."""
+        crowd = self._idle[: len(requests)]
+        if not crowd:
+            return
+        # Neighbours share their gold answer: each worker takes short runs of them.
+        size = max(1, min(32, len(requests) // len(crowd)))
+        runs = iter([requests[i : i + size] for i in range(0, len(requests), size)])
+        next_run = Lock()
 
-class _Worker:
-    """One process of ``answer_worker.py``, started when first asked and again after it ended."""
+        def work(worker: Worker) -> Iterator[tuple[tuple[str, str | None], bool | None]]:
+            while True:
+                with next_run:
+                    run = next(runs, None)
+                if run is None:
+                    return
+                yield from ((request, worker.ask(request)) for request in run)
 
-    def __init__(self, time_limit: float):
-        self._time_limit = time_limit
-        self._process: subprocess.Popen[str] | None = None
-
-    def ask(self, request: tuple[str, str | None]) -> bool | None:
-        """The worker's verdict, or None if it ended without one."""
-        gold, predicted = request
-        line = json.dumps([_tidy(gold), None if predicted is None else _tidy(predicted)])
-        process = self._process = self._process or self._start()
-        assert process.stdin
-        assert process.stdout
-        try:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-            verdict = process.stdout.readline()
-        except BrokenPipeError:
-            verdict = ""
-        if not verdict.endswith("\n"):
-            self.stop()
-            return None
-        return verdict == "true\n"
-
-    def _start(self) -> "subprocess.Popen[str]":
-        script = Path(__file__).with_name("answer_worker.py")
-        process = subprocess.Popen(
-            # -P: the folder of the script is not for importing from.
-            [sys.executable, "-P", str(script), str(self._time_limit)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-        )
-        assert process.stdout
-        greeting = process.stdout.readline().strip()
-        if greeting != "ready":
-            process.kill()
-            raise RuntimeError(f"the process that checks answers does not start: {greeting or 'it ended'}")
-        return process
-
-    def stop(self) -> None:
-        """End the process, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        with ThreadPoolExecutor(len(crowd)) as threads:
+            for part in threads.map(lambda worker: list(work(worker)), crowd):
+                yield from part
