@@ -26,6 +26,7 @@ from datamodules.answers import AnswerChecker
 from datamodules.batch import PromptRow, ResponseBatch
 from datamodules.benchmark import BenchmarkData
 from datamodules.errors import InputError
+from datamodules.gold_answers import require_gold
 from datamodules.prompting import GenerationData
 from datamodules.records import Prediction, ScoredResponse, read_records, to_json
 from datamodules.shards import JsonlShard, id_lines, merge_shards, write_lines
@@ -96,13 +97,14 @@ class Evaluate(CompletionWriter):
             self.baseline = read_baseline(self.baseline_file)
         with AnswerChecker() as checker:
             for suite in data.suites.values():
-                golds = {
-                    item.gold: item.where
-                    for item in data.items.values()
-                    if item.id.startswith(suite.name + "/") and item.gold is not None
-                }
-                if suite.answer.type == "maths":
-                    _check_gold(suite.name, golds, checker)
+                known = [item for item in data.items_of(suite) if item.gold is not None]
+                require_gold(
+                    suite.answer,
+                    [item.gold or "" for item in known],
+                    checker,
+                    options=[item.options for item in known],
+                    places=[f"{item.where}: suite '{suite.name}': gold" for item in known],
+                )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """As `CompletionWriter.setup`; responses that were scored are left out too."""
@@ -222,11 +224,3 @@ class Evaluate(CompletionWriter):
                 logger.log_table("test/samples", columns=columns, data=rows)
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(numbers)
-
-
-def _check_gold(suite: str, golds: dict[str, str], checker: AnswerChecker) -> None:
-    try:
-        checker.check_gold(sorted(golds))
-    except InputError as error:
-        bad = next((where for gold, where in golds.items() if repr(gold[:60]) in str(error)), "")
-        raise InputError(f"{bad}: suite '{suite}': gold: {error}") from error

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from datamodules.answers import AnswerChecker
-from datamodules.extraction import holds_facts
+from datamodules.extraction import AnswerRule, holds_facts
+from datamodules.gold_answers import compare
 from datamodules.records import JudgeVerdict, Prediction
 from llm_modules.judges.judge import Exchange, Judge
 
@@ -19,16 +20,19 @@ def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> 
     as wrong: it is marked as unchecked.
     """
     answers = [p.rule.extract(p.prefill + p.completion, p.options, p.finish_reason != "length") for p in predictions]
+    by_rule: dict[AnswerRule, list[int]] = {}
+    for index, p in enumerate(predictions):
+        if p.gold is not None:
+            by_rule.setdefault(p.rule, []).append(index)
     verdicts: dict[int, bool | None] = {}
-    pairs: dict[int, tuple[str, str | None]] = {}
-    for index, (p, answer) in enumerate(zip(predictions, answers, strict=True)):
-        if p.gold is None:
-            continue
-        if p.rule.type == "facts":
-            verdicts[index] = holds_facts(p.prefill + p.completion, p.gold)
+    for rule, indices in by_rule.items():
+        golds = [predictions[i].gold or "" for i in indices]
+        if rule.type == "facts":
+            texts = [predictions[i].prefill + predictions[i].completion for i in indices]
+            verdicts.update(zip(indices, map(holds_facts, texts, golds), strict=True))
         else:
-            pairs[index] = (p.gold, answer)
-    verdicts.update(zip(pairs, checker.check(list(pairs.values())), strict=True))
+            pairs = [(gold, answers[i]) for i, gold in zip(indices, golds, strict=True)]
+            verdicts.update(zip(indices, compare(rule, pairs, checker), strict=True))
     return [
         replace(p, answer=answer, correct=verdicts.get(i), unchecked=i in verdicts and verdicts[i] is None)
         for i, (p, answer) in enumerate(zip(predictions, answers, strict=True))

@@ -99,6 +99,10 @@ class BenchmarkData(GenerationData):
             else:
                 self.rows += [row for item in items for row in self._rows(suite, item, tokenizer)]
 
+    def items_of(self, suite: Suite) -> list[Item]:
+        """The records of one suite."""
+        return [item for question_id, item in self.items.items() if question_id.startswith(f"{suite.name}/")]
+
     def test_dataloader(self) -> "_Batches":
         """This process's rows and responses that are not done."""
         rank, world_size = shard_of(self)
