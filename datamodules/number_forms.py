@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from datamodules.answer_forms import MARKUP, REFUSED, UNDECIDED, plain, sentence, without_filler
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,8}(?!\d)|\d{1,1000})(?:\.\d{1,1000})?|\.\d{1,1000}"
+_DIGITS = (
+    r"(?:\d{1,3}(?:,\d{3}){1,8}(?!\d)|\d{1,2}(?:,\d{2}){1,5},\d{3}(?!\d)|\d{1,1000})(?:\.\d{1,1000})?|\.\d{1,1000}"
+)
 _TOKEN = re.compile(
     rf"(?P<time>\b\d{{1,2}}:\d{{2}}\b|\b\d{{1,4}}[/.-]\d{{1,2}}[/.-]\d{{2,4}}\b)"
     rf"|(?P<sign>(?<![\w)])[-−+]\s?)?(?P<currency>(?:US)?[$€£¥₹]\s?)?(?P<sign2>[-−])?(?:"
@@ -26,6 +28,8 @@ _COMPOUND = re.compile(
     re.IGNORECASE,
 )
 _OR = re.compile(r"\s?(?:or|/)\s?[$€£]?\d", re.IGNORECASE)
+_SPACED = re.compile(r"^[-+]?(?:[$€£¥₹]\s?)?\d{1,3}(?: \d{3}){1,4}(?![\d./:])")
+_NARROW = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 _LATEX = re.compile(r"\\(?![$%,!;: ]|times|cdot)|(?<!10)(?<!10 )\^|(?<!\^)[{_]")
 
 
@@ -41,7 +45,7 @@ def read_number(span: str, whole: bool = False) -> str | None:
         whole: The span must be a number and, perhaps, its unit.
     """
     text = plain(_tidy(span)) if len(span) <= 400 else plain(_tidy(span[-400:]))
-    first = without_filler(sentence(without_filler(text)))
+    first = _SPACED.sub(lambda match: match[0].replace(" ", ""), without_filler(sentence(without_filler(text))))
     if _LATEX.search(first):
         return first if len(first) <= 200 else None
     _, equals, tail = first.replace("≈", "=").rpartition("=")
@@ -71,6 +75,7 @@ def plain_tail(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
+    text = _NARROW.sub("", text)
     return text.replace("\\$", "$").replace("{,}", ",").replace("\\!", "").replace("\\,", " ").replace("−", "-")
 
 
