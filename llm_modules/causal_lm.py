@@ -6,7 +6,9 @@ from typing import Any, cast
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from peft import PeftConfig, PeftModel, get_peft_model
+from rich.console import Console
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch, SupervisedBatch
@@ -16,8 +18,9 @@ from llm_modules.checkpoint import TrainableCheckpoint
 from llm_modules.generation import Completion, GenerationSettings, Generator
 from llm_modules.head import OutputHead
 from llm_modules.loss import Likelihood, completion_loss, row_losses
-from llm_modules.parameter_groups import named_groups
-from llm_modules.schedules import ScheduleCallable, WarmupCosine
+from llm_modules.mllr.learning_rates import LearningRates, multiplier
+from llm_modules.parameter_groups import ParameterGroup, arranged_by_name, group_rows, group_table, named_groups
+from llm_modules.schedules import Multiplied, ScheduleCallable, WarmupCosine
 from llm_modules.sharding import call_as_forward, shard
 
 
@@ -44,6 +47,7 @@ class CausalLM(TrainableCheckpoint):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: ScheduleCallable = WarmupCosine,
         generation: GenerationSettings | None = None,
+        learning_rates: LearningRates | None = None,
     ) -> None:
         """Describe the model; weights are loaded in ``configure_model``.
 
@@ -61,6 +65,7 @@ class CausalLM(TrainableCheckpoint):
             optimizer: Made from the named parameter groups.
             schedule: Made from the optimiser and the number of optimiser steps; stepped each step.
             generation: How completions are generated.
+            learning_rates: Shares of the rate for different modules (ML-LR); one rate for all without it.
         """
         super().__init__()
         if peft is not None and adapter is not None:
@@ -78,6 +83,9 @@ class CausalLM(TrainableCheckpoint):
         self.optimizer = optimizer
         self.schedule = schedule
         self.generation = generation or GenerationSettings()
+        self.learning_rates = learning_rates
+        if learning_rates is not None:
+            learning_rates.check_model(self.model_id)
         self.model: PreTrainedModel | PeftModel | None = None
 
     @cached_property
@@ -135,6 +143,8 @@ class CausalLM(TrainableCheckpoint):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model = self._with_adapter(model)
         self.head.check()
+        if self.learning_rates is not None:
+            self.learning_rates.freeze(self.model, self.model_id)
         if self.device_mesh is not None:
             shard(self.language_model, self.device_mesh["data_parallel"])
 
@@ -187,14 +197,47 @@ class CausalLM(TrainableCheckpoint):
         tokens = (batch.batch.labels[:, 1:] != IGNORE_INDEX).sum(dim=1)
         return [Likelihood(nll=nll, n_tokens=n) for nll, n in zip(losses.tolist(), tokens.tolist(), strict=True)]
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The trainable parameters in named groups, by kind and, with ``learning_rates``, by part."""
+        if self.learning_rates is None:
+            return named_groups(self.named_parameters())
+        assert self.model is not None
+        return named_groups(self.named_parameters(), self.learning_rates.parts(self.model, self.model_id).of)
+
     def configure_optimizers(self) -> Any:
-        """The optimiser over named groups, and the schedule stepped with it."""
-        optimizer = self.optimizer(named_groups(self.named_parameters()))
+        """The optimiser over named groups, and the schedule stepped with it, multiplied for each group."""
+        optimizer = self.optimizer(self.parameter_groups())
         steps = int(self.trainer.estimated_stepping_batches)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.schedule(optimizer, steps), "interval": "step"},
-        }
+        rates = self.learning_rates
+        if rates is not None:
+            rates.check_visible(optimizer)
+        schedule = self.schedule(optimizer, steps)
+        if rates is not None:
+            self._show_groups(optimizer, rates, steps)
+            schedule = Multiplied(schedule, multiplier(rates, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What is trained, and in which groups."""
+        super().on_save_checkpoint(checkpoint)
+        if self.learning_rates is not None and self.trainer.optimizers:
+            checkpoint["parameter_groups"] = group_rows(self.trainer.optimizers[0].param_groups)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the checkpoint, and arrange the optimiser's state by the names of its groups."""
+        super().on_load_checkpoint(checkpoint)
+        # Sharded strategies find each parameter's state by its name themselves.
+        if checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:
+            groups = self.parameter_groups()
+            checkpoint["optimizer_states"] = [arranged_by_name(s, groups) for s in checkpoint["optimizer_states"]]
+
+    def _show_groups(self, optimizer: Optimizer, rates: LearningRates, steps: int) -> None:
+        assert self.model is not None
+        shares = [[rates.lr_mult(g["part"], step, steps) for step in (0, steps)] for g in optimizer.param_groups]
+        frozen = sum(p.numel() for p in self.model.parameters() if not p.requires_grad)
+        if self.trainer.is_global_zero:
+            rows = group_rows(optimizer.param_groups)
+            Console(stderr=True).print(group_table(rows, [(first, last) for first, last in shares], frozen))
 
     def _loss(self, batch: SupervisedBatch) -> Tensor:
         model = self.language_model

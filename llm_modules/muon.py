@@ -11,7 +11,7 @@ from llm_modules.parameter_groups import ParameterGroup
 
 
 class MuonAdamW(Optimizer):
-    """``torch.optim.Muon`` on the group named ``matrices``, ``torch.optim.AdamW`` on all others.
+    """``torch.optim.Muon`` on groups of the kind ``matrices``, ``torch.optim.AdamW`` on all others.
 
     Small models that are trained from scratch learn about twice as fast by it as by AdamW alone. A schedule and the
     learning-rate monitor see ordinary groups, and the state is that of one optimiser.
@@ -39,11 +39,11 @@ class MuonAdamW(Optimizer):
     ) -> None:
         groups: list[dict[str, Any]] = []
         for group in params:
-            if not isinstance(group, dict) or "name" not in group:
+            if not isinstance(group, dict) or "kind" not in group:
                 raise InputError("MuonAdamW: it needs named parameter groups, to tell hidden matrices from embeddings")
             groups.append(dict(group))
-        matrices = [group for group in groups if group["name"] == "matrices"]
-        others = [group for group in groups if group["name"] != "matrices"]
+        matrices = [group for group in groups if group["kind"] == "matrices"]
+        others = [group for group in groups if group["kind"] != "matrices"]
         # The parts fill in the defaults of their groups and do the arithmetic; groups and state are shared.
         self._muon = Muon(matrices, lr, weight_decay, momentum) if matrices else None
         self._adamw = AdamW(others, adamw_lr, betas, weight_decay=weight_decay) if others else None
@@ -56,10 +56,10 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part, name_fits in ((self._muon, True), (self._adamw, False)):
+        for part, kind_fits in ((self._muon, True), (self._adamw, False)):
             if part is not None:
                 # Loading a state puts new objects in their place, so that they are handed over at every step.
                 part.state = self.state
-                part.param_groups = [g for g in self.param_groups if (g["name"] == "matrices") == name_fits]
+                part.param_groups = [g for g in self.param_groups if (g["kind"] == "matrices") == kind_fits]
                 part.step()
         return loss

@@ -1,16 +1,32 @@
 """Named parameter groups for the optimiser: every trainable parameter is in exactly one."""
 
-from collections.abc import Iterable
-from typing import TypedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypedDict
 
+from rich.table import Table
 from torch import Tensor, nn
+
+from datamodules.errors import InputError
 
 
 class ParameterGroup(TypedDict, total=False):
-    """One group as torch optimisers take it; ``name`` is what the learning-rate monitor logs it under."""
+    """One group as torch optimisers take it.
+
+    Attributes:
+        name: What the learning-rate monitor logs it under: the kind, after the part where there are parts
+            (``rest/matrices``).
+        kind: ``matrices``, ``embeddings`` or ``vectors``, see `kind_of`.
+        part: Which learning rate it has: ``robust`` or ``rest``; empty where all have the same.
+        params: The parameters.
+        parameter_names: Their names, in the same order; what a resumed run finds them again by.
+        weight_decay: 0 for norms and biases, else the optimiser's own.
+    """
 
     name: str
+    kind: str
+    part: str
     params: list[nn.Parameter]
+    parameter_names: list[str]
     weight_decay: float
 
 
@@ -22,19 +38,88 @@ def kind_of(name: str, parameter: Tensor) -> str:
     return "embeddings" if any(part in name for part in table) and "lora_" not in name else "matrices"
 
 
-def named_groups(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[ParameterGroup]:
-    """Split trainable parameters into the non-empty groups of ``kind_of``; no weight decay on norms and biases.
+def named_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]], part_of: Callable[[nn.Parameter], str] | None = None
+) -> list[ParameterGroup]:
+    """Split trainable parameters into non-empty groups; no weight decay on norms and biases.
 
     Args:
         parameters: ``module.named_parameters()``; frozen ones are passed over.
+        part_of: The part (learning rate) that a parameter belongs to; without it groups are those of `kind_of` alone.
     """
     groups: dict[str, ParameterGroup] = {}
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
         kind = kind_of(name, parameter)
-        group = groups.setdefault(kind, ParameterGroup(name=kind, params=[]))
-        group["params"].append(parameter)
-    if "vectors" in groups:
-        groups["vectors"]["weight_decay"] = 0.0
+        part = part_of(parameter) if part_of is not None else ""
+        key = f"{part}/{kind}" if part else kind
+        if key not in groups:
+            groups[key] = ParameterGroup(name=key, kind=kind, part=part, params=[], parameter_names=[])
+            if kind == "vectors":
+                groups[key]["weight_decay"] = 0.0
+        groups[key]["params"].append(parameter)
+        groups[key]["parameter_names"].append(name)
     return list(groups.values())
+
+
+def group_rows(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each group of an optimiser is, as plain values: shown before training and kept in checkpoints."""
+    return [
+        {
+            "name": group["name"],
+            "tensors": len(group["params"]),
+            "weights": sum(parameter.numel() for parameter in group["params"]),
+            "lr": group.get("initial_lr", group["lr"]),
+            "weight_decay": group.get("weight_decay", 0.0),
+        }
+        for group in groups
+    ]
+
+
+def group_table(rows: Sequence[dict[str, Any]], multipliers: Sequence[tuple[float, float]], frozen: int) -> Table:
+    """The groups as a table: the multipliers of the rate are those at the first and the last step."""
+    table = Table(title="parameter groups", title_justify="left")
+    table.add_column("group", no_wrap=True)
+    for column in ("tensors", "weights", "rate", "x first", "x last", "weight decay"):
+        table.add_column(column, justify="right")
+    for row, (first, last) in zip(rows, multipliers, strict=True):
+        numbers = (f"{row['tensors']:,}", f"{row['weights']:,}", f"{row['lr']:.3g}", f"{first:g}", f"{last:g}")
+        table.add_row(row["name"], *numbers, f"{row['weight_decay']:g}")
+    if frozen:
+        table.add_row("frozen", "", f"{frozen:,}", "-", "-", "-", "-")
+    return table
+
+
+def arranged_by_name(state: dict[str, Any], groups: Sequence[ParameterGroup]) -> dict[str, Any]:
+    """An optimiser's stored state in the order of the groups that it is loaded into.
+
+    Torch finds a parameter's state by its number, which other groups would shift.
+
+    Args:
+        state: ``optimizer.state_dict()`` of an optimiser over named groups.
+        groups: The groups of the optimiser to be restored.
+
+    Raises:
+        InputError: A group was not there when the state was stored, or held other parameters.
+    """
+    stored = {group["name"]: group for group in state["param_groups"]}
+    numbers = {
+        name: number for g in stored.values() for name, number in zip(g["parameter_names"], g["params"], strict=True)
+    }
+    arranged: dict[str, Any] = {"state": {}, "param_groups": []}
+    for group in groups:
+        name, names = group["name"], group["parameter_names"]
+        if name not in stored or set(names) != set(stored[name]["parameter_names"]):
+            raise InputError(
+                f"ckpt_path: the checkpoint has no parameter group '{name}' of these {len(names)} parameters, it has "
+                f"{', '.join(stored)}; go on with the learning_rates that it was trained with"
+            )
+        first = sum(len(earlier["params"]) for earlier in arranged["param_groups"])
+        arranged["param_groups"].append(
+            {**stored[name], "params": list(range(first, first + len(names))), "parameter_names": list(names)}
+        )
+        for number, parameter in enumerate(names, start=first):
+            if numbers[parameter] in state["state"]:
+                arranged["state"][number] = state["state"][numbers[parameter]]
+    return arranged

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -12,6 +14,9 @@ ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 Any torch schedule whose second argument is that number fits, such as ``CosineAnnealingLR``.
 Schedules must multiply the rate of each group and never overwrite it, or groups with rates of their own lose them.
 """
+
+_PER_GROUP = {"base_lrs", "_last_lr", "lr_lambdas", "min_lrs", "max_lrs"}
+"""What torch's schedules keep one of for each group."""
 
 
 class WarmupCosine(LambdaLR):
@@ -44,3 +49,71 @@ class WarmupConstant(LambdaLR):
         """Make the schedule; arguments as in ``WarmupCosine``."""
         warm_steps = round(warmup * total_steps)
         super().__init__(optimizer, lambda step: min(1.0, (step + 1) / (warm_steps + 1)))
+
+
+class Multiplied(LRScheduler):
+    """Any schedule whose rate is multiplied, in every group and at every step, by a factor of the group's own.
+
+    The schedule inside sees its own rates and nothing else, so that one that overwrites them (a scalar minimum, a
+    ``max_lr``) or goes on from the current ones cannot erase or compound the factors; between steps the groups hold
+    the products, which are what the optimiser uses and what is logged.
+
+    A state is restored by the groups' names: their order and number may have changed.
+    """
+
+    def __init__(self, schedule: LRScheduler, multiplier: Callable[[dict[str, Any], int], float]) -> None:
+        """Take over a schedule that has been made and not yet stepped.
+
+        Args:
+            schedule: The schedule inside.
+            multiplier: Of (an optimiser's group, the optimiser step, counted from 0).
+        """
+        self.optimizer = schedule.optimizer
+        self.schedule = schedule
+        self.multiplier = multiplier
+        self.last_epoch = 0
+        self._rates = self._current()
+        self._multiply()
+
+    def step(self, epoch: int | None = None) -> None:
+        """Step the schedule inside, then multiply."""
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        self.schedule.step()
+        self._rates = self._current()
+        self.last_epoch += 1
+        self._multiply()
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """The products."""
+        return [*self._current()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state inside, the unmultiplied rates and the groups' names."""
+        names = [group["name"] for group in self.optimizer.param_groups]
+        return {"schedule": self.schedule.state_dict(), "rates": self._rates, "step": self.last_epoch, "names": names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore, group by group by name; what is stored for a group that is gone is dropped.
+
+        Raises:
+            KeyError: A group was not there when the state was stored.
+        """
+        stored = {name: index for index, name in enumerate(state_dict["names"])}
+        order = [stored[group["name"]] for group in self.optimizer.param_groups]
+
+        def arrange(values: list[Any]) -> list[Any]:
+            return [values[index] for index in order]
+
+        inside = state_dict["schedule"]
+        self.schedule.load_state_dict({k: arrange(v) if k in _PER_GROUP else v for k, v in inside.items()})
+        self._rates = arrange(state_dict["rates"])
+        self.last_epoch = state_dict["step"]
+        self._multiply()
+
+    def _current(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _multiply(self) -> None:
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self.multiplier(group, self.last_epoch)
