@@ -6,11 +6,12 @@ once: at most ``LOGITS_BYTES`` of logits exist at any time, and no part of the h
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
 from llm_modules.head import OutputHead
@@ -27,15 +28,65 @@ def completion_loss(decoder: nn.Module, head: OutputHead, batch: SupervisedBatch
         head: What turns hidden states into logits.
         batch: Tokens and labels, (batch, seq); a position predicts the label of its successor.
     """
+    hidden = _last_hidden(decoder, batch)
+    targets = batch.labels[:, 1:]
+    chosen = targets != IGNORE_INDEX
+    return mean_cross_entropy(hidden[:, :-1][chosen], targets[chosen], head)
+
+
+def row_losses(
+    decoder: nn.Module, head: OutputHead, batch: SupervisedBatch, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
+    """Cross-entropy over the labelled tokens of each row, (batch,) float32; 0 for a row without any.
+
+    One forward pass for all rows, and never all logits at once. Any function of the rows may be differentiated, such
+    as a ratio of two of them.
+
+    Args:
+        decoder: As in `completion_loss`.
+        head: What turns hidden states into logits.
+        batch: Tokens and labels, (batch, seq); not packed, since a row would hold several documents.
+        reduction: Over the labelled tokens of a row.
+    """
+    hidden = _last_hidden(decoder, batch)
+    targets = batch.labels[:, 1:]
+    chosen = targets != IGNORE_INDEX
+    losses = token_cross_entropy(hidden[:, :-1][chosen], targets[chosen], head)
+    row_of = chosen.nonzero()[:, 0]
+    sums = losses.new_zeros(len(targets)).index_add(0, row_of, losses)
+    return sums if reduction == "sum" else sums / chosen.sum(dim=1).clamp(min=1)
+
+
+def _last_hidden(decoder: nn.Module, batch: SupervisedBatch) -> Tensor:
+    """Hidden states after the final norm, (batch, seq, hidden)."""
     inputs = {"input_ids": batch.input_ids, "use_cache": False}
     # An explicit None lets packed documents be told apart by their position ids.
     inputs["attention_mask"] = batch.attention_mask
     if batch.position_ids is not None:
         inputs["position_ids"] = batch.position_ids
-    hidden = decoder(**inputs).last_hidden_state
-    targets = batch.labels[:, 1:]
-    chosen = targets != IGNORE_INDEX
-    return mean_cross_entropy(hidden[:, :-1][chosen], targets[chosen], head)
+    hidden: Tensor = decoder(**inputs).last_hidden_state
+    return hidden
+
+
+def token_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Tensor:
+    """Cross-entropy of each token, (tokens,) float32, chunk by chunk; arguments as in `mean_cross_entropy`."""
+    if targets.numel() == 0:
+        return hidden.flatten(1).sum(dim=1).float() * 0.0
+    rows = max(1, LOGITS_BYTES // (4 * head.vocab_size))
+
+    def losses_of(part: Tensor, wanted: Tensor) -> Tensor:
+        return cross_entropy(head(part).float(), wanted, reduction="none")
+
+    if targets.numel() <= rows:
+        return losses_of(hidden, targets)
+    if any(parameter.requires_grad for parameter in head.parameters()):
+        # Which tokens weigh how much in the head's gradient is known in the backward pass only: the head runs again.
+        parts = [
+            checkpoint(losses_of, chunk, targets[part], use_reentrant=False) for part, chunk in _chunks(hidden, rows)
+        ]
+        return torch.cat(parts)
+    losses: Tensor = _ChunkedTokenLosses.apply(hidden, targets, losses_of, rows)
+    return losses
 
 
 def mean_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Tensor:
@@ -88,6 +139,36 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         hidden_grad, *parameter_grads = ctx.saved_tensors
         scale = outer[0]
         return hidden_grad * scale, None, None, None, *(grad * scale for grad in parameter_grads)
+
+
+class _ChunkedTokenLosses(torch.autograd.Function):
+    """Cross-entropy of each token under a frozen head; gradients are taken in the forward pass, chunk by chunk.
+
+    A token's loss depends on its own hidden state alone, so that its gradient only has to be scaled later.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, targets: Tensor, losses_of: Callable[[Tensor, Tensor], Tensor], rows: int
+    ) -> Tensor:
+        wants_grad = ctx.needs_input_grad[0]
+        hidden_grad = torch.empty_like(hidden) if wants_grad else None
+        losses = hidden.new_empty(len(targets), dtype=torch.float32)
+        for part, chunk in _chunks(hidden.detach(), rows):
+            with torch.set_grad_enabled(wants_grad):
+                chunk = chunk.requires_grad_(wants_grad)
+                loss = losses_of(chunk, targets[part])
+                losses[part] = loss.detach()
+                if hidden_grad is not None:
+                    (hidden_grad[part],) = torch.autograd.grad(loss.sum(), [chunk])
+        if hidden_grad is not None:
+            ctx.save_for_backward(hidden_grad)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        (hidden_grad,) = ctx.saved_tensors
+        return (hidden_grad * outer[0][:, None]).to(hidden_grad.dtype), None, None, None
 
 
 def _chunks(hidden: Tensor, rows: int) -> Iterator[tuple[slice, Tensor]]:

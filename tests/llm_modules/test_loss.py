@@ -6,7 +6,7 @@ import torch
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
 from llm_modules import loss as loss_module
 from llm_modules.head import OutputHead
-from llm_modules.loss import completion_loss
+from llm_modules.loss import completion_loss, row_losses
 from tests.architectures import ARCHITECTURES, VOCAB
 
 
@@ -67,3 +67,66 @@ def test_a_frozen_head_gets_no_gradient_and_passes_one_on(monkeypatch: pytest.Mo
     completion_loss(model.get_decoder(), OutputHead(model), _batch()).backward()
     assert model.get_output_embeddings().weight.grad is None
     assert model.get_input_embeddings().weight.grad.any()
+
+
+@pytest.mark.parametrize("frozen_head", [False, True], ids=["trained_head", "frozen_head"])
+@pytest.mark.parametrize("chunk_rows", [2, 1000], ids=["chunked", "whole"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_ratio_of_rows_equals_that_of_separate_passes(
+    name: str, chunk_rows: int, frozen_head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients of a function of the rows are those of the model's own loss, row by row."""
+    monkeypatch.setattr(loss_module, "LOGITS_BYTES", chunk_rows * 4 * VOCAB)
+    batch = _batch()
+    own, ours = ARCHITECTURES[name](), ARCHITECTURES[name]()
+    for model in (own, ours):
+        model.get_output_embeddings().requires_grad_(not frozen_head)
+    expected = torch.stack(
+        [
+            own(input_ids=ids[None], attention_mask=mask[None], labels=labels[None]).loss
+            for ids, mask, labels in zip(batch.input_ids, batch.attention_mask, batch.labels, strict=True)
+        ]
+    )
+    (expected[0] / expected[1] + expected[2]).backward()
+    actual = row_losses(ours.get_decoder(), OutputHead(ours), batch)
+    (actual[0] / actual[1] + actual[2]).backward()
+
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    for (key, want), (_, got) in zip(own.named_parameters(), ours.named_parameters(), strict=True):
+        if want.grad is None:
+            assert got.grad is None or not got.grad.any(), key
+        else:
+            torch.testing.assert_close(got.grad, want.grad, atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_rows_summed_and_rows_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = ARCHITECTURES["llama"](), _batch()
+    batch.labels[2] = IGNORE_INDEX
+    head = OutputHead(model)
+    with torch.no_grad():
+        means = row_losses(model.get_decoder(), head, batch)
+        sums = row_losses(model.get_decoder(), head, batch, "sum")
+        whole = completion_loss(model.get_decoder(), head, batch)
+        monkeypatch.setattr(loss_module, "LOGITS_BYTES", 2 * 4 * VOCAB)
+        torch.testing.assert_close(row_losses(model.get_decoder(), head, batch, "sum"), sums)
+    counts = (batch.labels[:, 1:] != IGNORE_INDEX).sum(dim=1)
+    torch.testing.assert_close(sums, means * counts)
+    torch.testing.assert_close(sums.sum() / counts.sum(), whole)
+    assert means[2] == 0
+    batch.labels[:] = IGNORE_INDEX
+    empty = row_losses(model.get_decoder(), head, batch)
+    empty.sum().backward()
+    assert empty.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("frozen_head", [False, True], ids=["trained_head", "frozen_head"])
+def test_no_more_logits_than_the_bound_exist_at_once_by_row(frozen_head: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = ARCHITECTURES["llama"](), _batch()
+    model.get_output_embeddings().requires_grad_(not frozen_head)
+    monkeypatch.setattr(loss_module, "LOGITS_BYTES", 4 * 4 * VOCAB)
+    rows: list[int] = []
+    model.get_output_embeddings().register_forward_hook(lambda _m, _i, out: rows.append(out.shape[0]))
+    row_losses(model.get_decoder(), OutputHead(model), batch).prod().backward()
+    labelled = int((batch.labels[:, 1:] != IGNORE_INDEX).sum())
+    assert max(rows) == 4
+    assert sum(rows) == labelled * (1 if frozen_head else 2)
