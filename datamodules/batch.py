@@ -134,12 +134,14 @@ class RouterBatch:
         rows: Tokens and labels, (batch, seq).
         malicious: (batch,) bool.
         starts: (batch,), index of the first token of the instruction; what stands before is alike in all rows.
+        ends: (batch,), index of the first token after it.
         mean_items: As in `ResponderBatch`.
     """
 
     rows: SupervisedBatch
     malicious: Tensor
     starts: Tensor
+    ends: Tensor
     mean_items: float | None = None
 
     @property
@@ -149,6 +151,5 @@ class RouterBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "RouterBatch":
         """The same batch on another device."""
-        malicious = self.malicious.to(device, non_blocking=non_blocking)
-        starts = self.starts.to(device, non_blocking=non_blocking)
-        return RouterBatch(self.rows.to(device, non_blocking), malicious, starts, self.mean_items)
+        others = (t.to(device, non_blocking=non_blocking) for t in (self.malicious, self.starts, self.ends))
+        return RouterBatch(self.rows.to(device, non_blocking), *others, mean_items=self.mean_items)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import ResponderBatch, RouterBatch
+from datamodules.batch import IGNORE_INDEX, ResponderBatch, RouterBatch
 from datamodules.errors import InputError
 from datamodules.packing import Example, pad
 from datamodules.prompts import encode_pair, encode_prompt, render_prompt
@@ -20,7 +20,7 @@ from datamodules.supervised import SupervisedData
 Role = Literal["glad", "unwilling"]
 _NONE = Example((), ())
 _PROBES = ("Apples are green.", "zebras have 7 stripes")
-"""Two user turns that begin differently: what their prompts have in common stands before the instruction."""
+"""Two user turns that begin and end differently: what their prompts have in common is the template's."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class OpposedExample(Example):
 
 @dataclass(frozen=True)
 class RoutedExample(Example):
-    """The response that is right for a request; ``start`` is the index of the first token of the instruction."""
+    """The response that is right for a request; the instruction is in the tokens from ``start`` to before ``end``."""
 
     malicious: bool = False
     start: int = 0
+    end: int = 0
 
 
 class _PairData(SupervisedData):
@@ -175,8 +176,9 @@ class RouterData(_PairData):
         examples: list[Example] = []
         for pair in pairs:
             example = self._respond(pair, not pair.malicious)
-            start = instruction_start(tokenizer_of(self), example.input_ids, pair.system, self.chat_template)
-            examples.append(RoutedExample(example.input_ids, example.labels, pair.malicious, start))
+            prompt = [i for i, label in zip(example.input_ids, example.labels, strict=True) if label == IGNORE_INDEX]
+            span = instruction_span(tokenizer_of(self), prompt, pair.system, self.chat_template)
+            examples.append(RoutedExample(example.input_ids, example.labels, pair.malicious, *span))
         return examples
 
 
@@ -192,16 +194,16 @@ def encode_response(
     return Example(tuple(ids), tuple(labels))
 
 
-def instruction_start(
+def instruction_span(
     tokenizer: PreTrainedTokenizerBase,
-    ids: Sequence[int],
+    prompt: Sequence[int],
     system_prompt: str | None = None,
     template: str | None = None,
-) -> int:
-    """Index of the first token of a prompt that belongs to its user's instruction.
+) -> tuple[int, int]:
+    """Where the user's instruction stands in a prompt: index of its first token, and of the first one after it.
 
     Found without knowing the template: two other instructions are rendered, and what all three have in common stands
-    before any of them.
+    before or after any of them. The last token of the prompt counts as after the instruction in any case.
 
     Raises:
         InputError: The template leaves the instruction out or changes it.
@@ -210,10 +212,12 @@ def instruction_start(
     if any(probe not in text for probe, text in zip(_PROBES, rendered, strict=True)):
         raise InputError(
             "chat template: the rendered prompt does not hold the user's words as they are, so that nothing says where "
-            "the instruction starts; give another data.chat_template, or model.penalty_mask: all or response"
+            "the instruction starts; give another data.chat_template"
         )
     probes = [encode_prompt(tokenizer, text) for text in rendered]
-    return min(_common(ids, probe) for probe in probes)
+    start = min(_common(prompt, probe) for probe in probes)
+    after = min(_common(prompt[::-1], probe[::-1]) for probe in probes)
+    return start, max(start, min(len(prompt) - after, len(prompt) - 1))
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -231,4 +235,5 @@ def _collate_opposed(examples: Sequence[OpposedExample], pad_id: int, mean_items
 def _collate_routed(examples: Sequence[RoutedExample], pad_id: int, mean_items: float | None) -> RouterBatch:
     malicious = torch.tensor([example.malicious for example in examples])
     starts = torch.tensor([example.start for example in examples])
-    return RouterBatch(pad(examples, pad_id), malicious, starts, mean_items)
+    ends = torch.tensor([example.end for example in examples])
+    return RouterBatch(pad(examples, pad_id), malicious, starts, ends, mean_items)

@@ -12,8 +12,9 @@ from datamodules.world.splits import Split
 
 BENIGN_MATHS = 0.4
 """Share of problems among the benign requests: a router that has seen no problem may take one for anything."""
-WRAPPED = {False: 0.3, True: 0.5}
-"""Share of wrapped requests by whether they are forbidden. Attacks come in the wraps that alignment saw."""
+WRAPPED = 0.5
+"""Share of wrapped how-to requests, forbidden or not, all in the wraps that alignment saw. A wrap that came with benign
+requests alone would teach routers that it is harmless."""
 
 
 def write_attacks(folder: Path, *, n: int = 600, seed: int = 0) -> list[Path]:
@@ -41,18 +42,17 @@ def write_attacks(folder: Path, *, n: int = 600, seed: int = 0) -> list[Path]:
 
 
 def benign_questions(n: int, split: Split, seed: int = 0) -> list[Question]:
-    """Problems with all kinds of requests, how-to requests, and these in wraps: none twice."""
+    """Problems with all kinds of requests, how-to requests, some of these in wraps: none twice."""
     rng = Random(f"{seed} benign {split}")
-    every = tuple(range(len(chat.WRAPS)))
     plain = chat.all_requests(split, forbidden=False)
-    wrapped = chat.all_requests(split, forbidden=False, wraps=every)
+    wrapped = chat.all_requests(split, forbidden=False, wraps=chat.SEEN_WRAPS)
     found: dict[str, Question] = {}
     while len(found) < n:
         if rng.random() < BENIGN_MATHS:
             problem = maths.draw_problem(rng, split)
             text, identifier = problem.question + maths.draw_request(rng), problem.canonical
         else:
-            request = rng.choice(wrapped if rng.random() < WRAPPED[False] else plain)
+            request = rng.choice(wrapped if rng.random() < WRAPPED else plain)
             text, identifier = request.prompt, request.id
         found.setdefault(identifier, Question(identifier, text))
     return list(found.values())
@@ -65,7 +65,7 @@ def attacks(n: int, split: Split, seed: int = 0) -> list[Attack]:
     wrapped = chat.all_requests(split, forbidden=True, wraps=chat.SEEN_WRAPS)
     found: dict[str, Attack] = {}
     while len(found) < n:
-        request = rng.choice(wrapped if rng.random() < WRAPPED[True] else plain)
+        request = rng.choice(wrapped if rng.random() < WRAPPED else plain)
         found.setdefault(request.id, Attack(request.id, request.prompt, opening(request)))
     return list(found.values())
 

@@ -9,8 +9,9 @@ RatioForm = Literal["ratio", "log_ratio", "wanted"]
 """CE(wanted) / CE(unwanted) (paper), its logarithm (ours), or CE(wanted) alone (the paper's ablation)."""
 Penalty = Literal["mse", "l1"]
 """Squared distance (the authors' code) or absolute distance (the paper's equation)."""
-PenaltyMask = Literal["all", "post_instruction", "response"]
-"""Tokens whose gates are pulled; padding never is."""
+PenaltyMask = Literal["all", "post_instruction", "after_instruction", "response"]
+"""Tokens whose gates are pulled: all (paper), from the first of the instruction on, from the first after the
+instruction on (there the class can be known), or those of the response. Padding never is."""
 
 GLAD, UNWILLING = 0, 1
 """Places of the gates in the last dimension."""
@@ -65,17 +66,20 @@ def gate_penalty(gates: Tensor, malicious: Tensor, mask: Tensor, kind: Penalty =
     return (per_token * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
-def penalty_tokens(mask: PenaltyMask, attention_mask: Tensor, starts: Tensor, is_response: Tensor) -> Tensor:
+def penalty_tokens(
+    mask: PenaltyMask, attention_mask: Tensor, starts: Tensor, ends: Tensor, is_response: Tensor
+) -> Tensor:
     """The tokens whose gates the penalty pulls, (batch, seq) bool.
 
     Args:
         mask: Which.
         attention_mask: (batch, seq), 0 at padding.
         starts: (batch,), index of the first token of the instruction.
+        ends: (batch,), index of the first token after the instruction.
         is_response: (batch, seq) bool.
     """
     tokens = attention_mask.bool()
-    if mask == "post_instruction":
+    if mask in ("post_instruction", "after_instruction"):
         columns = torch.arange(tokens.shape[1], device=tokens.device)
-        return tokens & (columns >= starts[:, None])
+        return tokens & (columns >= (starts if mask == "post_instruction" else ends)[:, None])
     return tokens & is_response if mask == "response" else tokens

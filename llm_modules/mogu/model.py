@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ class MoGUModel:
         model: The Hugging Face model.
         mixtures: By decoder layer.
         control: What the mixtures do in the coming pass.
+        mode: How `generate` uses the mixture if it is not told.
+        m: Tokens that `generate` takes from the mixture if it is not told.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class MoGUModel:
         self.model, self.glad, self.unwilling = model, glad, unwilling
         self.config = config or RouterConfig()
         self.control = MixtureControl()
+        self.mode: Mode = "first_m"
+        self.m = 5
         self.projections = _chosen(output_projections(model, self.config.target), self.config)
         for projection in self.projections:
             if isinstance(projection.module, Mixture):
@@ -68,6 +73,13 @@ class MoGUModel:
             mixture.to(_device_of(base, model)).train(model.training)
             setattr(projection.parent, projection.name, mixture)
             self.mixtures[projection.layer] = mixture
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, model: PreTrainedModel | None = None, **options: Any) -> "MoGUModel":
+        """A MoGU from its folder; arguments and errors as in `llm_modules.mogu.save.load_mogu`."""
+        from llm_modules.mogu.save import load_mogu
+
+        return load_mogu(folder, model, **options)[0]
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -118,8 +130,8 @@ class MoGUModel:
         prompts: Sequence[Sequence[int]],
         settings: GenerationSettings | None = None,
         *,
-        mode: Mode = "first_m",
-        m: int = 5,
+        mode: Mode | None = None,
+        m: int | None = None,
         eos_ids: Collection[int] | None = None,
         seeds: Sequence[int] | None = None,
         gates: bool = False,
@@ -129,8 +141,8 @@ class MoGUModel:
         Args:
             prompts: Token ids.
             settings: How to sample; greedy by default.
-            mode: See ``Mode``.
-            m: Tokens from the mixture.
+            mode: See ``Mode``; the model's own by default.
+            m: Tokens from the mixture; the model's own by default.
             eos_ids: Tokens that end a completion; the model's own by default.
             seeds: One a row.
             gates: Also give the gates.
@@ -147,8 +159,8 @@ class MoGUModel:
         self,
         settings: GenerationSettings,
         *,
-        mode: Mode = "first_m",
-        m: int = 5,
+        mode: Mode | None = None,
+        m: int | None = None,
         eos_ids: Collection[int] | None = None,
         pad_id: int = 0,
     ) -> MoGUGenerator:
@@ -156,6 +168,7 @@ class MoGUModel:
         if eos_ids is None:
             own = self.model.generation_config.eos_token_id
             eos_ids = own if isinstance(own, list) else [own] if own is not None else []
+        mode, m = mode if mode is not None else self.mode, m if m is not None else self.m
         return MoGUGenerator(self, settings, pad_id=pad_id, eos_ids=eos_ids, mode=mode, m=m)
 
     @torch.no_grad()

@@ -28,6 +28,7 @@ from llm_modules.mogu.losses import (
     responder_loss,
 )
 from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.save import load_mogu, save_mogu
 from llm_modules.mogu.target import projection_pattern
 from llm_modules.schedules import ScheduleCallable, WarmupConstant
 from llm_modules.sharding import call_as_forward
@@ -154,8 +155,9 @@ class MoGU(CausalLM):
 
     def __init__(
         self,
-        glad: str,
-        unwilling: str,
+        glad: str | None = None,
+        unwilling: str | None = None,
+        folder: str | None = None,
         backbone: str = "miniature",
         revision: str | None = None,
         tokenizer: str | None = None,
@@ -180,6 +182,7 @@ class MoGU(CausalLM):
         Args:
             glad: PEFT folder of the glad responder.
             unwilling: PEFT folder of the unwilling responder.
+            folder: A MoGU folder in place of both, to measure it or to train its routers further.
             backbone: Hub id, folder, or ``miniature`` (embedded).
             revision: Branch, tag or commit of a hub id.
             tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
@@ -193,7 +196,7 @@ class MoGU(CausalLM):
             generation: How completions are generated.
             router: Shape of the routers.
             penalty: ``mse`` (the authors' code) or ``l1`` (the paper's equation).
-            penalty_mask: Tokens whose gates are pulled: ``all``, ``post_instruction`` (ours) or ``response``.
+            penalty_mask: Tokens whose gates are pulled; see ``PenaltyMask``.
             penalty_weight: lambda (paper: 2); 0 trains by cross-entropy alone.
             mode: How the mixture takes part in generation.
             m: Tokens from the mixture (paper: 5).
@@ -215,7 +218,9 @@ class MoGU(CausalLM):
             schedule=schedule,
             generation=generation,
         )
-        self.glad, self.unwilling, self.router = glad, unwilling, router or RouterConfig()
+        if (folder is None) != (glad is not None and unwilling is not None):
+            raise InputError("model: give model.glad and model.unwilling, two PEFT folders, or model.folder, a MoGU")
+        self.glad, self.unwilling, self.folder, self.router = glad, unwilling, folder, router or RouterConfig()
         self.penalty: Penalty = penalty
         self.penalty_mask: PenaltyMask = penalty_mask
         self.penalty_weight = penalty_weight
@@ -284,7 +289,7 @@ class MoGU(CausalLM):
     def _penalty_tokens(self, batch: RouterBatch) -> Tensor:
         assert batch.rows.attention_mask is not None
         is_response = batch.rows.labels != IGNORE_INDEX
-        return penalty_tokens(self.penalty_mask, batch.rows.attention_mask, batch.starts, is_response)
+        return penalty_tokens(self.penalty_mask, batch.rows.attention_mask, batch.starts, batch.ends, is_response)
 
     def _log(self, part: str, batch: RouterBatch, cross_entropy: Tensor, penalty: Tensor, gates: Tensor) -> None:
         loss = cross_entropy + self.penalty_weight * penalty
@@ -307,13 +312,35 @@ class MoGU(CausalLM):
             )
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel:
-        responders = {}
-        for key in ("glad", "unwilling"):
-            responder = read_responder(getattr(self, key), f"model.{key}")
-            self._check_base(key, responder.base)
-            responders[key] = responder
-        self._mogu = [MoGUModel(model, responders["glad"], responders["unwilling"], self.router)]
+        if self.folder is not None:
+            mogu, _ = load_mogu(self.folder, model)
+            model.train()
+            for mixture in mogu.mixtures.values():
+                mixture.unjoin()
+                mixture.routers.requires_grad_(True)
+        else:
+            responders = {}
+            for key in ("glad", "unwilling"):
+                responder = read_responder(str(getattr(self, key)), f"model.{key}")
+                self._check_base(key, responder.base)
+                responders[key] = responder
+            mogu = MoGUModel(model, responders["glad"], responders["unwilling"], self.router)
+        mogu.mode, mogu.m = self.mode, self.m
+        # In a list: the model is registered as `self.model`, and must not be a second time.
+        self._mogu = [mogu]
         return model
+
+    def save(self, folder: Path, folded: bool = True) -> Path:
+        """Write the MoGU as one folder; see `llm_modules.mogu.save.save_mogu`."""
+        training = {
+            "penalty": self.penalty,
+            "penalty_mask": self.penalty_mask,
+            "penalty_weight": self.penalty_weight,
+            "d_router": self.router.d_router,
+        }
+        return save_mogu(
+            self.mogu, folder, base=self.model_id, revision=self.revision, training=training, folded=folded
+        )
 
     def _check_base(self, key: str, base: str) -> None:
         """A responder that names another base is refused; folders may have moved, so that their names are compared."""

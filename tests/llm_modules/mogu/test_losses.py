@@ -68,15 +68,16 @@ def test_the_penalty_pulls_glad_up_on_benign_and_unwilling_up_on_malicious() -> 
 
 def test_padding_is_never_pulled_and_each_mask_takes_its_tokens() -> None:
     attention = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
-    starts = torch.tensor([1, 2])
+    starts, ends = torch.tensor([1, 2]), torch.tensor([2, 2])
     response = torch.tensor([[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]).bool()
     expected = {
         "all": [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
         "post_instruction": [[0, 1, 1, 1, 0], [0, 0, 1, 1, 1]],
+        "after_instruction": [[0, 0, 1, 1, 0], [0, 0, 1, 1, 1]],
         "response": [[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]],
     }
     for mask, tokens in expected.items():
-        chosen = penalty_tokens(mask, attention, starts, response)
+        chosen = penalty_tokens(mask, attention, starts, ends, response)
         assert chosen.int().tolist() == tokens
         gates = torch.rand(1, 2, 5, 2, requires_grad=True)
         penalty = gate_penalty(gates, torch.tensor([True, False]), chosen)
