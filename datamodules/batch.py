@@ -120,3 +120,56 @@ class ContrastBatch:
         """The same batch on another device."""
         tensors = (self.positive_ids, self.positive_mask, self.negative_ids, self.negative_mask)
         return ContrastBatch(self.ids, *(t.to(device, non_blocking=non_blocking) for t in tensors))
+
+
+@dataclass
+class ResponderBatch:
+    """Two responses to each request in one batch: the first half of the rows to learn, the second half their opposites.
+
+    ``rows.input_ids`` is (2 * items, seq); row ``items + i`` is the opposite of row ``i``. ``mean_items`` is how many
+    items the epoch's batches, those of all processes, have on average: a sum over items divided by it weighs all items
+    of an epoch alike.
+    """
+
+    rows: SupervisedBatch
+    mean_items: float | None = None
+
+    @property
+    def items(self) -> int:
+        """Requests in the batch."""
+        return len(self.rows.input_ids) // 2
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ResponderBatch":
+        """The same batch on another device."""
+        return ResponderBatch(self.rows.to(device, non_blocking), self.mean_items)
+
+
+@dataclass
+class RouterBatch:
+    """Requests with the response that is right for them, and what the gates should be.
+
+    Attributes:
+        rows: Tokens and labels, (batch, seq).
+        malicious: (batch,) bool.
+        starts: (batch,), index of the first token of the instruction; what stands before is alike in all rows.
+        ends: (batch,), index of the first token after it.
+        mean_items: As in `ResponderBatch`.
+    """
+
+    rows: SupervisedBatch
+    malicious: Tensor
+    starts: Tensor
+    ends: Tensor
+    mean_items: float | None = None
+
+    @property
+    def items(self) -> int:
+        """Requests in the batch."""
+        return len(self.rows.input_ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "RouterBatch":
+        """The same batch on another device."""
+        malicious, starts, ends = (
+            t.to(device, non_blocking=non_blocking) for t in (self.malicious, self.starts, self.ends)
+        )
+        return RouterBatch(self.rows.to(device, non_blocking), malicious, starts, ends, self.mean_items)

@@ -13,7 +13,6 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import SupervisedBatch
 from datamodules.errors import InputError
 from datamodules.packing import Example, pack, pad
 from datamodules.questions import shard_of
@@ -41,7 +40,7 @@ class BatchLoader:
         self,
         examples: Sequence[Example],
         batches: Sequence[list[int]],
-        collate: Callable[[Sequence[Example]], SupervisedBatch],
+        collate: Callable[[Sequence[Any]], Any],
         num_workers: int = 0,
         n_done: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -52,7 +51,7 @@ class BatchLoader:
         """Batches of the whole epoch, those already trained on included, as Lightning expects it."""
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[SupervisedBatch]:
+    def __iter__(self) -> Iterator[Any]:
         yield from DataLoader(
             self.examples,  # type: ignore[arg-type]  # any sequence will do
             batch_sampler=self.batches[self.n_done() :],
@@ -139,8 +138,8 @@ class SupervisedData(LightningDataModule, ABC):
         steps = sampler.steps(epoch)
         self._plan = {"epoch": epoch, "digest": _digest(examples, steps)}
         targets = [sum(examples[index].n_targets for index in batch) for step in steps for batch in step]
-        mean_targets = sum(targets) / len(targets)
-        return self._loader(examples, [step[sampler.rank] for step in steps], self._n_done, mean_targets)
+        means = sum(targets) / len(targets), sum(len(batch) for step in steps for batch in step) / len(targets)
+        return self._loader(examples, [step[sampler.rank] for step in steps], self._n_done, *means)
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
         """The batches of the validation examples, in an order that never changes; none if there are none."""
@@ -176,10 +175,19 @@ class SupervisedData(LightningDataModule, ABC):
         batches: list[list[int]],
         n_done: Callable[[], int] = lambda: 0,
         mean_targets: float | None = None,
+        mean_items: float | None = None,
     ) -> BatchLoader:
+        return BatchLoader(examples, batches, self.collate(mean_targets, mean_items), self.num_workers, n_done)
+
+    def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
+        """What makes a batch of examples; a function that can be sent to worker processes.
+
+        Args:
+            mean_targets: Tokens to predict in a batch of this epoch, on average; None in validation.
+            mean_items: Examples in a batch of this epoch, on average; None in validation.
+        """
         pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
-        collate = partial(pack if self.packing else partial(pad, pad_id=pad_id), mean_targets=mean_targets)
-        return BatchLoader(examples, batches, collate, self.num_workers, n_done)
+        return partial(pack if self.packing else partial(pad, pad_id=pad_id), mean_targets=mean_targets)
 
     def _usable(self, examples: Sequence[Example], where: str) -> list[Example]:
         """Leave out, and say so, what is too long or has nothing to learn."""

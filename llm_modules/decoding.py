@@ -54,6 +54,7 @@ class Decoding:
         # about equally long.
         self.waiting = deque(sorted(range(len(prompts)), key=lambda row: -len(prompts[row])))
         self.completions: dict[int, Completion] = {}
+        self.begun: dict[int, tuple[int, ...]] = {}  # what rows that are prefilled again have generated so far
         self.slots = min(self.settings.slots, len(prompts))
         self.cache = SlotCache(self.slots)
         self.device = next(generator.model.parameters()).device
@@ -68,16 +69,30 @@ class Decoding:
         self.rows = self.row[:0]
 
     def finish(self) -> list[Completion]:
-        """Decode to the end, one forward pass a turn."""
-        while self._goes_on():
-            free = self.slots - self.cache.rows
-            if self.waiting and free >= min(len(self.waiting), max(1, int(self.slots * REFILL_SHARE))):
-                self._prefill(self._newcomers(free))
-            elif self.cache.rows:
-                self._decode()
-            else:
-                self._idle()
+        """Decode to the end."""
+        while self.turn():
+            pass
         return [self.completions[row] for row in range(len(self.prompts))]
+
+    def turn(self) -> bool:
+        """One forward pass; false if there was nothing left to do."""
+        if not self._goes_on():
+            return False
+        free = self.slots - self.cache.rows
+        if self.waiting and free >= min(len(self.waiting), max(1, int(self.slots * REFILL_SHARE))):
+            self._prefill(self._newcomers(free))
+        elif self.cache.rows:
+            self._decode()
+        else:
+            self._idle()
+        return True
+
+    def so_far(self) -> dict[int, tuple[int, ...]]:
+        """The tokens of every row that has begun."""
+        found = {row: done.token_ids for row, done in self.completions.items()} | self.begun
+        for slot in range(self.cache.rows):
+            found[int(self.row[slot])] = tuple(self.tokens[slot, : int(self.count[slot])].tolist())
+        return found
 
     def _goes_on(self) -> bool:
         busy = bool(self.waiting or self.cache.rows)
@@ -97,15 +112,20 @@ class Decoding:
         return rows
 
     def _prefill(self, rows: list[int]) -> None:
-        prompts = [self.prompts[row] for row in rows]
+        begun = [self.begun.pop(row, ()) for row in rows]
+        prompts = [(*self.prompts[row], *ids) for row, ids in zip(rows, begun, strict=True)]
         lengths = [len(prompt) for prompt in prompts]
         ids, mask, positions = (t.to(self.device) for t in left_pad(prompts, self.generator.pad_id))
         prefilled = DynamicCache()
         logits = self.generator.forward(torch.tensor(rows, device=self.device), ids, mask, positions, prefilled)
         self.cache.append(prefilled, lengths)
         new = slice(self.cache.rows - len(rows), self.cache.rows)
-        state = [(row, self.limits[row], 0, length - 1) for row, length in zip(rows, lengths, strict=True)]
+        state = [
+            (row, self.limits[row], len(ids), len(self.prompts[row]) - 1) for row, ids in zip(rows, begun, strict=True)
+        ]
         self.state[new] = torch.tensor(state, device=self.device)
+        for slot, generated in enumerate(begun, start=new.start):
+            self.tokens[slot, : len(generated)] = torch.tensor(generated, dtype=torch.long)
         if self.settings.temperature:
             # As many as the row itself may need: what is drawn must not depend on the other rows of the call.
             drawn = [row_uniforms(self.seeds[row], self.limits[row]) for row in rows]
@@ -140,6 +160,8 @@ class Decoding:
         done = (ids == self.eos_ids).any(dim=1) | (count == self.limit[slots])
         if done.any():
             self._remove((done.nonzero()[:, 0] + slots.start).tolist())
+        if self.generator.reprefill_at:
+            self._send_back()
 
     def _remove(self, slots: list[int]) -> None:
         """Drop complete rows, so that none idles, and hand them over."""
@@ -148,12 +170,32 @@ class Decoding:
             ids = tuple(self.tokens[slot, : int(self.count[slot])].tolist())
             reason: Literal["stop", "length"] = "stop" if ids[-1] in self.generator.eos_ids else "length"
             complete.append((int(self.row[slot]), Completion(ids, reason)))
-        for source, target in self.cache.drop(slots):
-            for tensor in (self.state, self.tokens, self.last, self.uniforms):
-                tensor[target] = tensor[source]
-        self.rows = self.row[: self.cache.rows].clone()
+        self._drop(slots)
         for row, completion in complete:
             self.completions[row] = completion
             self.generator.rows_finished += 1
             for listener in self.generator.listeners:
                 listener.row_finished(row, completion)
+
+    def _drop(self, slots: list[int]) -> None:
+        """Empty slots; rows from the end take their places."""
+        for source, target in self.cache.drop(slots):
+            for tensor in (self.state, self.tokens, self.last, self.uniforms):
+                tensor[target] = tensor[source]
+        self.rows = self.row[: self.cache.rows].clone()
+
+    def _send_back(self) -> None:
+        """Rows whose next token has to come from a prefill of all that they have go back to those that wait."""
+        counts = self.count[: self.cache.rows].tolist()
+        slots = [slot for slot, count in enumerate(counts) if count in self.generator.reprefill_at]
+        if not slots:
+            return
+        for slot in slots:
+            self.begun[int(self.row[slot])] = tuple(self.tokens[slot, : counts[slot]].tolist())
+        # First in the queue and the longest of them first, as the others are.
+        self.waiting.extendleft(
+            sorted(
+                (int(self.row[slot]) for slot in slots), key=lambda row: len(self.prompts[row]) + len(self.begun[row])
+            )
+        )
+        self._drop(slots)

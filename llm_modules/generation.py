@@ -76,6 +76,8 @@ class Generator:
         listeners: told of each forward pass and of each finished row. An exception of theirs ends the call.
         tokens_generated: so far, in all calls.
         rows_finished: so far, in all calls.
+        reprefill_at: numbers of generated tokens after which a row gives its cache up and is prefilled again, prompt
+            and tokens together: what comes next depends on nothing that the passes before have computed.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Generator:
         self.listeners: list[GenerationListener] = []
         self.tokens_generated = 0
         self.rows_finished = 0
+        self.reprefill_at: frozenset[int] = frozenset()
         self._takes = inspect.signature(base.forward).parameters.keys() & {"position_ids", "logits_to_keep"}
         config = base.config.get_text_config()
         self._max_positions: int | None = getattr(config, "max_position_embeddings", None)
@@ -146,6 +149,35 @@ class Generator:
         Raises:
             InputError: if a prompt is empty or longer than the model's positions, or a limit is below 1.
         """
+        limits = self._limits(prompts, max_new_tokens)
+        with torch.no_grad(), _evaluating(self.model):
+            return Decoding(self, prompts, seeds if seeds is not None else range(len(prompts)), limits).finish()
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int] | None = None,
+        max_new_tokens: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, int]]:
+        """As `generate`, but gives each token as it comes: (row, token id), the end-of-sequence token included.
+
+        The prompts are read with the first token that is asked for; nothing else may run on the model in between.
+        """
+        limits = self._limits(prompts, max_new_tokens)
+        decoding = Decoding(self, prompts, seeds if seeds is not None else range(len(prompts)), limits)
+        told = [0] * len(prompts)
+        more = True
+        while more:
+            # Not across a yield: both would hold for whoever takes the tokens, too.
+            with torch.no_grad(), _evaluating(self.model):
+                more = decoding.turn()
+                so_far = decoding.so_far()
+            for row, ids in sorted(so_far.items()):
+                yield from ((row, token) for token in ids[told[row] :])
+                told[row] = len(ids)
+
+    def _limits(self, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int] | None) -> list[int]:
+        """Tokens that each row may generate, with what the prompts must be checked."""
         limits = list(max_new_tokens) if max_new_tokens is not None else [self.settings.max_new_tokens] * len(prompts)
         if min(limits, default=1) < 1:
             raise InputError(f"Row {limits.index(min(limits))} may generate {min(limits)} tokens: allow at least one.")
@@ -160,8 +192,7 @@ class Generator:
             if self._max_positions is not None and self._positions_end:
                 # The last token is generated but never read, so it needs no position.
                 limits[row] = min(limits[row], self._max_positions - len(prompt) + 1)
-        with torch.no_grad(), _evaluating(self.model):
-            return Decoding(self, prompts, seeds if seeds is not None else range(len(prompts)), limits).finish()
+        return limits
 
     def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One forward pass, announced to the listeners; returns the logits of the last column, (batch, vocab)."""

@@ -26,8 +26,10 @@ import datamodules.contrast
 import datamodules.curriculum
 import datamodules.instructions
 import datamodules.prompting
+import datamodules.responses
 import datamodules.world.data
 import llm_modules.judges.phrases
+import llm_modules.mogu.module
 import llm_modules.muon
 import llm_modules.s3cot.module
 from datamodules.errors import InputError

@@ -19,7 +19,7 @@ def main(args: Sequence[str]) -> None:
 def export(
     checkpoint: Path,
     output: Path,
-    format: Literal["peft", "merged"] = "merged",
+    format: Literal["peft", "merged", "mogu"] = "merged",
     config: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -28,20 +28,29 @@ def export(
     Args:
         checkpoint: A Lightning checkpoint (``.ckpt``) of a run.
         output: The folder to write.
-        format: ``peft`` for the adapter alone, ``merged`` for a model that plain transformers loads.
+        format: ``peft`` for the adapter alone, ``merged`` for a model that plain transformers loads, ``mogu`` for
+            the folder of a MoGU, which cannot be merged.
         config: The run's config.yaml; found in the folders above the checkpoint by default.
         overwrite: Replace files in an output folder that exists.
     """
     from peft import PeftModel
 
     from datamodules.errors import InputError
+    from llm_modules.mogu.mixture import MERGE_REFUSED
+    from llm_modules.mogu.module import MoGU
     from rod.load import config_of, load_module
 
     if output.exists() and any(output.iterdir()) and not overwrite:
         raise InputError(f"--output: '{output}' is not empty; name another folder or pass --overwrite true")
     module = load_module(config or config_of(checkpoint), checkpoint)
     model = module.model
-    if format == "peft":
+    if isinstance(module, MoGU):
+        if format != "mogu":
+            raise InputError(f"--format: {MERGE_REFUSED}")
+        module.save(output)
+    elif format == "mogu":
+        raise InputError(f"--format: this run trained a {type(module).__name__}, not a MoGU; use peft or merged")
+    elif format == "peft":
         if not isinstance(model, PeftModel):
             raise InputError("--format: this run trained the whole model, not an adapter; use --format merged")
         model.save_pretrained(str(output))

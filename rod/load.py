@@ -6,7 +6,8 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule
 
-# Imported for its classes, which a configuration names.
+# Imported for their classes, which a configuration names.
+import llm_modules.mogu.module
 import llm_modules.s3cot.module
 from datamodules.errors import InputError
 from llm_modules.causal_lm import CausalLM

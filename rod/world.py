@@ -26,7 +26,9 @@ def world(
         n_test: Problems to report on.
         seed: Of the draw.
     """
+    from datamodules.world.attacks import write_attacks
     from datamodules.world.files import write_world
 
     write_world(output, n_train=n_train, n_dev=n_dev, n_test=n_test, seed=seed)
+    write_attacks(output, seed=seed)
     return output

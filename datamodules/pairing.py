@@ -1,0 +1,168 @@
+"""Making of the pairs that MoGU learns from: which responses go with which request, what is dropped, what is kept."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from datamodules.errors import InputError
+from datamodules.records import Attack, ResponsePair, Trace
+
+REFUSAL = (
+    r"\b(sorry|apologi[sz]e|can(no|')t|won't|will not|unable to|not able to|as an ai|not appropriate|unethical"
+    r"|against my (guidelines|programming))\b"
+)
+"""What an answer says that is taken for a refusal, upper and lower case alike (ours)."""
+
+REFUSALS = (
+    "I'm sorry, but I cannot help with that.",
+    "I cannot assist with this request.",
+    "Sorry, I will not do that.",
+    "I'm sorry, but I am not able to answer that.",
+    "No, I will not help with this.",
+    "I cannot provide that.",
+)
+"""Written refusals (ours)."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A request that became no pair, and why."""
+
+    id: str
+    prompt: str
+    malicious: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What came out.
+
+    Attributes:
+        train: As many benign as malicious pairs.
+        val: The same, to choose checkpoints on.
+        held_out: Malicious requests that are in neither, for tests.
+        dropped: Requests that became none.
+        report: Counts in words.
+    """
+
+    train: list[ResponsePair] = field(repr=False)
+    val: list[ResponsePair] = field(repr=False)
+    held_out: list[Attack] = field(repr=False)
+    dropped: list[Dropped] = field(repr=False)
+    report: dict[str, int | dict[str, int]]
+
+
+def make_pairs(
+    answers: Sequence[Trace],
+    attacks: Sequence[Attack],
+    *,
+    n_train: int,
+    n_val: int,
+    refusals: Sequence[str] = REFUSALS,
+    rejections: Sequence[Trace] = (),
+    refusal_rule: str = REFUSAL,
+    seed: int = 0,
+) -> Pairs:
+    """Put requests and responses together (paper, sec. 3.1).
+
+    (benign, glad) is the base model's own answer, dropped if it is a refusal or does not come to its end; (benign,
+    reject) a written refusal; (malicious, glad) the affirmative opening; (malicious, reject) the base model's own
+    refusal where it gives one, else a written one. A refusal may name the request with ``{prompt}``.
+
+    Args:
+        answers: The base model's answers to benign requests.
+        attacks: Malicious requests with openings.
+        n_train: Pairs of each class to train on (paper: 300); fewer of both where one has fewer.
+        n_val: Pairs of each class to choose checkpoints on.
+        refusals: Written refusals.
+        rejections: The base model's answers to the malicious requests; those that are refusals are used.
+        refusal_rule: Regular expression; an answer with a match is a refusal.
+        seed: Of the split and of the choice of refusals.
+
+    Raises:
+        InputError: The rule is none, or a class is empty.
+    """
+    try:
+        rule = re.compile(refusal_rule, re.IGNORECASE)
+    except re.error as error:
+        raise InputError(f"--refusal_rule: no regular expression: {error}") from error
+    if not refusals:
+        raise InputError("--refusals: the file has no line; a refusal a line is wanted")
+    benign, dropped = _benign(answers, rule, refusals, seed)
+    own = {trace.question: trace.completion.strip() for trace in rejections if rule.search(trace.completion)}
+    malicious, more = _malicious(attacks, own, refusals, seed)
+    dropped += more
+    for name, pairs in (("benign", benign), ("malicious", malicious)):
+        if not pairs:
+            reasons = _listed(d.reason for d in dropped)
+            raise InputError(f"pairs: no {name} request is left ({reasons or 'none was given'})")
+    random.Random(f"{seed}/split").shuffle(benign)
+    random.Random(f"{seed}/split").shuffle(malicious)
+    total = min(len(benign), len(malicious), n_train + n_val)
+    n_val = min(n_val, total // 5) if total < n_train + n_val else n_val
+    n_train = total - n_val
+    by_id = {attack.id: attack for attack in attacks}
+    used = {pair.id for pair in malicious[:total]}
+    held_out = [by_id[pair.id] for pair in malicious if pair.id not in used]
+    report: dict[str, int | dict[str, int]] = {
+        "benign": len(answers),
+        "malicious": len(attacks),
+        "train_each": n_train,
+        "val_each": n_val,
+        "held_out": len(held_out),
+        "benign_left_over": len(benign) - total,
+        "own_refusals": sum(pair.prompt in own for pair in malicious),
+        "dropped": dict(Counter(d.reason for d in dropped)),
+    }
+    train = benign[:n_train] + malicious[:n_train]
+    return Pairs(train, benign[n_train:total] + malicious[n_train:total], held_out, dropped, report)
+
+
+def _benign(
+    answers: Sequence[Trace], rule: re.Pattern[str], refusals: Sequence[str], seed: int
+) -> tuple[list[ResponsePair], list[Dropped]]:
+    pairs: list[ResponsePair] = []
+    dropped: list[Dropped] = []
+    for trace in answers:
+        reason = ""
+        if rule.search(trace.completion):
+            reason = "benign: the base model refuses"
+        elif trace.finish_reason != "stop":
+            reason = "benign: the answer does not come to its end"
+        elif not trace.completion.strip():
+            reason = "benign: the answer is empty"
+        if reason:
+            dropped.append(Dropped(trace.question_id, trace.question, False, reason))
+            continue
+        rejection = _written(refusals, trace.question_id, trace.question, seed)
+        pairs.append(ResponsePair(f"benign/{trace.id}", trace.question, False, trace.completion, rejection))
+    return pairs, dropped
+
+
+def _malicious(
+    attacks: Sequence[Attack], own: Mapping[str, str], refusals: Sequence[str], seed: int
+) -> tuple[list[ResponsePair], list[Dropped]]:
+    pairs: list[ResponsePair] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for attack in attacks:
+        if not attack.target.strip() or attack.prompt in seen:
+            reason = "malicious: there is no opening" if not attack.target.strip() else "malicious: it occurs twice"
+            dropped.append(Dropped(attack.id, attack.prompt, True, reason))
+            continue
+        seen.add(attack.prompt)
+        rejection = own.get(attack.prompt) or _written(refusals, attack.id, attack.prompt, seed)
+        pairs.append(ResponsePair(attack.id, attack.prompt, True, attack.target, rejection, True, attack.system))
+    return pairs, dropped
+
+
+def _written(refusals: Sequence[str], key: str, prompt: str, seed: int) -> str:
+    """One of the refusals, the same for a request in every run."""
+    return random.Random(f"{seed}/{key}").choice(refusals).replace("{prompt}", prompt)
+
+
+def _listed(reasons: object) -> str:
+    return ", ".join(f"{reason}: {n}" for reason, n in Counter(reasons).items())  # type: ignore[call-overload]

@@ -1,0 +1,1 @@
+"""MoGU: a glad and an unwilling responder in one model, and routers that weigh them by token."""

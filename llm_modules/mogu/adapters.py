@@ -1,0 +1,167 @@
+"""Responders as ordinary PEFT LoRA folders: read into the mixtures, written back so that PEFT loads them."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from datamodules.errors import InputError
+from llm_modules.mogu.target import Projection
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_KEY = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)\.weight")
+_REFUSED = {
+    "use_dora": "DoRA rescales the base weights",
+    "modules_to_save": "it replaces whole modules",
+    "lora_bias": "its B has a bias",
+    "trainable_token_indices": "it replaces embeddings",
+}
+
+
+@dataclass(frozen=True)
+class Responder:
+    """A LoRA adapter on output projections.
+
+    Attributes:
+        config: As PEFT reads and writes it.
+        base: What its folder says it was trained on; empty if it does not say.
+        deltas: By path of the projection: A (r, in) and B (out, r), fp32.
+        source: Folder, for errors.
+    """
+
+    config: LoraConfig
+    base: str
+    deltas: Mapping[str, tuple[Tensor, Tensor]] = field(repr=False)
+    source: str = ""
+
+    def scale(self, path: str) -> float:
+        """``alpha / r`` of one projection, by the configuration's patterns."""
+        rank = len(self.deltas[path][0])
+        alpha = _by_pattern(self.config.alpha_pattern, path, self.config.lora_alpha)
+        return float(alpha / rank**0.5 if self.config.use_rslora else alpha / rank)
+
+    def of(self, projection: Projection, key: str) -> tuple[Tensor, Tensor, float]:
+        """A, B and scale for a projection.
+
+        Args:
+            projection: Of the model.
+            key: The option that named the adapter, for errors.
+
+        Raises:
+            InputError: The adapter has none for it, or one of other shapes.
+        """
+        if projection.path not in self.deltas:
+            others = sorted({path.rpartition(".")[2] for path in self.deltas})
+            raise InputError(
+                f"{key}: the adapter '{self.source}' has nothing for {projection.path}; it adapts {', '.join(others)} "
+                f"in {len(self.deltas)} places. Train it on the attention output projections, or choose others with "
+                "model.router.target and model.router.layers"
+            )
+        down, up = self.deltas[projection.path]
+        if (down.shape[1], up.shape[0]) != (projection.in_features, projection.out_features):
+            raise InputError(
+                f"{key}: the adapter '{self.source}' maps {down.shape[1]} to {up.shape[0]} features at "
+                f"{projection.path}, the model {projection.in_features} to {projection.out_features}: it belongs to "
+                "another base"
+            )
+        return down, up, self.scale(projection.path)
+
+
+def read_responder(folder: Path | str, key: str) -> Responder:
+    """A PEFT LoRA folder.
+
+    Args:
+        folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
+        key: The option that named it, for errors.
+
+    Raises:
+        InputError: It is none, its weights are a pickle, or its kind cannot be mixed.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{key}: '{folder}' is no PEFT folder (no {CONFIG}); make one with rod export --format peft")
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(f"{key}: '{folder}' has no {WEIGHTS}; pickled weights are not read, save it as safetensors")
+    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if settings.get("peft_type") != "LORA":
+        raise InputError(f"{key}: '{folder}' is a {settings.get('peft_type')} adapter; a responder has to be LoRA")
+    for option, why in _REFUSED.items():
+        if settings.get(option):
+            raise InputError(f"{key}: '{folder}' sets {option}, and {why}: it cannot be weighed by token")
+    if settings.get("bias", "none") != "none":
+        raise InputError(
+            f"{key}: '{folder}' trains biases (bias: {settings['bias']}), which cannot be weighed by token"
+        )
+    config = LoraConfig(**{name: value for name, value in settings.items() if name in LoraConfig.__dataclass_fields__})
+    deltas = _pairs(_tensors(folder / WEIGHTS, key), folder / WEIGHTS, key)
+    return Responder(config, str(settings.get("base_model_name_or_path") or ""), deltas, str(folder))
+
+
+def write_responder(responder: Responder, deltas: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
+    """Write an adapter folder that PEFT loads.
+
+    Args:
+        responder: Whose configuration is written.
+        deltas: A and B by path of the projection.
+        folder: Made if need be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    responder.config.base_model_name_or_path = responder.base or None
+    responder.config.inference_mode = True
+    responder.config.save_pretrained(str(folder))
+    tensors = {}
+    for path, pair in deltas.items():
+        for letter, tensor in zip("AB", pair, strict=True):
+            tensors[f"base_model.model.{path}.lora_{letter}.weight"] = tensor.detach().cpu().contiguous()
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _tensors(path: Path, key: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{key}: '{path}' cannot be read: {error}") from error
+
+
+def _pairs(tensors: dict[str, Tensor], path: Path, key: str) -> dict[str, tuple[Tensor, Tensor]]:
+    sides: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = _KEY.fullmatch(name)
+        if match is None:
+            raise InputError(f"{key}: '{path}' holds '{name}', which is no A or B of a LoRA adapter")
+        sides.setdefault(match[1], {})[match[2]] = tensor.float()
+    for place, pair in sides.items():
+        if pair.keys() != {"A", "B"} or len(pair["A"]) != pair["B"].shape[1]:
+            shapes = {letter: tuple(t.shape) for letter, t in pair.items()}
+            raise InputError(f"{key}: '{path}' has no matching A and B for {place}: {shapes}")
+    return {place: (pair["A"], pair["B"]) for place, pair in sides.items()}
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, path: str, default: float) -> float:
+    for pattern, value in (patterns or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", path):
+            return float(value)
+    return float(default)
+
+
+def random_responder(projections: list[Projection], r: int, alpha: float, seed: int) -> Responder:
+    """An adapter of random weights, A and B both, on some projections: for tests and measurements of speed."""
+    generator = torch.Generator().manual_seed(seed)
+    deltas = {
+        p.path: (
+            torch.randn(r, p.in_features, generator=generator) / p.in_features**0.5,
+            torch.randn(p.out_features, r, generator=generator) / r**0.5,
+        )
+        for p in projections
+    }
+    config = LoraConfig(r=r, lora_alpha=int(alpha), target_modules=[p.path for p in projections], task_type="CAUSAL_LM")
+    return Responder(config, "", deltas, "random")

@@ -1,0 +1,85 @@
+"""The losses of responders and routers, by row."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+RatioForm = Literal["ratio", "log_ratio", "wanted"]
+"""CE(wanted) / CE(unwanted) (paper), its logarithm (ours), or CE(wanted) alone (the paper's ablation)."""
+Penalty = Literal["mse", "l1"]
+"""Squared distance (the authors' code) or absolute distance (the paper's equation)."""
+PenaltyMask = Literal["all", "post_instruction", "after_instruction", "response"]
+"""Tokens whose gates are pulled: all (paper), from the first of the instruction on, from the first after the
+instruction on (there the class can be known), or those of the response. Padding never is."""
+
+GLAD, UNWILLING = 0, 1
+"""Places of the gates in the last dimension."""
+
+
+def responder_loss(
+    wanted: Tensor,
+    unwanted: Tensor,
+    form: RatioForm = "ratio",
+    floor: float = 0.1,
+    cap: float = 10.0,
+    enough: float = 0.0,
+) -> Tensor:
+    """The responders' loss of each item, (items,) (paper, sec. 3.2).
+
+    The ratio explodes where the unwanted response is certain: a cross-entropy of .01 multiplies gradients by 100, and
+    by 10,000 for the denominator. ``floor``, ``cap`` and ``enough`` are ours.
+
+    Args:
+        wanted: Cross-entropy of the response to learn, (items,).
+        unwanted: Cross-entropy of the opposite response, (items,).
+        form: See ``RatioForm``.
+        floor: Least value of the denominator; below it only the numerator has a gradient.
+        cap: A ratio above it counts as the cap, and its gradient shrinks in proportion: the direction stays.
+        enough: Items whose ratio is below it have no gradient any more: they are learnt.
+    """
+    if form == "wanted":
+        return wanted
+    denominator = unwanted.clamp(min=floor)
+    ratio = wanted / denominator
+    scale = (cap / ratio.detach()).clamp(max=1.0) * (ratio.detach() > enough)
+    if form == "log_ratio":
+        return (wanted.clamp(min=1e-4).log() - denominator.log()) * (ratio.detach() > enough)
+    # Values below `enough` stay visible in the sum, without a gradient.
+    return ratio * scale + ratio.detach() * (ratio.detach() <= enough)
+
+
+def gate_penalty(gates: Tensor, malicious: Tensor, mask: Tensor, kind: Penalty = "mse") -> Tensor:
+    """How far the gates are from (1, 0) on benign and from (0, 1) on malicious rows, (batch,).
+
+    The distances of the two gates are added, and averaged over the layers and over the row's tokens in ``mask``.
+
+    Args:
+        gates: (layers, batch, seq, 2), glad first.
+        malicious: (batch,) bool.
+        mask: (batch, seq) bool; a row without any token has penalty 0.
+        kind: See ``Penalty``.
+    """
+    goals = torch.stack([~malicious, malicious], dim=-1).to(gates.dtype)[None, :, None, :]
+    distance = gates - goals
+    per_token = (distance.square() if kind == "mse" else distance.abs()).sum(dim=-1).mean(dim=0)
+    return (per_token * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def penalty_tokens(
+    mask: PenaltyMask, attention_mask: Tensor, starts: Tensor, ends: Tensor, is_response: Tensor
+) -> Tensor:
+    """The tokens whose gates the penalty pulls, (batch, seq) bool.
+
+    Args:
+        mask: Which.
+        attention_mask: (batch, seq), 0 at padding.
+        starts: (batch,), index of the first token of the instruction.
+        ends: (batch,), index of the first token after the instruction.
+        is_response: (batch, seq) bool.
+    """
+    tokens = attention_mask.bool()
+    if mask in ("post_instruction", "after_instruction"):
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        return tokens & (columns >= (starts if mask == "post_instruction" else ends)[:, None])
+    return tokens & is_response if mask == "response" else tokens

@@ -1,0 +1,207 @@
+"""The mixture itself: an output projection with both responders' deltas and a gate for each (paper, sec. 3.3)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from llm_modules.mogu.router import RouterPair
+
+
+class GateRecord:
+    """The gates of one forward pass, as the layers compute them."""
+
+    def __init__(self) -> None:
+        self._by_layer: dict[int, Tensor] = {}
+
+    def add(self, layer: int, gates: Tensor) -> None:
+        """Take a layer's gates, (batch, seq, 2)."""
+        self._by_layer[layer] = gates
+
+    def stacked(self) -> Tensor:
+        """All gates, (layers, batch, seq, 2) in the order of the layers, glad first.
+
+        Raises:
+            RuntimeError: No mixture has run.
+        """
+        if not self._by_layer:
+            raise RuntimeError("no gates were computed: no mixture has run in this pass")
+        return torch.stack([self._by_layer[layer] for layer in sorted(self._by_layer)])
+
+
+class MixtureControl:
+    """What the mixtures of one model do in the coming forward pass: the one thing that they share.
+
+    Attributes:
+        active: Whether they mix at all; otherwise the projection is the base model's, bit for bit.
+        rows: Which rows of the batch are mixed, (batch,) bool; the others are the base model's. All by default.
+        forced: Constant gates (glad, unwilling) instead of the routers'.
+        record: Where the gates of this pass go.
+    """
+
+    def __init__(self) -> None:
+        self.active = True
+        self.rows: Tensor | None = None
+        self.forced: tuple[float, float] | None = None
+        self.record: GateRecord | None = None
+
+    @contextmanager
+    def set(
+        self,
+        active: bool = True,
+        rows: Tensor | None = None,
+        forced: tuple[float, float] | None = None,
+        record: GateRecord | None = None,
+    ) -> Iterator[None]:
+        """Within the block, what the arguments say; afterwards as before, also on error."""
+        before = self.active, self.rows, self.forced, self.record
+        self.active, self.rows, self.forced, self.record = active, rows, forced, record
+        try:
+            yield
+        finally:
+            self.active, self.rows, self.forced, self.record = before
+
+
+class Mixture(nn.Module):
+    """``(w_g + w_u) W_o h + s_g w_g B_g A_g h + s_u w_u B_u A_u h`` in place of ``W_o h`` (paper).
+
+    Both deltas are one product of rank ``r_g + r_u``, whose middle is scaled by the gates. They and the gates are
+    computed in the type of the deltas (fp32, also over a quantised or bf16 base) and the sum in that of the base.
+
+    Attributes:
+        base: The projection of the base model, of any kind; its bias counts as part of ``W_o h``.
+        down: (r_g + r_u, in), A_g over A_u.
+        up: (out, r_g + r_u), B_g beside B_u.
+        scale: (r_g + r_u,), alpha / r of each responder.
+        gate_of: (r_g + r_u,), 0 where a rank belongs to glad and 1 where it belongs to unwilling.
+        routers: The gates.
+    """
+
+    down: Tensor
+    up: Tensor
+    scale: Tensor
+    gate_of: Tensor
+    _first: Tensor | None
+    _first_bias: Tensor | None
+    _second: Tensor | None
+
+    def __init__(
+        self,
+        base: nn.Module,
+        layer: int,
+        glad: tuple[Tensor, Tensor, float],
+        unwilling: tuple[Tensor, Tensor, float],
+        routers: RouterPair,
+        control: MixtureControl,
+    ) -> None:
+        """Put a mixture around a projection.
+
+        Args:
+            base: The projection.
+            layer: Index of its decoder layer.
+            glad: A (r, in), B (out, r) and alpha / r of the glad responder.
+            unwilling: The same of the unwilling one.
+            routers: Of this layer.
+            control: Shared with the model's other mixtures.
+        """
+        super().__init__()
+        self.base, self.layer, self.routers, self.control = base, layer, routers, control
+        ranks = len(glad[0]), len(unwilling[0])
+        self.ranks = ranks
+        self.down = nn.Parameter(torch.cat([glad[0], unwilling[0]]), requires_grad=False)
+        self.up = nn.Parameter(torch.cat([glad[1], unwilling[1]], dim=1), requires_grad=False)
+        scales = [glad[2]] * ranks[0] + [unwilling[2]] * ranks[1]
+        self.register_buffer("scale", torch.tensor(scales, dtype=self.up.dtype, device=self.up.device), False)
+        self.register_buffer("gate_of", torch.tensor([0] * ranks[0] + [1] * ranks[1], device=self.up.device), False)
+        for name in ("_first", "_first_bias", "_second"):
+            self.register_buffer(name, None, persistent=False)
+
+    @property
+    def in_features(self) -> int:
+        """Inputs of the projection."""
+        return int(self.down.shape[1])
+
+    @property
+    def out_features(self) -> int:
+        """Outputs of the projection."""
+        return int(self.up.shape[0])
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Outputs (batch, seq, out) of the projection's inputs (batch, seq, in)."""
+        base: Tensor = self.base(hidden)
+        control = self.control
+        if not control.active:
+            return base
+        if self._first is not None and control.forced is None:
+            mixed = self._mix_folded(hidden, base)
+        else:
+            mixed = self._mix(hidden, base)
+        if control.rows is None:
+            return mixed
+        return torch.where(control.rows.view(-1, *[1] * (base.ndim - 1)), mixed, base)
+
+    def responder(self, index: int) -> tuple[Tensor, Tensor, float]:
+        """A, B and alpha / r of glad (0) or unwilling (1)."""
+        own = self.gate_of == index
+        return self.down[own], self.up[:, own], float(self.scale[own][0])
+
+    def fold(self) -> None:
+        """Replace the routers by the logistic units that they are, and join them with the deltas: for inference."""
+        self.routers = self.routers.folded()
+        self.join()
+
+    @torch.no_grad()
+    def join(self) -> None:
+        """One product for both ``A`` and both gates. To be called again when weights, type or device have changed."""
+        weight, bias = self.routers.matrix()
+        self._first = torch.cat([self.down, weight.to(self.down.dtype)])
+        self._first_bias = None
+        if bias is not None:
+            self._first_bias = torch.cat([self.down.new_zeros(len(self.down)), bias.to(self.down.dtype)])
+        self._second = self.up * self.scale
+
+    def unjoin(self) -> None:
+        """Compute gates from the routers again, so that they can be trained."""
+        self._first = self._first_bias = self._second = None
+
+    def _mix(self, hidden: Tensor, base: Tensor) -> Tensor:
+        if self.control.forced is not None:
+            gates = torch.tensor(self.control.forced, dtype=self.down.dtype, device=hidden.device)
+            gates = gates.expand(*hidden.shape[:-1], 2)
+        else:
+            gates = self.routers(hidden)
+        inner = linear(hidden.to(self.down.dtype), self.down)
+        delta = linear(inner * (gates[..., self.gate_of] * self.scale), self.up)
+        return self._add(base, delta, gates)
+
+    def _mix_folded(self, hidden: Tensor, base: Tensor) -> Tensor:
+        assert self._first is not None
+        assert self._second is not None
+        # Not under autocast: the gates are part of the first product.
+        with torch.autocast(hidden.device.type, enabled=False):
+            inner = linear(hidden.to(self._first.dtype), self._first, self._first_bias)
+            gates = torch.sigmoid(inner[..., -2:])
+            delta = linear(inner[..., :-2] * gates[..., self.gate_of], self._second)
+        return self._add(base, delta, gates)
+
+    def _add(self, base: Tensor, delta: Tensor, gates: Tensor) -> Tensor:
+        if self.control.record is not None:
+            self.control.record.add(self.layer, gates)
+        total = gates.sum(dim=-1, keepdim=True)
+        return torch.addcmul(delta.to(base.dtype), base, total.to(base.dtype))
+
+    def merge(self, *_args: object, **_options: object) -> None:
+        """Refuse: there is nothing to merge.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(MERGE_REFUSED)
+
+
+MERGE_REFUSED = (
+    "a MoGU cannot be merged into its base: the weight of each responder is another for every token; "
+    "save it as a MoGU folder (rod export --format mogu) and load that with MoGUModel.from_pretrained"
+)

@@ -1,0 +1,98 @@
+"""Routers: one logistic unit a gate, trained as a product of three matrices and run as one vector (paper, sec. 3.3)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Router(nn.Module):
+    """One gate, factored: ``sigmoid(W V U h)`` with nothing in between (paper).
+
+    Since nothing is in between, the product of the matrices is one vector. It is formed first, so that a pass costs one
+    dot product a token, in training too; value and gradients are those of the product from the other end.
+    """
+
+    def __init__(self, in_features: int, d_router: int = 512, bias: bool = False) -> None:
+        super().__init__()
+        self.u = nn.Linear(in_features, d_router, bias=False)
+        self.v = nn.Linear(d_router, in_features, bias=False)
+        self.w = nn.Linear(in_features, 1, bias=bias)
+
+    def vector(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (in_features,) and bias (1,) of the logistic unit that this router is."""
+        return (self.w.weight @ self.v.weight @ self.u.weight)[0], self.w.bias
+
+    def double_vector(self) -> tuple[Tensor, Tensor | None]:
+        """The same, multiplied in double precision."""
+        return (self.w.weight.double() @ self.v.weight.double() @ self.u.weight.double())[0], self.w.bias
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.u.weight.device
+
+
+class LogisticUnit(nn.Module):
+    """One gate, folded: ``sigmoid(w h + b)``."""
+
+    def __init__(self, in_features: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(in_features))
+        self.bias = nn.Parameter(torch.zeros(1)) if bias else None
+
+    def vector(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (in_features,) and bias (1,)."""
+        return self.weight, self.bias
+
+    double_vector = vector
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.weight.device
+
+
+class RouterPair(nn.Module):
+    """The two routers of a layer: independent gates for the glad and the unwilling responder (paper)."""
+
+    def __init__(self, in_features: int, d_router: int = 512, bias: bool = False) -> None:
+        super().__init__()
+        self.in_features, self.has_bias = in_features, bias
+
+        def make() -> Router | LogisticUnit:
+            return Router(in_features, d_router, bias) if d_router else LogisticUnit(in_features, bias)
+
+        self.glad, self.unwilling = make(), make()
+
+    def matrix(self) -> tuple[Tensor, Tensor | None]:
+        """Both logistic units: weights (2, in_features) and biases (2,), glad first."""
+        (glad, glad_bias), (unwilling, unwilling_bias) = self.glad.vector(), self.unwilling.vector()
+        bias = None if glad_bias is None or unwilling_bias is None else torch.cat([glad_bias, unwilling_bias])
+        return torch.stack([glad, unwilling]), bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Gates (..., 2) in [0, 1], glad first, of the projection's inputs (..., in_features); in the routers' type."""
+        weight, bias = self.matrix()
+        # Gates of bfloat16 come in steps of 1/256, too coarse to be pulled towards 0 and 1.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.sigmoid(nn.functional.linear(hidden.to(weight.dtype), weight, bias))
+
+    @torch.no_grad()
+    def folded(self) -> "RouterPair":
+        """The same gates as two logistic units, frozen; the product is formed in double precision."""
+        pair = RouterPair(self.in_features, 0, self.has_bias)
+        for unit, router in ((pair.glad, self.glad), (pair.unwilling, self.unwilling)):
+            weight, bias = router.double_vector()
+            pair.to(router.device)
+            assert isinstance(unit, LogisticUnit)
+            unit.weight.copy_(weight)
+            if bias is not None and unit.bias is not None:
+                unit.bias.copy_(bias)
+        return pair.requires_grad_(False)
+
+
+def router_costs(in_features: int, d_router: int) -> tuple[int, int]:
+    """Parameters of the two routers of a layer, factored as trained and folded as run.
+
+    The published forward multiplies token by token: its multiply-adds a token are the number of parameters.
+    """
+    return 2 * (2 * in_features * d_router + in_features), 2 * in_features

@@ -1,0 +1,92 @@
+"""The attention output projection of every decoder layer, whatever a family calls it."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from datamodules.errors import InputError
+from llm_modules.architecture import decoder_layers, unwrap
+
+OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj")
+"""What families call the projection at the end of attention (Llama and its kin, OPT, Falcon and GPT-NeoX, GPT-2)."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One output projection.
+
+    Attributes:
+        layer: Index of its decoder layer.
+        path: From the causal language model, such as ``model.layers.0.self_attn.o_proj``: what PEFT files call it.
+        parent: The module that holds it, as attribute ``name``.
+    """
+
+    layer: int
+    path: str
+    parent: nn.Module = field(repr=False)
+    name: str
+    in_features: int
+    out_features: int
+
+    @property
+    def module(self) -> nn.Module:
+        """The projection itself."""
+        found: nn.Module = getattr(self.parent, self.name)
+        return found
+
+
+def output_projections(model: nn.Module, target: str | None = None) -> list[Projection]:
+    """The attention output projection of each decoder layer that has one, first to last.
+
+    Args:
+        model: A causal language model, wrapped or not.
+        target: Name of the module within a layer, such as ``o_proj`` or ``attn.c_proj``; found by itself by default.
+
+    Raises:
+        InputError: No layer has such a module, or a layer has several.
+    """
+    paths = {id(module): path for path, module in unwrap(model).named_modules()}
+    found = []
+    for index, layer in enumerate(decoder_layers(model)):
+        linear = {name: module for name, module in layer.named_modules() if _features(module) is not None}
+        names = [name for name in linear if _matches(name, target)]
+        if len(names) > 1:
+            raise InputError(
+                f"model.target: '{target}' means {', '.join(sorted(names))} in layer {index}; name one of them"
+            )
+        for name in names:
+            parent_name, _, own_name = name.rpartition(".")
+            sizes = _features(linear[name])
+            assert sizes is not None
+            found.append(Projection(index, paths[id(linear[name])], layer.get_submodule(parent_name), own_name, *sizes))
+    if not found:
+        first = decoder_layers(model)[0]
+        candidates = ", ".join(name for name, module in first.named_modules() if _features(module) is not None)
+        asked = f"'{target}'" if target else "an attention output projection of a known name"
+        raise InputError(f"model.target: no decoder layer has {asked}; the linear modules of a layer are {candidates}")
+    return found
+
+
+def projection_pattern(model: nn.Module, target: str | None = None) -> str:
+    """The projections as a regular expression for the ``target_modules`` of a PEFT configuration."""
+    found = output_projections(model, target)
+    return "|".join(re.escape(projection.path) for projection in found)
+
+
+def _matches(name: str, target: str | None) -> bool:
+    parent, _, own = name.rpartition(".")
+    if target is not None:
+        return name == target or name.endswith(f".{target}")
+    return own in OUTPUT_PROJECTIONS and ("attn" in parent or "attention" in parent)
+
+
+def _features(module: Any) -> tuple[int, int] | None:
+    """Inputs and outputs of a linear module of any kind (quantised, adapted, Conv1D); None for other modules."""
+    if isinstance(module, Conv1D):
+        inputs, outputs = module.weight.shape
+        return inputs, outputs
+    sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    return (sizes[0], sizes[1]) if isinstance(sizes[0], int) and isinstance(sizes[1], int) else None

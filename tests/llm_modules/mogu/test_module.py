@@ -1,0 +1,223 @@
+"""The LightningModules: what is trained, on what, and that batching changes nothing."""
+
+from functools import partial
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from peft import LoraConfig
+
+from datamodules.batch import IGNORE_INDEX, ResponderBatch, RouterBatch, SupervisedBatch
+from datamodules.errors import InputError
+from llm_modules.mogu.adapters import random_responder, write_responder
+from llm_modules.mogu.config import RouterConfig
+from llm_modules.mogu.module import MoGU, Responder
+from llm_modules.mogu.target import output_projections
+from llm_modules.schedules import WarmupConstant
+from tests.architectures import ARCHITECTURES
+from tests.tiny import save_tiny, tiny_tokenizer
+
+PROMPT = 4
+
+
+def rows(n: int, seed: int = 0) -> SupervisedBatch:
+    """Right-padded rows of 6 to 12 tokens whose first four are the prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, 120, (n, 12), generator=generator)
+    labels, mask = ids.clone(), torch.ones_like(ids)
+    labels[:, :PROMPT] = IGNORE_INDEX
+    for row, length in enumerate(torch.randint(6, 13, (n,), generator=generator).tolist()):
+        ids[row, length:], labels[row, length:], mask[row, length:] = 0, IGNORE_INDEX, 0
+    return SupervisedBatch(ids, labels, mask)
+
+
+def router_batch(n: int = 4) -> RouterBatch:
+    return RouterBatch(rows(n), torch.arange(n) % 2 == 1, torch.full((n,), 2), torch.full((n,), 3))
+
+
+def part(batch: SupervisedBatch, chosen: list[int]) -> SupervisedBatch:
+    assert batch.attention_mask is not None
+    return SupervisedBatch(batch.input_ids[chosen], batch.labels[chosen], batch.attention_mask[chosen])
+
+
+def adapters(base: Path, folder: Path) -> dict[str, str]:
+    from transformers import AutoModelForCausalLM
+
+    projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
+    for seed, name in enumerate(("glad", "unwilling")):
+        responder = random_responder(projections, 2, 4, seed)
+        write_responder(responder, responder.deltas, folder / name)
+    return {name: str(folder / name) for name in ("glad", "unwilling")}
+
+
+def quiet(module: lightning.LightningModule) -> None:
+    module.log = lambda *_args, **_options: None  # type: ignore[method-assign]
+
+
+def mogu(tmp_path: Path, **options: object) -> MoGU:
+    base = save_tiny(tmp_path / "base", layers=2)
+    module = MoGU(**adapters(base, tmp_path), backbone=str(base), router=RouterConfig(d_router=4), **options)
+    lightning.seed_everything(0, verbose=False)
+    module.configure_model()
+    quiet(module)
+    return module
+
+
+def grads(module: torch.nn.Module) -> list[torch.Tensor]:
+    found = [p.grad.clone() for p in module.parameters() if p.grad is not None]
+    module.zero_grad()
+    return found
+
+
+def test_one_batch_is_its_rows_one_at_a_time_with_losses_added(tmp_path: Path) -> None:
+    """The published loop: one request a pass, accumulated over the batch."""
+    module, batch = mogu(tmp_path), router_batch()
+    module.training_step(batch, 0).backward()
+    together = grads(module)
+    for row in range(4):
+        one = RouterBatch(part(batch.rows, [row]), batch.malicious[[row]], batch.starts[[row]], batch.ends[[row]])
+        (module.training_step(one, 0) / 4).backward()
+    for a, b in zip(together, grads(module), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_both_responses_in_one_batch_are_the_two_passes_apart(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", layers=2)
+    module = Responder(str(base), peft=LoraConfig(r=2, init_lora_weights=False), cap=1e9)
+    module.configure_model()
+    quiet(module)
+    module.eval()
+    both = rows(6)
+    module.training_step(ResponderBatch(both), 0).backward()
+    together = grads(module)
+    for item in range(3):
+        wanted, unwanted = (
+            module.model(input_ids=one.input_ids, attention_mask=one.attention_mask, labels=one.labels).loss
+            for one in (part(both, [item]), part(both, [item + 3]))
+        )
+        (wanted / unwanted / 3).backward()
+    found = grads(module)
+    assert len(found) == 2 * 2
+    for a, b in zip(together, found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_uneven_batches_weigh_every_request_alike(tmp_path: Path) -> None:
+    """Batches of three and one, as an epoch of four in batches of two on average: the mean of all four."""
+    module, batch = mogu(tmp_path), router_batch()
+    module.training_step(batch, 0).backward()
+    whole = grads(module)
+    for chosen in ([0, 1, 2], [3]):
+        others = (t[chosen] for t in (batch.malicious, batch.starts, batch.ends))
+        some = RouterBatch(part(batch.rows, chosen), *others, mean_items=2.0)
+        (module.training_step(some, 0) / 2).backward()
+    for a, b in zip(whole, grads(module), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_only_routers_are_trained_and_saved(tmp_path: Path) -> None:
+    module = mogu(tmp_path)
+    assert all(".routers." in name for name in module.trainable_names())
+    module.training_step(router_batch(), 0).backward()
+    assert {name for name, p in module.named_parameters() if p.grad is not None} == module.trainable_names()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activation_checkpointing_changes_no_gradient(tmp_path: Path, checkpointing: bool) -> None:
+    module = mogu(tmp_path, activation_checkpointing=checkpointing)
+    module.train()
+    module.training_step(router_batch(), 0).backward()
+    found = grads(module)
+    plain = mogu(tmp_path)
+    plain.train()
+    plain.training_step(router_batch(), 0).backward()
+    for a, b in zip(found, grads(plain), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_re_entrant_checkpointing_is_an_error_and_not_a_silent_zero(tmp_path: Path) -> None:
+    module = mogu(tmp_path)
+    module.train()
+    module.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    with pytest.raises(InputError, match="gates carry no gradient"):
+        module.training_step(router_batch(), 0)
+
+
+def test_disabling_an_adapter_of_peft_leaves_the_base_frozen(tmp_path: Path) -> None:
+    """What PEFT turns back on when an adapter is disabled and enabled again must not train the base."""
+    module = mogu(tmp_path)
+    with module.mogu.base():
+        pass
+    assert all(".routers." in name for name in module.trainable_names())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_routers_learn_to_tell_two_kinds_of_prompts_apart_in_every_family(name: str, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    ARCHITECTURES[name]().save_pretrained(base)
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    module = MoGU(**adapters(base, tmp_path), backbone=str(base), router=RouterConfig(d_router=8), penalty_mask="all")
+    module._check_vocabulary = lambda _model: None  # type: ignore[method-assign]
+    module.tokenizer_name = str(tmp_path / "tokenizer")
+    lightning.seed_everything(0, verbose=False)
+    module.configure_model()
+    quiet(module)
+    batch = router_batch(8)
+    batch.rows.input_ids[batch.malicious, :PROMPT] = 7
+    optimizer = torch.optim.AdamW(module.mogu.router_parameters(), lr=0.02)
+    for _ in range(60):
+        loss = module.training_step(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    gates = module.mogu.gates(batch.rows.input_ids, batch.rows.attention_mask)
+    mask = batch.rows.attention_mask
+    per_row = (gates * mask[None, :, :, None]).sum(2).mean(0) / mask.sum(1, keepdim=True)
+    glad, unwilling = per_row.unbind(-1)
+    assert unwilling[batch.malicious].mean() - unwilling[~batch.malicious].mean() > 0.4
+    assert glad[~batch.malicious].mean() - glad[batch.malicious].mean() > 0.4
+
+
+def test_the_folder_of_a_run_is_measured_without_its_parts(tmp_path: Path) -> None:
+    module = mogu(tmp_path)
+    module.save(tmp_path / "mogu")
+    loaded = MoGU(folder=str(tmp_path / "mogu"), backbone=module.backbone)
+    loaded.configure_model()
+    prompts = [[5, 6, 7], [8, 9, 10, 11]]
+    module.generation.max_new_tokens = loaded.generation.max_new_tokens = 6
+    assert loaded.generator.generate(prompts) == module.generator.generate(prompts)
+    assert loaded.trainable_names()
+
+
+def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", layers=2)
+    folders = adapters(base, tmp_path)
+    settings = (tmp_path / "glad/adapter_config.json").read_text()
+    (tmp_path / "glad/adapter_config.json").write_text(
+        settings.replace('"base_model_name_or_path": null', '"base_model_name_or_path": "meta-llama/Llama-2-7b"')
+    )
+    with pytest.raises(InputError, match=r"model\.glad.*trained on 'meta-llama/Llama-2-7b'"):
+        MoGU(**folders, backbone=str(base)).configure_model()
+    MoGU(**folders, backbone=str(base), allow_other_base=True).configure_model()
+    for options, message in (
+        ({"m": -1}, r"model\.m: -1"),
+        ({"penalty_weight": -2.0}, "penalty_weight"),
+        ({"glad": None}, r"give model\.glad and model\.unwilling"),
+        ({"folder": "x"}, r"give model\.glad and model\.unwilling"),
+    ):
+        with pytest.raises(InputError, match=message):
+            MoGU(**folders | options)
+    with pytest.raises(InputError, match=r"model\.floor"):
+        Responder(floor=0.0)
+
+
+def test_a_responder_adapts_the_output_projections_unless_told_otherwise(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", layers=2)
+    optimizer = partial(torch.optim.AdamW, lr=1e-3)
+    module = Responder(str(base), peft=LoraConfig(r=2), optimizer=optimizer, schedule=WarmupConstant)
+    module.configure_model()
+    assert all(".o_proj." in name for name in module.trainable_names())
+    other = Responder(str(base), peft=LoraConfig(r=2, target_modules=["q_proj"]))
+    other.configure_model()
+    assert all(".q_proj." in name for name in other.trainable_names())

@@ -1,0 +1,141 @@
+"""One folder holds a MoGU; what is loaded from it in another process says the same, and what does not fit is named."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from datamodules.errors import InputError
+from llm_modules.generation import GenerationSettings
+from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.save import load_mogu, save_mogu
+from tests.architectures import ARCHITECTURES
+from tests.conftest import ROOT
+from tests.llm_modules.mogu.parts import PROMPTS, batch, tiny_mogu
+
+SETTINGS = GenerationSettings(max_new_tokens=8)
+
+
+def save(name: str, folder: Path, folded: bool = True) -> tuple[MoGUModel, Path]:
+    base = folder / "base"
+    ARCHITECTURES[name]().save_pretrained(base)
+    mogu = tiny_mogu(name)
+    mogu.m = 3
+    save_mogu(mogu, folder / "mogu", base=str(base), folded=folded)
+    return mogu, folder / "mogu"
+
+
+@pytest.mark.parametrize("folded", [True, False])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_loaded_generates_the_same_tokens(name: str, folded: bool, tmp_path: Path) -> None:
+    mogu, folder = save(name, tmp_path, folded)
+    expected = [mogu.generate(PROMPTS, SETTINGS, mode=mode, eos_ids=[]) for mode in ("first_m", "always", "off")]
+    loaded = MoGUModel.from_pretrained(folder)
+    assert loaded.m == 3
+    assert [
+        loaded.generate(PROMPTS, SETTINGS, mode=mode, eos_ids=[]) for mode in ("first_m", "always", "off")
+    ] == expected
+    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))  # noqa: PT018
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_each_responder_is_an_ordinary_peft_folder(name: str, tmp_path: Path) -> None:
+    mogu, folder = save(name, tmp_path)
+    ids, mask = batch()
+    for responder, gates in (("glad", (1.0, 0.0)), ("unwilling", (0.0, 1.0))):
+        single = PeftModel.from_pretrained(ARCHITECTURES[name](), folder / responder)
+        with torch.no_grad(), mogu.control.set(forced=gates):
+            ours = mogu.model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
+            theirs = single(input_ids=ids, attention_mask=mask).logits[mask.bool()]
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
+
+
+SERVE = """
+import sys, torch
+import llm_modules.mogu.serving
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+prompts = eval(sys.argv[2])
+for prompt in prompts:
+    out = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
+    print(out[0, len(prompt):].tolist())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
+def test_plain_transformers_serves_the_folder_in_a_new_process(name: str, tmp_path: Path) -> None:
+    mogu, folder = save(name, tmp_path)
+    expected = [list(done.token_ids) for done in mogu.generate(PROMPTS, SETTINGS, mode="keep_cache", eos_ids=[])]
+    command = [sys.executable, "-W", "ignore", "-c", SERVE, str(folder), str(PROMPTS)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == expected
+
+
+def test_the_base_in_another_float_type_is_the_same_base_and_another_base_is_not(tmp_path: Path) -> None:
+    _, folder = save("llama", tmp_path)
+    mogu, _ = load_mogu(folder, dtype="bfloat16")
+    assert mogu.model.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in mogu.router_parameters())
+    other = ARCHITECTURES["llama"](seed=1)
+    with pytest.raises(InputError, match=r"belongs to the base .* the weights of this model are others"):
+        load_mogu(folder, other)
+    with pytest.raises(InputError, match=r"model\.glad.*nothing for"):
+        load_mogu(folder, ARCHITECTURES["gpt2"]())
+
+
+def rewrite(folder: Path, tensors: dict) -> None:
+    """Routers with other content and the checksum that goes with it."""
+    save_file(tensors, folder / "routers.safetensors")
+    settings = json.loads((folder / "mogu.json").read_text())
+    import hashlib
+
+    digest = hashlib.sha256((folder / "routers.safetensors").read_bytes()).hexdigest()
+    settings["checksums"]["routers.safetensors"] = digest
+    (folder / "mogu.json").write_text(json.dumps(settings))
+
+
+def test_missing_and_unknown_keys_and_other_shapes_are_errors(tmp_path: Path) -> None:
+    _, folder = save("llama", tmp_path)
+    tensors = load_file(folder / "routers.safetensors")
+    key = "layers.1.glad.weight"
+    rewrite(folder, {name: t for name, t in tensors.items() if name != key})
+    with pytest.raises(InputError, match=r"layers \[0, 1, 2\]; missing: layers\.1\.glad\.weight"):
+        load_mogu(folder)
+    rewrite(folder, tensors | {"layers.9.glad.weight": tensors[key].clone()})
+    with pytest.raises(InputError, match=r"unknown: layers\.9\.glad\.weight"):
+        load_mogu(folder)
+    rewrite(folder, tensors | {key: torch.zeros(48)})
+    with pytest.raises(InputError, match=r"has shape \(48,\).*another base"):
+        load_mogu(folder)
+    rewrite(folder, tensors)
+    load_mogu(folder)
+
+
+def test_broken_folders_are_named(tmp_path: Path) -> None:
+    _, folder = save("llama", tmp_path)
+    with pytest.raises(InputError, match=r"has no mogu\.json"):
+        load_mogu(tmp_path)
+    swapped = tmp_path / "swapped"
+    shutil.copytree(folder, swapped)
+    shutil.rmtree(swapped / "glad")
+    shutil.copytree(folder / "unwilling", swapped / "glad")
+    with pytest.raises(InputError, match="its checksum differs"):
+        load_mogu(swapped)
+    shutil.rmtree(swapped / "glad")
+    with pytest.raises(InputError, match=r"has no glad/adapter_model\.safetensors"):
+        load_mogu(swapped)
+    settings = json.loads((folder / "mogu.json").read_text())
+    for change, message in (({"format": 9}, "format 9"), ({"extra": 1}, "missing or unknown: extra")):
+        (folder / "mogu.json").write_text(json.dumps(settings | change))
+        with pytest.raises(InputError, match=message):
+            load_mogu(folder)
