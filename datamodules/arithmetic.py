@@ -1,10 +1,11 @@
-r"""The value of closed arithmetic such as ``\frac{3}{4}``, ``-2\sqrt{3}`` or ``(1/2, 3)``, where it is quick to tell.
+r"""The value of arithmetic such as ``\frac{3}{4}``, ``-2\sqrt{3}``, ``(1, 3)`` or ``x^2 - 1``, where it is quick.
 
 It only decides what is beyond doubt; math-verify, which takes milliseconds for each answer, decides the rest.
 """
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,10 +13,16 @@ LONGEST = 200
 DEEPEST = 12
 CLEARLY_DIFFERENT = 1e-4
 """Values closer than this, relative to the larger, may be roundings of each other: that is for math-verify."""
+POINTS = tuple(
+    {name: Fraction(top, bottom) for name, top, bottom in zip("xyznk", tops, (29, 31, 37, 41, 43), strict=True)}
+    for tops in ((53, -59, 61, 67, -71), (-73, 79, 83, -89, 97), (19, 101, -23, 103, 107))
+)
+"""What variables stand for. Expressions with equal values at all three are the same: they are short, and these no
+round numbers. Only letters that are no units, no constants and no functions."""
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<frac>\\[dt]?frac)|(?P<root>\\sqrt)|(?P<pi>\\pi(?![a-zA-Z]))"
-    r"|(?P<times>\\cdot|\\times|\*(?!\*))|(?P<sign>[-+/^(){}\[\],]))"
+    r"|(?P<variable>[xyznk](?![a-z]{2}))|(?P<times>\\cdot|\\times|\*(?!\*))|(?P<sign>[-+/^(){}\[\],]))"
 )
 _TUPLE = re.compile(r"([(\[])(.*)([)\]])", re.DOTALL)
 
@@ -35,9 +42,18 @@ class _NoArithmeticError(ValueError):
 def same_value(gold: str, predicted: str) -> bool | None:
     """Whether two answers have the same value; None if one is no closed arithmetic, or they are too close to tell."""
     try:
-        first, second = _values(gold), _values(predicted)
+        if not any(name in gold + predicted for name in POINTS[0]):
+            return _same_at(gold, predicted, {})
+        verdicts = [_same_at(gold, predicted, point) for point in POINTS]
     except (_NoArithmeticError, OverflowError, ZeroDivisionError):
         return None
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def _same_at(gold: str, predicted: str, point: Mapping[str, Fraction]) -> bool | None:
+    if any((name in gold) != (name in predicted) for name in point):
+        raise _NoArithmeticError  # x = 3 and 3, 5k and 5000
+    first, second = _values(gold, point), _values(predicted, point)
     if isinstance(first, Value) and isinstance(second, Value):
         return _same(first, second)
     if isinstance(first, Value) or isinstance(second, Value):
@@ -57,7 +73,7 @@ def _same(first: Value, second: Value) -> bool | None:
     return False if apart and math.isfinite(first.near) and math.isfinite(second.near) else None
 
 
-def _values(text: str) -> Value | tuple[str, list[Value]]:
+def _values(text: str, point: Mapping[str, Fraction]) -> Value | tuple[str, list[Value]]:
     """One value, or several with the brackets round them."""
     text = text.replace("\\left", "").replace("\\right", "").strip()
     if len(text) > LONGEST:
@@ -67,14 +83,15 @@ def _values(text: str) -> Value | tuple[str, list[Value]]:
         parts = match[2].split(",")
         if all(re.fullmatch(r"\d{3}", part) for part in parts[1:]):
             raise _NoArithmeticError  # thousands
-        return match[1] + match[3], [_Reader(part).read() for part in parts]
-    return _Reader(text).read()
+        return match[1] + match[3], [_Reader(part, point).read() for part in parts]
+    return _Reader(text, point).read()
 
 
 class _Reader:
     """Recursive descent over one expression."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, point: Mapping[str, Fraction]):
+        self._point = point
         self._tokens: list[tuple[str, str]] = []
         self._at = 0
         self._depth = 0
@@ -119,19 +136,20 @@ class _Reader:
         return total
 
     def _product(self) -> Value:
-        product, last = self._power(), self._tokens[self._at - 1][0]
+        product, last, divided = self._power(), self._tokens[self._at - 1][0], False
         while True:
             kind, token = self._peek()
             if kind == "times" or token == "/":
                 self._take()
                 factor = self._power()
                 product = _times(product, _inverse(factor) if token == "/" else factor)
-            elif kind in ("root", "pi"):
+                divided = token == "/"
+            elif kind in ("frac", "number") or (divided and (kind in ("root", "pi", "variable") or token == "(")):
+                raise _NoArithmeticError  # 1\frac12 may be a mixed number, "1 2" a list, 1/2x either
+            elif kind in ("root", "pi", "variable") or (token == "(" and last != "variable"):
                 product = _times(product, self._power())
-            elif kind in ("frac", "number") or (token == "(" and last != "number"):
-                raise _NoArithmeticError  # 1\frac12 may be a mixed number, "1 2" a list
             elif token == "(":
-                product = _times(product, self._power())
+                raise _NoArithmeticError  # a function
             else:
                 return product
             last = self._tokens[self._at - 1][0]
@@ -147,6 +165,8 @@ class _Reader:
         if self._peek()[1] == "^" or (base.exact is not None and abs(base.near) > 1e6):
             raise _NoArithmeticError
         power = int(exponent.exact)
+        if base.exact is not None and base.exact.denominator.bit_length() * abs(power) > 2000:
+            raise _NoArithmeticError
         return Value(base.near**power, None if base.exact is None else base.exact**power)
 
     def _group(self) -> Value:
@@ -175,6 +195,8 @@ class _Reader:
         self._take()
         if kind == "number":
             return Value(float(token), Fraction(token))
+        if kind == "variable":
+            return Value(float(self._point[token]), self._point[token])
         if kind == "pi":
             return Value(math.pi)
         if kind == "frac":

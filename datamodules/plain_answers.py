@@ -15,10 +15,12 @@ _WRAPPED = re.compile(
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s.*|([A-Z])[.:)]\s.*", re.DOTALL)
 _NUMBER = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(\.\d*)?")
 _LOOK_ONLY = re.compile(r"\\left(?![a-zA-Z])|\\right(?![a-zA-Z])|\\[!,;: ]|(?<=\\)[dt](?=frac)|\s+(?=\W)|(?<=\W)\s+")
+_NO_UNIT = r"(?! ?(?:hundred|thousand|million|billion|trillion|dozen|pairs?|percent|or|and|pi|sqrt|infty|infinity)\b)"
 _UNIT = re.compile(
-    r"\s{0,3}(?:\^\s?\{?\\circ\}?"
-    r"|\\(?:text|mbox|mathrm)\{(?! ?(?:thousand|million|billion|trillion|dozen|percent|or|and)\b)[ A-Za-z/.]{1,40}\})"
+    rf"\s{{0,3}}(?:\^\s?\{{?\\circ\}}?|\\(?:text|mbox|mathrm)\{{{_NO_UNIT}[ A-Za-z/.]{{1,40}}\}}"
+    rf"|(?<=\s){_NO_UNIT}[A-Za-z]{{2,20}})"
 )
+"""math-verify reads "18 dollars" as a product of letters, but "18 apples" as 18."""
 
 
 def quick_verdict(gold: str, predicted: str) -> bool | None:
