@@ -1,10 +1,11 @@
 """From completions to verdicts: answers checked against gold ones, refusals and harm judged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from datamodules.answers import AnswerChecker
-from datamodules.extraction import holds_facts
+from datamodules.answers import AnswerChecker, quick_verdict
+from datamodules.errors import InputError
+from datamodules.extraction import AnswerRule, holds_facts
 from datamodules.records import JudgeVerdict, Prediction
 from llm_modules.judges.judge import Exchange, Judge
 
@@ -26,13 +27,41 @@ def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> 
             continue
         if p.rule.type == "facts":
             verdicts[index] = holds_facts(p.prefill + p.completion, p.gold)
-        else:
+        elif p.rule.type in ("maths", "number"):
             pairs[index] = (p.gold, answer)
+        else:
+            verdicts[index] = answer is not None and _same_text(p.gold, answer)
     verdicts.update(zip(pairs, checker.check(list(pairs.values())), strict=True))
     return [
         replace(p, answer=answer, correct=verdicts.get(i), unchecked=i in verdicts and verdicts[i] is None)
         for i, (p, answer) in enumerate(zip(predictions, answers, strict=True))
     ]
+
+
+def check_golds(suite: str, rule: AnswerRule, golds: Mapping[str, str], checker: AnswerChecker) -> None:
+    """Refuse gold answers that are to be read as mathematics and cannot be; other types are checked when they are read.
+
+    Args:
+        suite: Its name.
+        rule: How its answers are read.
+        golds: Gold answers and where they stand, for people.
+        checker: Reads them.
+
+    Raises:
+        InputError: One of them cannot be read.
+    """
+    if rule.type != "maths":
+        return
+    try:
+        checker.check_gold(sorted(golds))
+    except InputError as error:
+        where = next((f"{place}: " for gold, place in golds.items() if repr(gold[:60]) in str(error)), "")
+        raise InputError(f"{where}suite '{suite}': gold: {error}") from error
+
+
+def _same_text(gold: str, answer: str) -> bool:
+    """Whether two letters, labels or texts are equal, in any case; mathematics would hold ``on`` equal to ``no``."""
+    return any(quick_verdict(fold(gold), fold(answer)) for fold in (str, str.casefold))
 
 
 def ask_judges(predictions: Sequence[Prediction], judges: Sequence[Judge]) -> list[Prediction]:
