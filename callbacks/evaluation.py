@@ -26,10 +26,10 @@ from datamodules.answers import AnswerChecker
 from datamodules.batch import PromptRow, ResponseBatch
 from datamodules.benchmark import BenchmarkData
 from datamodules.errors import InputError
-from datamodules.gold_answers import require_gold
 from datamodules.prompting import GenerationData
 from datamodules.records import Prediction, ScoredResponse, read_records, to_json
 from datamodules.shards import JsonlShard, id_lines, merge_shards, write_lines
+from datamodules.suites import check_golds
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
 from llm_modules.judges.judge import Judge
@@ -37,6 +37,7 @@ from llm_modules.judges.phrases import RefusalPhrases
 
 SHOWN = 32
 """Answers in the table of samples for loggers that take tables; they are snapshots, so it stays short."""
+PRODUCTS = ("predictions.jsonl", "responses.jsonl", "metrics.json")
 _RESPONSES = "responses.rank*.jsonl"
 
 
@@ -84,7 +85,7 @@ class Evaluate(CompletionWriter):
         return self.output or Path(trainer.default_root_dir)
 
     def check(self, trainer: Trainer, module: CausalLM, data: GenerationData) -> None:
-        """Refuse gold answers that cannot be read, judges that cannot judge, and a baseline that is none."""
+        """Refuse gold answers that cannot be read, prompts that are too long, judges and baselines that are none."""
         if not isinstance(data, BenchmarkData):
             raise InputError("data: rod test measures suites; use BenchmarkData and fragments of configs/suites")
         if any(suite.kind in JUDGED for suite in data.suites.values()):
@@ -95,22 +96,17 @@ class Evaluate(CompletionWriter):
             raise InputError(f"evaluate.judges: two are called '{twice[0]}'; give them names")
         if self.baseline_file is not None:
             self.baseline = read_baseline(self.baseline_file)
+        _check_lengths(data, module.max_positions)
         with AnswerChecker() as checker:
             for suite in data.suites.values():
-                known = [item for item in data.items_of(suite) if item.gold is not None]
-                require_gold(
-                    suite.answer,
-                    [item.gold or "" for item in known],
-                    checker,
-                    options=[item.options for item in known],
-                    places=[f"{item.where}: suite '{suite.name}': gold" for item in known],
-                )
+                check_golds(suite.name, suite.answer, data.items_of(suite), checker)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """As `CompletionWriter.setup`; responses that were scored are left out too."""
         if stage == self.verb and self.overwrite and trainer.is_global_zero:
-            for path in self.folder(trainer).glob(_RESPONSES):
-                path.unlink()
+            folder = self.folder(trainer)
+            for path in (*folder.glob(_RESPONSES), *(folder / name for name in PRODUCTS)):
+                path.unlink(missing_ok=True)
         super().setup(trainer, pl_module, stage)
 
     def records(self, finished: Sequence[Finished]) -> list[Prediction]:
@@ -193,7 +189,7 @@ class Evaluate(CompletionWriter):
         with AnswerChecker() as checker:
             scored = score([p for p in found if p.id in wanted], checker, self.judges)
         write_lines(folder / "predictions.jsonl", map(to_json, scored))
-        self.results = results_of(scored, self.baseline) + self._perplexities(folder)
+        self.results = results_of(scored, self.baseline) + self._perplexities(trainer)
         about = {
             "model": module.model_id,
             "settings": generation_settings(trainer, module),
@@ -206,13 +202,14 @@ class Evaluate(CompletionWriter):
         rank_zero_info(f"predictions.jsonl and metrics.json in {folder}")
         self._log(trainer, scored)
 
-    def _perplexities(self, folder: Path) -> list[Result]:
-        path = folder / "responses.jsonl"
-        pattern = Path(glob.escape(str(folder))) / _RESPONSES
-        if not any(shard.stat().st_size for shard in folder.glob(_RESPONSES)):
+    def _perplexities(self, trainer: Trainer) -> list[Result]:
+        folder = self.folder(trainer)
+        wanted = {response.id for response in trainer.datamodule.responses}  # type: ignore[attr-defined]
+        if not wanted:
             return []
-        merge_shards(pattern, path)
-        return perplexities(read_records(path, ScoredResponse, strict=True))
+        path = folder / "responses.jsonl"
+        merge_shards(Path(glob.escape(str(folder))) / _RESPONSES, path)
+        return perplexities(r for r in read_records(path, ScoredResponse, strict=True) if r.id in wanted)
 
     def _log(self, trainer: Trainer, predictions: Sequence[Prediction]) -> None:
         numbers = scalars(self.results)
@@ -224,3 +221,15 @@ class Evaluate(CompletionWriter):
                 logger.log_table("test/samples", columns=columns, data=rows)
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(numbers)
+
+
+def _check_lengths(data: BenchmarkData, most: int | None) -> None:
+    """Refuse what the model has no room for: prompts, and prompts with the responses to score."""
+    lengths = {row.id: len(row.token_ids) for row in data.rows}
+    lengths |= {response.id: len(response.example.input_ids) for response in data.responses}
+    for name, length in lengths.items():
+        if most is not None and length > most:
+            raise InputError(
+                f"{data.items[name.rsplit('|', 3)[0]].where}: '{name}' has {length} tokens, the model {most} "
+                "positions; leave long records out by the suite's 'keep', or measure another suite"
+            )

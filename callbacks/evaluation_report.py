@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from lightning.pytorch.utilities import rank_zero_warn
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -33,11 +34,13 @@ class Cell(NamedTuple):
     wrap: str = "none"
     group: str = ""
 
+    def parts(self) -> list[str]:
+        """The suite, and of the rest what is not as usual."""
+        usual = ("plain", "none", "")
+        return [self.suite, *(value for value, default in zip(self[1:], usual, strict=True) if value != default)]
+
     def __str__(self) -> str:
-        defaults = Cell("")
-        return " ".join(
-            value for name, value in self._asdict().items() if value != getattr(defaults, name) or name == "suite"
-        )
+        return " ".join(self.parts())
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Result:
         kind: Of the suite.
         n: Completions.
         records: Different questions.
-        fingerprint: Of the set of questions; equal for runs that can be compared.
+        fingerprint: Of ids, questions and gold answers; equal for runs that can be compared.
         metrics: Name -> ``value`` and what goes with it (``low``, ``high``, ``std`` over samples, ...); None where
             it is not known.
         failures: What could not be measured: answers over the time limit, and judges' errors by judge.
@@ -92,7 +95,14 @@ def results_of(predictions: Iterable[Prediction], baseline: dict[str, Baseline] 
         if p.group:
             grouped[Cell(p.suite, p.system, p.wrap, p.group)].append(p)
     order = [cell for whole in cells for cell in (whole, *sorted(c for c in grouped if c[:3] == whole[:3]))]
-    return [_result(cell, (cells | grouped)[cell], (baseline or {}).get(cell.suite)) for cell in order]
+    # The base model's parts are not in a baseline, and against the whole a part has no score.
+    bases = {cell: base for cell in cells if (base := (baseline or {}).get(cell.suite)) is not None}
+    results = [_result(cell, (cells | grouped)[cell], bases.get(cell)) for cell in order]
+    for result in results:
+        base = bases.get(result.cell)
+        if base is not None and base.fingerprint not in ("", result.fingerprint):
+            rank_zero_warn(f"AES of {result.cell}: the baseline was measured on other questions; test it on the same")
+    return results
 
 
 def perplexities(responses: Iterable[ScoredResponse]) -> list[Result]:
@@ -126,7 +136,7 @@ def read_baseline(path: Path) -> dict[str, Baseline]:
         if result.group or result.wrap != "none" or accuracy is None or tokens is None:
             continue
         if result.suite not in found or result.system == BASELINE_SYSTEM:
-            found[result.suite] = Baseline(accuracy, tokens)
+            found[result.suite] = Baseline(accuracy, tokens, result.fingerprint)
     if not found:
         raise InputError(f"{path}: no suite in it has accuracy and tokens; test the base model on questions with gold")
     return found
@@ -153,15 +163,16 @@ def metrics_json(results: Sequence[Result], about: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def macro_aes(results: Sequence[Result]) -> dict[str, float]:
+def macro_aes(results: Sequence[Result]) -> dict[str, float | None]:
     """AES on macro-averages over the suites that have one, by system (paper); empty where fewer than two do."""
-    found = {}
+    found: dict[str, float | None] = {}
     for system in dict.fromkeys(result.system for result in results):
         own = [result.metrics for result in results if result.system == system and not result.group]
         scored = [metrics for metrics in own if "base_accuracy" in metrics.get("aes", {})]
         if len(scored) > 1:
             places = (("accuracy", "value"), ("tokens", "value"), ("aes", "base_accuracy"), ("aes", "base_tokens"))
-            found[system] = aes(*(fmean(metrics[name][key] or 0.0 for metrics in scored) for name, key in places))
+            score = aes(*(fmean(metrics[name][key] or 0.0 for metrics in scored) for name, key in places))
+            found[system] = score if math.isfinite(score) else None
     return found
 
 
@@ -169,8 +180,7 @@ def scalars(results: Sequence[Result]) -> dict[str, float]:
     """The results for loggers: ``test/gsm8k/system2/accuracy``."""
     found = {}
     for result in results:
-        place = "/".join(part for part in (result.suite, result.system, result.wrap, result.group) if part)
-        place = place.replace("/plain", "").replace("/none", "")
+        place = "/".join(result.cell.parts())
         for name, numbers in result.metrics.items():
             value = numbers.get("value")
             if value is not None:
@@ -194,16 +204,17 @@ def print_table(results: Sequence[Result], title: str, console: Console | None =
     console.print(table)
     for result in results:
         if result.kind == "perplexity":
-            console.print(f"{result.cell}: perplexity {result.value('perplexity'):.3f}", highlight=False)
+            value = _number(result.value("perplexity"), 1, digits=3)
+            console.print(f"{result.cell}: perplexity {value}", highlight=False)
         for name, count in result.failures.items():
             console.print(f"{result.cell}: {count} of {result.n} not measured: {name}", style="yellow", highlight=False)
 
 
-def fingerprint(question_ids: Iterable[str]) -> str:
-    """A short hash of a set of questions."""
+def fingerprint(records: Iterable[str]) -> str:
+    """A short hash of a set of texts, whatever their order."""
     digest = hashlib.blake2b(digest_size=8)
-    for question_id in sorted(set(question_ids)):
-        digest.update(question_id.encode() + b"\0")
+    for record in sorted(set(records)):
+        digest.update(record.encode() + b"\0")
     return digest.hexdigest()
 
 
@@ -223,13 +234,13 @@ def _result(cell: Cell, predictions: list[Prediction], baseline: Baseline | None
         for verdict in p.verdicts:
             if verdict.error is not None:
                 failures[f"judge {verdict.judge}"] = failures.get(f"judge {verdict.judge}", 0) + 1
-    questions = [p.question_id or p.id for p in predictions]
+    questions = {p.question_id or p.id: p for p in predictions}
     return Result(
         *cell,
         kind=predictions[0].kind,
         n=len(predictions),
-        records=len(set(questions)),
-        fingerprint=fingerprint(questions),
+        records=len(questions),
+        fingerprint=fingerprint(f"{key}\0{p.question}\0{p.gold}" for key, p in questions.items()),
         metrics=metrics,
         failures={name: count for name, count in failures.items() if count},
         by_sample=[

@@ -16,10 +16,14 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What AES is measured against: accuracy and mean tokens of the base model's System 2 answers."""
+    """What AES is measured against: accuracy and mean tokens of the base model's System 2 answers.
+
+    ``fingerprint`` is that of the questions, empty where it is not known.
+    """
 
     accuracy: float
     tokens: float
+    fingerprint: str = ""
 
     def aes(self, accuracy: float, tokens: float) -> float:
         """The accuracy-efficiency score against this."""

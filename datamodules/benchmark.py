@@ -1,6 +1,6 @@
 """The data of ``rod test``: any choice of suites, as rows to generate for and responses to score."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,7 @@ class BenchmarkData(GenerationData):
         folder: str | None = None,
         limit: int | None = None,
         samples: int | None = None,
+        max_new_tokens: int | None = None,
         wraps: list[WrapName] | None = None,
         alpha: float = 0.0,
         layer_set: str = "",
@@ -59,6 +60,7 @@ class BenchmarkData(GenerationData):
             folder: Folder with the local files that suites name; the hub is asked where it is not given.
             limit: Records of each suite at most: for a quick look.
             samples: Completions of each prompt, in place of the suites' own number.
+            max_new_tokens: Budget of every completion, in place of the suites' own.
             wraps: Jailbreak wraps to put safety suites through, one after the other; ``none`` puts them as they are.
             alpha: Strength of steering, for a run with the ``Steer`` callback.
             layer_set: Layers to steer; the callback's own by default.
@@ -73,10 +75,14 @@ class BenchmarkData(GenerationData):
             raise InputError(f"data.suites: '{twice[0]}' is there twice; leave one fragment out")
         if not names:
             raise InputError("data.suites: there is none; add a fragment, such as --config configs/suites/gsm8k.yaml")
-        if limit is not None and limit < 1:
-            raise InputError(f"data.limit: must be 1 or more, is {limit}")
+        for key, value in (("limit", limit), ("samples", samples), ("max_new_tokens", max_new_tokens)):
+            if value is not None and value < 1:
+                raise InputError(f"data.{key}: must be 1 or more, is {value}")
+        if wraps and len(set(wraps)) < len(wraps):
+            raise InputError(f"data.wraps: {', '.join(wraps)}: name each once")
         self.suites = {s.name: replace(s, source=replace(s.source, folder=folder)) for s in suites}
-        self.limit, self.samples, self.wraps = limit, samples, tuple(wraps or ("none",))
+        self.limit, self.samples, self.max_new_tokens = limit, samples, max_new_tokens
+        self.wraps: tuple[WrapName, ...] = tuple(wraps or ("none",))
         self.alpha, self.layer_set = alpha, layer_set
         self.chat_template, self.system_prompt = chat_template, system_prompt
         self.items: dict[str, Item] = {}
@@ -106,9 +112,9 @@ class BenchmarkData(GenerationData):
     def test_dataloader(self) -> "_Batches":
         """This process's rows and responses that are not done."""
         rank, world_size = shard_of(self)
-        left = [response for response in self.responses if response.id not in self._done]
         pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
-        return _Batches(self.predict_dataloader(), _response_batches(left, pad_id, rank, world_size))
+        responses = _response_batches(self.responses, self._done, pad_id, rank, world_size)
+        return _Batches(self.predict_dataloader(), responses)
 
     def _part(self, suite: Suite) -> list[Item]:
         """The records that a suite's offset, subset and limits leave."""
@@ -156,7 +162,7 @@ class BenchmarkData(GenerationData):
                 suite=suite.name,
                 wrap=wrap_name,
                 prefill=prefill,
-                max_new_tokens=suite.max_new_tokens,
+                max_new_tokens=self.max_new_tokens or suite.max_new_tokens,
             )
 
     def _response(self, suite: Suite, item: Item, tokenizer: PreTrainedTokenizerBase) -> Response:
@@ -184,10 +190,17 @@ class _Batches:
         yield from self.batches
 
 
-def _response_batches(responses: Sequence[Response], pad_id: int, rank: int, world_size: int) -> list[ResponseBatch]:
-    """This process's batches of about equally long responses; every process gets as many, the last ones maybe twice."""
+def _response_batches(
+    responses: Sequence[Response], done: Collection[str], pad_id: int, rank: int, world_size: int
+) -> list[ResponseBatch]:
+    """This process's batches of about equally long responses; every process gets as many, the last ones maybe twice.
+
+    Which responses are together depends on nothing else, not even on what is done: a likelihood has the rounding of
+    the batch that it was computed in, and a run that goes on must give the same numbers.
+    """
     order = sorted(responses, key=lambda response: -len(response.example.input_ids))
     batches = [order[start : start + RESPONSES_PER_BATCH] for start in range(0, len(order), RESPONSES_PER_BATCH)]
+    batches = [batch for batch in batches if any(response.id not in done for response in batch)]
     # A sharded model needs as many forward passes everywhere; ids tell what was scored twice.
     batches += batches[-1:] * (-len(batches) % world_size)
     return [

@@ -43,11 +43,22 @@ class Expression:
             InputError: The record lacks a field of it, or it fails.
         """
         try:
-            value = self._compiled(**{"record": line.values, **line.values})
-            str(value)  # an absent field shows when it is used
+            value = self._compiled({"record": line.values, **line.values})
+            _touch(value)
         except UndefinedError as error:
             have = ", ".join(line.values)
             raise InputError(f"{line.where}: {self.key}: {error}; the record has {have}") from error
         except Exception as error:
             raise InputError(f"{line.where}: {self.key}: {error}") from error
         return value
+
+
+def _touch(value: Any) -> None:
+    """An absent field shows when it is used, and in a list, whose text hides it, only when its entries are."""
+    if isinstance(value, list | tuple):
+        for entry in value:
+            _touch(entry)
+    elif isinstance(value, dict):
+        _touch(list(value.values()))
+    else:
+        str(value)

@@ -1,15 +1,15 @@
 """Completions that another project wrote, as predictions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
 from datamodules.expressions import Expression
 from datamodules.extraction import AnswerRule
-from datamodules.records import Prediction
+from datamodules.records import Prediction, read_records
 from datamodules.sources import Line, LocalFile, Source
-from datamodules.suites import Kind, Suite, items_of
+from datamodules.suites import NO_GOLD, Item, Kind, Suite, items_of
 
 Reference = bool | str | None
 """What somebody else says of a completion: whether it is right, or the answer in it (None: no answer)."""
@@ -29,12 +29,17 @@ class Fields:
     reference: str = ""
 
 
-def read_foreign(
-    path: Path, fields: Fields, name: str, kind: Kind, rule: AnswerRule
-) -> tuple[list[Prediction], dict[str, Reference]]:
-    """The completions of a file, and what it says of them by the predictions' ids.
+@dataclass(frozen=True)
+class Foreign:
+    """The completions of a file, what it says of them by the predictions' ids, and the records that they answer."""
 
-    A line whose completion is a list gives a sample for each of its entries.
+    predictions: list[Prediction]
+    references: dict[str, Reference]
+    items: list[Item]
+
+
+def read_foreign(path: Path, fields: Fields, name: str, kind: Kind, rule: AnswerRule) -> Foreign:
+    """The completions of a file. A line whose completion is a list gives a sample for each of its entries.
 
     Raises:
         InputError: The file cannot be read, an expression names a field that is not there, an id occurs twice, a list
@@ -47,7 +52,7 @@ def read_foreign(
         source,
         question=fields.question,
         id=fields.id,
-        gold=fields.gold or ("none" if kind == "answers" else ""),
+        gold=fields.gold or (NO_GOLD if kind == "answers" else ""),
         options=fields.options,
         group=fields.group,
     )
@@ -59,16 +64,19 @@ def read_foreign(
     }
     predictions: list[Prediction] = []
     references: dict[str, Reference] = {}
-    for line, item in zip(lines, items_of(suite, lines), strict=True):
+    items = items_of(suite, lines)
+    # Several files may go by one name; a line number alone would not tell their records apart.
+    prefix = f"{name}/" if fields.id or name == path.stem else f"{name}/{path.stem}-"
+    for line, item in zip(lines, items, strict=True):
         texts = _listed(extra["completion"](line))
         for key, values in ((key, _listed(extra[key](line))) for key in extra if key != "completion"):
             if len(values) != len(texts):
                 raise InputError(f"{line.where}: --{key}: {len(values)} values for {len(texts)} completions")
         for sample, text in enumerate(texts):
             prediction = Prediction(
-                id=f"{name}/{item.id}|s{sample}",
+                id=f"{prefix}{item.id}|s{sample}",
                 completion=_text(text, line),
-                question_id=f"{name}/{item.id}",
+                question_id=f"{prefix}{item.id}",
                 question=item.question,
                 gold=item.gold,
                 options=item.options,
@@ -76,7 +84,7 @@ def read_foreign(
                 kind=kind,
                 group=item.group,
                 sample=sample,
-                n_tokens=int(_listed(extra["tokens"](line))[sample]) if "tokens" in extra else None,
+                n_tokens=_count(_listed(extra["tokens"](line))[sample], line) if "tokens" in extra else None,
                 rule=rule,
             )
             predictions.append(prediction)
@@ -85,7 +93,21 @@ def read_foreign(
                 references[prediction.id] = value if value is None or isinstance(value, bool) else str(value) or None
     if not predictions:
         raise InputError(f"{path}: no line has a completion")
-    return predictions, references
+    return Foreign(predictions, references, items)
+
+
+def read_own(path: Path, rule: AnswerRule | None = None) -> list[Prediction]:
+    """The lines of a ``predictions.jsonl`` of this project.
+
+    Args:
+        path: The file.
+        rule: How answers are found, in place of what the lines say.
+
+    Raises:
+        InputError: The file cannot be read, or has a bad line.
+    """
+    found = read_records(path, Prediction, strict=True)
+    return found if rule is None else [replace(prediction, rule=rule) for prediction in found]
 
 
 def disagrees(prediction: Prediction, reference: Reference) -> bool:
@@ -97,6 +119,14 @@ def disagrees(prediction: Prediction, reference: Reference) -> bool:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _count(value: Any, line: Line) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+        raise InputError(f"{line.where}: --tokens: a number of tokens is wanted, not {value!r:.40}")
+    return int(value)
 
 
 def _text(value: Any, line: Line) -> str:

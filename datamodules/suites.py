@@ -1,14 +1,16 @@
 """Benchmark suites: what a YAML fragment says of a set of prompts, and the items that come of it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from datamodules.answers import AnswerChecker
 from datamodules.batch import System
 from datamodules.errors import InputError
 from datamodules.expressions import Expression
 from datamodules.extraction import AnswerRule
+from datamodules.gold_answers import require_gold
 from datamodules.sources import Line, Source
 from datamodules.wraps import WrapName
 
@@ -17,6 +19,8 @@ Kind = Literal["answers", "safety", "benign", "perplexity"]
 the model finds given responses."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+NO_GOLD = "none"
+"""The expression of ``gold`` where a set of questions has no answers."""
 _OWN_LABEL = re.compile(r"\s*\(?([A-Z])[).:]\s*(.*)", re.DOTALL)
 
 
@@ -79,8 +83,14 @@ class Suite:
             raise InputError(f"{where}: kind answers needs 'gold', the expression of the right answer")
         if self.kind == "perplexity" and not self.response:
             raise InputError(f"{where}: kind perplexity needs 'response', the expression of the response to score")
-        if not self.systems or self.samples < 1:
-            raise InputError(f"{where}: systems needs one entry at least, samples must be 1 or more")
+        if not self.systems or self.samples < 1 or self.offset < 0:
+            raise InputError(f"{where}: systems needs one entry at least, samples must be 1 or more, offset 0 or more")
+        for name in ("limit", "max_new_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{where}: {name} must be 1 or more, is {value}")
+        for name in ("systems", "wraps"):
+            if len(set(entries := getattr(self, name) or ())) < len(entries):
+                raise InputError(f"{where}: {name}: {', '.join(entries)}: name each once")
 
 
 @dataclass(frozen=True)
@@ -145,11 +155,14 @@ class _ItemMaker:
         question = str(values.get("question", "")).strip()
         if not question:
             raise InputError(f"{line.where}: suite '{self.suite.name}': the question is empty")
-        gold = values.get("gold")
+        if self.suite.kind == "perplexity" and not str(values["response"]).strip():
+            raise InputError(
+                f"{line.where}: suite '{self.suite.name}': the response is empty; leave such records out by 'keep'"
+            )
         return Item(
             id=str(values["id"]) if "id" in values else str(line.number),
             question=question,
-            gold=None if gold is None else self._gold(gold, options, line),
+            gold=self._gold(values["gold"], options, line) if "gold" in values else None,
             options=options,
             group=str(values.get("group", "")),
             response=str(values.get("response", "")),
@@ -162,6 +175,11 @@ class _ItemMaker:
             return ()
         if isinstance(value, Mapping):
             value = [value[key] for key in sorted(value)]
+        if not isinstance(value, list | tuple):
+            raise InputError(
+                f"{line.where}: suite '{self.suite.name}': options: a list or a mapping is wanted, not "
+                f"{type(value).__name__}; split a text, as in \"options.split(';')\""
+            )
         texts = [str(option).strip() for option in value]
         labelled = [_OWN_LABEL.fullmatch(text) for text in texts]
         if texts and all(m is not None and m[1] == letter for m, letter in zip(labelled, LETTERS, strict=False)):
@@ -170,9 +188,16 @@ class _ItemMaker:
             raise InputError(f"{line.where}: suite '{self.suite.name}': options: {len(texts)} of them; 2 to 26 will do")
         return tuple(texts)
 
-    def _gold(self, value: Any, options: tuple[str, ...], line: Line) -> str:
+    def _gold(self, value: Any, options: tuple[str, ...], line: Line) -> str | None:
+        if value is None and (self.suite.kind != "answers" or self.suite.gold == NO_GOLD):
+            return None
         if not options:
-            return str(value).strip()
+            text = "" if value is None else str(value).strip()
+            if self.suite.answer.type == "choice" and len(text) == 1:
+                text = text.upper()
+            if reason := self.suite.answer.gold_problem(text):
+                raise InputError(f"{line.where}: suite '{self.suite.name}': gold: {reason}")
+            return text
         letters = LETTERS[: len(options)]
         text = str(value).strip()
         if type(value) is int and 0 <= value < len(options):
@@ -194,3 +219,19 @@ def user_question(item: Item, suite: Suite) -> str:
     if suite.instruction:
         lines.append(suite.instruction)
     return "\n".join(lines)
+
+
+def check_golds(suite: str, rule: AnswerRule, items: Sequence[Item], checker: AnswerChecker) -> None:
+    """Refuse gold answers that cannot be compared with answers of the rule's type.
+
+    Raises:
+        InputError: One of them cannot; the message names its line.
+    """
+    known = [item for item in items if item.gold is not None]
+    require_gold(
+        rule,
+        [item.gold or "" for item in known],
+        checker,
+        options=[item.options for item in known],
+        places=[f"{item.where}: suite '{suite}': gold" for item in known],
+    )

@@ -37,6 +37,20 @@ def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bo
         raise InputError(f"model.backbone: no tokenizer can be loaded from '{name}': {_first_line(error)}") from error
 
 
+def max_positions(name: str, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
+    """How many tokens a model can take, by its configuration alone; None where that does not say.
+
+    Raises:
+        InputError: The checkpoint is absent or unreadable.
+    """
+    _require(name, "config.json")
+    try:
+        config = AutoConfig.from_pretrained(resolve(name), revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def load_model(
     name: str,
     *,

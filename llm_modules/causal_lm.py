@@ -93,6 +93,11 @@ class CausalLM(TrainableCheckpoint):
         """The tokenizer; loads without the weights, so that a DataModule can check its input first."""
         return loading.load_tokenizer(self.tokenizer_name, self.revision, self.trust_remote_code)
 
+    @cached_property
+    def max_positions(self) -> int | None:
+        """Tokens that the model can take; known without the weights, so that prompts can be checked first."""
+        return loading.max_positions(self.backbone, self.revision, self.trust_remote_code)
+
     @property
     def model_id(self) -> str:
         """Name of the backbone in records and files."""

@@ -48,7 +48,7 @@ class RecordMetric(Metric):
         super().reset()
         # A rank without any record takes part in the gathering too, with tensors of the right shape.
         self.keys.append(torch.empty(0, 2, dtype=torch.int64, device=self.device))
-        self.values.append(torch.empty(0, self.columns, dtype=torch.float64, device=self.device))
+        self.values.append(torch.empty(0, self.columns, dtype=torch.int64, device=self.device))
 
     def add(self, ids: Sequence[str], groups: Sequence[str], *columns: Sequence[float | bool | None]) -> None:
         """Add records.
@@ -64,13 +64,14 @@ class RecordMetric(Metric):
         keys = [(record_hash(i), record_hash(g)) for i, g in zip(ids, groups, strict=True)]
         rows = [[UNKNOWN if v is None else float(v) for v in row] for row in zip(*columns, strict=True)]
         self.keys.append(torch.tensor(keys, dtype=torch.int64, device=self.device))
-        self.values.append(torch.tensor(rows, dtype=torch.float64, device=self.device))
+        # As the bits of an integer: some devices (MPS) have no 64-bit numbers but those.
+        self.values.append(torch.tensor(rows, dtype=torch.float64).view(torch.int64).to(self.device))
 
     def gathered(self) -> tuple[np.ndarray, np.ndarray]:
         """Groups (n,) and values (n, columns) of the records, each once, in an order that depends on the ids alone."""
-        keys, values = dim_zero_cat(self.keys).cpu().numpy(), dim_zero_cat(self.values).cpu().numpy()
+        keys, values = dim_zero_cat(self.keys).cpu().numpy(), dim_zero_cat(self.values).cpu().contiguous()
         _, first = np.unique(keys[:, 0], return_index=True)
-        return keys[first, 1], values[first]
+        return keys[first, 1], values.view(torch.float64).numpy()[first]
 
 
 class RecordMean(RecordMetric):

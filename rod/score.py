@@ -1,13 +1,18 @@
 """``rod score``: completions scored without a model, this project's own or anybody's."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from datamodules.errors import InputError
 from datamodules.extraction import AnswerRule
 
 if TYPE_CHECKING:
+    from datamodules.answers import AnswerChecker
+    from datamodules.foreign import Fields, Reference
     from datamodules.records import Prediction
+    from datamodules.suites import Kind
     from llm_modules.judges.judge import Judge
 
 
@@ -67,7 +72,8 @@ def score(
             ``disagreements.jsonl``.
         name: What the set is called in the results; the file's name by default.
         kind: Of the set.
-        answer: How answers are found in completions, and read.
+        answer: How answers are found in completions, and read; for a ``predictions.jsonl`` of this project in place of
+            what its lines say.
         judges: Of the completions of safety and benign sets; the phrase rule and the refusal classifier by default.
         baseline: ``metrics.json`` of a base model, for AES.
         overwrite: Replace what an earlier run left in the folder.
@@ -77,8 +83,8 @@ def score(
     from callbacks.run_settings import library_versions
     from callbacks.scoring import score as score_all
     from datamodules.answers import AnswerChecker
-    from datamodules.foreign import Fields, read_foreign
-    from datamodules.records import Prediction, read_records, to_json
+    from datamodules.foreign import Fields
+    from datamodules.records import to_json
     from datamodules.shards import write_lines
     from rod.files import expand, require_new
 
@@ -86,20 +92,12 @@ def score(
     require_new(list(files.values()), overwrite)
     judges = default_judges() if judges is None else judges
     paths = expand("predictions", predictions)
-    references: dict[str, bool | str | None] = {}
-    if completion:
-        fields = Fields(completion, question, gold, options, id, group, tokens, reference)
-        found: list[Prediction] = []
-        for path in paths:
-            read, said = read_foreign(path, fields, name or path.stem, kind, answer or AnswerRule())
-            found += read
-            references |= said
-    else:
-        found = [p for path in paths for p in read_records(path, Prediction, strict=True)]
+    fields = Fields(completion, question, gold, options, id, group, tokens, reference)
     base = read_baseline(baseline) if baseline else None
     for judge in judges:
         judge.check()
     with AnswerChecker() as checker:
+        found, references = _read(paths, fields, name, kind, answer, checker)
         scored = score_all(found, checker, judges)
         results = results_of(scored, base)
         write_lines(files["predictions.jsonl"], map(to_json, scored))
@@ -111,13 +109,54 @@ def score(
         }
         write_lines(files["metrics.json"], [metrics_json(results, about)])
         print_table(results, ", ".join(str(path) for path in paths))
+        files["disagreements.jsonl"].unlink(missing_ok=True)
         if references:
-            _report_disagreements(scored, references, checker, files["disagreements.jsonl"])
+            _report_disagreements(scored, references, files["disagreements.jsonl"])
 
 
-def _report_disagreements(
-    predictions: "Sequence[Prediction]", references: "dict[str, bool | str | None]", checker: Any, path: Path
-) -> None:
+def _read(
+    paths: "Sequence[Path]",
+    fields: "Fields",
+    name: str,
+    kind: "Kind",
+    answer: AnswerRule | None,
+    checker: "AnswerChecker",
+) -> "tuple[list[Prediction], dict[str, Reference]]":
+    """The predictions of all files, and what foreign ones say of theirs."""
+    from datamodules.foreign import read_foreign, read_own
+    from datamodules.suites import check_golds
+
+    found: list[Prediction] = []
+    references: dict[str, Reference] = {}
+    for path in paths:
+        if not fields.completion:
+            _check_options(fields, name)
+            found += read_own(path, answer)
+            continue
+        suite, rule = name or path.stem, answer or AnswerRule()
+        foreign = read_foreign(path, fields, suite, kind, rule)
+        check_golds(suite, rule, foreign.items, checker)
+        found += foreign.predictions
+        references |= foreign.references
+    if twice := next((key for key, count in Counter(p.id for p in found).items() if count > 1), None):
+        raise InputError(f"predictions: '{twice}' is in several files; score them apart, or give --id")
+    return found, references
+
+
+def _check_options(fields: "Fields", name: str) -> None:
+    """Without ``--completion`` nothing says what is what: refuse to leave out what was asked for."""
+    from dataclasses import asdict
+
+    asked = [key for key, text in asdict(fields).items() if key not in ("completion", "question") and text]
+    if asked or name or fields.question != "question":
+        option = (asked or (["name"] if name else ["question"]))[0]
+        raise InputError(
+            f"--{option}: lines of a predictions.jsonl of this project say it themselves; for completions of others, "
+            "give --completion, the expression of what the model wrote"
+        )
+
+
+def _report_disagreements(predictions: "Sequence[Prediction]", references: "dict[str, Reference]", path: Path) -> None:
     """Print how often the file's own verdicts or answers are the same as ours; write where they are not."""
     import json
 

@@ -6,9 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import partial
-from io import StringIO
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -16,30 +14,22 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from rich.console import Console
 
 from callbacks.reasoning import ReasoningMetrics
-from callbacks.reasoning_report import print_table
 from datamodules.curriculum import CurriculumData
 from datamodules.errors import InputError
-from datamodules.records import CurriculumItem, Prediction, Variant, read_records, to_json
+from datamodules.records import CurriculumItem, Variant, to_json
 from llm_modules.generation import Completion, GenerationListener
 from llm_modules.metrics import aes
 from tests.callbacks.sampling_run import data, module, prepare, trainer
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-TESTED = {"alphas": None, "layer_sets": None, "systems": ["system1", "system2"]}
+ASKED = {"alphas": None, "layer_sets": None, "systems": ["system1", "system2"]}
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(tmp_path_factory.mktemp("source"), questions=5)
-
-
-def run_test(source: Path, root: Path, callback: ReasoningMetrics, **settings: Any) -> dict:
-    run = trainer(root, callback, logger=CSVLogger(root, name="logs"))
-    run.test(module(source, max_new_tokens=8), data(source, **(TESTED | settings)), verbose=False)
-    return json.loads((root / "metrics.json").read_text())
 
 
 def teach(source: Path, folder: Path) -> Path:
@@ -128,58 +118,9 @@ def test_a_resumed_fit_keeps_the_baseline(source: Path, tmp_path: Path) -> None:
     assert logged(tmp_path / "again", "val/aes") == logged(root, "val/aes")[1:]
 
 
-def test_a_tested_checkpoint_brings_no_baseline_of_other_questions(source: Path, tmp_path: Path) -> None:
-    saving = ModelCheckpoint(tmp_path / "checkpoints", filename="{epoch}", save_top_k=-1)
-    fit(source, tmp_path / "fit", ReasoningMetrics(), saving)
-    run = trainer(tmp_path / "test", ReasoningMetrics())
-    model, last = module(source, max_new_tokens=40, temperature=0.0), tmp_path / "checkpoints" / "epoch=1.ckpt"
-    run.test(model, data(source, **TESTED), ckpt_path=last, verbose=False)
-    metrics = json.loads((tmp_path / "test" / "metrics.json").read_text())
-    assert metrics["systems"]["system1"]["accuracy"] == pytest.approx(0.2)  # the trained weights were tested
-    assert metrics["baseline"] is None
-    assert metrics["settings"]["checkpoint"] == str(last)
-
-
-def test_files_of_a_test(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    metrics = run_test(source, tmp_path, ReasoningMetrics(), samples=3)
-    predictions = read_records(tmp_path / "predictions.jsonl", Prediction, strict=True)
-    assert len(predictions) == 5 * 2 * 3
-    first = next(p for p in predictions if p.id == "q2|system1|-|a0|s1")
-    assert (first.question, first.gold, first.system, first.sample) == ("2 + 1?", "3", "system1", 1)
-    assert first.correct is False
-    assert first.finish_reason == ("stop" if first.n_tokens < 8 else first.finish_reason)
-    for system in ("system1", "system2"):
-        own, found = [p for p in predictions if p.system == system], metrics["systems"][system]
-        assert (found["n"], found["questions"], found["accuracy"]) == (15, 5, 0)
-        assert found["tokens"] == pytest.approx(mean(p.n_tokens for p in own))
-        assert found["truncation"] == pytest.approx(mean(p.finish_reason == "length" for p in own))
-        by_sample = [mean(p.n_tokens for p in own if p.sample == sample) for sample in range(3)]
-        assert [entry["tokens"] for entry in found["by_sample"]] == pytest.approx(by_sample)
-        assert found["tokens_std"] == pytest.approx(stdev(by_sample))
-        assert found["aes"] is None
-    assert metrics["model"] == str((source / "model").resolve())
-    assert metrics["settings"]["generation"]["max_new_tokens"] == 8
-    assert metrics["versions"].keys() == {"torch", "lightning", "transformers", "peft"}
-    assert sorted(path.name for path in tmp_path.glob("*.json*")) == ["metrics.json", "predictions.jsonl"]
-    table = capsys.readouterr().out
-    assert "system1" in table
-    assert "5 questions" in table
-
-
-def test_aes_of_a_test_against_anothers_metrics(source: Path, tmp_path: Path, recwarn: Any) -> None:
-    base = run_test(source, tmp_path / "base", ReasoningMetrics())
-    again = run_test(source, tmp_path / "tuned", ReasoningMetrics(baseline=tmp_path / "base" / "metrics.json"), seed=1)
-    found, against = again["systems"]["system1"], base["systems"]["system2"]
-    expected = aes(found["accuracy"], found["tokens"], against["accuracy"], against["tokens"])
-    assert found["aes"] == pytest.approx(expected)
-    assert not [warning for warning in recwarn if "different sets of questions" in str(warning.message)]
-    run_test(source, tmp_path / "part", ReasoningMetrics(baseline=tmp_path / "base" / "metrics.json"), limit=3)
-    assert [warning for warning in recwarn if "different sets of questions" in str(warning.message)]
-
-
 def test_validate_logs_without_a_baseline(source: Path, tmp_path: Path) -> None:
     run = trainer(tmp_path, ReasoningMetrics(), logger=False)
-    (metrics,) = run.validate(module(source, max_new_tokens=8), data(source, **TESTED), verbose=False)
+    (metrics,) = run.validate(module(source, max_new_tokens=8), data(source, **ASKED), verbose=False)
     assert metrics["val/system2_accuracy"] == 0
     assert 1 <= metrics["val/system1_tokens"] <= 8
     assert "val/aes" not in metrics
@@ -196,8 +137,8 @@ def test_samples_reach_loggers_that_take_tables(source: Path, tmp_path: Path) ->
 
     logger = Tables(tmp_path)
     run = trainer(tmp_path, ReasoningMetrics(), logger=logger)
-    run.test(module(source, max_new_tokens=8), data(source, **TESTED, samples=10), verbose=False)
-    (columns, *rows) = logger.tables["test/samples"]
+    run.validate(module(source, max_new_tokens=8), data(source, **ASKED, samples=10), verbose=False)
+    (columns, *rows) = logger.tables["val/samples_epoch0"]
     assert len(rows) == 32
     assert columns[:3] == ["id", "question", "gold"]
 
@@ -205,42 +146,36 @@ def test_samples_reach_loggers_that_take_tables(source: Path, tmp_path: Path) ->
 def test_input_that_cannot_be(source: Path, tmp_path: Path) -> None:
     run, model = trainer(tmp_path, ReasoningMetrics()), module(source)
     with pytest.raises(InputError, match="measures unsteered answers"):
-        run.test(model, data(source, alphas=[0.0, -0.1]))
+        run.validate(model, data(source, alphas=[0.0, -0.1]))
     no_gold = prepare(tmp_path / "no_gold")
     (no_gold / "questions.jsonl").write_text(json.dumps({"question": "1?"}))
     with pytest.raises(InputError, match="no question has a gold answer"):
-        run.test(model, data(no_gold, **TESTED, require_gold=False))
-    (tmp_path / "broken.json").write_text("{}")
-    for name, reason in (("absent.json", "cannot be read"), ("broken.json", r"is no metrics\.json")):
-        run = trainer(tmp_path, ReasoningMetrics(baseline=tmp_path / name))
-        with pytest.raises(InputError, match=reason):
-            run.test(model, data(source, **TESTED))
+        run.validate(model, data(no_gold, **ASKED, require_gold=False))
     assert model.model is None
 
 
-def test_table_shows_what_is_not_known_as_a_dash() -> None:
-    numbers = {"n": 4, "accuracy": None, "accuracy_low": None, "accuracy_high": None, "accuracy_std": None}
-    numbers |= {"tokens": 12.5, "tokens_std": 0.5, "truncation": 0.25, "repetition": 0.0, "aes": None}
-    text = StringIO()
-    print_table({"system1": numbers}, "a model", Console(file=text, width=120))
-    assert "---" in text.getvalue()
-    assert "12.5 ± 0.5" in text.getvalue()
+def test_it_keeps_out_of_a_test(source: Path, tmp_path: Path) -> None:
+    reasoning = ReasoningMetrics()
+    trainer(tmp_path, reasoning).test(module(source, max_new_tokens=8), data(source, **ASKED), verbose=False)
+    assert reasoning.measures == {}
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_writes(source: Path, tmp_path: Path) -> None:
+def test_two_processes_log_what_one_logs(source: Path, tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(
-        "from pathlib import Path\nfrom tests.callbacks.test_reasoning import *\n"
-        f"source, root = Path({str(source)!r}), Path({str(tmp_path / 'two')!r})\n"
-        "run = trainer(root, ReasoningMetrics(), devices=2, strategy='ddp')\n"
-        "run.test(module(source, max_new_tokens=8), data(source, **TESTED, samples=2))\n"
+        "import json, sys\nfrom pathlib import Path\nfrom tests.callbacks.test_reasoning import *\n"
+        "source, root, devices = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])\n"
+        "run = trainer(root, ReasoningMetrics(), devices=devices, strategy='ddp' if devices > 1 else 'auto')\n"
+        "(found,) = run.validate(module(source, max_new_tokens=8), data(source, **ASKED, samples=2), verbose=False)\n"
+        "(root / f'{run.global_rank}.json').write_text(json.dumps(found, sort_keys=True))\n"
     )
-    command, environment = [sys.executable, str(script)], os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    alone = run_test(source, tmp_path / "one", ReasoningMetrics(), samples=2)
-    both = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    assert both["systems"] == alone["systems"]
-    one, two = ((tmp_path / name / "predictions.jsonl").read_bytes() for name in ("one", "two"))
-    assert one == two
+    for devices in (1, 2):
+        (tmp_path / str(devices)).mkdir()
+        command = [sys.executable, script, source, tmp_path / str(devices), devices]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    alone = (tmp_path / "1" / "0.json").read_bytes()
+    assert b"val/system1_tokens" in alone
+    assert [(tmp_path / "2" / f"{rank}.json").read_bytes() for rank in (0, 1)] == [alone, alone]

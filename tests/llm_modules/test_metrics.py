@@ -1,17 +1,10 @@
 import math
-import os
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
-from torch import multiprocessing
 
 from llm_modules.metrics import (
-    Outcome,
-    ReasoningMetric,
     aes,
     bootstrap_interval,
     hesitation_rates,
@@ -100,60 +93,3 @@ def test_bootstrap_draws_whole_questions() -> None:
 def test_bootstrap_in_blocks_covers_all_resamples() -> None:
     low, high = bootstrap_interval(np.arange(300_000) % 2, resamples=20)
     assert 0.49 < low < 0.5 < high < 0.51
-
-
-def outcomes() -> list[Outcome]:
-    """Five questions in two systems; one without gold, one truncated loop."""
-    result = []
-    for q in range(5):
-        known = q != 4
-        result.append(Outcome(f"{q}|1", f"{q}", "system1", 0, q < 2 if known else None, 10 + q, q == 3, q == 3))
-        result.append(Outcome(f"{q}|2", f"{q}", "system2", 0, True if known else None, 100, False, False))
-    return result
-
-
-def test_metric_by_hand() -> None:
-    metric = ReasoningMetric()
-    metric.update(outcomes()[:3])
-    metric.update([])
-    metric.update(outcomes()[3:])
-    metric.update(outcomes()[:4])  # rows that a sampler repeated to fill up a rank
-    found = metric.compute()
-    assert found.systems == ["system1", "system2"]
-    assert found.samples == [0]
-    first = found.of(system="system1").summary()
-    assert (first.n, first.questions, first.tokens) == (5, 5, 12)
-    assert first.accuracy == 0.5  # of the four with gold
-    assert (first.truncation, first.repetition) == (0.2, 0.2)
-    assert 0 <= first.accuracy_low < 0.5 < first.accuracy_high <= 1
-    assert found.of(system="system2").summary().accuracy == 1
-    empty = found.of(system="plain").summary()
-    assert empty.n == 0
-    assert math.isnan(empty.accuracy)
-    metric.reset()
-    assert metric.compute().systems == []
-
-
-def _rank(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    metric = ReasoningMetric()
-    metric.update(outcomes()[:7] if rank == 0 else outcomes()[6:])  # uneven, and one row on both
-    torch.save(metric.compute().values, f"{folder}/{rank}.pt", pickle_protocol=4)
-    empty = ReasoningMetric()
-    empty.update(outcomes() if rank == 0 else [])
-    torch.save(empty.compute().values, f"{folder}/empty{rank}.pt", pickle_protocol=4)
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_ranks_of_uneven_size_equal_one(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(_rank, args=(port, str(tmp_path)), nprocs=2)
-    alone = ReasoningMetric()
-    alone.update(outcomes())
-    for file in ("0.pt", "1.pt", "empty0.pt", "empty1.pt"):
-        values = torch.load(tmp_path / file, weights_only=False)
-        np.testing.assert_array_equal(values, alone.compute().values)

@@ -17,6 +17,7 @@ VERBS = {
     "s3cot/3_sample.yaml": "predict",
     "s3cot/5_curriculum.yaml": "fit",
     "s3cot/6_test.yaml": "test",
+    "test.yaml": "test",
 }
 OVER = {
     "logger/wandb.yaml": "s3cot/5_curriculum.yaml",
@@ -38,6 +39,8 @@ OVER = {
     "s3cot/real/gsm8k_curriculum.yaml": "s3cot/5_curriculum.yaml",
 }
 """Fragment -> the stage that it is read after."""
+SUITES = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "suites").glob("*.yaml"))
+OVER |= dict.fromkeys(SUITES, "test.yaml")
 OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml"}
 OTHER = {"judges/phrases.yaml"}
 """Fragments that are an argument of a callback or of a verb: read by tests of their own."""
@@ -64,17 +67,20 @@ def test_none_is_forgotten() -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = read(capsys, VERBS[name], name)
+    more = ["suites/gsm8k.yaml"] if name == "test.yaml" else []  # it needs one suite at least
+    found = read(capsys, VERBS[name], name, *more)
     asked = yaml.safe_load((CONFIGS / name).read_text())
     assert found["model"]["class_path"].endswith(asked["model"]["class_path"])
-    assert found["data"]["init_args"].items() >= asked["data"]["init_args"].items()
+    lists = {key: value for key, value in asked["data"]["init_args"].items() if key != "suites"}
+    assert found["data"]["init_args"].items() >= lists.items()
     assert found["trainer"]["use_distributed_sampler"] is False
 
 
 @pytest.mark.parametrize("name", OVER)
 def test_fragments_change_what_they_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     stage = OVER[name]
-    found = dict(leaves(read(capsys, VERBS[stage], stage, name)))
+    more = ["suites/advbench.yaml"] if name == "suites/wraps.yaml" else []
+    found = dict(leaves(read(capsys, VERBS[stage], stage, *more, name)))
     for path, value in leaves(yaml.safe_load((CONFIGS / name).read_text())):
         if path[-1] == "class_path" or isinstance(value, list):
             continue
