@@ -17,6 +17,7 @@ OWN_VERBS = {
     "export": ("rod.export", "write a trained model as a PEFT folder or a merged Hugging Face folder"),
     "export-direction": ("rod.export_direction", "write a direction for lm-evaluation-harness, llama.cpp or others"),
     "evidence": ("rod.evidence", "measure every claim on the embedded miniature, with controls and seeds"),
+    "make-twins": ("rod.make_twins", "make benign near-twins of malicious requests by swapping words"),
     "miniature": ("rod.miniature", "train the embedded miniature from nothing"),
     "world": ("rod.world", "write the questions and requests of the embedded miniature's world"),
 }

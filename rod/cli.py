@@ -17,13 +17,17 @@ import callbacks.direction
 import callbacks.figures
 import callbacks.progress
 import callbacks.reasoning
+import callbacks.robust_modules
 import callbacks.steering
 import callbacks.traces
 import datamodules.contrast
 import datamodules.curriculum
 import datamodules.instructions
 import datamodules.prompting
+import datamodules.twins
 import datamodules.world.data
+import llm_modules.mllr.learning_rates
+import llm_modules.mllr.module
 import llm_modules.muon
 import llm_modules.s3cot.module
 from datamodules.errors import InputError

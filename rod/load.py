@@ -7,6 +7,7 @@ import yaml
 from lightning.pytorch import LightningModule
 
 # Imported for its classes, which a configuration names.
+import llm_modules.mllr.module
 import llm_modules.s3cot.module
 from datamodules.errors import InputError
 from llm_modules.causal_lm import CausalLM
