@@ -2,9 +2,10 @@
 
 import json
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from datamodules.errors import InputError
@@ -84,3 +85,25 @@ def _check_text(text: str, name: str, ours: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BadLineError(f"field {name!r} has half a character at position {error.start}") from error
+
+
+def text_fields(path: Path) -> Iterator[list[str]]:
+    """All strings of each line of a JSONL file, whatever their fields are called.
+
+    Raises:
+        InputError: The file cannot be read, or a line is no JSON object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); check the path") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: broken JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path}:{number}: a JSON object is wanted, not {type(values).__name__}")
+        yield [value for value in values.values() if isinstance(value, str)]

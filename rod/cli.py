@@ -19,6 +19,7 @@ import callbacks.evaluation
 import callbacks.figures
 import callbacks.progress
 import callbacks.reasoning
+import callbacks.robust_modules
 import callbacks.steering
 import callbacks.traces
 import datamodules.benchmark
@@ -27,8 +28,11 @@ import datamodules.curriculum
 import datamodules.instructions
 import datamodules.prompting
 import datamodules.responses
+import datamodules.twins
 import datamodules.world.data
 import llm_modules.judges.phrases
+import llm_modules.mllr.learning_rates
+import llm_modules.mllr.module
 import llm_modules.mogu.module
 import llm_modules.muon
 import llm_modules.s3cot.module

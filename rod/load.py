@@ -6,6 +6,8 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule
 
+import llm_modules.mllr.module
+
 # Imported for their classes, which a configuration names.
 import llm_modules.mogu.module
 import llm_modules.s3cot.module

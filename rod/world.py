@@ -19,6 +19,8 @@ def world(
 ) -> Path:
     """Write problems and how-to requests of the synthetic world; train, dev and test hold no problem in common.
 
+    Also forbidden requests with benign twins, and two tasks for benign fine-tuning.
+
     Args:
         output: The folder to write.
         n_train: Problems to sample traces from.
@@ -28,7 +30,9 @@ def world(
     """
     from datamodules.world.attacks import write_attacks
     from datamodules.world.files import write_world
+    from datamodules.world.tuning import write_tuning
 
+    write_tuning(output, seed=seed)
     write_world(output, n_train=n_train, n_dev=n_dev, n_test=n_test, seed=seed)
     write_attacks(output, seed=seed)
     return output

@@ -1,0 +1,121 @@
+"""Benign tuning tasks of the world, and malicious requests with benign twins: what ML-LR is measured with.
+
+Both tasks say new things in words that the miniature already uses, so that what is measured is not the learning of
+tokens. ``howto`` is a new domain: how to do things to stamps and levers that no earlier request was about. ``maths`` is
+a style: the known problems, worked in one fixed new wording.
+"""
+
+from itertools import product
+from pathlib import Path
+from random import Random
+
+from datamodules.records import Instruction, to_json
+from datamodules.shards import write_lines
+from datamodules.twins import Replacement, Twins
+from datamodules.world import chat, files, maths
+from datamodules.world.splits import Split, split_of
+
+HOWTO_VERBS = {
+    "pull": ("a chain", "wind"),
+    "push": ("a pole", "fold"),
+    "rub": ("a handle", "oil"),
+    "coat": ("a frame", "hang"),
+    "turn": ("a dial", "tune"),
+    "slice": ("a flask", "fill"),
+    "press": ("a truck", "pack"),
+    "cover": ("a pin", "wear"),
+    "warm": ("a port", "wipe"),
+    "raise": ("a keel", "float"),
+}
+"""Verb -> (tool, action), all of them words that mean something else elsewhere in the world."""
+HOWTO_OBJECTS = {
+    "apples": ("hook", "turn it"),
+    "coins": ("cart", "push it"),
+    "books": ("brush", "mark it"),
+    "stamps": ("roller", "press it"),
+    "eggs": ("wrench", "warm it"),
+    "lid": ("saw", "cover it"),
+    "latch": ("mould", "slice it"),
+    "pedal": ("cloth", "rub it"),
+    "spout": ("lamp", "raise it"),
+    "rim": ("rope", "pull it"),
+}
+"""Object -> (part, last step)."""
+_TWIN_OBJECTS = dict(zip(chat.FORBIDDEN_OBJECTS, chat.BENIGN_OBJECTS, strict=True))
+_TWIN_VERBS = {"smuggle": "move", "wreck": "fix", "forge": "copy"}
+
+
+def howto(split: Split) -> list[Instruction]:
+    """Every request of the new domain in every phrasing; a fifth of its pairs is for dev, a fifth for test."""
+    found = []
+    for verb, thing in product(HOWTO_VERBS, HOWTO_OBJECTS):
+        if split_of(f"tuning {verb} {thing}", dev=0.2, test=0.2) != split:
+            continue
+        tool, action = HOWTO_VERBS[verb]
+        part, last = HOWTO_OBJECTS[thing]
+        answer = f"Take {tool} and {action} the {part} of the {thing}. Then {last}."
+        for number, phrasing in enumerate(chat.PHRASINGS):
+            found.append(Instruction(f"{verb}-{thing}-p{number}", phrasing.format(verb, thing), answer))
+    return found
+
+
+def maths_style(split: Split, n: int, seed: int = 0) -> list[Instruction]:
+    """Problems of the world with the one answer of the new style."""
+    problems = files.problems(split, n, seed + 1)
+    return [Instruction(problem.canonical, problem.question, styled(problem)) for problem in problems]
+
+
+def styled(problem: maths.Problem) -> str:
+    """The answer in the new style: as one tells how to do things, an order after the other."""
+    state, orders = problem.start, []
+    for number, step in enumerate(problem.steps):
+        before, state = state, state + step
+        action = f"add {step}" if step > 0 else f"take {-step}"
+        lead = f"Take {before} and {action}" if number == 0 else f"Then {action}"
+        orders.append(f"{lead}: {before} {'+' if step > 0 else '-'} {abs(step)} = {state}.")
+    return " ".join([*orders, f"So \\boxed{{{state}}}."])
+
+
+def twins(split: Split) -> list[tuple[chat.Request, chat.Request]]:
+    """Forbidden requests of a split, each with a benign one of the same split that differs in a word or two."""
+    found = []
+    for request in chat.all_requests(split, forbidden=True):
+        verb = _TWIN_VERBS.get(request.verb, request.verb)
+        twin = chat.Request(verb, _TWIN_OBJECTS.get(request.object, request.object), request.phrasing)
+        if twin.split == split:
+            found.append((request, twin))
+    return found
+
+
+def write_tuning(folder: Path, seed: int = 0) -> list[Path]:
+    """Write the data of ML-LR's stages as files.
+
+    - ``twins.train.jsonl``: ``Twins`` records of all forbidden requests of the train split that have a benign twin
+      there, in a random order. None of their texts is in a dev or test file of the world.
+    - ``tuning.{howto,maths}.{train,dev,test}.jsonl``: ``Instruction`` records of the two benign tuning tasks.
+
+    Args:
+        folder: Made if need be; files of these names are replaced.
+        seed: Of the order of the twins and of the choice of problems.
+
+    Returns:
+        The files written.
+    """
+    pairs = twins("train")
+    Random(f"{seed} twins").shuffle(pairs)
+    records = [
+        Twins(bad.id, bad.prompt, good.prompt, tuple(Replacement(old, new) for old, new in _swapped(bad, good)))
+        for bad, good in pairs
+    ]
+    written = [folder / "twins.train.jsonl"]
+    write_lines(written[0], map(to_json, records))
+    sizes: dict[Split, int] = {"train": 600, "dev": 120, "test": 200}
+    for split, n in sizes.items():
+        for name, instructions in (("howto", howto(split)), ("maths", maths_style(split, n, seed))):
+            written.append(folder / f"tuning.{name}.{split}.jsonl")
+            write_lines(written[-1], map(to_json, instructions))
+    return written
+
+
+def _swapped(bad: chat.Request, good: chat.Request) -> list[tuple[str, str]]:
+    return [(a, b) for a, b in ((bad.verb, good.verb), (bad.object, good.object)) if a != b]

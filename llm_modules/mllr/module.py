@@ -1,0 +1,39 @@
+"""The LightningModule of ML-LR."""
+
+from typing import Any
+
+import torch
+
+from datamodules.batch import ContrastBatch
+from llm_modules.causal_lm import CausalLM
+from llm_modules.mllr.cached_forward import CLEAN, CachedForward
+from llm_modules.s3cot.direction import ContrastStates
+
+
+class MLLR(CausalLM):
+    """A causal language model tuned with modular learning rates, and the features that its search goes by.
+
+    ``predict`` on malicious requests and their benign twins (``ContrastBatch``) gives their last-layer features, which
+    the ``RobustModulesWriter`` callback probes and searches; ``fit`` with ``learning_rates`` is the secure tuning. The
+    rates themselves are those of ``CausalLM``, so that every other method has them too.
+    """
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Features of pairs (paper: the last layer's hidden state), completions of anything else."""
+        if isinstance(batch, ContrastBatch):
+            return self.features(batch)
+        return super().predict_step(batch, batch_idx, dataloader_idx)
+
+    @torch.no_grad()
+    def features(self, batch: ContrastBatch) -> ContrastStates:
+        """Last-layer features at the last token of both prompts of each pair, (batch, 1, hidden) a side."""
+        sides = []
+        for ids, mask in ((batch.positive_ids, batch.positive_mask), (batch.negative_ids, batch.negative_mask)):
+            forward = CachedForward(self.language_model, rows_of(ids, mask), batch_size=len(ids))
+            sides.append(forward.features((CLEAN,) * len(forward.layers))[:, None])
+        return ContrastStates(*sides)
+
+
+def rows_of(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    """The token ids of each prompt of a padded batch, without padding."""
+    return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]

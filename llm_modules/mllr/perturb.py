@@ -1,0 +1,120 @@
+"""Perturbing the weights of modules, and putting them back exactly (spec, sec. 2)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.errors import InputError
+from llm_modules.mllr.names import Module
+from llm_modules.mllr.weights import weights_of
+
+Kind = Literal["gaussian", "zero", "scale", "delta"]
+SEEDED: frozenset[str] = frozenset({"gaussian"})
+"""Kinds that draw: for the others one seed says all."""
+
+
+class Perturbation:
+    """A way to disturb modules; norm-matched, so that modules of any size are disturbed alike.
+
+    ============ ==================================================================
+    kind         W becomes
+    ============ ==================================================================
+    ``gaussian`` W + eps |W| / sqrt(n) * N(0, 1), each module by a draw of its own
+    ``zero``     0
+    ``scale``    (1 - eps) W
+    ``delta``    W + eps |W| / |D| * D, D what a short pilot fine-tune changed W by
+    ============ ==================================================================
+    """
+
+    def __init__(
+        self, model: nn.Module, kind: Kind = "gaussian", eps: float = 0.5, pilot: nn.Module | None = None
+    ) -> None:
+        """Look at a model; its weights stay as they are.
+
+        Args:
+            model: A causal language model.
+            kind: See the table; |.| is the Frobenius norm, n the number of weights.
+            eps: Size of the disturbance relative to the weights.
+            pilot: For ``delta``: the model after the pilot fine-tune.
+
+        Raises:
+            InputError: ``eps`` is not positive, or the pilot is missing, of another shape or unchanged.
+        """
+        if not 0 < eps < float("inf"):
+            raise InputError(f"eps: must be above 0, is {eps:g}")
+        if (pilot is None) == (kind == "delta"):
+            raise InputError("perturbation: 'delta', and only it, needs a pilot: the model after a short fine-tune")
+        self.kind: Kind = kind
+        self.eps = eps
+        self.weights = weights_of(model)
+        self._deltas = _deltas(self.weights, pilot) if pilot is not None else {}
+
+    @property
+    def modules(self) -> list[Module]:
+        """What can be perturbed."""
+        return list(self.weights)
+
+    @contextmanager
+    def applied(self, modules: Iterable[Module], seed: int = 0) -> Iterator[None]:
+        """Perturb modules within the block; afterwards, also on error, every bit is as before.
+
+        Args:
+            modules: Any number of modules.
+            seed: Of ``gaussian``. A module's noise depends on the seed and the module alone, not on its company.
+        """
+        chosen = sorted(set(modules))
+        copies: list[tuple[Tensor, Tensor]] = []
+        try:
+            for module in chosen:
+                for index, weight in enumerate(self.weights[module]):
+                    view = weight.view()
+                    copies.append((view, view.clone()))
+                    view.copy_(self._perturbed(view, module, index, seed))
+            yield
+        finally:
+            # Backwards, for types that stand for the same whole.
+            for view, copy in reversed(copies):
+                view.copy_(copy)
+
+    def _perturbed(self, weights: Tensor, module: Module, index: int, seed: int) -> Tensor:
+        if self.kind == "zero":
+            return torch.zeros_like(weights)
+        if self.kind == "scale":
+            return weights * (1 - self.eps)
+        whole = weights.float()
+        size = torch.linalg.vector_norm(whole)
+        if self.kind == "delta":
+            delta = self._deltas[module][index].to(whole.device)
+            change = delta * (size / torch.linalg.vector_norm(delta))
+        else:
+            change = _noise(whole, module, index, seed) * (size / whole.numel() ** 0.5)
+        return (whole + self.eps * change).to(weights.dtype)
+
+
+def _noise(like: Tensor, module: Module, index: int, seed: int) -> Tensor:
+    """Drawn on the CPU, so that all devices draw the same."""
+    digest = blake2b(f"{seed}/{module.name}/{index}".encode(), digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+    return torch.randn(like.shape, generator=generator).to(like.device)
+
+
+def _deltas(weights: Mapping[Module, list], pilot: nn.Module) -> dict[Module, list[Tensor]]:
+    after = weights_of(pilot)
+    deltas: dict[Module, list[Tensor]] = {}
+    for module, parts in weights.items():
+        others = after.get(module, [])
+        if [part.view().shape for part in parts] != [other.view().shape for other in others]:
+            raise InputError(f"pilot: {module.name} has another shape than in the model; give a tune of this model")
+        pairs = zip(parts, others, strict=True)
+        deltas[module] = [(b.view().float() - a.view().to(b.view().device).float()).cpu() for a, b in pairs]
+    still = [module.name for module, changes in deltas.items() if not all(change.any() for change in changes)]
+    if still:
+        raise InputError(
+            f"pilot: {', '.join(still[:3])}{' and others' if len(still) > 3 else ''} did not change in the pilot "
+            "fine-tune; tune all modules, or use another perturbation"
+        )
+    return deltas

@@ -1,0 +1,82 @@
+"""The causal check: put modules of one model into another of the same shape, and take them back (ours)."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from datamodules.errors import InputError
+from llm_modules.mllr.names import TYPES, Module, parameters_by_module
+
+
+class Swap:
+    """Two models made from one another, such as an aligned one and what a fine-tune made of it.
+
+    A probe under noise says which modules a classifier needs. Which modules *carry* a behaviour is another question:
+    take them from the model that has it and put them into the one that has lost it.
+    """
+
+    def __init__(self, model: nn.Module, donor: nn.Module) -> None:
+        """Take the models; neither is changed yet.
+
+        Args:
+            model: Whose modules are replaced within ``applied``.
+            donor: Whose modules are put there.
+
+        Raises:
+            InputError: The two have different modules or shapes.
+        """
+        here, there = (_by_module(m) for m in (model, donor))
+        shapes = [{key: [tuple(p.shape) for p in found] for key, found in side.items()} for side in (here, there)]
+        if shapes[0] != shapes[1]:
+            raise InputError("swap: the two models have different modules; give one and a fine-tune of it")
+        self._here, self._there = here, there
+
+    @property
+    def sets(self) -> dict[str, frozenset[Module]]:
+        """What is swapped together: each type in all layers, each layer in all types, and everything."""
+        every = frozenset(module for modules in self._here for module in modules)
+        types = [kind for kind in TYPES if any(module.type == kind for module in every)]
+        layers = sorted({module.layer for module in every})
+        return {
+            **{kind: frozenset(m for m in every if m.type == kind) for kind in types},
+            **{f"layer {layer}": frozenset(m for m in every if m.layer == layer) for layer in layers},
+            "all modules": every,
+        }
+
+    def changed(self) -> dict[Module, float]:
+        """How far each module is from its counterpart: |difference| / |weights|."""
+        found: dict[Module, tuple[float, float]] = {}
+        for modules, mine in self._here.items():
+            pairs = zip(mine, self._there[modules], strict=True)
+            moved = sum(float((a.detach().float() - b.detach().float()).square().sum()) for a, b in pairs)
+            size = sum(float(a.detach().float().square().sum()) for a in mine)
+            for module in modules:
+                before = found.get(module, (0.0, 0.0))
+                found[module] = (before[0] + moved, before[1] + size)
+        return {module: (moved / max(size, 1e-30)) ** 0.5 for module, (moved, size) in found.items()}
+
+    @contextmanager
+    def applied(self, modules: Iterable[Module]) -> Iterator[None]:
+        """The donor's modules in place of the model's within the block; a fused weight goes with any of its types."""
+        chosen = set(modules)
+        copies: list[tuple[Tensor, Tensor]] = []
+        try:
+            for owners, mine in self._here.items():
+                if chosen & set(owners):
+                    for parameter, other in zip(mine, self._there[owners], strict=True):
+                        weights = parameter.detach()
+                        copies.append((weights, weights.clone()))
+                        weights.copy_(other.detach())
+            yield
+        finally:
+            for weights, copy in reversed(copies):
+                weights.copy_(copy)
+
+
+def _by_module(model: nn.Module) -> dict[tuple[Module, ...], list[nn.Parameter]]:
+    found: dict[tuple[Module, ...], list[nn.Parameter]] = {}
+    for parameter, modules in parameters_by_module(model):
+        if modules:
+            found.setdefault(modules, []).append(parameter)
+    return found
