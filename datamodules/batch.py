@@ -151,5 +151,7 @@ class RouterBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "RouterBatch":
         """The same batch on another device."""
-        others = (t.to(device, non_blocking=non_blocking) for t in (self.malicious, self.starts, self.ends))
-        return RouterBatch(self.rows.to(device, non_blocking), *others, mean_items=self.mean_items)
+        malicious, starts, ends = (
+            tensor.to(device, non_blocking=non_blocking) for tensor in (self.malicious, self.starts, self.ends)
+        )
+        return RouterBatch(self.rows.to(device, non_blocking), malicious, starts, ends, self.mean_items)

@@ -15,6 +15,8 @@ from lightning.pytorch.loggers import CSVLogger
 import callbacks.calibration
 import callbacks.direction
 import callbacks.figures
+import callbacks.gates
+import callbacks.probes
 import callbacks.progress
 import callbacks.reasoning
 import callbacks.steering
@@ -26,6 +28,8 @@ import datamodules.prompting
 import datamodules.responses
 import datamodules.world.data
 import llm_modules.mogu.module
+import llm_modules.mogu.probe_module
+import llm_modules.mogu.responder
 import llm_modules.muon
 import llm_modules.s3cot.module
 from datamodules.errors import InputError

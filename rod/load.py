@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 
 # Imported for their classes, which a configuration names.
 import llm_modules.mogu.module
+import llm_modules.mogu.responder
 import llm_modules.s3cot.module
 from datamodules.errors import InputError
 from llm_modules.causal_lm import CausalLM
