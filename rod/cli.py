@@ -27,9 +27,12 @@ import datamodules.instructions
 import datamodules.prompting
 import datamodules.responses
 import datamodules.world.data
+import llm_modules.mogu.conditional_steering
 import llm_modules.mogu.module
 import llm_modules.mogu.probe_module
+import llm_modules.mogu.prompt_defence
 import llm_modules.mogu.responder
+import llm_modules.mogu.safe_decoding
 import llm_modules.muon
 import llm_modules.s3cot.module
 from datamodules.errors import InputError
