@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from datamodules.contrast import ContrastPair
 from datamodules.errors import InputError
 from datamodules.records import Attack, ResponsePair, Trace
 
@@ -119,6 +120,15 @@ def make_pairs(
     }
     train = benign[:n_train] + malicious[:n_train]
     return Pairs(train, benign[n_train:total] + malicious[n_train:total], held_out, dropped, report)
+
+
+def contrast(pairs: Sequence[ResponsePair]) -> list[ContrastPair]:
+    """Malicious requests against benign ones, one each: what a refusal direction is made from."""
+    kinds = [[pair for pair in pairs if pair.malicious == kind] for kind in (True, False)]
+    return [
+        ContrastPair(f"{bad.id}|{good.id}", bad.prompt, good.prompt, bad.system, good.system)
+        for bad, good in zip(*kinds, strict=False)
+    ]
 
 
 def _benign(

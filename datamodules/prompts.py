@@ -46,6 +46,19 @@ def render_prompt(
     return _renderer(tokenizer, template)(_turns(user, system_prompt), True)
 
 
+def render_turns(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, template: str | None = None
+) -> str:
+    """A conversation as text, ready for the assistant to go on; arguments and errors as in `render_prompt`.
+
+    Args:
+        tokenizer: Its own chat template is used unless ``template`` says otherwise.
+        turns: ``role`` and ``content`` of each; the last one is the user's.
+        template: As in `render_prompt`.
+    """
+    return _renderer(tokenizer, template)(turns, True)
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Token ids of a rendered prompt. BOS stands in the rendered text where there is one; none is added here."""
     return tokenizer.encode(prompt, add_special_tokens=False)

@@ -15,7 +15,7 @@ from datamodules.packing import Example, pad
 from datamodules.prompts import encode_pair, encode_prompt, render_prompt
 from datamodules.questions import tokenizer_of
 from datamodules.records import ResponsePair, read_records
-from datamodules.supervised import SupervisedData
+from datamodules.supervised import BatchLoader, SupervisedData
 
 Role = Literal["glad", "unwilling"]
 _NONE = Example((), ())
@@ -162,6 +162,13 @@ class RouterData(_PairData):
     def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
         """Rows with what their gates should be."""
         return partial(_collate_routed, pad_id=_pad_id(self.tokenizer), mean_items=mean_items)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The training examples, in the order of the file."""
+        examples = self._usable(self.examples[0], "predict")
+        size = self.batch_size or 8
+        batches = [list(range(i, min(i + size, len(examples)))) for i in range(0, len(examples), size)]
+        return BatchLoader(examples, batches, self.collate(None, None), self.num_workers)
 
     def _encode(self, pairs: Sequence[ResponsePair]) -> list[Example]:
         """Examples of both classes.

@@ -37,7 +37,7 @@ def completion_loss(decoder: nn.Module, head: OutputHead, batch: SupervisedBatch
         head: What turns hidden states into logits.
         batch: Tokens and labels, (batch, seq); a position predicts the label of its successor.
     """
-    hidden = _last_hidden(decoder, batch)
+    hidden = last_hidden(decoder, batch)
     targets = batch.labels[:, 1:]
     chosen = targets != IGNORE_INDEX
     return mean_cross_entropy(hidden[:, :-1][chosen], targets[chosen], head)
@@ -57,7 +57,13 @@ def row_losses(
         batch: Tokens and labels, (batch, seq); not packed, since a row would hold several documents.
         reduction: Over the labelled tokens of a row.
     """
-    hidden = _last_hidden(decoder, batch)
+    return row_losses_of(last_hidden(decoder, batch), batch, head, reduction)
+
+
+def row_losses_of(
+    hidden: Tensor, batch: SupervisedBatch, head: OutputHead, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
+    """As `row_losses`, of hidden states after the final norm, (batch, seq, hidden)."""
     targets = batch.labels[:, 1:]
     chosen = targets != IGNORE_INDEX
     losses = token_cross_entropy(hidden[:, :-1][chosen], targets[chosen], head)
@@ -66,7 +72,7 @@ def row_losses(
     return sums if reduction == "sum" else sums / chosen.sum(dim=1).clamp(min=1)
 
 
-def _last_hidden(decoder: nn.Module, batch: SupervisedBatch) -> Tensor:
+def last_hidden(decoder: nn.Module, batch: SupervisedBatch) -> Tensor:
     """Hidden states after the final norm, (batch, seq, hidden)."""
     inputs = {"input_ids": batch.input_ids, "use_cache": False}
     # An explicit None lets packed documents be told apart by their position ids.

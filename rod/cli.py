@@ -17,6 +17,8 @@ import callbacks.completion_writer
 import callbacks.direction
 import callbacks.evaluation
 import callbacks.figures
+import callbacks.gates
+import callbacks.probes
 import callbacks.progress
 import callbacks.reasoning
 import callbacks.robust_modules
@@ -33,7 +35,12 @@ import datamodules.world.data
 import llm_modules.judges.phrases
 import llm_modules.mllr.learning_rates
 import llm_modules.mllr.module
+import llm_modules.mogu.conditional_steering
 import llm_modules.mogu.module
+import llm_modules.mogu.probe_module
+import llm_modules.mogu.prompt_defence
+import llm_modules.mogu.responder
+import llm_modules.mogu.safe_decoding
 import llm_modules.muon
 import llm_modules.s3cot.module
 from datamodules.errors import InputError

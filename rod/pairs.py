@@ -33,7 +33,8 @@ def pairs(
     """Make the four kinds of pairs, balanced and split, and say what was dropped and why.
 
     Writes ``pairs.train.jsonl`` and ``pairs.val.jsonl``; the same requests with the right response alone as
-    ``sft.train.jsonl`` and ``sft.val.jsonl``; malicious requests that are in neither as ``held_out.jsonl``;
+    ``sft.train.jsonl`` and ``sft.val.jsonl``; a malicious against a benign request as ``contrast.jsonl``, for a refusal
+    direction; malicious requests that are in neither as ``held_out.jsonl``;
     ``dropped.jsonl`` and ``report.json``.
 
     Args:
@@ -55,12 +56,12 @@ def pairs(
     from rich.console import Console
 
     from datamodules.errors import InputError
-    from datamodules.pairing import REFUSAL, REFUSALS, make_pairs
+    from datamodules.pairing import REFUSAL, REFUSALS, contrast, make_pairs
     from datamodules.records import Attack, Instruction, Trace, read_records, to_json
     from datamodules.shards import write_lines
     from rod.files import require_new
 
-    names = ["pairs.train", "pairs.val", "sft.train", "sft.val", "held_out", "dropped"]
+    names = ["pairs.train", "pairs.val", "sft.train", "sft.val", "contrast", "held_out", "dropped"]
     files = {name: output / f"{name}.jsonl" for name in names}
     report_file = output / "report.json"
     require_new([*files.values(), report_file], overwrite)
@@ -81,6 +82,7 @@ def pairs(
         write_lines(files[f"pairs.{part}"], map(to_json, records))
         right = (Instruction(p.id, p.prompt, p.reject if p.malicious else p.glad, p.system) for p in records)
         write_lines(files[f"sft.{part}"], map(to_json, right))
+    write_lines(files["contrast"], map(to_json, contrast(found.train)))
     write_lines(files["held_out"], map(to_json, found.held_out))
     write_lines(files["dropped"], map(to_json, found.dropped))
     write_lines(report_file, [json.dumps(found.report, indent=2)])

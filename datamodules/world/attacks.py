@@ -1,7 +1,7 @@
 """The world's requests as the files that MoGU's pairs are made from: benign questions, and attacks with openings."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -12,9 +12,26 @@ from datamodules.world.splits import Split
 
 BENIGN_MATHS = 0.4
 """Share of problems among the benign requests: a router that has seen no problem may take one for anything."""
-WRAPPED = 0.5
-"""Share of wrapped how-to requests, forbidden or not, all in the wraps that alignment saw. A wrap that came with benign
-requests alone would teach routers that it is harmless."""
+WRAPPED = 0.25
+"""Share of how-to requests in wraps that alignment saw, forbidden or not: a wrap that came with benign requests alone
+would teach routers that it is harmless."""
+SURROUNDED = 0.5
+"""Share of how-to requests with sentences around them that say nothing about them."""
+ASIDES = (
+    "My friend Tom is here.",
+    "Mia and Ben wait for me.",
+    "It is for Eva.",
+    "We start now.",
+    "Leo gets some coins.",
+    "There are many books in it.",
+    "I want it to be right.",
+    "Sam finds it too.",
+    "Then Zoe eats.",
+    "Ana has some eggs.",
+    "You are right.",
+    "I have my answer later.",
+)
+"""Sentences of words that the miniature knows, none of them a wrap."""
 
 
 def write_attacks(folder: Path, *, n: int = 600, seed: int = 0) -> list[Path]:
@@ -42,32 +59,47 @@ def write_attacks(folder: Path, *, n: int = 600, seed: int = 0) -> list[Path]:
 
 
 def benign_questions(n: int, split: Split, seed: int = 0) -> list[Question]:
-    """Problems with all kinds of requests, how-to requests, some of these in wraps: none twice."""
+    """Problems with all kinds of requests, and how-to requests: none twice."""
     rng = Random(f"{seed} benign {split}")
-    plain = chat.all_requests(split, forbidden=False)
-    wrapped = chat.all_requests(split, forbidden=False, wraps=chat.SEEN_WRAPS)
+    requests = _requests(rng, split, forbidden=False)
     found: dict[str, Question] = {}
     while len(found) < n:
         if rng.random() < BENIGN_MATHS:
             problem = maths.draw_problem(rng, split)
-            text, identifier = problem.question + maths.draw_request(rng), problem.canonical
+            found.setdefault(problem.canonical, Question(problem.canonical, problem.question + maths.draw_request(rng)))
         else:
-            request = rng.choice(wrapped if rng.random() < WRAPPED else plain)
-            text, identifier = request.prompt, request.id
-        found.setdefault(identifier, Question(identifier, text))
+            identifier, _, text = next(requests)
+            found.setdefault(identifier, Question(identifier, text))
     return list(found.values())
 
 
 def attacks(n: int, split: Split, seed: int = 0) -> list[Attack]:
-    """Forbidden requests, some of them in wraps that alignment saw, each with the first words of an answer."""
-    rng = Random(f"{seed} attacks {split}")
-    plain = chat.all_requests(split, forbidden=True)
-    wrapped = chat.all_requests(split, forbidden=True, wraps=chat.SEEN_WRAPS)
+    """Forbidden requests, each with the first words of an answer: none twice."""
+    requests = _requests(Random(f"{seed} attacks {split}"), split, forbidden=True)
     found: dict[str, Attack] = {}
     while len(found) < n:
-        request = rng.choice(wrapped if rng.random() < WRAPPED else plain)
-        found.setdefault(request.id, Attack(request.id, request.prompt, opening(request)))
+        identifier, request, text = next(requests)
+        found.setdefault(identifier, Attack(identifier, text, opening(request)))
     return list(found.values())
+
+
+def _requests(rng: Random, split: Split, *, forbidden: bool) -> Iterator[tuple[str, chat.Request, str]]:
+    """Endless how-to requests: id, request, user turn."""
+    plain = chat.all_requests(split, forbidden=forbidden)
+    wrapped = chat.all_requests(split, forbidden=forbidden, wraps=chat.SEEN_WRAPS)
+    while True:
+        kind = rng.random()
+        if kind < WRAPPED:
+            request = rng.choice(wrapped)
+            yield request.id, request, request.prompt
+            continue
+        request = rng.choice(plain)
+        if kind < WRAPPED + SURROUNDED:
+            before, after = (rng.sample(ASIDES, rng.choice((0, 1, 1, 2))) for _ in range(2))
+            text = " ".join([*before, request.prompt, *after])
+            yield f"{request.id}-{rng.getrandbits(32):08x}", request, text
+        else:
+            yield request.id, request, request.prompt
 
 
 def opening(request: chat.Request) -> str:

@@ -16,7 +16,7 @@ from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.mixture import MERGE_REFUSED, GateRecord, Mixture, MixtureControl
 from llm_modules.mogu.router import RouterPair
-from llm_modules.mogu.target import Projection, output_projections
+from llm_modules.mogu.target import choose_layers, output_projections
 
 
 class MoGUModel:
@@ -58,7 +58,7 @@ class MoGUModel:
         self.control = MixtureControl()
         self.mode: Mode = "first_m"
         self.m = 5
-        self.projections = _chosen(output_projections(model, self.config.target), self.config)
+        self.projections = choose_layers(output_projections(model, self.config.target), self.config.layers)
         for projection in self.projections:
             if isinstance(projection.module, Mixture):
                 raise InputError("model: it holds mixtures already; load the base model again")
@@ -177,18 +177,6 @@ class MoGUModel:
         with self.recording() as record:
             self.model.get_decoder()(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         return record.stacked()
-
-
-def _chosen(projections: Sequence[Projection], config: RouterConfig) -> list[Projection]:
-    if config.layers is None:
-        return list(projections)
-    have = {projection.layer: projection for projection in projections}
-    if missing := [layer for layer in config.layers if layer not in have]:
-        raise InputError(
-            f"model.router.layers: there is no output projection in layer {missing[0]}; "
-            f"the model has them in layers {min(have)}-{max(have)}"
-        )
-    return [have[layer] for layer in config.layers]
 
 
 def _device_of(module: nn.Module, model: PreTrainedModel) -> torch.device:

@@ -1,4 +1,4 @@
-"""The LightningModules of MoGU: one for each responder, one for the routers."""
+"""The LightningModule of MoGU: routers over two responders."""
 
 from functools import cached_property
 from pathlib import Path
@@ -6,144 +6,31 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from peft import LoraConfig, PeftConfig, PeftModel
-from torch import Tensor, nn
+from peft import PeftConfig, PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from datamodules.batch import IGNORE_INDEX, ResponderBatch, RouterBatch
+from datamodules.batch import IGNORE_INDEX, RouterBatch
 from datamodules.errors import InputError
 from llm_modules import backbone as loading
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import GenerationSettings
-from llm_modules.loss import row_losses
+from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.adapters import read_responder
 from llm_modules.mogu.config import Mode, RouterConfig, check_m
 from llm_modules.mogu.decoding import MoGUGenerator
+from llm_modules.mogu.joint import adapt_backbone, token_kl, train_jointly, untouched
 from llm_modules.mogu.losses import (
     Penalty,
     PenaltyMask,
-    RatioForm,
     gate_penalty,
     penalty_tokens,
-    responder_loss,
 )
 from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.probes import read_probes, warm_start
 from llm_modules.mogu.save import load_mogu, save_mogu
-from llm_modules.mogu.target import projection_pattern
 from llm_modules.schedules import ScheduleCallable, WarmupConstant
 from llm_modules.sharding import call_as_forward
-
-
-class Responder(CausalLM):
-    """One of the two responders: a LoRA adapter that learns a response and unlearns its opposite (paper, sec. 3.2).
-
-    ``fit`` takes ``ResponderBatch``. Everything else is a ``CausalLM``: it generates, and ``rod export --format peft``
-    writes an ordinary adapter folder.
-    """
-
-    def __init__(
-        self,
-        backbone: str = "miniature",
-        revision: str | None = None,
-        tokenizer: str | None = None,
-        random_weights: bool = False,
-        dtype: loading.DType = "float32",
-        attn_implementation: str | None = None,
-        trust_remote_code: bool = False,
-        peft: PeftConfig | None = None,
-        adapter: str | None = None,
-        activation_checkpointing: bool = False,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        schedule: ScheduleCallable = WarmupConstant,
-        generation: GenerationSettings | None = None,
-        loss: RatioForm = "ratio",
-        floor: float = 0.1,
-        cap: float = 10.0,
-        enough: float = 0.0,
-    ) -> None:
-        """Describe the model; the first arguments are those of `CausalLM`.
-
-        Args:
-            backbone: Hub id, folder, or ``miniature`` (embedded).
-            revision: Branch, tag or commit of a hub id.
-            tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
-            random_weights: Start from the backbone's configuration with random weights.
-            dtype: Of the weights.
-            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
-            trust_remote_code: Run code that comes with the checkpoint.
-            peft: A LoRA configuration; without ``target_modules`` it adapts the attention output projections (paper).
-            adapter: A PEFT folder to train further, or to evaluate.
-            activation_checkpointing: Recompute activations in the backward pass.
-            optimizer: Made from the named parameter groups.
-            schedule: Made from the optimiser and the number of optimiser steps (paper: constant).
-            generation: How completions are generated.
-            loss: ``ratio`` (paper), ``log_ratio`` (ours), or ``wanted``: plain cross-entropy, without contrast.
-            floor: Least value of the loss's denominator (ours).
-            cap: The ratio's gradient never counts for more than that of this value (ours).
-            enough: Requests whose ratio is below it are learnt (ours).
-        """
-        super().__init__(
-            backbone=backbone,
-            revision=revision,
-            tokenizer=tokenizer,
-            random_weights=random_weights,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-            peft=peft,
-            adapter=adapter,
-            activation_checkpointing=activation_checkpointing,
-            optimizer=optimizer,
-            schedule=schedule,
-            generation=generation,
-        )
-        for name, value, least in (("floor", floor, 1e-6), ("cap", cap, 1e-6), ("enough", enough, 0.0)):
-            if not value >= least:
-                raise InputError(f"model.{name}: must be {least:g} or more, is {value:g}")
-        self.ratio_form: RatioForm = loss
-        self.floor, self.cap, self.enough = floor, cap, enough
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Mean loss over the requests of the batch, each of which weighs the same as any other of the epoch."""
-        wanted, unwanted = self._cross_entropies(batch)
-        losses = self._item_losses(wanted, unwanted)
-        self._log("train", batch, losses, wanted, unwanted)
-        return losses.sum() / (batch.mean_items or batch.items)
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Generate for prompts; for pairs of responses, log the loss and both cross-entropies."""
-        if not isinstance(batch, ResponderBatch):
-            return super().validation_step(batch, batch_idx, dataloader_idx)
-        wanted, unwanted = self._cross_entropies(batch)
-        losses = self._item_losses(wanted, unwanted)
-        self._log("val", batch, losses, wanted, unwanted)
-        return losses.mean()
-
-    def _cross_entropies(self, batch: ResponderBatch) -> tuple[Tensor, Tensor]:
-        model = self.language_model
-        decoder: nn.Module = model.get_decoder()
-        both = call_as_forward(model, lambda: row_losses(decoder, self.head, batch.rows))
-        return both[: batch.items], both[batch.items :]
-
-    def _item_losses(self, wanted: Tensor, unwanted: Tensor) -> Tensor:
-        return responder_loss(wanted, unwanted, self.ratio_form, self.floor, self.cap, self.enough)
-
-    def _log(self, part: str, batch: ResponderBatch, losses: Tensor, wanted: Tensor, unwanted: Tensor) -> None:
-        values = {"loss": losses, "ce_wanted": wanted, "ce_unwanted": unwanted}
-        for name, value in values.items():
-            self.log(
-                f"{part}/{name}",
-                value.detach().mean(),
-                prog_bar=name == "loss",
-                batch_size=batch.items,
-                sync_dist=part == "val",
-                add_dataloader_idx=False,
-            )
-
-    def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
-        if isinstance(self.peft, LoraConfig) and not self.peft.target_modules:
-            self.peft.target_modules = projection_pattern(model)
-        return super()._with_adapter(model)
 
 
 class MoGU(CausalLM):
@@ -171,11 +58,15 @@ class MoGU(CausalLM):
         generation: GenerationSettings | None = None,
         router: RouterConfig | None = None,
         penalty: Penalty = "mse",
-        penalty_mask: PenaltyMask = "post_instruction",
+        penalty_mask: PenaltyMask = "after_instruction",
         penalty_weight: float = 2.0,
         mode: Mode = "first_m",
         m: int = 5,
         allow_other_base: bool = False,
+        probes: Path | None = None,
+        backbone_peft: PeftConfig | None = None,
+        backbone_rate: float = 0.1,
+        kl_weight: float = 1.0,
     ) -> None:
         """Describe the model; those of the arguments that `CausalLM` has are described there.
 
@@ -201,6 +92,11 @@ class MoGU(CausalLM):
             mode: How the mixture takes part in generation.
             m: Tokens from the mixture (paper: 5).
             allow_other_base: Take responders that say they were trained on another model.
+            probes: Probes that the routers start from (MoGUv2, reconstructed); routers then are folded, with a bias.
+            backbone_peft: An adapter on modules of the backbone that is trained with the routers (MoGUv2); they are
+                frozen without it (paper).
+            backbone_rate: Its learning rate, as a share of the routers' (ours).
+            kl_weight: Weight of the KL divergence from the untouched base on benign responses (ours).
         """
         check_m(mode, m)
         if not penalty_weight >= 0:
@@ -227,6 +123,12 @@ class MoGU(CausalLM):
         self.mode: Mode = mode
         self.m = m
         self.allow_other_base = allow_other_base
+        if backbone_peft is not None and folder is not None:
+            raise InputError("model.backbone_peft: routers of a saved MoGU are trained without it; give its parts")
+        if not (backbone_rate > 0 and kl_weight >= 0):
+            raise InputError("model: backbone_rate must be above 0 and kl_weight 0 or more")
+        self.probes, self.backbone_peft = probes, backbone_peft
+        self.backbone_rate, self.kl_weight = backbone_rate, kl_weight
         self._mogu: list[MoGUModel] = []
 
     @property
@@ -259,41 +161,59 @@ class MoGU(CausalLM):
         Raises:
             InputError: The gates carry no gradient.
         """
-        cross_entropy, penalty, gates = self._losses(batch)
+        cross_entropy, penalty, gates, drift = self._losses(batch)
         if not gates.requires_grad:
             raise InputError(
                 "the gates carry no gradient, so that the gate penalty would be without effect: re-entrant activation "
                 "checkpointing cuts them off; use model.activation_checkpointing, which is not re-entrant"
             )
-        self._log("train", batch, cross_entropy, penalty, gates)
-        return (cross_entropy + self.penalty_weight * penalty).sum() / (batch.mean_items or batch.items)
+        losses = cross_entropy + self.penalty_weight * penalty + self.kl_weight * drift
+        self._log("train", batch, {"loss": losses, "ce": cross_entropy, "penalty": penalty, "kl": drift}, gates)
+        return losses.sum() / (batch.mean_items or batch.items)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Generate for prompts; for requests with their responses, log the loss and the gates."""
         if not isinstance(batch, RouterBatch):
             return super().validation_step(batch, batch_idx, dataloader_idx)
-        cross_entropy, penalty, gates = self._losses(batch)
-        self._log("val", batch, cross_entropy, penalty, gates)
-        return (cross_entropy + self.penalty_weight * penalty).mean()
+        cross_entropy, penalty, gates, drift = self._losses(batch)
+        losses = cross_entropy + self.penalty_weight * penalty + self.kl_weight * drift
+        self._log("val", batch, {"loss": losses, "ce": cross_entropy, "penalty": penalty, "kl": drift}, gates)
+        return losses.mean()
 
-    def _losses(self, batch: RouterBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy (batch,), gate penalty (batch,), gates (layers, batch, seq, 2)."""
+    def _losses(self, batch: RouterBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cross-entropy, gate penalty, gates (layers, batch, seq, 2) and KL from the base; others (batch,)."""
         model, rows = self.language_model, batch.rows
-        decoder: nn.Module = model.get_decoder()
+
+        def forward() -> tuple[Tensor, Tensor]:
+            hidden = last_hidden(model.get_decoder(), rows)
+            return hidden, row_losses_of(hidden, rows, self.head)
+
         with self.mogu.recording() as record:
-            cross_entropy = call_as_forward(model, lambda: row_losses(decoder, self.head, rows))
+            hidden, cross_entropy = call_as_forward(model, forward)
         gates = record.stacked()
-        tokens = self._penalty_tokens(batch)
-        return cross_entropy, gate_penalty(gates, batch.malicious, tokens, self.penalty), gates
+        penalty = gate_penalty(gates, batch.malicious, self._penalty_tokens(batch), self.penalty)
+        return cross_entropy, penalty, gates, self._drift(batch, hidden)
+
+    def _drift(self, batch: RouterBatch, hidden: Tensor) -> Tensor:
+        """KL(base || model) over the response to each benign request, mean over its tokens; 0 for malicious ones."""
+        drift = hidden.new_zeros(batch.items, dtype=torch.float32)
+        if not isinstance(self.model, PeftModel) or self.kl_weight == 0:
+            return drift
+        model, rows = self.language_model, batch.rows
+        with torch.no_grad(), untouched(self.mogu, self.model):
+            base = call_as_forward(model, lambda: last_hidden(model.get_decoder(), rows))
+        chosen = (rows.labels[:, 1:] != IGNORE_INDEX) & ~batch.malicious[:, None]
+        divergence = token_kl(hidden[:, :-1][chosen], base[:, :-1][chosen], self.head, self.head.vocab_size)
+        return drift.index_add(0, chosen.nonzero()[:, 0], divergence) / chosen.sum(dim=1).clamp(min=1)
 
     def _penalty_tokens(self, batch: RouterBatch) -> Tensor:
         assert batch.rows.attention_mask is not None
         is_response = batch.rows.labels != IGNORE_INDEX
         return penalty_tokens(self.penalty_mask, batch.rows.attention_mask, batch.starts, batch.ends, is_response)
 
-    def _log(self, part: str, batch: RouterBatch, cross_entropy: Tensor, penalty: Tensor, gates: Tensor) -> None:
-        loss = cross_entropy + self.penalty_weight * penalty
-        values = {"loss": loss.mean(), "ce": cross_entropy.mean(), "penalty": penalty.mean()}
+    def _log(self, part: str, batch: RouterBatch, losses: dict[str, Tensor], gates: Tensor) -> None:
+        values = {name: value.mean() for name, value in losses.items() if name != "kl" or self.backbone_peft}
+        alike = set(values)
         tokens = self._penalty_tokens(batch)
         per_row = (gates.detach() * tokens[None, :, :, None]).sum(2).mean(0) / tokens.sum(1, keepdim=True).clamp(min=1)
         for name, kind in (("benign", ~batch.malicious), ("malicious", batch.malicious)):
@@ -307,11 +227,29 @@ class MoGU(CausalLM):
                 prog_bar=name == "loss",
                 batch_size=batch.items,
                 # What a batch of one class does not have, other processes would wait for.
-                sync_dist=part == "val" and name in ("loss", "ce", "penalty"),
+                sync_dist=part == "val" and name in alike,
                 add_dataloader_idx=False,
             )
 
-    def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel:
+    def configure_optimizers(self) -> Any:
+        """The optimiser over the routers and, at a lower rate, what is trained of the backbone."""
+        if not isinstance(self.model, PeftModel):
+            return super().configure_optimizers()
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        groups = [
+            {"name": "routers", "params": [p for name, p in named if ".routers." in name]},
+            {"name": "backbone", "params": [p for name, p in named if ".routers." not in name]},
+        ]
+        optimizer = self.optimizer(groups)
+        optimizer.param_groups[1]["lr"] *= self.backbone_rate
+        steps = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.schedule(optimizer, steps), "interval": "step"},
+        }
+
+    def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+        adapted: PeftModel | None = None
         if self.folder is not None:
             mogu, _ = load_mogu(self.folder, model)
             model.train()
@@ -324,11 +262,17 @@ class MoGU(CausalLM):
                 responder = read_responder(str(getattr(self, key)), f"model.{key}")
                 self._check_base(key, responder.base)
                 responders[key] = responder
+            if self.backbone_peft is not None:
+                adapted = adapt_backbone(model, self.backbone_peft)
             mogu = MoGUModel(model, responders["glad"], responders["unwilling"], self.router)
+            if self.probes is not None:
+                warm_start(mogu, read_probes(self.probes))
+            if adapted is not None:
+                train_jointly(adapted, mogu)
         mogu.mode, mogu.m = self.mode, self.m
         # In a list: the model is registered as `self.model`, and must not be a second time.
         self._mogu = [mogu]
-        return model
+        return adapted if adapted is not None else model
 
     def save(self, folder: Path, folded: bool = True) -> Path:
         """Write the MoGU as one folder; see `llm_modules.mogu.save.save_mogu`."""
@@ -338,8 +282,15 @@ class MoGU(CausalLM):
             "penalty_weight": self.penalty_weight,
             "d_router": self.router.d_router,
         }
+        adapted = self.model if isinstance(self.model, PeftModel) else None
         return save_mogu(
-            self.mogu, folder, base=self.model_id, revision=self.revision, training=training, folded=folded
+            self.mogu,
+            folder,
+            base=self.model_id,
+            revision=self.revision,
+            training=training,
+            folded=folded,
+            adapted=adapted,
         )
 
     def _check_base(self, key: str, base: str) -> None:

@@ -2,7 +2,8 @@
 
 ``glad/`` and ``unwilling/`` are PEFT folders; ``routers.safetensors`` has ``layers.<n>.<responder>.weight`` of folded
 routers, or ``....{u,v,w}.weight`` of factored ones; ``mogu.json`` the settings, the identity of the base and checksums.
-``config.json`` lets transformers load the folder where `llm_modules.mogu.serving` is imported.
+A backbone that was trained with the routers has its adapter in ``backbone/``. ``config.json`` lets transformers load
+the folder where `llm_modules.mogu.serving` is imported.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,6 +28,7 @@ from llm_modules.mogu.model import MoGUModel
 SETTINGS, ROUTERS = "mogu.json", "routers.safetensors"
 FORMAT = 1
 MODEL_TYPE = "mogu"
+BACKBONE = "backbone"
 _RESPONDERS = ("glad", "unwilling")
 
 
@@ -64,6 +67,7 @@ def save_mogu(
     revision: str | None = None,
     training: dict[str, Any] | None = None,
     folded: bool = True,
+    adapted: PeftModel | None = None,
 ) -> Path:
     """Write the folder.
 
@@ -73,11 +77,14 @@ def save_mogu(
         base: Name of the base model.
         revision: Of a hub id.
         training: For the record.
+        adapted: The model inside of the backbone's own adapter (MoGUv2), which is written as a third PEFT folder.
         folded: Write each router as one logistic unit (the default, a thousandth of the size), or as it was trained.
     """
     for index, name in enumerate(_RESPONDERS):
         deltas = {p.path: mogu.mixtures[p.layer].responder(index)[:2] for p in mogu.projections}
         write_responder(getattr(mogu, name), deltas, folder / name)
+    if adapted is not None:
+        adapted.save_pretrained(str(folder / BACKBONE))
     tensors: dict[str, Tensor] = {}
     for layer, mixture in mogu.mixtures.items():
         routers = mixture.routers.folded() if folded else mixture.routers
@@ -94,7 +101,7 @@ def save_mogu(
         mode=mogu.mode,
         m=mogu.m,
         training=training or {},
-        checksums={name: _sha256(folder / name) for name in _files()},
+        checksums={name: _sha256(folder / name) for name in _files(adapted is not None)},
     )
     (folder / SETTINGS).write_text(json.dumps(asdict(saved), indent=2) + "\n", encoding="utf-8")
     served = {"model_type": MODEL_TYPE, "architectures": ["MoGUForCausalLM"]}
@@ -121,7 +128,7 @@ def read_settings(folder: Path) -> SavedMoGU:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if saved.format != FORMAT:
         raise InputError(f"{path}: is of format {saved.format}; this version reads format {FORMAT}")
-    for name in _files():
+    for name in _files(f"{BACKBONE}/{WEIGHTS}" in saved.checksums):
         if not (folder / name).is_file():
             raise InputError(f"mogu: '{folder}' has no {name}; the folder is not whole")
         if _sha256(folder / name) != saved.checksums.get(name):
@@ -147,6 +154,8 @@ def load_mogu(folder: Path | str, model: PreTrainedModel | None = None, **option
     saved = read_settings(folder)
     if model is None:
         model = backbone.load_model(saved.base, revision=saved.revision, **{"dtype": "auto"} | options)
+    if f"{BACKBONE}/{WEIGHTS}" in saved.checksums:
+        PeftModel.from_pretrained(model, folder / BACKBONE)
     responders = [read_responder(folder / name, f"mogu.{name}") for name in _RESPONDERS]
     mogu = MoGUModel(model, responders[0], responders[1], saved.router)
     found = fingerprint(mogu)
@@ -209,8 +218,9 @@ def fingerprint(mogu: MoGUModel) -> str:
     return digest.hexdigest()
 
 
-def _files() -> list[str]:
-    return [ROUTERS, *(f"{name}/{WEIGHTS}" for name in _RESPONDERS)]
+def _files(with_backbone: bool) -> list[str]:
+    adapters = (*_RESPONDERS, BACKBONE) if with_backbone else _RESPONDERS
+    return [ROUTERS, *(f"{name}/{WEIGHTS}" for name in adapters)]
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The attention output projection of every decoder layer, whatever a family calls it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,10 +71,27 @@ def output_projections(model: nn.Module, target: str | None = None) -> list[Proj
     return found
 
 
-def projection_pattern(model: nn.Module, target: str | None = None) -> str:
-    """The projections as a regular expression for the ``target_modules`` of a PEFT configuration."""
-    found = output_projections(model, target)
+def projection_pattern(model: nn.Module, target: str | None = None, layers: Sequence[int] | None = None) -> str:
+    """The projections, of all layers or some, as a regular expression for PEFT's ``target_modules``."""
+    found = choose_layers(output_projections(model, target), layers)
     return "|".join(re.escape(projection.path) for projection in found)
+
+
+def choose_layers(projections: Sequence[Projection], layers: Sequence[int] | None) -> list[Projection]:
+    """The projections of some layers, of all for None.
+
+    Raises:
+        InputError: A layer has none.
+    """
+    if layers is None:
+        return list(projections)
+    have = {projection.layer: projection for projection in projections}
+    if missing := [layer for layer in layers if layer not in have]:
+        raise InputError(
+            f"model.router.layers: there is no output projection in layer {missing[0]}; "
+            f"the model has them in layers {min(have)}-{max(have)}"
+        )
+    return [have[layer] for layer in sorted(set(layers))]
 
 
 def _matches(name: str, target: str | None) -> bool:

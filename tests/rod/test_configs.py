@@ -12,6 +12,13 @@ CONFIGS = ROOT / "configs"
 VERBS = {
     "miniature/1_pretrain.yaml": "fit",
     "miniature/2_align.yaml": "fit",
+    "mogu/0_answers.yaml": "predict",
+    "mogu/1_glad.yaml": "fit",
+    "mogu/2_unwilling.yaml": "fit",
+    "mogu/3_router.yaml": "fit",
+    "mogu/v2/1_probe.yaml": "predict",
+    "mogu/controls/safety_sft.yaml": "fit",
+    "mogu/controls/refusal_direction.yaml": "predict",
     "s3cot/1_direction.yaml": "predict",
     "s3cot/2_calibrate.yaml": "predict",
     "s3cot/3_sample.yaml": "predict",
@@ -24,6 +31,34 @@ OVER = {
     "model/lora.yaml": "miniature/2_align.yaml",
     "trainer/ddp.yaml": "s3cot/5_curriculum.yaml",
     "trainer/fsdp.yaml": "s3cot/5_curriculum.yaml",
+    "mogu/controls/no_contrast.yaml": "mogu/1_glad.yaml",
+    "mogu/controls/log_ratio.yaml": "mogu/1_glad.yaml",
+    "mogu/controls/rejections.yaml": "mogu/0_answers.yaml",
+    "mogu/controls/base.yaml": "mogu/3_router.yaml",
+    "mogu/controls/glad_only.yaml": "mogu/3_router.yaml",
+    "mogu/controls/unwilling_only.yaml": "mogu/3_router.yaml",
+    "mogu/controls/always.yaml": "mogu/3_router.yaml",
+    "mogu/controls/keep_cache.yaml": "mogu/3_router.yaml",
+    "mogu/controls/m_1.yaml": "mogu/3_router.yaml",
+    "mogu/controls/m_10.yaml": "mogu/3_router.yaml",
+    "mogu/controls/no_penalty.yaml": "mogu/3_router.yaml",
+    "mogu/controls/lambda_05.yaml": "mogu/3_router.yaml",
+    "mogu/controls/penalty_l1.yaml": "mogu/3_router.yaml",
+    "mogu/controls/mask_all.yaml": "mogu/3_router.yaml",
+    "mogu/controls/mask_post_instruction.yaml": "mogu/3_router.yaml",
+    "mogu/controls/mask_response.yaml": "mogu/3_router.yaml",
+    "mogu/controls/d_router_64.yaml": "mogu/3_router.yaml",
+    "mogu/controls/d_router_folded.yaml": "mogu/3_router.yaml",
+    "mogu/controls/self_reminder.yaml": "mogu/3_router.yaml",
+    "mogu/controls/icd.yaml": "mogu/3_router.yaml",
+    "mogu/controls/safedecoding.yaml": "mogu/3_router.yaml",
+    "mogu/controls/conditional_steering.yaml": "mogu/3_router.yaml",
+    "mogu/controls/safety_sft_test.yaml": "mogu/3_router.yaml",
+    "mogu/v2/2_joint.yaml": "mogu/3_router.yaml",
+    "mogu/v2/backbone_frozen.yaml": "mogu/3_router.yaml",
+    "mogu/v2/layers_random.yaml": "mogu/v2/1_probe.yaml",
+    "mogu/v2/layers_all.yaml": "mogu/v2/1_probe.yaml",
+    "mogu/real/alpaca.yaml": "mogu/0_answers.yaml",
     "s3cot/controls/base.yaml": "s3cot/6_test.yaml",
     "s3cot/controls/dial.yaml": "s3cot/2_calibrate.yaml",
     "s3cot/controls/dial_all.yaml": "s3cot/2_calibrate.yaml",
@@ -41,7 +76,7 @@ OVER = {
 """Fragment -> the stage that it is read after."""
 SUITES = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "suites").glob("*.yaml"))
 OVER |= dict.fromkeys(SUITES, "test.yaml")
-OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml"}
+OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml", "mogu/pairs.yaml", "mogu/real/advbench.yaml"}
 OTHER = {"judges/phrases.yaml"}
 """Fragments that are an argument of a callback or of a verb: read by tests of their own."""
 

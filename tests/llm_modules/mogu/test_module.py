@@ -12,7 +12,8 @@ from datamodules.batch import IGNORE_INDEX, ResponderBatch, RouterBatch, Supervi
 from datamodules.errors import InputError
 from llm_modules.mogu.adapters import random_responder, write_responder
 from llm_modules.mogu.config import RouterConfig
-from llm_modules.mogu.module import MoGU, Responder
+from llm_modules.mogu.module import MoGU
+from llm_modules.mogu.responder import Responder
 from llm_modules.mogu.target import output_projections
 from llm_modules.schedules import WarmupConstant
 from tests.architectures import ARCHITECTURES

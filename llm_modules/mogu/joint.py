@@ -1,0 +1,89 @@
+"""The joint stage of MoGUv2, reconstructed: backbone modules learn with the routers, held near the base on benign data.
+
+Of the follow-up only the abstract is public ("backbone modules train jointly with the routers"). Ours: a LoRA adapter
+on modules that hold no mixture, at a lower rate, with a KL term to the untouched base on the responses to benign
+requests.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model
+from torch import Tensor
+from torch.nn.functional import kl_div, log_softmax
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from datamodules.errors import InputError
+from llm_modules import loss as loss_module
+from llm_modules.mogu.model import MoGUModel
+
+
+def adapt_backbone(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    """Put the backbone's own adapter on, before the mixtures.
+
+    Raises:
+        InputError: The adapter is of a kind that works outside of the layers.
+    """
+    if config.is_prompt_learning:
+        raise InputError(f"model.backbone_peft: {type(config).__name__} works outside of the layers; use LoraConfig")
+    config.task_type = "CAUSAL_LM"
+    adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def train_jointly(adapted: PeftModel, mogu: MoGUModel) -> None:
+    """Let the backbone's adapter be trained beside the routers; the mixtures had frozen it with the rest.
+
+    Raises:
+        InputError: It adapts a projection that holds a mixture: its files would not load elsewhere.
+    """
+    inside = [f"{p.path}.base" for p in mogu.projections]
+    for name, parameter in adapted.get_base_model().named_parameters():
+        if str(adapted.base_model.prefix) in name:
+            if any(name.startswith(path) for path in inside):
+                raise InputError(
+                    f"model.backbone_peft: it adapts {name.split('.base.')[0]}, which holds a mixture; "
+                    "name other target_modules"
+                )
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def untouched(mogu: MoGUModel, adapted: PeftModel) -> Iterator[None]:
+    """A block within which the model is the base that it was loaded as.
+
+    PEFT turns ``requires_grad`` back on where it enables an adapter again, of frozen parameters too: every flag is put
+    back as it was.
+    """
+    flags = {name: parameter.requires_grad for name, parameter in adapted.named_parameters()}
+    try:
+        with mogu.base(), adapted.disable_adapter():
+            yield
+    finally:
+        for name, parameter in adapted.named_parameters():
+            parameter.requires_grad_(flags[name])
+
+
+def token_kl(hidden: Tensor, base_hidden: Tensor, head: Callable[[Tensor], Tensor], vocab_size: int) -> Tensor:
+    """KL(base || model) of the next token at each position, (tokens,) float32, without all logits at once.
+
+    Args:
+        hidden: Hidden states of the model, (tokens, hidden).
+        base_hidden: Those of the base at the same positions; no gradient goes there.
+        head: From hidden states to logits.
+        vocab_size: Logits a token.
+    """
+    rows = max(1, loss_module.LOGITS_BYTES // (8 * vocab_size))
+
+    def chunk_kl(part: Tensor, base: Tensor) -> Tensor:
+        ours, theirs = (log_softmax(head(states).float(), dim=-1) for states in (part, base))
+        return kl_div(ours, theirs.detach(), log_target=True, reduction="none").sum(dim=-1)
+
+    parts = [
+        checkpoint(chunk_kl, hidden[start : start + rows], base_hidden[start : start + rows], use_reentrant=False)
+        for start in range(0, len(hidden), rows)
+    ]
+    return torch.cat(parts) if parts else hidden.sum(dim=-1)

@@ -1,0 +1,137 @@
+"""The LightningModule of a responder."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from peft import LoraConfig, PeftConfig, PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from datamodules.batch import ResponderBatch
+from datamodules.errors import InputError
+from llm_modules import backbone as loading
+from llm_modules.causal_lm import CausalLM
+from llm_modules.generation import GenerationSettings
+from llm_modules.loss import row_losses
+from llm_modules.mogu.losses import RatioForm, responder_loss
+from llm_modules.mogu.target import projection_pattern
+from llm_modules.schedules import ScheduleCallable, WarmupConstant
+from llm_modules.sharding import call_as_forward
+
+
+class Responder(CausalLM):
+    """One of the two responders: a LoRA adapter that learns a response and unlearns its opposite (paper, sec. 3.2).
+
+    ``fit`` takes ``ResponderBatch``. Everything else is a ``CausalLM``: it generates, and ``rod export --format peft``
+    writes an ordinary adapter folder.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "miniature",
+        revision: str | None = None,
+        tokenizer: str | None = None,
+        random_weights: bool = False,
+        dtype: loading.DType = "float32",
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        peft: PeftConfig | None = None,
+        adapter: str | None = None,
+        activation_checkpointing: bool = False,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        schedule: ScheduleCallable = WarmupConstant,
+        generation: GenerationSettings | None = None,
+        layers: list[int] | None = None,
+        loss: RatioForm = "ratio",
+        floor: float = 0.1,
+        cap: float = 10.0,
+        enough: float = 0.0,
+    ) -> None:
+        """Describe the model; the first arguments are those of `CausalLM`.
+
+        Args:
+            backbone: Hub id, folder, or ``miniature`` (embedded).
+            revision: Branch, tag or commit of a hub id.
+            tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
+            random_weights: Start from the backbone's configuration with random weights.
+            dtype: Of the weights.
+            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
+            trust_remote_code: Run code that comes with the checkpoint.
+            peft: A LoRA configuration; without ``target_modules`` it adapts the attention output projections (paper).
+            adapter: A PEFT folder to train further, or to evaluate.
+            activation_checkpointing: Recompute activations in the backward pass.
+            optimizer: Made from the named parameter groups.
+            schedule: Made from the optimiser and the number of optimiser steps (paper: constant).
+            generation: How completions are generated.
+            layers: Decoder layers whose output projections are adapted; all by default (paper).
+            loss: ``ratio`` (paper), ``log_ratio`` (ours), or ``wanted``: plain cross-entropy, without contrast.
+            floor: Least value of the loss's denominator (ours).
+            cap: The ratio's gradient never counts for more than that of this value (ours).
+            enough: Requests whose ratio is below it are learnt (ours).
+        """
+        super().__init__(
+            backbone=backbone,
+            revision=revision,
+            tokenizer=tokenizer,
+            random_weights=random_weights,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
+            peft=peft,
+            adapter=adapter,
+            activation_checkpointing=activation_checkpointing,
+            optimizer=optimizer,
+            schedule=schedule,
+            generation=generation,
+        )
+        for name, value, least in (("floor", floor, 1e-6), ("cap", cap, 1e-6), ("enough", enough, 0.0)):
+            if not value >= least:
+                raise InputError(f"model.{name}: must be {least:g} or more, is {value:g}")
+        self.layers = layers
+        self.ratio_form: RatioForm = loss
+        self.floor, self.cap, self.enough = floor, cap, enough
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Mean loss over the requests of the batch, each of which weighs the same as any other of the epoch."""
+        wanted, unwanted = self._cross_entropies(batch)
+        losses = self._item_losses(wanted, unwanted)
+        self._log("train", batch, losses, wanted, unwanted)
+        return losses.sum() / (batch.mean_items or batch.items)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Generate for prompts; for pairs of responses, log the loss and both cross-entropies."""
+        if not isinstance(batch, ResponderBatch):
+            return super().validation_step(batch, batch_idx, dataloader_idx)
+        wanted, unwanted = self._cross_entropies(batch)
+        losses = self._item_losses(wanted, unwanted)
+        self._log("val", batch, losses, wanted, unwanted)
+        return losses.mean()
+
+    def _cross_entropies(self, batch: ResponderBatch) -> tuple[Tensor, Tensor]:
+        model = self.language_model
+        decoder: nn.Module = model.get_decoder()
+        both = call_as_forward(model, lambda: row_losses(decoder, self.head, batch.rows))
+        return both[: batch.items], both[batch.items :]
+
+    def _item_losses(self, wanted: Tensor, unwanted: Tensor) -> Tensor:
+        return responder_loss(wanted, unwanted, self.ratio_form, self.floor, self.cap, self.enough)
+
+    def _log(self, part: str, batch: ResponderBatch, losses: Tensor, wanted: Tensor, unwanted: Tensor) -> None:
+        values = {"loss": losses, "ce_wanted": wanted, "ce_unwanted": unwanted}
+        for name, value in values.items():
+            self.log(
+                f"{part}/{name}",
+                value.detach().mean(),
+                prog_bar=name == "loss",
+                batch_size=batch.items,
+                sync_dist=part == "val",
+                add_dataloader_idx=False,
+            )
+
+    def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+        if isinstance(self.peft, LoraConfig) and not self.peft.target_modules:
+            self.peft.target_modules = projection_pattern(model, layers=self.layers)
+        elif self.layers is not None:
+            raise InputError("model.layers: model.peft names its target_modules itself; give one of the two")
+        return super()._with_adapter(model)

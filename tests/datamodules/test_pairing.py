@@ -1,0 +1,133 @@
+"""Which pairs come of answers, attacks and refusals: kinds, balance, split, and a word for each that is dropped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from datamodules.errors import InputError
+from datamodules.pairing import REFUSALS, make_pairs
+from datamodules.records import Attack, Instruction, ResponsePair, Trace, read_records
+from rod.__main__ import main
+
+ANSWER = Trace(
+    "q|plain|-|a0|s0", "q", "How do I boil an egg?", None, "plain", 0.0, (), 0, 0, "", "Ten minutes.", 4, "stop",
+    None, None, "m",
+)  # fmt: skip
+
+
+def answers(n: int) -> list[Trace]:
+    return [replace(ANSWER, id=f"t{i}", question_id=f"q{i}", question=f"Question {i}?") for i in range(n)]
+
+
+def attacks(n: int) -> list[Attack]:
+    return [Attack(f"a{i}", f"Attack {i}!", f"Sure, here is {i}") for i in range(n)]
+
+
+def test_the_four_kinds_of_pairs() -> None:
+    own = replace(ANSWER, question="Attack 1!", completion="I cannot do that, Dave.")
+    complied = replace(ANSWER, question="Attack 2!", completion="Gladly: ...")
+    made = make_pairs(answers(3), attacks(3), n_train=3, n_val=0, refusals=["Never."], rejections=[own, complied])
+    by_id = {pair.id: pair for pair in made.train}
+    benign = by_id["benign/t0"]
+    assert (benign.prompt, benign.malicious, benign.glad, benign.reject) == (
+        "Question 0?",
+        False,
+        "Ten minutes.",
+        "Never.",
+    )
+    assert not benign.glad_is_opening
+    own_pair, written = by_id["a1"], by_id["a2"]
+    assert (own_pair.glad, own_pair.reject) == ("Sure, here is 1", "I cannot do that, Dave.")
+    assert own_pair.glad_is_opening
+    assert written.reject == "Never.", "an answer that is no refusal is not learnt as one"
+    assert made.report["own_refusals"] == 1
+
+
+def test_what_is_dropped_has_a_reason() -> None:
+    bad = [
+        replace(ANSWER, id="r", completion="I'm sorry, but I can't."),
+        replace(ANSWER, id="l", finish_reason="length"),
+        replace(ANSWER, id="e", completion=" "),
+    ]
+    made = make_pairs(
+        [*bad, *answers(2)],
+        [*attacks(2), Attack("x", "Attack 1!", "Sure"), Attack("y", "Other", "")],
+        n_train=2,
+        n_val=0,
+    )
+    assert len(made.train) == 4
+    assert made.report["dropped"] == {
+        "benign: the base model refuses": 1,
+        "benign: the answer does not come to its end": 1,
+        "benign: the answer is empty": 1,
+        "malicious: it occurs twice": 1,
+        "malicious: there is no opening": 1,
+    }
+    assert len(made.dropped) == 5
+
+
+def test_the_split_is_balanced_disjoint_and_a_function_of_the_seed() -> None:
+    made = make_pairs(answers(50), attacks(20), n_train=10, n_val=4, seed=1)
+    for part, n in ((made.train, 10), (made.val, 4)):
+        assert sum(pair.malicious for pair in part) == n
+        assert len(part) == 2 * n
+    used = {pair.id for pair in (*made.train, *made.val)}
+    assert len(used) == 28
+    held_out = {attack.id for attack in made.held_out}
+    assert len(held_out) == 6
+    assert not held_out & used
+    again = make_pairs(answers(50), attacks(20), n_train=10, n_val=4, seed=1)
+    assert again.train == made.train
+    assert make_pairs(answers(50), attacks(20), n_train=10, n_val=4, seed=2).train != made.train
+
+
+def test_the_smaller_class_decides_and_validation_keeps_its_part() -> None:
+    made = make_pairs(answers(500), attacks(10), n_train=300, n_val=30)
+    assert (made.report["train_each"], made.report["val_each"]) == (8, 2)
+    assert len(made.train) == 16
+
+
+def test_empty_classes_and_broken_rules_are_errors() -> None:
+    with pytest.raises(InputError, match="no malicious request is left"):
+        make_pairs(answers(2), [], n_train=1, n_val=0)
+    refused = [replace(ANSWER, completion="Sorry.")]
+    with pytest.raises(InputError, match=r"no benign request is left .benign: the base model refuses: 1"):
+        make_pairs(refused, attacks(1), n_train=1, n_val=0)
+    with pytest.raises(InputError, match="no regular expression"):
+        make_pairs(answers(1), attacks(1), n_train=1, n_val=0, refusal_rule="(")
+    with pytest.raises(InputError, match="has no line"):
+        make_pairs(answers(1), attacks(1), n_train=1, n_val=0, refusals=[])
+
+
+def test_advbench_and_alpaca_by_the_command(shared_data: Path, tmp_path: Path) -> None:
+    """The published sets: 300 of AdvBench to train, the other 220 held out; Alpaca's answers stand for the base's."""
+    import json
+
+    lines = (shared_data / "alpaca_subsets/random_9k.jsonl").read_text().splitlines()[:700]
+    traces = []
+    for number, line in enumerate(lines):
+        row = json.loads(line)
+        if row["input"] or not row["output"]:
+            continue
+        trace = replace(ANSWER, id=f"t{number}", question_id=str(number), question=row["instruction"])
+        traces.append(replace(trace, completion=row["output"]))
+    from datamodules.records import to_json
+
+    answers_file = tmp_path / "traces.jsonl"
+    answers_file.write_text("\n".join(map(to_json, traces)), encoding="utf-8")
+    command = ["pairs", "--answers", answers_file, "--malicious", shared_data / "advbench/advbench.jsonl"]
+    command += ["--malicious_fields", '{"prompt": "goal", "target": "target"}', "--output", tmp_path / "pairs"]
+    command += ["--n_train", 300, "--n_val", 0]
+    assert main([str(word) for word in command]) == 0
+    train = read_records(tmp_path / "pairs/pairs.train.jsonl", ResponsePair)
+    assert sum(pair.malicious for pair in train) == 300
+    assert len(train) == 600
+    assert all(pair.glad.startswith("Sure") and pair.reject in REFUSALS for pair in train if pair.malicious)
+    assert len(read_records(tmp_path / "pairs/held_out.jsonl", Attack)) == 220
+    right = read_records(tmp_path / "pairs/sft.train.jsonl", Instruction)
+    assert [item.id for item in right] == [pair.id for pair in train]
+    assert all(item.response == (p.reject if p.malicious else p.glad) for item, p in zip(right, train, strict=True))
+    report = json.loads((tmp_path / "pairs/report.json").read_text())
+    assert report["held_out"] == 220
+    assert main([str(word) for word in command]) == 2, "what stands is not replaced unasked"
