@@ -53,7 +53,9 @@ class PromptRow:
     """One completion to generate: a question, how it is put, with which steering, which sample of it.
 
     ``id`` is unique in a run and a function of the fields alone, so that a restarted run knows what is done.
-    ``seed`` is the row's own; what is sampled depends on no other row.
+    ``seed`` is the row's own; what is sampled depends on no other row. ``max_new_tokens`` is a budget of its own, in
+    place of the model's. ``prefill`` is the beginning of the answer, which the prompt holds already; ``suite`` and
+    ``wrap`` say which part of a benchmark the row belongs to.
     """
 
     id: str
@@ -65,6 +67,10 @@ class PromptRow:
     sample: int = 0
     alpha: float = 0.0
     layer_set: str = ""
+    suite: str = ""
+    wrap: str = "none"
+    prefill: str = ""
+    max_new_tokens: int | None = None
 
 
 class PromptBatch:
@@ -83,6 +89,18 @@ class PromptBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptBatch":
         """The batch itself: token ids go to a device when the generator pads them."""
         return self
+
+
+@dataclass
+class ResponseBatch:
+    """Given responses whose likelihood is measured: ``batch`` has one a row, ``ids`` names the rows."""
+
+    ids: tuple[str, ...]
+    batch: SupervisedBatch = field(repr=False)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ResponseBatch":
+        """The same batch on another device."""
+        return ResponseBatch(self.ids, self.batch.to(device, non_blocking=non_blocking))
 
 
 @dataclass
@@ -152,6 +170,6 @@ class RouterBatch:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "RouterBatch":
         """The same batch on another device."""
         malicious, starts, ends = (
-            tensor.to(device, non_blocking=non_blocking) for tensor in (self.malicious, self.starts, self.ends)
+            t.to(device, non_blocking=non_blocking) for t in (self.malicious, self.starts, self.ends)
         )
         return RouterBatch(self.rows.to(device, non_blocking), malicious, starts, ends, self.mean_items)
