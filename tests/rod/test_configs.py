@@ -12,6 +12,7 @@ CONFIGS = ROOT / "configs"
 VERBS = {
     "miniature/1_pretrain.yaml": "fit",
     "miniature/2_align.yaml": "fit",
+    "mllr/1_probe_and_search.yaml": "predict",
     "mogu/0_answers.yaml": "predict",
     "mogu/1_glad.yaml": "fit",
     "mogu/2_unwilling.yaml": "fit",
