@@ -51,14 +51,14 @@ def test_the_last_balanced_box(text: str, answer: str | None) -> None:
 @pytest.mark.parametrize("piece", ["\\boxed{", "\\boxed{}", "\\", "{", "}", "\\boxed", "\\boxed ", "\\fbox{{}", " "])
 def test_hostile_text_takes_linear_time(piece: str) -> None:
     text = "\\boxed{1}" + piece * (100_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     extract_boxed(text)
     quick_verdict("5", text)
     quick_verdict("5", "$" * 100_000)
     quick_verdict("5", "\\(" * 30_000 + "\\)" * 30_000)
     quick_verdict("5", "a" + piece * (100_000 // len(piece)) + "b")
     too_hard("1" + text)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
@@ -173,13 +173,13 @@ HOSTILE = [
 
 def test_hostile_answers_are_given_up_untried() -> None:
     with AnswerChecker(workers=1) as checker:
-        start = time.perf_counter()
+        start = time.process_time()
         verdicts = checker.check_each([(gold, text) for gold in ("3", r"\frac{x}{2}", "(1,2)") for text in HOSTILE])
         assert verdicts == [None] * 3 * len(HOSTILE)
         assert checker.timed_out == 3 * len(HOSTILE)
         assert checker.check([("3", text) for text in HOSTILE]) == [False] * len(HOSTILE)
         assert checker._idle[0]._process is None
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
 
 
 def test_large_but_harmless_answers_are_tried(checker: AnswerChecker) -> None:
