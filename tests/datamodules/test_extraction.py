@@ -287,12 +287,12 @@ def test_rules_that_make_no_sense(settings: dict, message: str) -> None:
 )  # fmt: skip
 def test_hostile_completions_take_linear_time(piece: str) -> None:
     text = piece * (100_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     for kind in ("maths", "number", "choice", "label", "text"):
         rule = AnswerRule(kind, ("boxed", "hashes", "tagged", "stated", "last_line", "first_line", "last_number"))
         rule.extract(text, ORGANS)
         rule.extract("The answer is " + text, ORGANS)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_a_pattern_that_takes_for_ever_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
