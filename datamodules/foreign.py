@@ -6,7 +6,7 @@ from typing import Any
 
 from datamodules.errors import InputError
 from datamodules.expressions import Expression
-from datamodules.extraction import AnswerRule
+from datamodules.extraction import LETTERS, AnswerRule, named_options
 from datamodules.records import Prediction, read_records
 from datamodules.sources import Line, LocalFile, Source
 from datamodules.suites import NO_GOLD, Item, Kind, Suite, items_of
@@ -27,6 +27,7 @@ class Fields:
     group: str = ""
     tokens: str = ""
     reference: str = ""
+    keep: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def read_foreign(path: Path, fields: Fields, name: str, kind: Kind, rule: Answer
         options=fields.options,
         group=fields.group,
     )
-    lines = list(source.read())
+    keep = Expression("--keep", fields.keep) if fields.keep else None
+    lines = [line for line in source.read() if keep is None or keep(line)]
     extra = {
         key: Expression(f"--{key}", text)
         for key in ("completion", "tokens", "reference")
@@ -114,6 +116,8 @@ def disagrees(prediction: Prediction, reference: Reference) -> bool:
     """Whether a reference says something else than the prediction's own answer or verdict."""
     if isinstance(reference, bool):
         return prediction.correct is not reference
+    if prediction.rule.type == "choice" and reference not in (named_options(prediction.options) or LETTERS):
+        reference = None  # their word for no answer, or what they took for one
     return prediction.answer != reference
 
 
