@@ -16,6 +16,7 @@ OWN_VERBS = {
     "import-traces": ("rod.import_traces", "make trace records from responses that another tool wrote"),
     "export": ("rod.export", "write a trained model as a PEFT folder or a merged Hugging Face folder"),
     "export-direction": ("rod.export_direction", "write a direction for lm-evaluation-harness, llama.cpp or others"),
+    "train-judge": ("rod.train_judge", "train the refusal classifier on labelled answers, and estimate how it does"),
     "evidence": ("rod.evidence", "measure every claim on the embedded miniature, with controls and seeds"),
     "miniature": ("rod.miniature", "train the embedded miniature from nothing"),
     "world": ("rod.world", "write the questions and requests of the embedded miniature's world"),

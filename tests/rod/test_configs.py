@@ -38,8 +38,10 @@ OVER = {
     "s3cot/real/gsm8k_curriculum.yaml": "s3cot/5_curriculum.yaml",
 }
 """Fragment -> the stage that it is read after."""
-OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml"}
-OTHER = {"judges/phrases.yaml"}
+OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml", "judges/train.yaml"}
+OTHER = {
+    f"judges/{name}.yaml" for name in ("phrases", "classifier", "harmbench", "llama_guard", "strongreject", "server")
+}
 """Fragments that are an argument of a callback or of a verb: read by tests of their own."""
 
 
