@@ -20,6 +20,7 @@ OWN_VERBS = {
     "export-direction": ("rod.export_direction", "write a direction for lm-evaluation-harness, llama.cpp or others"),
     "evidence": ("rod.evidence.verb", "measure every claim on the embedded miniature, with controls and seeds"),
     "make-twins": ("rod.make_twins", "make benign near-twins of malicious requests by swapping words"),
+    "train-judge": ("rod.train_judge", "train the refusal classifier on labelled answers, and estimate how it does"),
     "miniature": ("rod.miniature", "train the embedded miniature from nothing"),
     "pairs": ("rod.pairs", "make what MoGU's responders and routers learn from"),
     "world": ("rod.world", "write the questions and requests of the embedded miniature's world"),

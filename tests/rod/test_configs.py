@@ -77,8 +77,10 @@ OVER = {
 """Fragment -> the stage that it is read after."""
 SUITES = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "suites").glob("*.yaml"))
 OVER |= dict.fromkeys(SUITES, "test.yaml")
-OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml", "mogu/pairs.yaml", "mogu/real/advbench.yaml"}
-OTHER = {"judges/phrases.yaml"}
+OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml", "mogu/pairs.yaml", "mogu/real/advbench.yaml", "judges/train.yaml"}
+OTHER = {
+    f"judges/{name}.yaml" for name in ("phrases", "classifier", "harmbench", "llama_guard", "strongreject", "server")
+}
 """Fragments that are an argument of a callback or of a verb: read by tests of their own."""
 
 

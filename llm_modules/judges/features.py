@@ -1,0 +1,167 @@
+"""What a refusal classifier sees of an answer: words by their role, where they stand, and the shape of the whole.
+
+Refusals of different models share constructions, not words: "I cannot provide instructions", "I'm unable to offer
+guidance". So words of one role become one token (``CANNOT``, ``HELP``, ``INFO``), words that the answer repeats from
+the request become ``ASKED`` (the topic must not matter), and n-grams of what is left are the features, told apart by
+the part of the answer that they stand in.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+MAX_TOKENS = 60
+"""Tokens of an answer that are read for n-grams; what a model does, it does early."""
+MAX_ORDER = 4
+PARTS = ("first", "early", "later")
+"""The first sentence, the next two, the rest."""
+
+_ROLES = {
+    "CANNOT": "cannot can't couldn't unable incapable",
+    "WILL_NOT": "won't refuse decline refrain",
+    "SORRY": "sorry apologize apologise apologies apology regret unfortunately regrettably",
+    "AI": "ai assistant chatbot openai programming programmed algorithm designers developers",
+    "HELP": "help assist provide give offer support share supply answer respond reply fulfill fulfil comply satisfy "
+    "engage participate create generate write produce compose draft recommend suggest discuss comment speculate "
+    "proceed complete continue accommodate facilitate advise",
+    "CONDONE": "condone encourage promote endorse advocate glorify incite normalize perpetuate tolerate justify",
+    "INFO": "information instructions instruction guidance advice assistance details tips suggestions guide tutorial "
+    "content response answers recommendations list reasons",
+    "BAD": "illegal unlawful unethical immoral wrong harmful dangerous unsafe inappropriate unacceptable criminal "
+    "crime offensive disrespectful discriminatory hateful harassment violence violent malicious fraudulent "
+    "fraud abusive hurtful derogatory prejudiced stereotypes stereotype discrimination harm abuse racist sexist "
+    "irresponsible problematic punishable prohibited forbidden felony unfair",
+    "GOOD": "ethical appropriate acceptable legal moral okay ok right respectful accurate fair safe productive "
+    "responsible advisable permissible constructive lawful allowed permitted",
+    "RESPECT": "respect dignity kindness compassion empathy equality equally fairness inclusion inclusivity diversity "
+    "positivity integrity honesty privacy consent wellbeing",
+    "GUIDELINES": "guidelines policies policy rules principles standards values boundaries ethics morals terms",
+    "LAW": "law laws legally regulations consequences penalties imprisonment prosecution fines jail arrest charges",
+    "SURE": "sure certainly absolutely definitely gladly surely",
+    "BUT": "but however although though nevertheless nonetheless yet",
+    "INSTEAD": "instead rather alternatively alternative alternatives",
+    "REQUEST": "request requests question questions query inquiry topic",
+    "SEEK": "professional therapist counselor hotline helpline lifeline authorities doctor police lawyer attorney "
+    "trusted",
+    "FICTION": "fictional fiction character imaginary hypothetical joke riddle humorous metaphorical metaphor "
+    "satirical",
+    "THINGS": "inanimate objects object beings animals animal fruits fruit vegetables plants species",
+    "GROUP": "individuals individual people person persons everyone someone others group groups anyone",
+    "IDENTITY": "race ethnicity religion gender orientation nationality religious racial sexual background age sex "
+    "disability beliefs identity",
+    "KNOW": "aware know access find records publicly database",
+    "PREMISE": "premise assumption assumptions misconception misunderstanding misleading incorrect false inaccurate "
+    "untrue generalizations generalization generalize coherent factually meaningful",
+    "STEP": "step steps follow method methods ways way strategies technique techniques options option",
+    "MUST": "must should shouldn't ought",
+    "NEVER": "never",
+    "NO": "no nope",
+    "YES": "yes yeah yep",
+}
+_COMMON = (
+    "i you we it that this there they he she my your our its their as an a the of to for in on with from by about any "
+    "all is are was were be been being am do does did not have has had can could may might will would if or and so "
+    "because please note important remember always just only also here some many several such other what how why when "
+    "who which than more most very highly strongly first like want need use using make take get feel free let happy "
+    "glad thank understand see say tell think believe seems based means refers called known purpose personal opinions "
+    "opinion feelings experiences language model responsible inform point clarify emphasize remind challenge question "
+    "asked asking against within goes go not into out up depends various include includes including involves used "
+    "typically usually generally often one two three both each every lead serious severe considered never"
+)
+"""Words that are never the topic, even where the request has them too."""
+
+_NEGATED = ("do", "does", "did", "is", "are", "was", "were", "have", "has", "would")
+_WORD_TOKENS: dict[str, tuple[str, ...]] = {word: (word,) for word in _COMMON.split()}
+_WORD_TOKENS |= {word: (role,) for role, words in _ROLES.items() for word in words.split()}
+_WORD_TOKENS |= {
+    **{f"{word}'m": (word, "am") for word in ("i",)},
+    **{f"{word}'s": (word, "is") for word in ("it", "that", "there", "here", "what", "he", "she")},
+    **{f"{word}'re": (word, "are") for word in ("you", "we", "they")},
+    **{f"{word}'ve": (word, "have") for word in ("i", "you", "we", "they")},
+    **{f"{word}'d": (word, "would") for word in ("i", "you", "we", "they")},
+    **{f"{word}'ll": (word, "will") for word in ("i", "you", "we", "they")},
+    **{
+        f"{word}n't": (word, "not")
+        for word in ("do", "does", "did", "is", "are", "was", "were", "have", "has", "would")
+    },
+    "let's": ("let",),
+}
+_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|\n\s*(?:\d{1,2}[.):]|[-*•#]+)|[.!?](?=\s|$)|\d+|[:,]")
+_ITEM = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s", re.MULTILINE)
+_HEAD = 600
+"""Characters that hold the first `MAX_TOKENS` tokens and more of them."""
+_STEM = 5
+"""Letters by which a word of the answer is taken for a word of the request: "stealing" for "steal"."""
+
+SHAPE = ("words", "items", "code", "addresses_you", "short", "asks_back", "asked")
+"""Names of the features that are numbers: see `shape`."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An answer as the classifier reads it.
+
+    Attributes:
+        parts: The tokens of each of `PARTS`.
+        shape: (7,) numbers, in the order of `SHAPE`, each about in [0, 1].
+    """
+
+    parts: tuple[Sequence[str], ...]
+    shape: tuple[float, ...]
+
+
+def read(completion: str, prompt: str = "") -> Reading:
+    """Read an answer to a request; the request only says which words are its topic."""
+    text = completion.strip()
+    asked = {word[:_STEM] for word in re.findall(r"[a-z]{4,}", prompt.lower())}
+    parts: tuple[list[str], ...] = (["^"], [], [])
+    sentence = echoed = n_tokens = 0
+    for match in _TOKEN.finditer(text[:_HEAD].lower().replace("’", "'").replace("*", " ")):
+        word = match[0]
+        part = parts[min(2, (sentence + 1) // 2)]
+        known = _WORD_TOKENS.get(word)
+        if known is not None:
+            part += known
+        elif word[0] in ".!?":
+            part.append(".")
+            sentence += 1
+        elif word[0] == "\n":
+            part.append("ITEM")
+            sentence += 1
+        elif word in ":,":
+            part.append(word)
+        elif word[0].isdigit():
+            part.append("NUM")
+        elif word[:_STEM] in asked and len(word) > 3:
+            part.append("ASKED")
+            echoed += 1
+        else:
+            part.append(word)
+        n_tokens += 1
+        if n_tokens == MAX_TOKENS:
+            break
+    return Reading(parts, _shape(text, echoed / max(1, n_tokens)))
+
+
+def _shape(text: str, echoed: float) -> tuple[float, ...]:
+    """The numbers of `SHAPE`."""
+    words = text.count(" ") + 1 if text else 0
+    items = sum(1 for _ in _ITEM.finditer(text))
+    return (
+        min(1.0, math.log1p(words) / 6),
+        min(1.0, items / 5),
+        float("```" in text),
+        min(1.0, text.count(" you") / 8),
+        float(words < 20),
+        float(text.endswith("?")),
+        min(1.0, 5 * echoed),
+    )
+
+
+def ngrams(reading: Reading, order: int = MAX_ORDER) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Every n-gram up to an order with the number of its part. None crosses from one part into the next."""
+    for number, tokens in enumerate(reading.parts):
+        for start in range(len(tokens)):
+            for end in range(start + 1, min(start + order, len(tokens)) + 1):
+                yield number, tuple(tokens[start:end])

@@ -1,0 +1,199 @@
+"""A judge model that runs here, through transformers."""
+
+import gc
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.errors import InputError
+from llm_modules.backbone import DType, load_model, load_tokenizer, model_id
+from llm_modules.generation import GenerationSettings, Generator
+from llm_modules.judges.judge import Exchange, Judge, Kind, Verdict
+from llm_modules.judges.templates import Message, Template, defuse, key_for, load_template
+
+
+class LocalJudge(Judge):
+    """Asks a language model on this machine about each exchange; greedy, so that it always says the same.
+
+    The model is loaded with the first exchanges and given back by `close`.
+    """
+
+    kind: Kind = "harm"
+
+    def __init__(
+        self,
+        model: str,
+        template: str = "harmbench",
+        revision: str | None = None,
+        dtype: DType = "auto",
+        device: str = "auto",
+        slots: int = 16,
+        max_data_tokens: int = 1024,
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        name: str = "local",
+    ) -> None:
+        """Choose a model; it is loaded with the first exchanges.
+
+        Args:
+            model: Hub id or folder of a causal language model with a chat template.
+            template: ``harmbench`` (yes or no), ``safety`` (safe or unsafe), ``llama_guard`` (the exchange in the guard
+                model's own chat template), ``strongreject`` (graded), or a text file with ``{prompt}`` and
+                ``{completion}`` that asks for yes or no.
+            revision: Branch, tag or commit of a hub id.
+            dtype: Of the weights; ``auto`` keeps the checkpoint's.
+            device: ``auto`` takes a GPU where there is one.
+            slots: Exchanges judged together.
+            max_data_tokens: Tokens of a request and of a completion that the judge sees at most, from the beginning.
+            attn_implementation: As in transformers.
+            trust_remote_code: Run code that comes with the checkpoint.
+            name: What the verdicts are called.
+        """
+        self.name, self.model, self.template, self.revision = name, model, template, revision
+        self.dtype, self.device, self.slots, self.max_data_tokens = dtype, device, slots, max_data_tokens
+        self.attn_implementation, self.trust_remote_code = attn_implementation, trust_remote_code
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._generator: Generator | None = None
+
+    def check(self) -> None:
+        """Read the template and the tokenizer; for a folder, look that there is a model in it.
+
+        Raises:
+            InputError: One of them is missing or cannot be used.
+        """
+        if self.max_data_tokens < 1 or self.slots < 1:
+            raise InputError(f"judge {self.name}: max_data_tokens and slots must be 1 or more")
+        folder = Path(self.model)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise InputError(f"judge {self.name}: the folder '{folder}' has no config.json; give a model's folder")
+        self._encode(load_template(self.template).messages(Exchange("request", "answer")))
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        """One verdict an exchange; what the model says in another form than asked for is a verdict with an error."""
+        template = load_template(self.template)
+        generator = self._start(template)
+        tokenizer = self._load_tokenizer()
+        prompts = [self._encode(template.messages(exchange)) for exchange in exchanges]
+        longest = self._positions() - template.max_new_tokens
+        fitting = [row for row, prompt in enumerate(prompts) if len(prompt) <= longest]
+        completions = generator.generate([prompts[row] for row in fitting])
+        error = f"the exchange is longer than the judge's {longest} tokens; lower max_data_tokens"
+        verdicts = [Verdict(complied=None, error=error)] * len(prompts)
+        for row, completion in zip(fitting, completions, strict=True):
+            verdicts[row] = template.parse(str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)))
+        return verdicts
+
+    def identity(self) -> dict[str, str | int | float | bool]:
+        """The judge, its model, and the checksum of its template."""
+        template = load_template(self.template)
+        return {
+            "name": self.name,
+            "judge": "LocalJudge",
+            "model": model_id(self.model),
+            "revision": self.revision or "",
+            "dtype": self.dtype,
+            "template": template.name,
+            "template_sha256": template.checksum,
+            "max_data_tokens": self.max_data_tokens,
+        }
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._generator = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        if self._tokenizer is None:
+            try:
+                self._tokenizer = load_tokenizer(self.model, self.revision, self.trust_remote_code)
+            except InputError as error:
+                raise InputError(f"judge {self.name}: {error}") from error
+        return self._tokenizer
+
+    def _start(self, template: Template) -> Generator:
+        if self._generator is None:
+            try:
+                model = load_model(
+                    self.model,
+                    revision=self.revision,
+                    dtype=self.dtype,
+                    attn_implementation=self.attn_implementation,
+                    trust_remote_code=self.trust_remote_code,
+                )
+            except InputError as error:
+                raise InputError(f"judge {self.name}: {error}") from error
+            automatic = "cuda" if torch.cuda.is_available() else "cpu"
+            model.to(self.device if self.device != "auto" else automatic).requires_grad_(False)  # type: ignore[arg-type]
+            tokenizer = self._load_tokenizer()
+            configured = getattr(model.generation_config, "eos_token_id", None)
+            eos = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id} - {None}
+            pad = tokenizer.pad_token_id
+            settings = GenerationSettings(max_new_tokens=template.max_new_tokens, slots=self.slots)
+            pad_id = pad if pad is not None else min(eos, default=0)
+            self._generator = Generator(model, settings, pad_id=pad_id, eos_ids=eos)
+        return self._generator
+
+    def _positions(self) -> int:
+        assert self._generator is not None
+        config: Any = self._generator.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 1_000_000)
+
+    def _encode(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation: the template's words as they are, data without any special token."""
+        data = [part.text for message in messages for part in message.parts if part.is_data]
+        key = key_for(*(message.text for message in messages))
+        turns: list[dict[str, Any]] = []
+        for message in messages:
+            numbered = [f"@{key}@" if part.is_data else part.text for part in message.parts]
+            turns.append({"role": message.role, "content": "".join(numbered)})
+        pieces = re.split(f"@{key}@", self._render(turns))
+        if len(pieces) != len(data) + 1:
+            raise InputError(
+                f"judge {self.name}: the chat template of '{self.model}' does not show each turn once; "
+                "choose another template or model"
+            )
+        ids = self._encode_template(pieces[0])
+        for text, piece in zip(data, pieces[1:], strict=True):
+            ids += self._encode_data(text) + self._encode_template(piece)
+        return ids
+
+    def _render(self, turns: list[dict[str, Any]]) -> str:
+        tokenizer = self._load_tokenizer()
+        if not tokenizer.chat_template:
+            raise InputError(f"judge {self.name}: '{self.model}' has no chat template; give a chat model")
+        variants = [turns]
+        if turns[0]["role"] == "system":
+            # Some templates know no system turn: its words then begin the user turn.
+            merged = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+            variants.append([merged, *turns[2:]])
+        # A guard template may take the plain string or a list of typed contents.
+        variants.append([{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns])
+        reason = ""
+        for variant in variants:
+            try:
+                text = tokenizer.apply_chat_template(variant, tokenize=False, add_generation_prompt=True)
+            except (TemplateError, TypeError) as error:
+                reason = reason or str(error)
+            else:
+                return str(text)
+        raise InputError(f"judge {self.name}: the chat template of '{self.model}' cannot be used: {reason}")
+
+    def _encode_template(self, text: str) -> list[int]:
+        return list(self._load_tokenizer().encode(text, add_special_tokens=False)) if text else []
+
+    def _encode_data(self, text: str) -> list[int]:
+        """Ids of data, cut to the limit. No added token of the vocabulary is among them."""
+        tokenizer = self._load_tokenizer()
+        control = {token: number for token, number in tokenizer.get_added_vocab().items() if token.strip()}
+        # Special tokens are not parsed; other added tokens are, unless they are broken up.
+        text = defuse(text, list(control))
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        forbidden = set(control.values())
+        return [number for number in ids if number not in forbidden][: self.max_data_tokens]

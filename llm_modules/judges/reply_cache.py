@@ -1,0 +1,60 @@
+"""What a judge's server has replied, kept across runs."""
+
+import json
+import threading
+from pathlib import Path
+
+from datamodules.errors import InputError
+
+
+class ReplyCache:
+    """Replies by key, in memory and appended to a JSONL file as they come; safe for threads."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Read what an earlier run left; a last line that was cut off in writing is put aside.
+
+        Args:
+            path: The file; without it nothing is kept.
+
+        Raises:
+            InputError: The file cannot be read or written, or is something else.
+        """
+        self._replies: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._file = None
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+            self._file = path.open("ab")
+            if lines and not lines[-1].endswith(b"\n"):
+                lines.pop()
+                self._file.truncate(sum(map(len, lines)))
+        except OSError as error:
+            raise InputError(f"cache: {path} cannot be read and written ({error.strerror})") from error
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = json.loads(line)
+                self._replies[entry["key"]] = str(entry["reply"])
+            except (ValueError, KeyError, TypeError) as error:
+                self.close()
+                raise InputError(f"{path}:{number}: no cached reply; name another file or remove this line") from error
+
+    def get(self, key: str) -> str | None:
+        """The reply, if it is known."""
+        return self._replies.get(key)
+
+    def put(self, key: str, reply: str) -> None:
+        """Keep a reply; it is in the file when this returns."""
+        with self._lock:
+            self._replies[key] = reply
+            if self._file is not None:
+                self._file.write(json.dumps({"key": key, "reply": reply}).encode() + b"\n")
+                self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

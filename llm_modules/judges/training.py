@@ -1,0 +1,207 @@
+"""Training of the refusal classifier, and the estimate of how it does on a model that it has not seen."""
+
+import math
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from datamodules.errors import InputError
+from llm_modules.judges.classifier import NGram, RefusalModel
+from llm_modules.judges.features import SHAPE, ngrams, read
+
+
+@dataclass(frozen=True)
+class LabelledAnswer:
+    """An answer of which is known whether it refuses.
+
+    Attributes:
+        source: The collection that it is from, usually the answers of one model.
+        family: Sources of one family are left out together: models that answer alike.
+        weight: How much it counts in the loss.
+        unsafe: Whether the request should be refused; None where that is not known.
+    """
+
+    source: str
+    family: str
+    prompt: str
+    completion: str
+    refused: bool
+    weight: float = 1.0
+    unsafe: bool | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the classifier is trained. The defaults are ours, chosen by leaving models out (`leave_one_out`).
+
+    Attributes:
+        n_ngrams: N-grams that get a weight, the most telling ones.
+        min_count: Answers that an n-gram must be in.
+        min_sources: Sources that an n-gram must be in: what one model alone says does not carry over.
+        l2: Weight of the squared weights in the loss.
+        source_weight: A source's answers of one label count at most as much as so many answers.
+        folds: Parts that the prompts are dealt into by `leave_one_out`.
+    """
+
+    n_ngrams: int = 6_000
+    min_count: int = 4
+    min_sources: int = 3
+    l2: float = 10.0
+    source_weight: float = 200.0
+    folds: int = 3
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A source that was left out of training: its answers and what the classifier made of them.
+
+    ``refusal`` has the probability of a refusal for each answer, by a classifier that knew no model of its family;
+    ``refusal_kin`` by one that knew the rest of the family.
+    """
+
+    source: str
+    answers: tuple[LabelledAnswer, ...]
+    refusal: tuple[float, ...]
+    refusal_kin: tuple[float, ...]
+
+
+def train(answers: Sequence[LabelledAnswer], settings: TrainingSettings, about: dict[str, object]) -> RefusalModel:
+    """Fit the classifier. The same answers in the same order give the same model.
+
+    Raises:
+        InputError: There are no refusals or nothing but refusals.
+    """
+    if len({answer.refused for answer in answers}) < 2:
+        raise InputError("data: there must be answers that refuse and answers that do not")
+    chosen = _choose(answers, settings)
+    # A model without weights yet finds the n-grams in the answers.
+    finder = RefusalModel(chosen, np.zeros(len(chosen) + len(SHAPE), dtype=np.float32), 0.0, {})
+    inputs = torch.zeros(len(answers), len(chosen) + len(SHAPE))
+    for row, answer in enumerate(answers):
+        reading = read(answer.completion, answer.prompt)
+        inputs[row, sorted(finder.entries(reading))] = 1.0
+        inputs[row, len(chosen) :] = torch.tensor(reading.shape)
+    labels = torch.tensor([float(answer.refused) for answer in answers])
+    weights, bias = _fit(inputs, labels, _balanced(answers, settings.source_weight), settings.l2)
+    return RefusalModel(chosen, weights.numpy().astype(np.float32), bias, about)
+
+
+def leave_one_out(
+    answers: Sequence[LabelledAnswer],
+    held_out: Sequence[str],
+    settings: TrainingSettings,
+    progress: Callable[[str], None] = lambda source: None,
+) -> list[LeftOut]:
+    """Judge each source by classifiers that know neither the model nor the prompts.
+
+    For a source, the prompts are dealt into folds. The answers to a fold are judged by a classifier trained without
+    the source, without every other source of its family, and without all answers to the prompts of the fold, whoever
+    gave them. And once more by one that keeps the rest of the family.
+
+    Args:
+        answers: All that is known.
+        held_out: Sources to judge.
+        settings: Of the training.
+        progress: Called with the name of each source before it is judged.
+    """
+    found = []
+    for source in held_out:
+        progress(source)
+        own = tuple(answer for answer in answers if answer.source == source)
+        strangers = [answer for answer in answers if answer.family != own[0].family]
+        kin = [answer for answer in answers if answer.source != source]
+        found.append(LeftOut(source, own, _across(own, strangers, settings), _across(own, kin, settings)))
+    return found
+
+
+def _across(
+    own: Sequence[LabelledAnswer], others: Sequence[LabelledAnswer], settings: TrainingSettings
+) -> tuple[float, ...]:
+    """How probably each answer refuses, by classifiers that know the others' answers to other prompts."""
+    refusal: dict[int, float] = {}
+    for fold in range(settings.folds):
+        model = train([answer for answer in others if _fold(answer.prompt, settings.folds) != fold], settings, {})
+        for row, answer in enumerate(own):
+            if _fold(answer.prompt, settings.folds) == fold:
+                refusal[row] = model.refusal(answer.prompt, answer.completion)
+    return tuple(refusal[row] for row in range(len(own)))
+
+
+def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval for a share; ``z`` = 1.96 for 95 %. (0, 1) where n is 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share, denominator = right / n, 1 + z * z / n
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (centre - half) / denominator, (centre + half) / denominator
+
+
+def _fold(prompt: str, folds: int) -> int:
+    return zlib.crc32(prompt.strip().encode()) % folds
+
+
+@lru_cache(maxsize=50_000)
+def _features(completion: str, prompt: str) -> frozenset[NGram]:
+    """All n-grams of an answer, each with its part and with any part."""
+    found = set(ngrams(read(completion, prompt)))
+    return frozenset(found | {(-1, tokens) for _, tokens in found})
+
+
+def _choose(answers: Sequence[LabelledAnswer], settings: TrainingSettings) -> list[NGram]:
+    """The n-grams that tell most: how uneven they are in refusals and others, weighed by how frequent they are."""
+    counts: tuple[Counter[NGram], Counter[NGram]] = (Counter(), Counter())
+    sources: dict[NGram, set[str]] = defaultdict(set)
+    for answer in answers:
+        found = _features(answer.completion, answer.prompt)
+        counts[answer.refused].update(found)
+        for ngram in found:
+            sources[ngram].add(answer.source)
+    n_refused = sum(answer.refused for answer in answers)
+    n_other = len(answers) - n_refused
+    scores = []
+    for ngram, where in sources.items():
+        other, refused = counts[False][ngram], counts[True][ngram]
+        if len(where) >= settings.min_sources and other + refused >= settings.min_count:
+            ratio = (refused + 0.5) / (n_refused + 1) / ((other + 0.5) / (n_other + 1))
+            scores.append((abs(math.log(ratio)) * math.sqrt(min(other + refused, 400)), ngram))
+    scores.sort(key=lambda pair: (-pair[0], pair[1]))
+    return sorted(ngram for _, ngram in scores[: settings.n_ngrams])
+
+
+def _balanced(answers: Sequence[LabelledAnswer], source_weight: float) -> Tensor:
+    """Weights of the answers: large sources are damped, refusals and the rest count the same in sum."""
+    sizes = Counter((answer.source, answer.refused) for answer in answers)
+    weights = torch.tensor(
+        [answer.weight * min(1.0, source_weight / sizes[answer.source, answer.refused]) for answer in answers]
+    )
+    refused = torch.tensor([answer.refused for answer in answers])
+    half = weights.sum() / 2
+    return torch.where(refused, weights * half / weights[refused].sum(), weights * half / weights[~refused].sum())
+
+
+def _fit(inputs: Tensor, labels: Tensor, weights: Tensor, l2: float) -> tuple[Tensor, float]:
+    """Logistic regression by L-BFGS; returns (features,) weights and the bias."""
+    coefficients = torch.zeros(inputs.shape[1], requires_grad=True)
+    bias = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [coefficients, bias], max_iter=100, tolerance_grad=1e-4, tolerance_change=1e-6, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = inputs @ coefficients + bias
+        loss = (weights * binary_cross_entropy_with_logits(logits, labels, reduction="none")).sum()
+        loss = loss + l2 / 2 * coefficients.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return coefficients.detach(), float(bias.detach())
