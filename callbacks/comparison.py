@@ -99,7 +99,8 @@ def table_of(comparisons: Sequence[Comparison]) -> Table:
     """The comparisons for people; ``(-2)`` behind the records says that 2 have no value in one of the runs."""
     table = Table(title=f"against {comparisons[0].first}", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p"):
-        table.add_column(heading, justify="left" if heading in ("run", "suite", "metric") else "right", no_wrap=True)
+        words = heading in ("run", "suite", "metric")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for c in comparisons:
         factor, unit, digits = _FORMATS.get(c.metric, (100, " %", 1))
         table.add_row(

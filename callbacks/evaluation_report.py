@@ -197,7 +197,7 @@ def print_table(results: Sequence[Result], title: str, console: Console | None =
     rows = [_cells(result) for result in results]
     shown = [i for i in range(len(HEADINGS)) if i < 2 or any(row[i] != "-" for row in rows)]
     for index in shown:
-        table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=True)
+        table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=index > 0)
     for row in rows:
         table.add_row(*(row[index] for index in shown))
     console = console or Console(width=None if sys.stdout.isatty() else 140)

@@ -40,7 +40,7 @@ class BenchmarkData(GenerationData):
 
     def __init__(
         self,
-        suites: list[Suite],
+        suites: list[Suite] | None = None,
         folder: str | None = None,
         limit: int | None = None,
         samples: int | None = None,
@@ -70,6 +70,7 @@ class BenchmarkData(GenerationData):
             system_prompt: A system turn before every question.
         """
         super().__init__(rows_per_batch, seed)
+        suites = suites or []
         names = [suite.name for suite in suites]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"data.suites: '{twice[0]}' is there twice; leave one fragment out")

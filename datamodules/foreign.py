@@ -108,7 +108,10 @@ def read_own(path: Path, rule: AnswerRule | None = None) -> list[Prediction]:
     Raises:
         InputError: The file cannot be read, or has a bad line.
     """
-    found = read_records(path, Prediction, strict=True)
+    try:
+        found = read_records(path, Prediction, strict=True)
+    except InputError as error:
+        raise InputError(f"{error}; completions of others are read by --completion and other expressions") from error
     return found if rule is None else [replace(prediction, rule=rule) for prediction in found]
 
 

@@ -103,12 +103,16 @@ def test_gsm8k_goes_through_every_stage(
     best = Path("runs/s3cot/5_curriculum/tuned/checkpoints/best.ckpt")
     assert best.is_file()
 
-    test = ["--config", STAGES / "real/gsm8k.yaml", *common, *questions, *short, "--data.init_args.samples", 2]
-    test[test.index("--data.init_args.questions") + 1] = gsm8k / "test.jsonl"
+    suite = {"name": "gsm8k", "kind": "answers", "source": {"local": {"file": "gsm8k/test.jsonl"}}}
+    suite |= {"gold": "answer.split('####')[-1].strip()", "systems": ["system1", "system2"]}
+    test = [*common, *short, "--data.init_args.suites", json.dumps([suite]), "--data.init_args.folder", shared_data]
+    test += ["--data.init_args.samples", 2, "--data.init_args.limit", 3]
     rod("test", "--config", STAGES / "6_test.yaml", "--config", STAGES / "controls/base.yaml", *test)
     rod("test", "--config", STAGES / "6_test.yaml", *test, "--ckpt_path", best)
-    measured = json.loads(Path("runs/s3cot/6_test/tuned/metrics.json").read_text())["systems"]
-    assert measured.keys() == {"system1", "system2"}
-    assert measured["system1"]["n"] == 6
+    measured = json.loads(Path("runs/s3cot/6_test/tuned/metrics.json").read_text())["results"]
+    assert [result["system"] for result in measured] == ["system1", "system2"]
+    assert measured[0]["n"] == 6
+    assert "base_tokens" in measured[0]["metrics"]["aes"]
+    rod("compare", "runs/s3cot/6_test/base", "runs/s3cot/6_test/tuned")
     with next(Path("runs/s3cot/5_curriculum/tuned/logs").rglob("metrics.csv")).open() as file:
         assert any(row.get("val/system1_tokens") for row in csv.DictReader(file))
