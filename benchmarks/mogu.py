@@ -1,12 +1,13 @@
 """Speed of MoGU: training against the published way, and what mixed tokens cost against the base model.
 
     python benchmarks/mogu.py
-    python benchmarks/mogu.py --hidden 512 --layers 8 --repeats 5
-    python benchmarks/mogu.py --model ../shared/data/models/stories260K
+    python benchmarks/mogu.py --model ../shared/data/models/stories260K --repeats 9
+    python benchmarks/mogu.py --model random --hidden 512 --layers 8
 
 *Training* takes optimiser steps at the paper's effective batch. The published way passes one sequence at a time, both
 responses apart, multiplies the three matrices of each router token by token, computes both responders in full, adds the
-losses up and differentiates the sum. Both ways see the same sequences, of varied lengths.
+losses up and differentiates the sum. Both ways see the same sequences: some of like length out of many, as the sampler
+groups them. By default they are as long as those of the miniature's world.
 
 *Generation* is of one prompt at a time, greedy. The published way reads the sequence anew for each of the first five
 tokens, and then a sixth time by a second copy of the base model.
@@ -33,9 +34,10 @@ from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
+from llm_modules.backbone import load_model
 from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.head import OutputHead
 from llm_modules.loss import last_hidden, row_losses, row_losses_of
@@ -117,13 +119,14 @@ def ratio(one: Times, other: Times) -> float:
 
 
 def sequences(n: int, vocab: int, prompt: int, response: int) -> list[tuple[list[int], int]]:
-    """Token ids and how many of them are the prompt."""
+    """Token ids and how many of them are the prompt: ``n`` neighbours in length out of 600."""
     generator = torch.Generator().manual_seed(0)
     found = []
-    for _ in range(n):
+    for _ in range(600):
         sizes = [int(s * (0.5 + torch.rand(1, generator=generator))) for s in (prompt, response)]
         found.append((torch.randint(3, vocab, (sum(sizes),), generator=generator).tolist(), sizes[0]))
-    return found
+    middle = 300 - n // 2
+    return sorted(found, key=lambda row: len(row[0]))[middle : middle + n]
 
 
 def as_batch(rows: list[tuple[list[int], int]]) -> SupervisedBatch:
@@ -265,15 +268,15 @@ def minus(whole: dict[str, Times], begun: dict[str, Times]) -> dict[str, Times]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a checkpoint folder; a random Llama of the sizes below by default")
-    defaults = {"hidden": 256, "layers": 6, "vocab": 4096, "d_router": 512, "prompt": 48, "response": 32}
+    parser.add_argument("--model", default="miniature", help="checkpoint folder, 'miniature', or 'random'")
+    defaults = {"hidden": 256, "layers": 6, "vocab": 4096, "d_router": 512, "prompt": 28, "response": 12}
     defaults |= {"responder_batch": 8, "router_batch": 16, "tokens": 64, "repeats": 5}
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     options = parser.parse_args()
     torch.manual_seed(0)
-    if options.model:
-        model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    if options.model != "random":
+        model = load_model(options.model)
     else:
         config = LlamaConfig(
             vocab_size=options.vocab,
