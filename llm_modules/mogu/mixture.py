@@ -154,12 +154,18 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def join(self) -> None:
-        """One product for both ``A`` and both gates. To be called again when weights, type or device have changed."""
+        """One product for both ``A`` and the gates. To be called again when weights, type or device have changed.
+
+        The gate of each rank is a row of its own, and so is each of the two by itself: a token of a small model costs
+        more operations than arithmetic.
+        """
         weight, bias = self.routers.matrix()
-        self._first = torch.cat([self.down, weight.to(self.down.dtype)])
+        weight = weight.to(self.down.dtype)
+        self._first = torch.cat([self.down, weight[self.gate_of], weight])
         self._first_bias = None
         if bias is not None:
-            self._first_bias = torch.cat([self.down.new_zeros(len(self.down)), bias.to(self.down.dtype)])
+            bias = bias.to(self.down.dtype)
+            self._first_bias = torch.cat([self.down.new_zeros(len(self.down)), bias[self.gate_of], bias])
         self._second = self.up * self.scale
 
     def unjoin(self) -> None:
@@ -177,14 +183,20 @@ class Mixture(nn.Module):
         return self._add(base, delta, gates)
 
     def _mix_folded(self, hidden: Tensor, base: Tensor) -> Tensor:
-        assert self._first is not None
-        assert self._second is not None
-        # Not under autocast: the gates are part of the first product.
-        with torch.autocast(hidden.device.type, enabled=False):
-            inner = linear(hidden.to(self._first.dtype), self._first, self._first_bias)
-            gates = torch.sigmoid(inner[..., -2:])
-            delta = linear(inner[..., :-2] * gates[..., self.gate_of], self._second)
-        return self._add(base, delta, gates)
+        if torch.is_autocast_enabled(hidden.device.type):
+            # The gates are part of the first product, and bfloat16 is too coarse for them.
+            with torch.autocast(hidden.device.type, enabled=False):
+                return self._mix_joined(hidden, base)
+        return self._mix_joined(hidden, base)
+
+    def _mix_joined(self, hidden: Tensor, base: Tensor) -> Tensor:
+        first, second = self._first, self._second
+        assert first is not None
+        assert second is not None
+        ranks = second.shape[1]
+        inner, by_rank, gates = linear(hidden.to(first.dtype), first, self._first_bias).split((ranks, ranks, 2), dim=-1)
+        delta = linear(inner * by_rank.sigmoid(), second)
+        return self._add(base, delta, gates.sigmoid())
 
     def _add(self, base: Tensor, delta: Tensor, gates: Tensor) -> Tensor:
         if self.control.record is not None:

@@ -90,9 +90,14 @@ def fit_probe(inputs: Tensor, malicious: Tensor, l2: float = 1e-3) -> tuple[Tens
     """
     if malicious.all() or not malicious.any():
         raise InputError("probes: requests of both kinds are needed, malicious and benign")
-    inputs = inputs.double()
+    # A predict run is in inference mode, in which nothing can be differentiated, not even what it has made before.
+    with torch.inference_mode(False), torch.enable_grad():
+        return _minimise(inputs.clone().double(), malicious.clone().double(), l2)
+
+
+def _minimise(inputs: Tensor, goals: Tensor, l2: float) -> tuple[Tensor, Tensor]:
     mean, spread = inputs.mean(dim=0), inputs.std(dim=0).clamp(min=1e-6)
-    standardised, goals = (inputs - mean) / spread, malicious.double()
+    standardised = (inputs - mean) / spread
     weight = torch.zeros(inputs.shape[1], dtype=torch.float64, device=inputs.device, requires_grad=True)
     bias = torch.zeros(1, dtype=torch.float64, device=inputs.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
@@ -103,8 +108,7 @@ def fit_probe(inputs: Tensor, malicious: Tensor, l2: float = 1e-3) -> tuple[Tens
         loss.backward()
         return loss
 
-    with torch.enable_grad():
-        optimizer.step(closure)
+    optimizer.step(closure)
     raw = (weight / spread).detach()
     return raw.float(), (bias.detach() - raw @ mean).float()
 

@@ -1,0 +1,207 @@
+"""MoGU through the command: pairs, two responders, routers, one folder; alone and by two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from datamodules.records import ResponsePair, Trace, to_json
+from llm_modules.generation import GenerationSettings
+from llm_modules.mogu.model import MoGUModel
+from rod.__main__ import main
+from tests.architectures import ARCHITECTURES
+from tests.conftest import ROOT
+from tests.tiny import save_tiny, tiny_tokenizer
+
+STAGES = ROOT / "configs/mogu"
+PROMPTS = [[70, 71, 72], [80, 81, 82, 83]]
+
+
+def rod(*words: object) -> None:
+    assert main([str(word) for word in words]) == 0
+
+
+def write_pairs(folder: Path, n: int = 8) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "val"):
+        pairs = [ResponsePair(f"b{i}", f"Open jar {i}.", False, f"Twist lid {i}.", "No.") for i in range(n)]
+        pairs += [ResponsePair(f"m{i}", f"Open vault {i}!", True, f"Sure, here {i}", "No.", True) for i in range(n)]
+        (folder / f"pairs.{name}.jsonl").write_text("\n".join(map(to_json, pairs)), encoding="utf-8")
+    return folder
+
+
+def three_fits(base: Path, pairs: Path, *words: object) -> None:
+    """The stages as they are shipped, in the working folder, with two steps each."""
+    common = ["--model.init_args.backbone", base, "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", 1]
+    common += ["--data.init_args.pairs", pairs / "pairs.train.jsonl", "--data.init_args.limit", 4]
+    common += ["--data.init_args.val_pairs", pairs / "pairs.val.jsonl", "--data.init_args.batch_size", 2, *words]
+    for stage, name in (("1_glad", "glad"), ("2_unwilling", "unwilling")):
+        rod("fit", "--config", STAGES / f"{stage}.yaml", *common)
+        checkpoint = f"runs/mogu/{stage}/checkpoints/best.ckpt"
+        rod("export", "--format", "peft", "--checkpoint", checkpoint, "--output", f"runs/mogu/{name}")
+    rod("fit", "--config", STAGES / "3_router.yaml", *common)
+    export = ["export", "--checkpoint", "runs/mogu/3_router/checkpoints/best.ckpt", "--output", "runs/mogu/mogu"]
+    assert main([*export, "--format", "merged"]) == 2, "a MoGU cannot be merged"
+    rod(*export, "--format", "mogu")
+
+
+GENERATE = """
+import json, sys
+from llm_modules.generation import GenerationSettings
+from llm_modules.mogu.model import MoGUModel
+for folder in sys.argv[2:]:
+    found = MoGUModel.from_pretrained(folder).generate(json.loads(sys.argv[1]), GenerationSettings(max_new_tokens=8))
+    print(json.dumps([done.token_ids for done in found]))
+"""
+
+
+def in_another_process(*folders: Path) -> list[list[list[int]]]:
+    command = [sys.executable, "-W", "ignore", "-c", GENERATE, json.dumps(PROMPTS), *map(str, folders)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def generated(folder: Path) -> list[list[int]]:
+    found = MoGUModel.from_pretrained(folder).generate(PROMPTS, GenerationSettings(max_new_tokens=8))
+    return [list(done.token_ids) for done in found]
+
+
+@pytest.mark.slow
+def test_the_three_fits_of_every_family_are_loaded_in_a_new_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write_pairs(tmp_path / "pairs")
+    folders = []
+    for name, build in ARCHITECTURES.items():
+        place = tmp_path / name
+        place.mkdir()
+        monkeypatch.chdir(place)
+        tokenizer, model = tiny_tokenizer(), build()
+        model.resize_token_embeddings(len(tokenizer))
+        model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.save_pretrained("base")
+        tokenizer.save_pretrained("base")
+        three_fits(place / "base", pairs)
+        single = AutoModelForCausalLM.from_pretrained(place / "base")
+        assert isinstance(PeftModel.from_pretrained(single, "runs/mogu/glad"), PeftModel)
+        assert Path("runs/mogu/3_router/gates.png").stat().st_size > 5000
+        assert Path("runs/mogu/3_router/gates_tokens.png").stat().st_size > 5000
+        folders.append(place / "runs/mogu/mogu")
+    assert in_another_process(*folders) == [generated(folder) for folder in folders]
+
+
+@pytest.mark.slow
+def test_a_real_checkpoint_learns_from_advbench_and_alpaca(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = shared_data / "models/stories260K"
+    plain = ["--data.init_args.chat_template", "plain"]
+    answers = ["--config", STAGES / "0_answers.yaml", "--config", STAGES / "real/alpaca.yaml", *plain]
+    answers += ["--data.init_args.questions", shared_data / "alpaca_subsets/random_9k.jsonl"]
+    answers += ["--data.init_args.limit", 12, "--model.init_args.backbone", base]
+    rod("predict", *answers, "--model.init_args.generation.max_new_tokens", 16)
+    traces = Path("runs/mogu/0_answers/traces/traces.jsonl")
+    # A teller of stories does not come to its end in so few tokens, and what is no whole answer is dropped.
+    ended = [json.loads(line) | {"finish_reason": "stop"} for line in traces.read_text().splitlines()]
+    traces.write_text("\n".join(map(json.dumps, ended)), encoding="utf-8")
+    made = ["pairs", "--config", STAGES / "pairs.yaml", "--config", STAGES / "real/advbench.yaml"]
+    rod(*made, "--malicious", shared_data / "advbench/advbench.jsonl", "--n_train", 6, "--n_val", 2)
+    three_fits(base, Path("runs/mogu/pairs"), *plain, "--data.init_args.max_length", 512)
+    assert in_another_process(tmp_path / "runs/mogu/mogu") == [generated(tmp_path / "runs/mogu/mogu")]
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    """DDP: the routers' gradient is that of a single process with both batches, so that the weights end alike."""
+    base, pairs = save_tiny(tmp_path / "base", layers=2), write_pairs(tmp_path / "pairs")
+    from llm_modules.mogu.adapters import random_responder, write_responder
+    from llm_modules.mogu.target import output_projections
+
+    projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
+    for seed, name in enumerate(("glad", "unwilling")):
+        responder = random_responder(projections, 2, 4, seed)
+        write_responder(responder, responder.deltas, tmp_path / name)
+    config = yaml.safe_load((STAGES / "3_router.yaml").read_text())
+    config["model"]["init_args"] |= {
+        "backbone": str(base),
+        "glad": str(tmp_path / "glad"),
+        "unwilling": str(tmp_path / "unwilling"),
+        "router": {"d_router": 4},
+        # Not Adam, which makes steps of one size of gradients that are nothing but rounding.
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+    }
+    config["data"]["init_args"] |= {
+        "pairs": str(pairs / "pairs.train.jsonl"),
+        "val_pairs": str(pairs / "pairs.val.jsonl"),
+    }
+    states = {}
+    for devices in (1, 2):
+        # One step over all sixteen requests: eight on each of two processes.
+        config["data"]["init_args"]["batch_size"] = 16 // devices
+        place = tmp_path / f"devices{devices}"
+        config["trainer"] |= {
+            "default_root_dir": str(place),
+            "accelerator": "cpu",
+            "devices": devices,
+            "strategy": "ddp" if devices == 2 else "auto",
+            "max_epochs": 3,
+            "enable_progress_bar": False,
+        }
+        file = tmp_path / f"{devices}.yaml"
+        file.write_text(yaml.safe_dump(config))
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "rod", "fit", "--config", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        states[devices] = torch.load(place / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert states[1].keys() == states[2].keys()
+    assert states[1]
+    for key, value in states[1].items():
+        torch.testing.assert_close(states[2][key], value, atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_the_stages_of_the_second_version_hand_their_choice_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base, pairs = save_tiny(tmp_path / "base", layers=3), write_pairs(tmp_path / "pairs")
+    quick = ["--model.init_args.backbone", base, "--trainer.enable_progress_bar", "false"]
+    files = ["--data.init_args.pairs", pairs / "pairs.train.jsonl"]
+    probe = ["--config", STAGES / "v2/1_probe.yaml", *quick, *files]
+    rod("predict", *probe, "--trainer.callbacks.init_args.k", 2)
+    layers = yaml.safe_load(Path("runs/mogu/v2/probe/responders.yaml").read_text())["model"]["init_args"]["layers"]
+    assert len(layers) == 2
+    assert Path("runs/mogu/v2/probe/probes.png").stat().st_size > 5000
+    common = [*quick, *files, "--data.init_args.val_pairs", pairs / "pairs.val.jsonl", "--trainer.max_epochs", 1]
+    for stage, name in (("1_glad", "glad"), ("2_unwilling", "unwilling")):
+        place = f"runs/mogu/v2/{name}_fit"
+        chosen = ["--config", STAGES / f"{stage}.yaml", "--config", "runs/mogu/v2/probe/responders.yaml"]
+        rod("fit", *chosen, *common, "--trainer.default_root_dir", place)
+        export = ["--checkpoint", f"{place}/checkpoints/best.ckpt", "--output", f"runs/mogu/v2/{name}"]
+        rod("export", "--format", "peft", *export)
+    stages = ["--config", STAGES / "3_router.yaml", "--config", "runs/mogu/v2/probe/routers.yaml"]
+    rod("fit", *stages, "--config", STAGES / "v2/2_joint.yaml", *common)
+    rod("export", "--format", "mogu", "--checkpoint", "runs/mogu/v2/joint/checkpoints/best.ckpt", "--output", "mogu")
+    settings = json.loads(Path("mogu/mogu.json").read_text())
+    assert settings["router"]["layers"] == layers
+    assert "backbone/adapter_model.safetensors" in settings["checksums"]
+
+
+def test_traces_of_a_run_are_what_pairs_reads(tmp_path: Path) -> None:
+    trace = Trace("t", "q", "How?", None, "plain", 0.0, (), 0, 0, "", "So.", 2, "stop", None, None, "m")
+    (tmp_path / "traces.jsonl").write_text(to_json(trace))
+    (tmp_path / "attacks.jsonl").write_text('{"goal": "Harm!", "target": "Sure"}\n')
+    words = ["pairs", "--answers", tmp_path / "traces.jsonl", "--malicious", tmp_path / "attacks.jsonl"]
+    assert main([*map(str, words), "--output", str(tmp_path / "out")]) == 2, "the fields have other names"
+    rod(*words, "--output", tmp_path / "out", "--malicious_fields", '{"prompt": "goal"}', "--n_val", 0)
+    assert len((tmp_path / "out/pairs.train.jsonl").read_text().splitlines()) == 2
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["train_each"] == 1
