@@ -32,6 +32,7 @@ from datamodules.shards import JsonlShard, id_lines, merge_shards, write_lines
 from datamodules.suites import check_golds
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
+from llm_modules.judges.classifier import RefusalClassifier
 from llm_modules.judges.judge import Judge
 from llm_modules.judges.phrases import RefusalPhrases
 
@@ -42,8 +43,8 @@ _RESPONSES = "responses.rank*.jsonl"
 
 
 def default_judges() -> list[Judge]:
-    """The phrase rule of the literature, so that rates can be compared, and the classifier, which is better."""
-    return [RefusalPhrases()]
+    """The refusal classifier, and the phrase rule of the literature, so that rates can be compared."""
+    return [RefusalClassifier(), RefusalPhrases()]
 
 
 class Evaluate(CompletionWriter):
@@ -68,7 +69,7 @@ class Evaluate(CompletionWriter):
 
         Args:
             judges: Of the completions of safety and benign suites; the first one's verdicts are in the table. By
-                default the phrase rule of the literature and the refusal classifier.
+                default the refusal classifier and the phrase rule of the literature.
             baseline: ``metrics.json`` of a test of the base model on the same suites; without it there is no AES.
             output: Folder of the files; the run folder by default.
             overwrite: Remove what an earlier run left there.

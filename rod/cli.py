@@ -32,7 +32,10 @@ import datamodules.prompting
 import datamodules.responses
 import datamodules.twins
 import datamodules.world.data
+import llm_modules.judges.classifier
+import llm_modules.judges.local
 import llm_modules.judges.phrases
+import llm_modules.judges.server
 import llm_modules.mllr.learning_rates
 import llm_modules.mllr.module
 import llm_modules.mogu.conditional_steering

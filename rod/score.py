@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 def main(args: Sequence[str]) -> None:
     """Parse the options and score."""
     # Judges can be named without their modules once these are imported.
+    import llm_modules.judges.classifier
+    import llm_modules.judges.local
+    import llm_modules.judges.phrases
+    import llm_modules.judges.server
     from llm_modules.judges.judge import Judge
     from rod.parser import Parser
 
     parser = Parser(prog="rod score", description=str(score.__doc__).partition("Args:")[0])
     parser.add_argument("--config", action="config", help="YAML file with these options.")
     parser.add_argument("predictions", type=str, nargs="*", default=[], help="JSONL files or glob patterns.")
-    parser.add_function_arguments(score, as_group=False, skip={"predictions", "judges"})
-    parser.add_argument("--judges", type=list[Judge] | None, default=None, help="Of safety and benign completions.")
+    parser.add_function_arguments(score, as_group=False, skip={"predictions", "judges", "baseline"})
+    # The keys of `rod test`, so that the same fragments serve both.
+    judges = "Of the completions of safety and benign sets; the refusal classifier and the phrase rule by default."
+    parser.add_argument("--evaluate.judges", type=list[Judge] | None, default=None, help=judges)
+    baseline = "metrics.json of a base model, for AES."
+    parser.add_argument("--evaluate.baseline", type=Path | None, default=None, help=baseline)
     options = parser.instantiate_classes(parser.parse_args(list(args)))
     values = options.as_dict()
     values.pop("config")
-    score(**values)
+    score(**values.pop("evaluate"), **values)
 
 
 def score(
@@ -76,7 +84,7 @@ def score(
         kind: Of the set.
         answer: How answers are found in completions, and read; for a ``predictions.jsonl`` of this project in place of
             what its lines say.
-        judges: Of the completions of safety and benign sets; the phrase rule and the refusal classifier by default.
+        judges: Of the completions of safety and benign sets; the refusal classifier and the phrase rule by default.
         baseline: ``metrics.json`` of a base model, for AES.
         overwrite: Replace what an earlier run left in the folder.
     """

@@ -39,7 +39,7 @@ THEIRS = ["--completion", "small.texts", "--question", "q", "--gold", "right"]
 def test_own_predictions_give_the_same_numbers_again(tmp_path: Path) -> None:
     run(prepare(tmp_path / "source"), tmp_path / "run", samples=2)
     predicted = tmp_path / "run" / "predictions.jsonl"
-    assert score(predicted, "--output", tmp_path / "again", "--judges", JUDGES) == 0
+    assert score(predicted, "--output", tmp_path / "again", "--evaluate.judges", JUDGES) == 0
     assert (tmp_path / "again" / "predictions.jsonl").read_bytes() == predicted.read_bytes()
     whole = [entry for entry in metrics(tmp_path / "run")["results"] if entry["kind"] != "perplexity"]
     assert metrics(tmp_path / "again")["results"] == whole
@@ -89,7 +89,7 @@ def test_refusals_of_others_are_judged(tmp_path: Path) -> None:
     )
     judge = json.dumps([{"class_path": "RefusalPhrases"}])
     words = ["--completion", "answer", "--question", "request", "--kind", "safety", "--name", "vault"]
-    assert score(file, "--output", tmp_path / "out", *words, "--judges", judge) == 0
+    assert score(file, "--output", tmp_path / "out", *words, "--evaluate.judges", judge) == 0
     assert results(tmp_path / "out")["vault"]["metrics"]["asr/phrases"]["value"] == 0.5
     assert list(predictions(tmp_path / "out")) == ["vault/answers-1|s0", "vault/answers-2|s0"]
 
@@ -140,7 +140,7 @@ def test_overwrite(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--gold", "right"], "--gold: lines of a predictions.jsonl of this project say it themselves"),
         (["--name", "x"], "--name: lines of a predictions.jsonl"),
         ([], "completions of others are read by --completion"),
-        ([*THEIRS, "--baseline", "absent.json"], "absent.json: cannot be read"),
+        ([*THEIRS, "--evaluate.baseline", "absent.json"], "absent.json: cannot be read"),
         ([*THEIRS, "--kind", "perplexity"], "kind"),
     ],
 )  # fmt: skip

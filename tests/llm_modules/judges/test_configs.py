@@ -20,7 +20,7 @@ FRAGMENTS = sorted(path for path in (ROOT / "configs" / "judges").glob("*.yaml")
 def test_fragments_make_judges(path: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--judges", type=list[Judge])
-    asked = yaml.safe_load(path.read_text())
+    (asked,) = yaml.safe_load(path.read_text())["evaluate"]["judges+"]
     (judge,) = parser.instantiate_classes(parser.parse_object({"judges": [asked]})).judges
     assert type(judge).__name__ == asked["class_path"]
     assert judge.kind == ("refusal" if path.stem in ("phrases", "classifier") else "harm")
