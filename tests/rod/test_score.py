@@ -134,7 +134,7 @@ def test_overwrite(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--completion", "small.n", "--question", "q"], "theirs.jsonl:1: --completion: a text is wanted, not int"),
         ([*THEIRS, "--tokens", "[1]"], "theirs.jsonl:1: --tokens: 1 values for 2 completions"),
         ([*THEIRS, "--tokens", "['a', 'b']"], "theirs.jsonl:1: --tokens: a number of tokens is wanted, not 'a'"),
-        ([*THEIRS[:4], "--gold", r"'\\frac{'"], "theirs.jsonl:1: suite 'theirs': gold: gold answers: "),
+        ([*THEIRS[:4], "--gold", r"'\\frac{'"], "theirs.jsonl:1: suite 'theirs': gold: "),
         ([*THEIRS[:4], "--gold", "right if right > 9 else none"], "theirs.jsonl:1: suite 'theirs': gold: there is no"),
         ([*THEIRS, "--id", "'same'"], "theirs.jsonl:2: suite 'theirs': the id 'same' stands at"),
         (["--gold", "right"], "--gold: lines of a predictions.jsonl of this project say it themselves"),
