@@ -19,6 +19,8 @@ OWN_VERBS = {
     "evidence": ("rod.evidence", "measure every claim on the embedded miniature, with controls and seeds"),
     "make-twins": ("rod.make_twins", "make benign near-twins of malicious requests by swapping words"),
     "miniature": ("rod.miniature", "train the embedded miniature from nothing"),
+    "project": ("rod.project", "project a fine-tune onto what alignment changed (SafeLoRA), a control of ML-LR"),
+    "swap": ("rod.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
     "world": ("rod.world", "write the questions and requests of the embedded miniature's world"),
 }
 

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 import callbacks.calibration
 import callbacks.direction
 import callbacks.figures
+import callbacks.gradient_norms
 import callbacks.progress
 import callbacks.reasoning
 import callbacks.robust_modules

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ Part = Literal["robust", "rest"]
 EMBEDDINGS = "embeddings"
 
 
+@final  # so that YAML needs no class_path
 class LearningRates:
     """Splits a model's parameters into ``robust`` and ``rest`` and says what each part's rate is multiplied by.
 

@@ -12,6 +12,8 @@ CONFIGS = ROOT / "configs"
 VERBS = {
     "miniature/1_pretrain.yaml": "fit",
     "miniature/2_align.yaml": "fit",
+    "mllr/1_probe_and_search.yaml": "predict",
+    "mllr/2_tune.yaml": "fit",
     "s3cot/1_direction.yaml": "predict",
     "s3cot/2_calibrate.yaml": "predict",
     "s3cot/3_sample.yaml": "predict",
@@ -23,6 +25,21 @@ OVER = {
     "model/lora.yaml": "miniature/2_align.yaml",
     "trainer/ddp.yaml": "s3cot/5_curriculum.yaml",
     "trainer/fsdp.yaml": "s3cot/5_curriculum.yaml",
+    **{
+        f"mllr/controls/{name}.yaml": "mllr/2_tune.yaml"
+        for name in (
+            "adapters_only",
+            "freeze",
+            "inverse",
+            "plain",
+            "random_set",
+            "sppft",
+            "swat",
+            "uniform_low",
+        )
+    },
+    "mllr/curriculum.yaml": "s3cot/5_curriculum.yaml",
+    "mllr/real/advbench.yaml": "mllr/1_probe_and_search.yaml",
     "s3cot/controls/base.yaml": "s3cot/6_test.yaml",
     "s3cot/controls/dial.yaml": "s3cot/2_calibrate.yaml",
     "s3cot/controls/dial_all.yaml": "s3cot/2_calibrate.yaml",
