@@ -37,9 +37,9 @@ class CachedForward:
     """Last-layer features of the last token of fixed prompts, to the bit those of a whole forward pass.
 
     Prompts come in named parts, of which only those asked for are computed; each is sorted by length and cut into
-    batches once. What a layer gives out is kept for the layers of a base state (the clean model, or the set that a search
-    has found so far), within a limit of memory; a pass begins after the deepest kept layer below which nothing differs.
-    Features are kept by signature, so that other classifiers cost nothing.
+    batches once. What a layer gives out is kept for the layers of a base state (the clean model, or the set that a
+    search has found so far), within a limit of memory; a pass begins after the deepest kept layer below which nothing
+    differs. Features are kept by signature, so that other classifiers cost nothing.
 
     The layers that are passed over do not run; the model's own forward does, so that masks and positions are what the
     family makes of them.
