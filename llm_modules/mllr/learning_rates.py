@@ -102,6 +102,11 @@ class LearningRates:
             chosen = select(self.patterns or ["layers.*.*"], present, "learning_rates.modules")
         if self.random_set is not None:
             chosen = _random_set(model, chosen, present, self.random_set)
+        if not chosen:
+            source = self.result.source if self.result else "learning_rates.modules"
+            raise InputError(
+                f"{source}: it has no robust module, so that nothing would learn; search with a higher tau"
+            )
         if self.invert:
             chosen = set(present) - chosen
         return frozenset(chosen)
