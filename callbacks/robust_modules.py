@@ -38,7 +38,7 @@ class RobustModulesWriter(Callback):
         eps: list[float] | None = None,
         pilot: str | None = None,
         measure: Measure = "margin",
-        tau: float = 0.1,
+        tau: float = 0.3,
         seeds: list[int] | None = None,
         check_seeds: list[int] | None = None,
         suffix: Suffix = "bisection",
@@ -68,7 +68,7 @@ class RobustModulesWriter(Callback):
         """
         search = SearchSettings(tau, measure, tuple(seeds or (0, 1, 2)), tuple(check_seeds or (100, 101, 102)), suffix)
         self.settings = ProxySettings(
-            perturbation, tuple(eps or (1.0,)), floor, l2, split_seed, stability, 32, memory_gb, search
+            perturbation, tuple(eps or (0.6,)), floor, l2, split_seed, stability, 32, memory_gb, search
         )
         self.output, self.pilot = output, pilot
         self.investigation: Investigation | None = None

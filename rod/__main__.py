@@ -23,6 +23,8 @@ OWN_VERBS = {
     "train-judge": ("rod.train_judge", "train the refusal classifier on labelled answers, and estimate how it does"),
     "miniature": ("rod.miniature", "train the embedded miniature from nothing"),
     "pairs": ("rod.pairs", "make what MoGU's responders and routers learn from"),
+    "project": ("rod.project", "project a fine-tune onto what alignment changed (SafeLoRA), a control of ML-LR"),
+    "swap": ("rod.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
     "world": ("rod.world", "write the questions and requests of the embedded miniature's world"),
 }
 

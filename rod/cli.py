@@ -18,6 +18,7 @@ import callbacks.direction
 import callbacks.evaluation
 import callbacks.figures
 import callbacks.gates
+import callbacks.gradient_norms
 import callbacks.probes
 import callbacks.progress
 import callbacks.reasoning

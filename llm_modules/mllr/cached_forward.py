@@ -1,7 +1,7 @@
 """Features of fixed prompts under many perturbations: a forward pass restarts at the first layer that differs."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +36,10 @@ class Work:
 class CachedForward:
     """Last-layer features of the last token of fixed prompts, to the bit those of a whole forward pass.
 
-    Prompts are sorted by length and cut into batches once. What a layer gives out is kept for the layers of a base
-    state (the clean model, or the set that a search has found so far), within a limit of memory; a pass begins after
-    the deepest kept layer below which nothing differs. Features are kept by signature, so that other classifiers and
-    other parts of the prompts cost nothing.
+    Prompts come in named parts, of which only those asked for are computed; each is sorted by length and cut into
+    batches once. What a layer gives out is kept for the layers of a base state (the clean model, or the set that a
+    search has found so far), within a limit of memory; a pass begins after the deepest kept layer below which nothing
+    differs. Features are kept by signature, so that other classifiers cost nothing.
 
     The layers that are passed over do not run; the model's own forward does, so that masks and positions are what the
     family makes of them.
@@ -48,7 +48,7 @@ class CachedForward:
     def __init__(
         self,
         model: nn.Module,
-        prompts: Sequence[Sequence[int]],
+        parts: Mapping[str, Sequence[Sequence[int]]],
         *,
         batch_size: int = 32,
         memory: int = 1 << 30,
@@ -59,7 +59,7 @@ class CachedForward:
 
         Args:
             model: A causal language model; put in evaluation mode during passes.
-            prompts: Token ids, at least one each.
+            parts: Prompts by name of a part: token ids, at least one each.
             batch_size: Prompts of a forward pass.
             memory: Bytes that kept activations may take.
             pad_id: Any token; it stands to the right of a prompt, where nothing looks at it.
@@ -70,57 +70,50 @@ class CachedForward:
         self.layers = [unwrap(layer) for layer in decoder_layers(model)]
         self.restart = restart
         device = next(model.parameters()).device
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        self._batches = [
-            _Batch.make([prompts[i] for i in order[at : at + batch_size]], pad_id, device)
-            for at in range(0, len(order), batch_size)
-        ]
-        self._place = torch.tensor(order).argsort()
-        self._features: dict[Signature, Tensor] = {}
-        self._kept: OrderedDict[tuple[int, Signature], Tensor] = OrderedDict()
+        self._parts = {
+            name: _Part.make(prompts, batch_size, pad_id, device, prefix=name) for name, prompts in parts.items()
+        }
+        self._features: dict[tuple[str, Signature], Tensor] = {}
+        self._kept: OrderedDict[tuple[str, Signature], Tensor] = OrderedDict()
         self._memory, self._held = memory, 0
         self._stride = 1
         self._extras: int | None = None  # what layers give out beside hidden states, where they give tuples
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of a pass over all prompts, padding included."""
-        return sum(batch.ids.numel() for batch in self._batches)
-
-    def features(self, signature: Signature, base: Signature | None = None, share: float = 1.0) -> Tensor:
+    def features(self, part: str, signature: Signature, base: Signature | None = None) -> Tensor:
         """Features of the model as its weights stand.
 
         Args:
+            part: Name of a part of the prompts.
             signature: What was done to each layer; the caller answers for its being true.
             base: States of layers below which this signature is that of the base are kept for later; the clean model
                 by default.
-            share: Share of the prompts that the caller is about to use, for the account of ``work``.
 
         Returns:
-            (prompts, hidden) float32 on the CPU, in the order of the prompts.
+            (prompts, hidden) float32 on the CPU, in the order of the part's prompts.
         """
+        batches = self._parts[part].batches
         self.work.requests += 1
-        self.work.full += round(share * self.tokens * len(self.layers))
-        if self.restart and signature in self._features:
-            return self._features[signature]
+        self.work.full += sum(batch.ids.numel() for batch in batches) * len(self.layers)
+        if self.restart and (part, signature) in self._features:
+            return self._features[part, signature]
         self.work.passes += 1
         base = base if base is not None else (CLEAN,) * len(self.layers)
         with torch.no_grad(), uncompiled(), _evaluating(self.model):
-            rows = [self._run(number, batch, signature, base) for number, batch in enumerate(self._batches)]
-        found = torch.cat(rows)[self._place]
+            rows = [self._run(batch, signature, base) for batch in batches]
+        found = torch.cat(rows)[self._parts[part].place]
         if self.restart:
-            self._features[signature] = found
+            self._features[part, signature] = found
         return found
 
     def forget(self) -> None:
         """Free what is kept but the clean model's features: perturbations are about to mean something else."""
         clean = (CLEAN,) * len(self.layers)
-        self._features = {clean: self._features[clean]} if clean in self._features else {}
+        self._features = {key: found for key, found in self._features.items() if key[1] == clean}
         self._kept.clear()
         self._held = 0
 
-    def _run(self, number: int, batch: "_Batch", signature: Signature, base: Signature) -> Tensor:
-        start, state = self._deepest(number, signature)
+    def _run(self, batch: "_Batch", signature: Signature, base: Signature) -> Tensor:
+        start, state = self._deepest(batch.name, signature)
         self.work.done += batch.ids.numel() * (len(self.layers) - start)
         shared = next((i for i, (a, b) in enumerate(zip(signature, base, strict=True)) if a != b), len(signature))
         outputs: dict[int, Tensor] = {}
@@ -140,27 +133,28 @@ class CachedForward:
         finally:
             for handle in handles:
                 handle.remove()
-        self._keep(number, signature, outputs)
+        self._keep(batch.name, signature, outputs)
         return hidden[torch.arange(len(hidden), device=hidden.device), batch.last].float().cpu()
 
-    def _deepest(self, number: int, signature: Signature) -> tuple[int, Tensor | None]:
+    def _deepest(self, batch: str, signature: Signature) -> tuple[int, Tensor | None]:
         """The deepest kept state that this signature shares, as (layers passed, their output)."""
         if self.restart:
             for depth in range(len(self.layers) - 1, 0, -1):
-                key = (number, signature[:depth])
+                key = (batch, signature[:depth])
                 if key in self._kept:
                     self._kept.move_to_end(key)
                     return depth, self._kept[key]
         return 0, None
 
-    def _keep(self, number: int, signature: Signature, outputs: dict[int, Tensor]) -> None:
+    def _keep(self, batch: str, signature: Signature, outputs: dict[int, Tensor]) -> None:
         if outputs and not self._kept:
-            # As many depths of the clean model as fill half of the memory, evenly spread.
+            # As many depths of the clean model as fill half of the memory, evenly spread, and one at the least.
             each = next(iter(outputs.values()))
-            whole = each.element_size() * each.shape[-1] * self.tokens * len(self.layers)
-            self._stride = max(1, -(-2 * whole // max(1, self._memory)))
+            tokens = sum(batch.ids.numel() for part in self._parts.values() for batch in part.batches)
+            whole = each.element_size() * each.shape[-1] * tokens * len(self.layers)
+            self._stride = min((len(self.layers) + 1) // 2, max(1, -(-2 * whole // max(1, self._memory))))
         for depth, state in outputs.items():
-            key, size = (number, signature[:depth]), state.element_size() * state.numel()
+            key, size = (batch, signature[:depth]), state.element_size() * state.numel()
             if depth % self._stride or key in self._kept or size > self._memory:
                 continue
             self._kept[key] = state
@@ -174,14 +168,31 @@ class CachedForward:
 class _Batch:
     """Prompts padded on the right, where a causal model does not look; ``last`` is each one's last token."""
 
+    name: str
     ids: Tensor
     last: Tensor
 
+
+@dataclass(frozen=True)
+class _Part:
+    """Batches of like length, and where each prompt is in them."""
+
+    batches: list[_Batch]
+    place: Tensor
+
     @classmethod
-    def make(cls, prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> "_Batch":
-        width = max(len(prompt) for prompt in prompts)
-        ids = torch.tensor([[*prompt, *[pad_id] * (width - len(prompt))] for prompt in prompts], device=device)
-        return cls(ids, torch.tensor([len(prompt) - 1 for prompt in prompts], device=device))
+    def make(
+        cls, prompts: Sequence[Sequence[int]], batch_size: int, pad_id: int, device: torch.device, prefix: str
+    ) -> "_Part":
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        batches = []
+        for at in range(0, len(order), batch_size):
+            rows = [list(prompts[i]) for i in order[at : at + batch_size]]
+            width = len(rows[-1])
+            ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows], device=device)
+            last = torch.tensor([len(row) - 1 for row in rows], device=device)
+            batches.append(_Batch(f"{prefix}/{at}", ids, last))
+        return cls(batches, torch.tensor(order).argsort())
 
 
 @contextmanager

@@ -52,8 +52,8 @@ class ProxySettings:
     def __post_init__(self) -> None:
         if not self.eps or list(self.eps) != sorted(set(self.eps)):
             raise InputError(f"eps: give one size or several, ascending, not {list(self.eps)}")
-        if not 0.5 < self.floor <= 1:
-            raise InputError(f"floor: an accuracy above 0.5 (chance) and at most 1, not {self.floor:g}")
+        if not 0 <= self.floor <= 1:
+            raise InputError(f"floor: an accuracy from 0 (no floor) to 1, not {self.floor:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,19 +141,23 @@ def investigate(
     start = time.monotonic()
     before = checksum(model)
     parts = split_pairs(families, settings.split_seed)
-    prompts, labels, rows = _arrange(malicious, benign, parts)
-    held = 2 * len(parts["fit"])
-    size, memory = settings.batch_size, int(settings.memory_gb * 2**30)
-    forward = CachedForward(model, prompts[held:], batch_size=size, memory=memory, pad_id=pad_id, restart=restart)
-    fit_rows = CachedForward(model, prompts[:held], batch_size=size, memory=0, pad_id=pad_id)
-    features = fit_rows.features((CLEAN,) * len(forward.layers))
-    fit_labels, held_labels = labels[: len(features)], labels[len(features) :]
-    probe = fit_probe(features, fit_labels, settings.l2)
+    prompts = {part: [side[i] for side in (malicious, benign) for i in members] for part, members in parts.items()}
+    labels = {
+        part: torch.tensor([MALICIOUS, BENIGN]).repeat_interleave(len(members)) for part, members in parts.items()
+    }
+    memory = int(settings.memory_gb * 2**30)
+    forward = CachedForward(
+        model, prompts, batch_size=settings.batch_size, memory=memory, pad_id=pad_id, restart=restart
+    )
+    clean = (CLEAN,) * len(forward.layers)
+    features = forward.features("fit", clean)
+    probe = fit_probe(features, labels["fit"], settings.l2)
     perturbation = Perturbation(model, settings.perturbation, settings.eps[0], pilot)
-    meter = Meter(forward, perturbation, probe, held_labels, rows)
+    meter = Meter(forward, perturbation, probe, labels)
     clock = time.monotonic()
-    scores = probe.scores(forward.features((CLEAN,) * len(forward.layers)), held_labels)
-    clean_seconds = time.monotonic() - clock
+    held = torch.cat([forward.features(part, clean) for part in ("search", "check")])
+    clean_seconds = (time.monotonic() - clock) / 2
+    scores = probe.scores(held, torch.cat([labels["search"], labels["check"]]))
     report(f"probe: accuracy {scores.accuracy:.3f}, AUROC {scores.auroc:.3f}, margin {scores.margin:.2f}")
     require_accuracy(scores, settings.floor)
     report(_estimate(perturbation, settings, clean_seconds))
@@ -167,7 +171,7 @@ def investigate(
             break
     groups = tuple(fused(model))
     found = Search(meter, _settings(settings), groups).run()
-    stability = _stability(meter, settings, groups, features, fit_labels, found) if settings.stability else {}
+    stability = _stability(meter, settings, groups, features, labels["fit"], found) if settings.stability else {}
     if checksum(model) != before:
         raise RuntimeError("the weights are not what they were before the search")
     forward.forget()
@@ -184,22 +188,6 @@ def investigate(
         time.monotonic() - start,
         counts,
     )
-
-
-def _arrange(
-    malicious: Sequence[Sequence[int]], benign: Sequence[Sequence[int]], parts: dict[str, list[int]]
-) -> tuple[list[Sequence[int]], Tensor, dict[str, Tensor]]:
-    """Prompts part by part with labels; and where ``search`` and ``check`` are among the held-out ones."""
-    prompts: list[Sequence[int]] = []
-    labels: list[int] = []
-    rows: dict[str, Tensor] = {}
-    for part, members in parts.items():
-        first = len(prompts) - 2 * len(parts["fit"])
-        prompts += [malicious[i] for i in members] + [benign[i] for i in members]
-        labels += [MALICIOUS] * len(members) + [BENIGN] * len(members)
-        if part != "fit":
-            rows[part] = torch.arange(first, first + 2 * len(members))
-    return prompts, torch.tensor(labels), rows
 
 
 def _estimate(perturbation: Perturbation, settings: ProxySettings, clean_seconds: float) -> str:
@@ -257,7 +245,7 @@ def _stability(
     pairs = torch.arange(len(labels) // 2)
     halves = [torch.cat([half, half + len(pairs)]) for half in (pairs[::2], pairs[1::2])]
     probes = [fit_probe(features[half], labels[half], settings.l2) for half in halves]
-    swapped = meter.with_rows({"search": meter.rows["check"], "check": meter.rows["search"]})
+    swapped = meter.with_parts({"search": "check", "check": "search"})
     sets = {
         "other classifier (first half of the pairs)": search(meter.with_probe(probes[0])),
         "other classifier (second half of the pairs)": search(meter.with_probe(probes[1])),

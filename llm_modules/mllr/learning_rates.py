@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ Part = Literal["robust", "rest"]
 EMBEDDINGS = "embeddings"
 
 
+@final  # so that YAML needs no class_path
 class LearningRates:
     """Splits a model's parameters into ``robust`` and ``rest`` and says what each part's rate is multiplied by.
 
@@ -101,6 +102,11 @@ class LearningRates:
             chosen = select(self.patterns or ["layers.*.*"], present, "learning_rates.modules")
         if self.random_set is not None:
             chosen = _random_set(model, chosen, present, self.random_set)
+        if not chosen:
+            source = self.result.source if self.result else "learning_rates.modules"
+            raise InputError(
+                f"{source}: it has no robust module, so that nothing would learn; search with a higher tau"
+            )
         if self.invert:
             chosen = set(present) - chosen
         return frozenset(chosen)

@@ -29,8 +29,8 @@ class MLLR(CausalLM):
         """Last-layer features at the last token of both prompts of each pair, (batch, 1, hidden) a side."""
         sides = []
         for ids, mask in ((batch.positive_ids, batch.positive_mask), (batch.negative_ids, batch.negative_mask)):
-            forward = CachedForward(self.language_model, rows_of(ids, mask), batch_size=len(ids))
-            sides.append(forward.features((CLEAN,) * len(forward.layers))[:, None])
+            forward = CachedForward(self.language_model, {"batch": rows_of(ids, mask)}, batch_size=len(ids))
+            sides.append(forward.features("batch", (CLEAN,) * len(forward.layers))[:, None])
         return ContrastStates(*sides)
 
 

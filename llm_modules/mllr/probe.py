@@ -84,13 +84,20 @@ def fit_probe(features: Tensor, labels: Tensor, l2: float = 1.0) -> Probe:
     """
     if len(labels.unique()) < 2:
         raise InputError("probe: only one class of prompts; malicious and benign ones are needed")
-    x = features.double().cpu()
-    if not torch.isfinite(x).all():
-        raise InputError("probe: the model's features are not finite numbers; load it with model.dtype: float32")
-    mean, scale = x.mean(dim=0), x.std(dim=0)
-    scale = torch.where(scale > 1e-12, scale, torch.ones_like(scale))
-    x = (x - mean) / scale
-    sign = torch.where(labels.cpu() == MALICIOUS, 1.0, -1.0).double()
+    # The trainer predicts in inference mode, whose tensors take no part in gradients.
+    with torch.inference_mode(False), torch.enable_grad():
+        x = features.double().cpu().clone()
+        if not torch.isfinite(x).all():
+            raise InputError("probe: the model's features are not finite numbers; load it with model.dtype: float32")
+        mean, scale = x.mean(dim=0), x.std(dim=0)
+        scale = torch.where(scale > 1e-12, scale, torch.ones_like(scale))
+        signs = torch.where(labels.cpu() == MALICIOUS, 1.0, -1.0).double()
+        found = _minimise((x - mean) / scale, signs, l2)
+    return Probe(mean, scale, found[:-1], found[-1])
+
+
+def _minimise(x: Tensor, signs: Tensor, l2: float) -> Tensor:
+    """Weights and bias, (hidden + 1,)."""
     parameters = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [parameters], max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe"
@@ -99,14 +106,12 @@ def fit_probe(features: Tensor, labels: Tensor, l2: float = 1.0) -> Probe:
     def loss() -> Tensor:
         optimizer.zero_grad()
         log_odds = x @ parameters[:-1] + parameters[-1]
-        value = torch.nn.functional.softplus(-sign * log_odds).sum() + 0.5 * l2 * parameters[:-1].square().sum()
+        value = torch.nn.functional.softplus(-signs * log_odds).sum() + 0.5 * l2 * parameters[:-1].square().sum()
         value.backward()
         return value
 
-    with torch.enable_grad():
-        optimizer.step(loss)
-    found = parameters.detach()
-    return Probe(mean, scale, found[:-1].clone(), found[-1].clone())
+    optimizer.step(loss)
+    return parameters.detach().clone()
 
 
 def auroc(positive: Tensor, negative: Tensor) -> float:

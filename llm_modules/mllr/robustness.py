@@ -1,7 +1,7 @@
 """How far the classifier drops when modules are perturbed (paper; spec, sec. 2)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
@@ -41,40 +41,40 @@ class Meter:
     features that are there.
 
     Attributes:
-        forward: Over all prompts.
+        forward: Over all prompts, in parts.
         perturbation: Of the model that ``forward`` runs.
         probe: Stays as it is, whatever is done to the model.
-        labels: (prompts,), as the probe's.
-        rows: Indices of prompts by name of a part.
+        labels: By part, as the probe's.
+        names: The part that stands for each name asked for, where it is another.
     """
 
     forward: CachedForward
     perturbation: Perturbation
     probe: Probe
-    labels: Tensor
-    rows: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    names: Mapping[str, str] = field(default_factory=dict)
 
-    def scores(self, modules: Iterable[Module], seed: int, rows: str, base: Iterable[Module] = frozenset()) -> Scores:
+    def scores(self, modules: Iterable[Module], seed: int, part: str, base: Iterable[Module] = frozenset()) -> Scores:
         """Scores on a part of the prompts with modules perturbed; none for the clean model.
 
         Args:
             modules: What to perturb.
             seed: Of the perturbation.
-            rows: Name of the part.
+            part: Name of a part of the prompts.
             base: A set that further calls will build on; its states are kept to restart from.
         """
-        chosen, index = frozenset(modules), self.rows[rows]
+        chosen, part = frozenset(modules), self.names.get(part, part)
         signature = self.signature(chosen, seed)
         with self.perturbation.applied(chosen, seed):
-            features = self.forward.features(signature, self.signature(base, seed), len(index) / len(self.labels))
-        return self.probe.scores(features[index], self.labels[index])
+            features = self.forward.features(part, signature, self.signature(base, seed))
+        return self.probe.scores(features, self.labels[part])
 
     def measure(
-        self, modules: Iterable[Module], seed: int, rows: str, base: Iterable[Module] = frozenset()
+        self, modules: Iterable[Module], seed: int, part: str, base: Iterable[Module] = frozenset()
     ) -> Measurement:
         """Scores and drops under one perturbation; arguments as in `scores`."""
         chosen = frozenset(modules)
-        clean, now = self.scores((), seed, rows), self.scores(chosen, seed, rows, base)
+        clean, now = self.scores((), seed, part), self.scores(chosen, seed, part, base)
         drops: dict[Measure, float] = {
             "malicious": clean.malicious - now.malicious,
             "accuracy": clean.accuracy - now.accuracy,
@@ -97,18 +97,18 @@ class Meter:
         """The same measurements by another classifier."""
         return replace(self, probe=probe)
 
-    def with_rows(self, rows: Mapping[str, Tensor]) -> "Meter":
+    def with_parts(self, names: Mapping[str, str]) -> "Meter":
         """The same measurements on other parts of the prompts."""
-        return replace(self, rows=rows)
+        return replace(self, names=names)
 
 
-def robustness_map(meter: Meter, seeds: Sequence[int], rows: str) -> list[Measurement]:
+def robustness_map(meter: Meter, seeds: Sequence[int], part: str) -> list[Measurement]:
     """Every module by itself, with every seed: the raw measurements of the heat map.
 
     In the order of layers from the deepest, so that what is shared is computed once.
     """
     modules = sorted(meter.perturbation.modules, key=lambda module: (-module.layer, module.type))
-    return [meter.measure([module], seed, rows) for module in modules for seed in seeds]
+    return [meter.measure([module], seed, part) for module in modules for seed in seeds]
 
 
 def mean_drops(measurements: Iterable[Measurement], measure: Measure) -> dict[Module, float]:

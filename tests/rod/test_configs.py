@@ -20,6 +20,7 @@ VERBS = {
     "mogu/v2/1_probe.yaml": "predict",
     "mogu/controls/safety_sft.yaml": "fit",
     "mogu/controls/refusal_direction.yaml": "predict",
+    "mllr/2_tune.yaml": "fit",
     "s3cot/1_direction.yaml": "predict",
     "s3cot/2_calibrate.yaml": "predict",
     "s3cot/3_sample.yaml": "predict",
@@ -60,6 +61,21 @@ OVER = {
     "mogu/v2/layers_random.yaml": "mogu/v2/1_probe.yaml",
     "mogu/v2/layers_all.yaml": "mogu/v2/1_probe.yaml",
     "mogu/real/alpaca.yaml": "mogu/0_answers.yaml",
+    **{
+        f"mllr/controls/{name}.yaml": "mllr/2_tune.yaml"
+        for name in (
+            "adapters_only",
+            "freeze",
+            "inverse",
+            "plain",
+            "random_set",
+            "sppft",
+            "swat",
+            "uniform_low",
+        )
+    },
+    "mllr/curriculum.yaml": "s3cot/5_curriculum.yaml",
+    "mllr/real/advbench.yaml": "mllr/1_probe_and_search.yaml",
     "s3cot/controls/base.yaml": "s3cot/6_test.yaml",
     "s3cot/controls/dial.yaml": "s3cot/2_calibrate.yaml",
     "s3cot/controls/dial_all.yaml": "s3cot/2_calibrate.yaml",

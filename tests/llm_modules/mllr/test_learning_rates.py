@@ -326,6 +326,10 @@ def test_bad_results_are_refused(checkpoint: str, tmp_path: Path) -> None:
         CausalLM(
             checkpoint, learning_rates=LearningRates(result=result(tmp_path, checkpoint, layers=5))
         ).configure_model()
+    with pytest.raises(InputError, match="no robust module"):
+        CausalLM(
+            checkpoint, learning_rates=LearningRates(result=result(tmp_path, checkpoint, robust=()))
+        ).configure_model()
     with pytest.raises(InputError, match=r"layers\.1\.q stand twice"):
         LearningRates(result=result(tmp_path, checkpoint, robust=("layers.1.q", "layers.1.q")))
     with pytest.raises(InputError, match=r"names look like layers\.3\.q"):

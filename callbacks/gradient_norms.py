@@ -1,0 +1,24 @@
+"""Gradient norms by parameter group: clipping by the norm of all couples the groups, and this shows how."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+
+class GroupGradientNorms(Callback):
+    """Logs ``grad_norm/<group>`` before clipping, at the steps at which the trainer logs."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Measure; what has no gradient counts as nothing."""
+        if trainer.global_step % trainer.log_every_n_steps != 0:  # type: ignore[attr-defined]
+            return
+        for index, group in enumerate(optimizer.param_groups):
+            gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+            if gradients:
+                pl_module.log(f"grad_norm/{group.get('name', index)}", _whole(get_total_norm(gradients)))
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """Of sharded gradients, the norm over all shards."""
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -1,0 +1,98 @@
+"""ML-LR's probe, map and search on checkpoints that nobody here trained and on data that nobody here wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from datamodules.contrast import ContrastPair
+from datamodules.records import read_records
+from datamodules.twins import Twins, families
+from llm_modules.mllr.investigation import ProxySettings, investigate
+from llm_modules.mllr.result import RobustModules
+from llm_modules.mllr.search import SearchSettings
+from llm_modules.mllr.weights import checksum
+from rod.__main__ import main
+from tests.architectures import ARCHITECTURES, VOCAB
+from tests.conftest import ROOT
+
+STAGE = ROOT / "configs/mllr/1_probe_and_search.yaml"
+
+
+@pytest.fixture(scope="module")
+def twins(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AdvBench with the twins that `rod make-twins` makes."""
+    output = tmp_path_factory.mktemp("twins") / "advbench.jsonl"
+    goals = shared_data / "advbench/advbench.jsonl"
+    words = ["--requests", goals, "--field", "goal", "--output", output, "--limit", 60]
+    assert main(["make-twins", *map(str, words)]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def splits(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The harmful and the harmless training split of refusal_direction, side by side: no twins, but pairs."""
+    folder, output = shared_data / "refusal_direction", tmp_path_factory.mktemp("splits") / "pairs.jsonl"
+    sides = [
+        [json.loads(line)["instruction"] for line in (folder / name).read_text().splitlines()[:48]]
+        for name in ("splits__harmful_train.jsonl", "splits__harmless_train.jsonl")
+    ]
+    lines = [{"malicious": bad, "benign": good} for bad, good in zip(*sides, strict=True)]
+    output.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stories260K", "aidreams260K"])
+@pytest.mark.parametrize("data", ["twins", "splits"])
+def test_real_checkpoints_with_real_data(
+    name: str, data: str, shared_data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    words = [
+        "predict", "--config", STAGE,
+        "--model.init_args.backbone", shared_data / "models" / name,
+        "--data.init_args.pairs", request.getfixturevalue(data),
+        "--data.init_args.evaluation", f"[{shared_data / 'jailbreakbench/jailbreakbench.jsonl'}]",
+        "--data.init_args.chat_template", "plain",
+        "--data.init_args.limit", 32,
+        "--trainer.callbacks.init_args.seeds", "[0]",
+        "--trainer.callbacks.init_args.check_seeds", "[100]",
+        "--trainer.callbacks.init_args.floor", 0.0,  # children's stories hold no idea of malice, only of words
+        "--trainer.callbacks.init_args.stability", "false",
+        "--trainer.default_root_dir", tmp_path,
+        "--trainer.enable_progress_bar", "false",
+    ]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    result = RobustModules.load(tmp_path / "robust_modules.yaml")
+    assert result.layers == {"stories260K": 5, "aidreams260K": 4}[name]
+    assert 0 <= result.probe["accuracy"] <= 1
+    assert {entry["step"] for entry in result.search} >= {"order", "suffix", "check"}
+    assert (tmp_path / "robustness.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_with_real_data(name: str, twins: Path) -> None:
+    records = read_records(twins, Twins)[:24]
+    pairs = [ContrastPair(twin.id, twin.malicious, twin.benign) for twin in records]
+
+    def encode(text: str) -> list[int]:
+        return [min(byte, VOCAB - 1) for byte in text.encode()][-60:]
+
+    model = ARCHITECTURES[name]()
+    before = checksum(model)
+    settings = ProxySettings(
+        floor=0.0,  # the features of random weights say little about a prompt's words
+        stability=False,
+        search=SearchSettings(0.3, "margin", (0,), (100,)),
+    )
+    malicious, benign = (
+        [encode(text) for text in side] for side in zip(*((p.positive, p.negative) for p in pairs), strict=True)
+    )
+
+    found, whole = (
+        investigate(model, malicious, benign, families(pairs), settings, restart=restart) for restart in (True, False)
+    )
+    assert found.found == whole.found
+    assert found.work.done < found.work.full
+    assert checksum(model) == before
