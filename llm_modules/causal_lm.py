@@ -173,6 +173,10 @@ class CausalLM(TrainableCheckpoint):
         """One completion for each row of the batch, in its order; each row samples with its own seed."""
         return self.generator.generate([row.token_ids for row in batch.rows], [row.seed for row in batch.rows])
 
+    def generation_identity(self) -> dict[str, Any]:
+        """What completions depend on besides model, adapter and generation settings, as plain values for the record."""
+        return {}
+
     def configure_optimizers(self) -> Any:
         """The optimiser over named groups, and the schedule stepped with it."""
         optimizer = self.optimizer(named_groups(self.named_parameters()))
