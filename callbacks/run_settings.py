@@ -36,6 +36,7 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
         "checkpoint": str(Path(trainer.ckpt_path).resolve()) if trainer.ckpt_path else None,
         "precision": str(trainer.precision),
         "generation": generation,
+        "method": module.generation_identity() or None,
         "direction": _sha256(steer.direction_file) if steer else None,
         "positions": steer.positions if steer else None,
         "layers": steer.default_layers if steer else None,

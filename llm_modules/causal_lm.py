@@ -209,6 +209,10 @@ class CausalLM(TrainableCheckpoint):
         assert self.model is not None
         return named_groups(self.named_parameters(), self.learning_rates.parts(self.model, self.model_id).of)
 
+    def generation_identity(self) -> dict[str, Any]:
+        """What completions depend on besides model, adapter and generation settings, as plain values for the record."""
+        return {}
+
     def configure_optimizers(self) -> Any:
         """The optimiser over named groups, and the schedule stepped with it, multiplied for each group."""
         optimizer = self.optimizer(self.parameter_groups())

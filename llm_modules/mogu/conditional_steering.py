@@ -1,6 +1,7 @@
 """A rival: steering towards refusal where a probe of the prompt says malicious (conditional activation steering)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,6 +71,17 @@ class ConditionalSteering(CausalLM):
         )
         self.direction_file, self.probes_file = direction, probes
         self.alpha, self.layer_set, self.positions, self.threshold = alpha, layers, positions, threshold
+
+    def generation_identity(self) -> dict[str, Any]:
+        """Direction, condition and strength."""
+        return {
+            "direction": str(self.direction_file.resolve()),
+            "probes": str(self.probes_file.resolve()),
+            "alpha": self.alpha,
+            "layers": self.layer_set,
+            "positions": self.positions,
+            "threshold": self.threshold,
+        }
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
         """One completion for each row, steered where the probe says so."""

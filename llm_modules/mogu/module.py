@@ -155,6 +155,13 @@ class MoGU(CausalLM):
             m=self.m,
         )
 
+    def generation_identity(self) -> dict[str, Any]:
+        """Mode, m and the parts."""
+        parts = {"glad": self.glad, "unwilling": self.unwilling, "folder": self.folder}
+        return {"mode": self.mode, "m": self.m} | {
+            name: str(Path(part).resolve()) for name, part in parts.items() if part
+        }
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy of the right response and penalty on the gates; every request of the epoch weighs the same.
 

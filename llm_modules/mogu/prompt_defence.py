@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
@@ -73,6 +74,11 @@ class PromptDefence(CausalLM):
         self.system_prompt, self.before, self.after = system_prompt, before, after
         self.demonstrations = demonstrations or []
         self.chat_template = chat_template
+
+    def generation_identity(self) -> dict[str, Any]:
+        """What is put around the user's words."""
+        shown = [[demonstration.request, demonstration.response] for demonstration in self.demonstrations]
+        return {"system": self.system_prompt, "before": self.before, "after": self.after, "demonstrations": shown}
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
         """One completion for each row, of its prompt put differently."""

@@ -139,6 +139,10 @@ class SafeDecoding(CausalLM):
         )
         self.m, self.alpha, self.candidates = m, alpha, candidates
 
+    def generation_identity(self) -> dict[str, Any]:
+        """The settings of its decoding."""
+        return {"m": self.m, "alpha": self.alpha, "candidates": self.candidates}
+
     @cached_property
     def generator(self) -> Any:
         """The engine that generates, with the expert's help at first.

@@ -222,3 +222,13 @@ def test_a_responder_adapts_the_output_projections_unless_told_otherwise(tmp_pat
     other = Responder(str(base), peft=LoraConfig(r=2, target_modules=["q_proj"]))
     other.configure_model()
     assert all(".q_proj." in name for name in other.trainable_names())
+
+
+def test_traces_of_another_mode_or_m_are_of_other_settings(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", layers=2)
+    folders = adapters(base, tmp_path)
+    settings = [MoGU(**folders, mode=mode, m=m).generation_identity() for mode, m in (("first_m", 5), ("always", 5))]
+    settings.append(MoGU(**folders, m=3).generation_identity())
+    assert settings[0]["glad"] == str((tmp_path / "glad").resolve())
+    assert settings[0] != settings[1]
+    assert settings[0] != settings[2]
