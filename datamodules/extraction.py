@@ -115,18 +115,6 @@ class AnswerRule:
                     return answer
         return None
 
-    def gold_problem(self, gold: str) -> str | None:
-        """Why no completion could ever be right by this gold answer; None if it is fine, or mathematics."""
-        if not gold.strip(" ;" if self.type == "facts" else " "):
-            return "there is no answer"
-        if self.type == "number" and not read_number(gold, whole=True):
-            return f"{gold[:60]!r} is no number"
-        if self.type == "label" and gold.casefold() not in {label.casefold() for label in self.labels}:
-            return f"{gold[:60]!r} is none of the labels {', '.join(self.labels)}"
-        if self.type == "choice" and not re.fullmatch(r"\(?[A-Z][).:]?", gold):
-            return f"{gold[:60]!r} is no letter; give 'options' too if it is an option's text or number"
-        return None
-
     def _spans(self, place: Extractor, text: str) -> Iterator[str]:
         if place == "pattern":
             assert self.pattern is not None

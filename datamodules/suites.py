@@ -195,8 +195,8 @@ class _ItemMaker:
             text = "" if value is None else str(value).strip()
             if self.suite.answer.type == "choice" and len(text) == 1:
                 text = text.upper()
-            if reason := self.suite.answer.gold_problem(text):
-                raise InputError(f"{line.where}: suite '{self.suite.name}': gold: {reason}")
+            if not text.strip(" ;"):
+                raise InputError(f"{line.where}: suite '{self.suite.name}': gold: there is no answer")
             return text
         letters = LETTERS[: len(options)]
         text = str(value).strip()

@@ -7,11 +7,12 @@ from rich.console import Console
 
 from callbacks.evaluation_report import Result, macro_aes, metrics_json, print_table, results_of, scalars
 from callbacks.measures import Baseline
-from callbacks.scoring import ask_judges, check_answers, check_golds
+from callbacks.scoring import ask_judges, check_answers
 from datamodules.answers import AnswerChecker
 from datamodules.errors import InputError
 from datamodules.extraction import AnswerRule
 from datamodules.records import JudgeVerdict, Prediction
+from datamodules.suites import Item, check_golds
 from llm_modules.judges.phrases import RefusalPhrases
 
 
@@ -60,10 +61,10 @@ def test_without_gold_nothing_is_right_or_wrong(checker: AnswerChecker) -> None:
 
 
 def test_gold_answers_that_cannot_be_read_are_named_with_their_place(checker: AnswerChecker) -> None:
-    golds = {"12": "set.jsonl:1", "\\frac{": "set.jsonl:7"}
-    with pytest.raises(InputError, match=r"set\.jsonl:7: suite 'sums': gold: gold answers: 1 cannot be read"):
-        check_golds("sums", AnswerRule(), golds, checker)
-    check_golds("sums", AnswerRule(type="text"), golds, checker)
+    items = [Item("1", "?", gold="12", where="set.jsonl:1"), Item("7", "?", gold="\\frac{", where="set.jsonl:7")]
+    with pytest.raises(InputError, match=r"set\.jsonl:7: suite 'sums': gold: .* cannot be read as a number"):
+        check_golds("sums", AnswerRule(), items, checker)
+    check_golds("sums", AnswerRule(type="text"), items, checker)
 
 
 def test_judges_see_requests_and_openings_only_of_what_is_judged() -> None:

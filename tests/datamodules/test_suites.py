@@ -3,11 +3,12 @@ from typing import Any
 
 import pytest
 
+from datamodules.answers import AnswerChecker
 from datamodules.errors import InputError
 from datamodules.expressions import Expression
 from datamodules.extraction import AnswerRule
 from datamodules.sources import Line, LocalFile, Source
-from datamodules.suites import Item, Suite, items_of, user_question
+from datamodules.suites import Item, Suite, check_golds, items_of, user_question
 
 
 def suite(kind: str = "answers", **settings: Any) -> Suite:
@@ -132,9 +133,6 @@ def test_choices_that_cannot_be(record: dict[str, Any], reason: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "good", "bad", "reason"),
     [
-        (AnswerRule(type="number"), "-1,234.5", "twelve", "'twelve' is no number"),
-        (AnswerRule(type="label"), "Yes", "perhaps", "'perhaps' is none of the labels yes, no, maybe"),
-        (AnswerRule(type="choice"), "c", "red", "'red' is no letter; give 'options'"),
         (AnswerRule(type="facts"), "crank; door", " ; ", "there is no answer"),
         (AnswerRule(type="text"), "Paris", "", "there is no answer"),
         (AnswerRule(), "\\frac{1}{2}", "", "there is no answer"),
@@ -147,6 +145,22 @@ def test_gold_that_nothing_can_match(rule: AnswerRule, good: str, bad: str | Non
     assert item.gold == (good.upper() if rule.type == "choice" else good)
     with pytest.raises(InputError, match=rf"set\.jsonl:2: suite 'name': gold: {reason}"):
         items(made, {"answer": good}, {"answer": bad})
+
+
+@pytest.mark.parametrize(
+    ("rule", "good", "bad", "reason"),
+    [
+        (AnswerRule(type="number"), "-1,234.5", "twelve", "'twelve' cannot be read as a number"),
+        (AnswerRule(type="label"), "Yes", "perhaps", "'perhaps' cannot be one of the labels yes, no, maybe"),
+        (AnswerRule(type="choice"), "c", "red", "'red' cannot be the name of an option"),
+    ],
+)
+def test_gold_of_another_type_is_refused_with_its_line(rule: AnswerRule, good: str, bad: str, reason: str) -> None:
+    made = suite(answer=rule)
+    with AnswerChecker(workers=1) as checker:
+        check_golds("name", rule, items(made, {"answer": good}), checker)
+        with pytest.raises(InputError, match=rf"set\.jsonl:2: suite 'name': gold: {reason}"):
+            check_golds("name", rule, items(made, {"answer": good}, {"answer": bad}), checker)
 
 
 def test_a_set_without_answers_says_so() -> None:
