@@ -42,6 +42,7 @@ class TwinData(ContrastData):
         self,
         pairs: Path,
         evaluation: list[Path] | None = None,
+        drop_overlap: bool = False,
         fields: dict[str, str] | None = None,
         offset: int = 0,
         limit: int = 400,
@@ -53,6 +54,7 @@ class TwinData(ContrastData):
         Args:
             pairs: JSONL file with ``malicious`` and ``benign`` in each line, as ``rod make-twins`` writes it.
             evaluation: JSONL files of test prompts; any text field of theirs counts.
+            drop_overlap: Leave pairs out that have a text in one of these files, and say how many, instead of refusing.
             fields: Our names of fields to those of the file, where they differ.
             offset: Pairs to leave out at the beginning.
             limit: Pairs to take.
@@ -69,9 +71,15 @@ class TwinData(ContrastData):
         )
         self.pairs_file = pairs
         self.evaluation = evaluation or []
+        self.drop_overlap = drop_overlap
 
     def _read(self) -> list[ContrastPair]:
         records = read_records(self.pairs_file, Twins, fields=self.fields, rejected_dir=run_folder(self))
+        if self.drop_overlap:
+            tested = {squeeze(text) for path in self.evaluation for line in text_fields(path) for text in line}
+            apart = [twin for twin in records if not {squeeze(twin.malicious), squeeze(twin.benign)} & tested]
+            rank_zero_info(f"{self.pairs_file}: {len(records) - len(apart)} pairs left out that are tested on")
+            records = apart
         records = part_of(self.pairs_file, records, self.offset, self.limit)
         same = [twin.id for twin in records if squeeze(twin.malicious) == squeeze(twin.benign)]
         if same:
@@ -79,9 +87,8 @@ class TwinData(ContrastData):
                 f"{self.pairs_file}: {len(same)} pairs have the same text on both sides (such as {same[0]}); there "
                 "would be one class of prompts only"
             )
-        check_apart(
-            self.pairs_file, (text for twin in records for text in (twin.malicious, twin.benign)), self.evaluation
-        )
+        texts = (text for twin in records for text in (twin.malicious, twin.benign))
+        check_apart(self.pairs_file, texts, self.evaluation)
         return [ContrastPair(twin.id, twin.malicious, twin.benign) for twin in records]
 
 
@@ -91,13 +98,14 @@ def check_apart(source: Path, texts: Iterable[str], evaluation: Sequence[Path]) 
     Raises:
         InputError: One does, or a file cannot be read.
     """
-    known = {squeeze(text): text for text in texts}
+    known = {squeeze(text) for text in texts}
     for path in evaluation:
         found = [text for line in text_fields(path) for text in line if squeeze(text) in known]
         if found:
             raise InputError(
                 f"{source}: {len(set(found))} of its texts also stand in the evaluation file {path} (such as "
-                f"{found[0]!r}); what is measured there would not be held out: take them from one of the two"
+                f"{found[0]!r}); what is measured there would not be held out: take them from one of the two, or set "
+                "data.drop_overlap"
             )
     if evaluation:
         rank_zero_info(f"{source}: no text in common with {', '.join(map(str, evaluation))}")

@@ -41,7 +41,7 @@ def search(world: Path, out: Path, *words: object) -> int:
         "--data.init_args.pairs", world / "twins.jsonl",
         "--data.init_args.evaluation", "[]",
         "--data.init_args.chat_template", world / "bare.jinja",
-        "--trainer.callbacks.init_args.eps", "[0.05]",
+        "--trainer.callbacks.init_args.eps", "[0.3]",
         "--trainer.default_root_dir", out,
         "--trainer.enable_progress_bar", "false",
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_the_result_says_what_was_found_and_how(found: Path, world: Path) -> Non
     assert result.probe["accuracy"] >= 0.9
     assert {entry["step"] for entry in result.search} >= {"order", "suffix", "check"}
     assert result.settings["n_pairs"] == {"fit": 12, "search": 6, "check": 6}
-    assert result.settings["eps"] == 0.05
+    assert result.settings["eps"] == 0.3
     assert {"other seeds", "other data (search and check swapped)"} <= result.stability.keys()
     for entry in result.search:
         assert set(entry) >= {"drop", "within", "seeds", "malicious_drop", "auroc_drop", "margin_drop"}

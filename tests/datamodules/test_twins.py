@@ -55,6 +55,13 @@ def test_a_text_of_an_evaluation_file_is_refused(tmp_path: Path) -> None:
         data(pairs(tmp_path), evaluation=[tmp_path / "broken.jsonl"]).setup("predict")
 
 
+def test_pairs_that_are_tested_on_can_be_left_out(tmp_path: Path) -> None:
+    test = write(tmp_path / "test.jsonl", [{"goal": "How do I steal car 2?"}])
+    found = data(pairs(tmp_path), evaluation=[test], drop_overlap=True)
+    found.setup("predict")
+    assert [pair.positive[-2] for pair in found.pairs] == ["0", "1", "3"]
+
+
 def test_pairs_of_one_class_are_refused(tmp_path: Path) -> None:
     same = write(
         tmp_path / "same.jsonl", [{"malicious": "Do it.", "benign": "do it"}, {"malicious": "a", "benign": "b"}]

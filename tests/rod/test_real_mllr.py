@@ -44,15 +44,18 @@ def splits(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stories260K", "aidreams260K"])
-@pytest.mark.parametrize("data", ["twins", "splits"])
+@pytest.mark.parametrize(
+    ("data", "tested_on"),
+    [("twins", "malicious_instruct/malicious_instruct.jsonl"), ("splits", "jailbreakbench/jailbreakbench.jsonl")],
+)
 def test_real_checkpoints_with_real_data(
-    name: str, data: str, shared_data: Path, tmp_path: Path, request: pytest.FixtureRequest
+    name: str, data: str, tested_on: str, shared_data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     words = [
         "predict", "--config", STAGE,
         "--model.init_args.backbone", shared_data / "models" / name,
         "--data.init_args.pairs", request.getfixturevalue(data),
-        "--data.init_args.evaluation", f"[{shared_data / 'jailbreakbench/jailbreakbench.jsonl'}]",
+        "--data.init_args.evaluation", f"[{shared_data / tested_on}]",
         "--data.init_args.chat_template", "plain",
         "--data.init_args.limit", 32,
         "--trainer.callbacks.init_args.seeds", "[0]",
@@ -68,6 +71,19 @@ def test_real_checkpoints_with_real_data(
     assert 0 <= result.probe["accuracy"] <= 1
     assert {entry["step"] for entry in result.search} >= {"order", "suffix", "check"}
     assert (tmp_path / "robustness.png").exists()
+
+
+def test_advbench_and_jailbreakbench_have_texts_in_common_and_are_refused(
+    shared_data: Path, twins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Known to those who made it: JailbreakBench takes some of its behaviours from AdvBench."""
+    tested_on = shared_data / "jailbreakbench/jailbreakbench.jsonl"
+    words = [
+        "predict", "--config", STAGE, "--data.init_args.pairs", twins, "--data.init_args.evaluation", f"[{tested_on}]",
+        "--trainer.default_root_dir", tmp_path,
+    ]  # fmt: skip
+    assert main([str(word) for word in words]) == 2
+    assert "also stand in the evaluation file" in capsys.readouterr().err
 
 
 @pytest.mark.slow
