@@ -233,10 +233,11 @@ class CausalLM(TrainableCheckpoint):
             checkpoint["parameter_groups"] = group_rows(self.trainer.optimizers[0].param_groups)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint, and arrange the optimiser's state by the names of its groups."""
+        """Check the checkpoint, and, where training goes on, arrange the optimiser's state by the names of its groups."""
         super().on_load_checkpoint(checkpoint)
+        goes_on = self._trainer is not None and self.trainer.state.fn == "fit"
         # Sharded strategies find each parameter's state by its name themselves.
-        if checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:
+        if goes_on and checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:
             groups = self.parameter_groups()
             checkpoint["optimizer_states"] = [arranged_by_name(s, groups) for s in checkpoint["optimizer_states"]]
 

@@ -103,7 +103,12 @@ def arranged_by_name(state: dict[str, Any], groups: Sequence[ParameterGroup]) ->
     Raises:
         InputError: A group was not there when the state was stored, or held other parameters.
     """
-    stored = {group["name"]: group for group in state["param_groups"]}
+    stored = {group.get("name", ""): group for group in state["param_groups"]}
+    if any("parameter_names" not in group for group in stored.values()):
+        raise InputError(
+            "ckpt_path: the checkpoint's parameter groups hold no names of parameters, so that training cannot go on "
+            "from it; test it, or start training anew"
+        )
     numbers = {
         name: number for g in stored.values() for name, number in zip(g["parameter_names"], g["params"], strict=True)
     }
