@@ -233,7 +233,7 @@ class CausalLM(TrainableCheckpoint):
             checkpoint["parameter_groups"] = group_rows(self.trainer.optimizers[0].param_groups)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint, and, where training goes on, arrange the optimiser's state by the names of its groups."""
+        """Check the checkpoint; where training goes on, arrange the optimiser's state by the names of its groups."""
         super().on_load_checkpoint(checkpoint)
         goes_on = self._trainer is not None and self.trainer.state.fn == "fit"
         # Sharded strategies find each parameter's state by its name themselves.
