@@ -5,12 +5,12 @@ on modules that hold no mixture, at a lower rate, with a KL term to the untouche
 requests.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from datamodules.errors import InputError
 from llm_modules import loss as loss_module
 from llm_modules.mogu.model import MoGUModel
+from llm_modules.parameter_groups import ParameterGroup
 
 
 def adapt_backbone(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
@@ -87,3 +88,12 @@ def token_kl(hidden: Tensor, base_hidden: Tensor, head: Callable[[Tensor], Tenso
         for start in range(0, len(hidden), rows)
     ]
     return torch.cat(parts) if parts else hidden.sum(dim=-1)
+
+
+def joint_groups(named: Iterable[tuple[str, nn.Parameter]]) -> list[ParameterGroup]:
+    """Parameter groups of what is trained: the routers, and what is trained of the backbone."""
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    return [
+        ParameterGroup(name="routers", params=[parameter for name, parameter in trained if ".routers." in name]),
+        ParameterGroup(name="backbone", params=[parameter for name, parameter in trained if ".routers." not in name]),
+    ]

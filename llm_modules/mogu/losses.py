@@ -83,3 +83,16 @@ def penalty_tokens(
         columns = torch.arange(tokens.shape[1], device=tokens.device)
         return tokens & (columns >= (starts if mask == "post_instruction" else ends)[:, None])
     return tokens & is_response if mask == "response" else tokens
+
+
+def gate_means(gates: Tensor, malicious: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Mean of each gate over layers, tokens in ``mask`` and rows, by class; a class without a row has none.
+
+    Arguments as in `gate_penalty`.
+    """
+    per_row = (gates * mask[None, :, :, None]).sum(2).mean(0) / mask.sum(1, keepdim=True).clamp(min=1)
+    means = {}
+    for name, kind in (("benign", ~malicious), ("malicious", malicious)):
+        if kind.any():
+            means[f"glad_on_{name}"], means[f"unwilling_on_{name}"] = per_row[kind].mean(dim=0)
+    return means

@@ -106,6 +106,17 @@ class MoGUModel:
         for mixture in self.mixtures.values():
             mixture.fold()
 
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """A block within which every router runs folded; afterwards it can be trained as before."""
+        for mixture in self.mixtures.values():
+            mixture.join()
+        try:
+            yield
+        finally:
+            for mixture in self.mixtures.values():
+                mixture.unjoin()
+
     def unload(self) -> PreTrainedModel:
         """Take the mixtures out; the model is its base again."""
         for projection in self.projections:

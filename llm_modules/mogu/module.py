@@ -10,22 +10,17 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from datamodules.batch import IGNORE_INDEX, RouterBatch
+from datamodules.batch import IGNORE_INDEX, PromptBatch, RouterBatch
 from datamodules.errors import InputError
 from llm_modules import backbone as loading
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation import GenerationSettings
+from llm_modules.generation import Completion, GenerationSettings
 from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.adapters import read_responder
 from llm_modules.mogu.config import Mode, RouterConfig, check_m
 from llm_modules.mogu.decoding import MoGUGenerator
-from llm_modules.mogu.joint import adapt_backbone, token_kl, train_jointly, untouched
-from llm_modules.mogu.losses import (
-    Penalty,
-    PenaltyMask,
-    gate_penalty,
-    penalty_tokens,
-)
+from llm_modules.mogu.joint import adapt_backbone, joint_groups, token_kl, train_jointly, untouched
+from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_means, gate_penalty, penalty_tokens
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.probes import read_probes, warm_start
 from llm_modules.mogu.save import load_mogu, save_mogu
@@ -221,12 +216,7 @@ class MoGU(CausalLM):
     def _log(self, part: str, batch: RouterBatch, losses: dict[str, Tensor], gates: Tensor) -> None:
         values = {name: value.mean() for name, value in losses.items() if name != "kl" or self.backbone_peft}
         alike = set(values)
-        tokens = self._penalty_tokens(batch)
-        per_row = (gates.detach() * tokens[None, :, :, None]).sum(2).mean(0) / tokens.sum(1, keepdim=True).clamp(min=1)
-        for name, kind in (("benign", ~batch.malicious), ("malicious", batch.malicious)):
-            if kind.any():
-                glad, unwilling = per_row[kind].mean(dim=0)
-                values |= {f"glad_on_{name}": glad, f"unwilling_on_{name}": unwilling}
+        values |= gate_means(gates.detach(), batch.malicious, self._penalty_tokens(batch))
         for name, value in values.items():
             self.log(
                 f"{part}/{name}",
@@ -242,12 +232,7 @@ class MoGU(CausalLM):
         """The optimiser over the routers and, at a lower rate, what is trained of the backbone."""
         if not isinstance(self.model, PeftModel):
             return super().configure_optimizers()
-        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        groups = [
-            {"name": "routers", "params": [p for name, p in named if ".routers." in name]},
-            {"name": "backbone", "params": [p for name, p in named if ".routers." not in name]},
-        ]
-        optimizer = self.optimizer(groups)
+        optimizer = self.optimizer(joint_groups(self.named_parameters()))
         optimizer.param_groups[1]["lr"] *= self.backbone_rate
         steps = int(self.trainer.estimated_stepping_batches)
         return {
@@ -310,27 +295,9 @@ class MoGU(CausalLM):
             "give the responders' own base, or set model.allow_other_base: true if they are the same weights"
         )
 
-    def on_test_start(self) -> None:
-        """Run the routers folded."""
-        self._fold()
-
-    def on_predict_start(self) -> None:
-        """Run the routers folded."""
-        self._fold()
-
-    def _fold(self) -> None:
-        if self.device_mesh is None:
-            for mixture in self.mogu.mixtures.values():
-                mixture.join()
-
-    def on_test_end(self) -> None:
-        """Compute gates from the routers again."""
-        self._unfold()
-
-    def on_predict_end(self) -> None:
-        """Compute gates from the routers again."""
-        self._unfold()
-
-    def _unfold(self) -> None:
-        for mixture in self.mogu.mixtures.values():
-            mixture.unjoin()
+    def complete(self, batch: PromptBatch) -> list[Completion]:
+        """One completion for each row of the batch; the routers run folded."""
+        if self.device_mesh is not None:
+            return super().complete(batch)
+        with self.mogu.joined():
+            return super().complete(batch)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from datamodules.batch import IGNORE_INDEX, ResponderBatch, RouterBatch, SupervisedBatch
+from datamodules.batch import IGNORE_INDEX, PromptBatch, PromptRow, ResponderBatch, RouterBatch, SupervisedBatch
 from datamodules.errors import InputError
+from datamodules.records import Question
 from llm_modules.mogu.adapters import random_responder, write_responder
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.module import MoGU
@@ -232,3 +233,14 @@ def test_traces_of_another_mode_or_m_are_of_other_settings(tmp_path: Path) -> No
     assert settings[0]["glad"] == str((tmp_path / "glad").resolve())
     assert settings[0] != settings[1]
     assert settings[0] != settings[2]
+
+
+def test_completions_are_those_of_folded_routers_and_training_goes_on_after_them(tmp_path: Path) -> None:
+    module = mogu(tmp_path)
+    module.generation.max_new_tokens = 6
+    prompts = PromptBatch(
+        PromptRow(str(i), Question(str(i), ""), "plain", "", ids) for i, ids in enumerate([(5, 6, 7), (8, 9, 10, 11)])
+    )
+    assert module.complete(prompts) == module.generator.generate([row.token_ids for row in prompts.rows])
+    module.training_step(router_batch(), 0).backward()
+    assert all(p.grad.any() for p in module.mogu.router_parameters())
