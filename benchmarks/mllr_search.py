@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--twins", help="JSONL file of twins; those of the miniature's world by default")
     parser.add_argument("--pairs", type=int, default=96)
     parser.add_argument("--eps", type=float, default=0.6)
-    parser.add_argument("--tau", type=float, default=0.3)
+    parser.add_argument("--tau", type=float, default=0.2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--no-stability", action="store_true", help="map and one search only")
     parser.add_argument("--steps", type=int, default=40)

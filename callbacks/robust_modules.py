@@ -38,7 +38,7 @@ class RobustModulesWriter(Callback):
         eps: list[float] | None = None,
         pilot: str | None = None,
         measure: Measure = "margin",
-        tau: float = 0.3,
+        tau: float = 0.2,
         seeds: list[int] | None = None,
         check_seeds: list[int] | None = None,
         suffix: Suffix = "bisection",

@@ -58,7 +58,7 @@ def test_the_result_says_what_was_found_and_how(found: Path, world: Path) -> Non
     result = RobustModules.load(found / "robust_modules.yaml")
     assert result.model == str((world / "model").resolve())
     assert (result.layers, result.types) == (2, TYPES)
-    assert result.tau == 0.3
+    assert result.tau == 0.2
     assert result.probe["accuracy"] >= 0.9
     assert {entry["step"] for entry in result.search} >= {"order", "suffix", "check"}
     assert result.settings["n_pairs"] == {"fit": 12, "search": 6, "check": 6}
