@@ -33,7 +33,6 @@ class BenchmarkData(GenerationData):
     """Suites of prompts to measure a model on.
 
     Attributes:
-        suites: By name.
         items: What each row's question came from, by the question's id, ``{suite}/{record}``.
         responses: Of the perplexity suites, all of them, after ``setup``.
     """

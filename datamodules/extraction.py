@@ -118,7 +118,7 @@ class AnswerRule:
     def gold_problem(self, gold: str) -> str | None:
         """Why no completion could ever be right by this gold answer; None if it is fine, or mathematics."""
         if not gold.strip(" ;" if self.type == "facts" else " "):
-            return "there is no answer"
+            return "there is no answer; leave such records out by 'keep'"
         if self.type == "number" and not read_number(gold, whole=True):
             return f"{gold[:60]!r} is no number"
         if self.type == "label" and gold.casefold() not in {label.casefold() for label in self.labels}:

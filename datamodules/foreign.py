@@ -27,6 +27,7 @@ class Fields:
     group: str = ""
     tokens: str = ""
     reference: str = ""
+    keep: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def read_foreign(path: Path, fields: Fields, name: str, kind: Kind, rule: Answer
         options=fields.options,
         group=fields.group,
     )
-    lines = list(source.read())
+    keep = Expression("--keep", fields.keep) if fields.keep else None
+    lines = [line for line in source.read() if keep is None or keep(line)]
     extra = {
         key: Expression(f"--{key}", text)
         for key in ("completion", "tokens", "reference")

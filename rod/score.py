@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def main(args: Sequence[str]) -> None:
     """Parse the options and score."""
     # Judges can be named without their modules once these are imported.
+    import llm_modules.judges.phrases  # noqa: F401
     from llm_modules.judges.judge import Judge
     from rod.parser import Parser
 
@@ -44,6 +45,7 @@ def score(
     group: str = "",
     tokens: str = "",
     reference: str = "",
+    keep: str = "",
     name: str = "",
     kind: Literal["answers", "safety", "benign"] = "answers",
     answer: AnswerRule | None = None,
@@ -70,6 +72,7 @@ def score(
         reference: Expression of what somebody else says of the completion: whether it is right (true or false), or the
             answer in it; a list for a list of completions. Agreement is printed, and every disagreement written to
             ``disagreements.jsonl``.
+        keep: Expression; lines for which it is false are left out.
         name: What the set is called in the results; the file's name by default.
         kind: Of the set.
         answer: How answers are found in completions, and read; for a ``predictions.jsonl`` of this project in place of
@@ -92,7 +95,7 @@ def score(
     require_new(list(files.values()), overwrite)
     judges = default_judges() if judges is None else judges
     paths = expand("predictions", predictions)
-    fields = Fields(completion, question, gold, options, id, group, tokens, reference)
+    fields = Fields(completion, question, gold, options, id, group, tokens, reference, keep)
     base = read_baseline(baseline) if baseline else None
     for judge in judges:
         judge.check()

@@ -60,6 +60,7 @@ def test_the_miniature_is_measured_scored_and_compared(tmp_path: Path, capsys: p
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_another_configuration_does_not_go_on_in_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*asking(tmp_path, "suites/miniature.yaml"), "--data.init_args.max_new_tokens", 2]
     assert rod(*words, "--data.init_args.limit", 1) == 0

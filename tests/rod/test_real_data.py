@@ -104,7 +104,8 @@ def test_gsm8k_goes_through_every_stage(
     assert best.is_file()
 
     suite = {"name": "gsm8k", "kind": "answers", "source": {"local": {"file": "gsm8k/test.jsonl"}}}
-    suite |= {"gold": "answer.split('####')[-1].strip()", "systems": ["system1", "system2"]}
+    # What is not said would stay as it is in the configuration's own suite.
+    suite |= {"id": "", "gold": "answer.split('####')[-1].strip()", "systems": ["system1", "system2"]}
     test = [*common, *short, "--data.init_args.suites", json.dumps([suite]), "--data.init_args.folder", shared_data]
     test += ["--data.init_args.samples", 2, "--data.init_args.limit", 3]
     rod("test", "--config", STAGES / "6_test.yaml", "--config", STAGES / "controls/base.yaml", *test)
