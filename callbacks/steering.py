@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from transformers import PreTrainedModel
 
-from datamodules.batch import PromptBatch
+from datamodules.batch import PromptBatch, ResponseBatch
 from datamodules.errors import InputError
-from datamodules.prompting import PromptData
+from datamodules.prompting import GenerationData
 from llm_modules.architecture import hidden_size, num_layers
 from llm_modules.causal_lm import CausalLM
 from llm_modules.s3cot.direction import Direction, random_like
@@ -68,8 +68,13 @@ class Steer(Callback):
         data = getattr(trainer, "datamodule", None)
         self._seed = getattr(data, "seed", 0)
         direction = self._load(_language_model(pl_module))
+        if getattr(data, "responses", ()) and self.positions != "all":
+            raise InputError(
+                f"positions: given responses have no positions '{self.positions}', those of the prompt and of the "
+                "answer are read at once; leave suites of kind perplexity out, or steer all positions"
+            )
         # A direction of this project has all of the model's layers, another file perhaps only the first of them.
-        if direction.model and isinstance(data, PromptData):
+        if direction.model and isinstance(data, GenerationData):
             for layer_set in {row.layer_set for row in data.rows if row.alpha != 0}:
                 self.layers_of(layer_set)
 
@@ -144,13 +149,19 @@ class Steer(Callback):
         self._stack.callback(listeners.remove, self._steering)
 
     def _set_strengths(self, batch: Any) -> None:
-        if self._steering is None or not isinstance(batch, PromptBatch):
+        if isinstance(batch, PromptBatch):
+            rows = [(row.id, row.alpha, row.layer_set) for row in batch.rows]
+        elif isinstance(batch, ResponseBatch):
+            rows = [(name, batch.alpha, batch.layer_set) for name in batch.ids]
+        else:
             return
-        for row in batch.rows:
-            if not math.isfinite(row.alpha):
-                raise InputError(f"alpha: the strength of row '{row.id}' is {row.alpha}; give a finite number")
-        sets = ["" if row.alpha == 0 else row.layer_set or self.default_layers for row in batch.rows]
-        alphas = torch.tensor([row.alpha for row in batch.rows])
+        if self._steering is None:
+            return
+        for name, alpha, _ in rows:
+            if not math.isfinite(alpha):
+                raise InputError(f"alpha: the strength of row '{name}' is {alpha}; give a finite number")
+        sets = ["" if alpha == 0 else layer_set or self.default_layers for _, alpha, layer_set in rows]
+        alphas = torch.tensor([alpha for _, alpha, _ in rows])
         self._steering.set_strengths(alphas[:, None] * layer_indicator(sets, self._direction()))
 
 

@@ -1,7 +1,7 @@
 """What a DataModule hands to a LightningModule."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -93,14 +93,19 @@ class PromptBatch:
 
 @dataclass
 class ResponseBatch:
-    """Given responses whose likelihood is measured: ``batch`` has one a row, ``ids`` names the rows."""
+    """Given responses whose likelihood is measured: ``batch`` has one a row, ``ids`` names the rows.
+
+    ``alpha`` and ``layer_set`` are the steering of all of them.
+    """
 
     ids: tuple[str, ...]
     batch: SupervisedBatch = field(repr=False)
+    alpha: float = 0.0
+    layer_set: str = ""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ResponseBatch":
         """The same batch on another device."""
-        return ResponseBatch(self.ids, self.batch.to(device, non_blocking=non_blocking))
+        return replace(self, batch=self.batch.to(device, non_blocking=non_blocking))
 
 
 @dataclass

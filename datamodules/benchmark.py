@@ -33,7 +33,6 @@ class BenchmarkData(GenerationData):
     """Suites of prompts to measure a model on.
 
     Attributes:
-        suites: By name.
         items: What each row's question came from, by the question's id, ``{suite}/{record}``.
         responses: Of the perplexity suites, all of them, after ``setup``.
     """
@@ -115,7 +114,8 @@ class BenchmarkData(GenerationData):
         rank, world_size = shard_of(self)
         pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
         responses = _response_batches(self.responses, self._done, pad_id, rank, world_size)
-        return _Batches(self.predict_dataloader(), responses)
+        steered = [replace(batch, alpha=self.alpha, layer_set=self.layer_set) for batch in responses]
+        return _Batches(self.predict_dataloader(), steered)
 
     def _part(self, suite: Suite) -> list[Item]:
         """The records that a suite's offset, subset and limits leave."""

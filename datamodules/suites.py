@@ -196,7 +196,10 @@ class _ItemMaker:
             if self.suite.answer.type == "choice" and len(text) == 1:
                 text = text.upper()
             if not text.strip(" ;"):
-                raise InputError(f"{line.where}: suite '{self.suite.name}': gold: there is no answer")
+                raise InputError(
+                    f"{line.where}: suite '{self.suite.name}': gold: there is no answer; leave such records out by "
+                    "'keep'"
+                )
             return text
         letters = LETTERS[: len(options)]
         text = str(value).strip()

@@ -16,12 +16,15 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.evaluation import Evaluate
+from callbacks.steering import Steer
 from datamodules.errors import InputError
 from datamodules.prompts import encode_pair
 from datamodules.records import Prediction, read_records
 from llm_modules.generation import Completion, GenerationListener
 from llm_modules.judges.judge import Exchange, Judge, Verdict
 from llm_modules.metrics import aes
+from llm_modules.s3cot.direction import Direction
+from llm_modules.s3cot.steering import Positions, Steering
 from tests.callbacks.evaluation_run import (
     data,
     judges,
@@ -36,6 +39,7 @@ from tests.callbacks.evaluation_run import (
     write,
 )
 from tests.callbacks.sampling_run import data as prompt_data
+from tests.callbacks.sampling_run import prepare as with_direction
 from tests.callbacks.sampling_run import trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,6 +203,39 @@ def test_perplexity_is_that_of_the_response_and_its_end(source: Path, whole: Pat
     found = results(whole)["likelihood"]
     assert found["metrics"]["perplexity"]["value"] == pytest.approx(math.exp(nll / count), rel=1e-5)
     assert found["n"] == 5
+
+
+def test_a_steered_model_is_measured_steered(tmp_path: Path) -> None:
+    source = with_direction(prepare(tmp_path / "source"))
+
+    def steered(root: str, alpha: float, positions: Positions = "all") -> dict[str, Any]:
+        steer = Steer(source / "direction.safetensors", layers="anchor:2", positions=positions)
+        runner = trainer(tmp_path / root, steer, Evaluate(judges=[]))
+        measure(runner, module(source, temperature=0.0), data(source, alpha=alpha))
+        return results(tmp_path / root)["likelihood"]["metrics"]["perplexity"]
+
+    run(source, tmp_path / "plain", model=module(source, temperature=0.0))
+    plain = results(tmp_path / "plain")["likelihood"]["metrics"]["perplexity"]
+    assert steered("zero", 0.0) == plain
+    found = steered("half", -0.5)
+    texts = [{key: p["completion"] for key, p in predictions(tmp_path / name).items()} for name in ("plain", "half")]
+    assert texts[0] != texts[1]
+    model = module(source)
+    model.configure_model()
+    vectors = Direction.load(source / "direction.safetensors").vectors
+    questions = data(source, "likelihood")
+    questions.tokenizer = model.tokenizer
+    questions.setup("test")
+    (_, batch) = questions.test_dataloader()
+    with Steering(model.language_model, vectors) as steering:
+        strengths = torch.zeros(5, 4)
+        strengths[:, 1:3] = -0.5
+        steering.set_strengths(strengths)
+        likelihoods = model.likelihoods(batch)
+    nll, count = sum(one.nll for one in likelihoods), sum(one.n_tokens for one in likelihoods)
+    assert found["value"] == pytest.approx(math.exp(nll / count), rel=1e-6) != plain["value"]
+    with pytest.raises(InputError, match="given responses have no positions 'generated'"):
+        steered("generated", -0.5, "generated")
 
 
 def test_a_record_samples_the_same_text_whatever_is_beside_it(source: Path, whole: Path, tmp_path: Path) -> None:

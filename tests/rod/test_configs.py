@@ -90,6 +90,7 @@ OVER = {
     "s3cot/controls/verbose_only.yaml": "s3cot/5_curriculum.yaml",
     "s3cot/real/gsm8k.yaml": "s3cot/3_sample.yaml",
     "s3cot/real/gsm8k_contrast.yaml": "s3cot/1_direction.yaml",
+    "s3cot/real/gsm8k_test.yaml": "s3cot/6_test.yaml",
     "s3cot/real/gsm8k_curriculum.yaml": "s3cot/5_curriculum.yaml",
 }
 """Fragment -> the stage that it is read after."""

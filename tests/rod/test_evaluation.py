@@ -55,11 +55,15 @@ def test_the_miniature_is_measured_scored_and_compared(tmp_path: Path, capsys: p
     assert compared["perplexity", "plain", "nll"]["difference"] == 0
 
     judge = json.dumps([{"class_path": "RefusalPhrases", "init_args": {"phrases": "gcg"}}])
-    assert rod("score", tmp_path / "run" / "predictions.jsonl", "--output", tmp_path / "gcg", "--judges", judge) == 0
+    assert (
+        rod("score", tmp_path / "run" / "predictions.jsonl", "--output", tmp_path / "gcg", "--evaluate.judges", judge)
+        == 0
+    )
     assert "asr/phrases" in results(tmp_path / "gcg")["forbidden"]["metrics"]
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_another_configuration_does_not_go_on_in_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*asking(tmp_path, "suites/miniature.yaml"), "--data.init_args.max_new_tokens", 2]
     assert rod(*words, "--data.init_args.limit", 1) == 0

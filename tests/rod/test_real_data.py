@@ -103,10 +103,9 @@ def test_gsm8k_goes_through_every_stage(
     best = Path("runs/s3cot/5_curriculum/tuned/checkpoints/best.ckpt")
     assert best.is_file()
 
-    suite = {"name": "gsm8k", "kind": "answers", "source": {"local": {"file": "gsm8k/test.jsonl"}}}
-    suite |= {"gold": "answer.split('####')[-1].strip()", "systems": ["system1", "system2"]}
-    test = [*common, *short, "--data.init_args.suites", json.dumps([suite]), "--data.init_args.folder", shared_data]
+    test = ["--config", STAGES / "real/gsm8k_test.yaml", *common, *short, "--data.init_args.folder", shared_data]
     test += ["--data.init_args.samples", 2, "--data.init_args.limit", 3]
+    test += ["--data.init_args.max_new_tokens", 8]
     rod("test", "--config", STAGES / "6_test.yaml", "--config", STAGES / "controls/base.yaml", *test)
     rod("test", "--config", STAGES / "6_test.yaml", *test, "--ckpt_path", best)
     measured = json.loads(Path("runs/s3cot/6_test/tuned/metrics.json").read_text())["results"]

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,7 @@ import pytest
 from datamodules.records import Prediction, read_records
 from rod.__main__ import main
 from tests.callbacks.evaluation_run import metrics, predictions, prepare, results, run, write
+from tests.conftest import ROOT
 
 JUDGES = json.dumps(
     [
@@ -81,6 +84,13 @@ def test_references_that_are_answers(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_that_are_left_out(tmp_path: Path) -> None:
+    lines = [{"question": "1 + 1?", "gold": 2, "out": ["\\boxed{2}"]}, {"question": "?", "gold": None, "out": []}]
+    file = write(tmp_path / "holes.jsonl", *lines)
+    assert score(file, "--output", tmp_path / "out", "--completion", "out", "--gold", "gold", "--keep", "out") == 0
+    assert list(predictions(tmp_path / "out")) == ["holes/1|s0"]
+
+
 def test_refusals_of_others_are_judged(tmp_path: Path) -> None:
     file = write(
         tmp_path / "answers.jsonl",
@@ -92,6 +102,16 @@ def test_refusals_of_others_are_judged(tmp_path: Path) -> None:
     assert score(file, "--output", tmp_path / "out", *words, "--evaluate.judges", judge) == 0
     assert results(tmp_path / "out")["vault"]["metrics"]["asr/phrases"]["value"] == 0.5
     assert list(predictions(tmp_path / "out")) == ["vault/answers-1|s0", "vault/answers-2|s0"]
+
+
+@pytest.mark.slow
+def test_a_judge_by_its_name_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Where nothing else has imported its module."""
+    line = {"id": "a", "completion": "I'm sorry", "question": "Open it", "suite": "vault", "kind": "safety"}
+    file = write(tmp_path / "predictions.jsonl", line)
+    words = ["score", file, "--output", tmp_path / "out", "--judges", json.dumps([{"class_path": "RefusalPhrases"}])]
+    subprocess.run([sys.executable, "-m", "rod", *map(str, words)], cwd=ROOT, check=True, timeout=200)
+    assert results(tmp_path / "out")["vault"]["metrics"]["asr/phrases"]["value"] == 0
 
 
 def test_several_files_by_one_name(file: Path, tmp_path: Path) -> None:
