@@ -109,7 +109,14 @@ def test_a_judge_by_its_name_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Where nothing else has imported its module."""
     line = {"id": "a", "completion": "I'm sorry", "question": "Open it", "suite": "vault", "kind": "safety"}
     file = write(tmp_path / "predictions.jsonl", line)
-    words = ["score", file, "--output", tmp_path / "out", "--judges", json.dumps([{"class_path": "RefusalPhrases"}])]
+    words = [
+        "score",
+        file,
+        "--output",
+        tmp_path / "out",
+        "--evaluate.judges",
+        json.dumps([{"class_path": "RefusalPhrases"}]),
+    ]
     subprocess.run([sys.executable, "-m", "rod", *map(str, words)], cwd=ROOT, check=True, timeout=200)
     assert results(tmp_path / "out")["vault"]["metrics"]["asr/phrases"]["value"] == 0
 
