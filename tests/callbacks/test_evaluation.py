@@ -205,6 +205,25 @@ def test_perplexity_is_that_of_the_response_and_its_end(source: Path, whole: Pat
     assert found["n"] == 5
 
 
+def test_a_checkpoint_is_what_is_tested(source: Path, tmp_path: Path) -> None:
+    changed, runner = module(source, temperature=0.0), trainer(tmp_path / "base", Evaluate(judges=[]))
+    measure(runner, changed, data(source, "maths"))
+    with torch.no_grad():
+        changed.language_model.lm_head.weight.neg_()
+    runner.save_checkpoint(tmp_path / "changed.ckpt")
+    run(source, tmp_path / "changed", "maths", model=changed)
+    runner = trainer(tmp_path / "loaded", Evaluate(judges=[]))
+    path = tmp_path / "changed.ckpt"
+    runner.test(module(source, temperature=0.0), data(source, "maths"), ckpt_path=path, verbose=False)
+    base, kept, loaded = (
+        {key: p["completion"] for key, p in predictions(tmp_path / name).items()}
+        for name in ("base", "changed", "loaded")
+    )
+    assert loaded == kept != base
+    assert metrics(tmp_path / "loaded")["settings"]["checkpoint"] == str(path)
+    assert metrics(tmp_path / "base")["settings"]["checkpoint"] is None
+
+
 def test_a_steered_model_is_measured_steered(tmp_path: Path) -> None:
     source = with_direction(prepare(tmp_path / "source"))
 
