@@ -1,12 +1,6 @@
 import csv
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -20,7 +14,6 @@ from callbacks.steering import Steer
 from datamodules.errors import InputError
 from datamodules.prompts import encode_pair
 from datamodules.records import Prediction, read_records
-from llm_modules.generation import Completion, GenerationListener
 from llm_modules.judges.judge import Exchange, Judge, Verdict
 from llm_modules.metrics import aes
 from llm_modules.s3cot.direction import Direction
@@ -35,15 +28,11 @@ from tests.callbacks.evaluation_run import (
     prepare,
     results,
     run,
-    suites,
     write,
 )
 from tests.callbacks.sampling_run import data as prompt_data
 from tests.callbacks.sampling_run import prepare as with_direction
 from tests.callbacks.sampling_run import trainer
-
-ROOT = Path(__file__).resolve().parents[2]
-PRODUCTS = ("predictions.jsonl", "metrics.json", "responses.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -57,35 +46,6 @@ def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("whole")
     run(source, root)
     return root
-
-
-def same(first: Path, second: Path) -> None:
-    for name in PRODUCTS:
-        assert (first / name).read_bytes() == (second / name).read_bytes(), name
-
-
-class Counter(GenerationListener):
-    """Counts what is really generated, and can break."""
-
-    def __init__(self, breaks_at: int = 0) -> None:
-        self.rows, self.breaks_at = 0, breaks_at
-
-    def row_finished(self, row: int, completion: Completion) -> None:
-        self.rows += 1
-        if self.rows == self.breaks_at:
-            raise RuntimeError("out of memory")
-
-
-def counted(source: Path, root: Path, counter: Counter) -> None:
-    callback, model = Evaluate(judges=judges()), module(source)
-    start = callback.on_test_start
-
-    def listen_after(*args: Any) -> None:
-        start(*args)
-        model.generator.listeners.append(counter)
-
-    callback.on_test_start = listen_after  # type: ignore[method-assign]
-    measure(trainer(root, callback), model, data(source))
 
 
 def test_files_of_a_test(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -205,6 +165,25 @@ def test_perplexity_is_that_of_the_response_and_its_end(source: Path, whole: Pat
     assert found["n"] == 5
 
 
+def test_a_checkpoint_is_what_is_tested(source: Path, tmp_path: Path) -> None:
+    changed, runner = module(source, temperature=0.0), trainer(tmp_path / "base", Evaluate(judges=[]))
+    measure(runner, changed, data(source, "maths"))
+    with torch.no_grad():
+        changed.language_model.lm_head.weight.neg_()
+    runner.save_checkpoint(tmp_path / "changed.ckpt")
+    run(source, tmp_path / "changed", "maths", model=changed)
+    runner = trainer(tmp_path / "loaded", Evaluate(judges=[]))
+    path = tmp_path / "changed.ckpt"
+    runner.test(module(source, temperature=0.0), data(source, "maths"), ckpt_path=path, verbose=False)
+    base, kept, loaded = (
+        {key: p["completion"] for key, p in predictions(tmp_path / name).items()}
+        for name in ("base", "changed", "loaded")
+    )
+    assert loaded == kept != base
+    assert metrics(tmp_path / "loaded")["settings"]["checkpoint"] == str(path)
+    assert metrics(tmp_path / "base")["settings"]["checkpoint"] is None
+
+
 def test_a_steered_model_is_measured_steered(tmp_path: Path) -> None:
     source = with_direction(prepare(tmp_path / "source"))
 
@@ -292,60 +271,6 @@ def test_aes_against_a_baseline(source: Path, tmp_path: Path, recwarn: Any) -> N
     assert [warning for warning in recwarn if "AES of maths system1: the baseline" in str(warning.message)]
 
 
-def test_an_error_while_generating_keeps_what_is_done(source: Path, whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="out of memory"):
-        counted(source, tmp_path, Counter(breaks_at=7))
-    assert (tmp_path / "completions.rank0.jsonl").read_bytes().count(b"\n") == 7
-    assert not (tmp_path / "metrics.json").exists()
-    rest = Counter()
-    counted(source, tmp_path, rest)
-    assert rest.rows == 25 - 7
-    same(tmp_path, whole)
-
-
-def test_responses_go_on_where_they_were_and_are_the_same_to_the_bit(tmp_path: Path) -> None:
-    source = prepare(tmp_path / "source", records=40)  # three batches
-    run(source, tmp_path / "whole", "likelihood")
-    run(source, tmp_path / "killed", "likelihood")
-    shard = tmp_path / "killed" / "responses.rank0.jsonl"
-    # Killed in the middle of a batch and of a line.
-    shard.write_bytes(b"".join(shard.read_bytes().splitlines(keepends=True)[:21])[:-9])
-    run(source, tmp_path / "killed", "likelihood")
-    same(tmp_path / "killed", tmp_path / "whole")
-    assert shard.read_bytes().count(b"\n") == 16 + 4 + 16 + 8  # the first batch is not done again
-
-
-def test_a_finished_run_is_only_scored_again(source: Path, whole: Path, tmp_path: Path) -> None:
-    counted(source, tmp_path, Counter())
-    again = Counter()
-    (tmp_path / "metrics.json").unlink()
-    counted(source, tmp_path, again)
-    assert again.rows == 0
-    same(tmp_path, whole)
-
-
-def test_other_settings_are_refused_and_overwrite_replaces(source: Path, tmp_path: Path) -> None:
-    run(source, tmp_path)
-    model = module(source, temperature=0.5)
-    with pytest.raises(InputError, match=r"other settings \(generation: .*\).*--overwrite true"):
-        run(source, tmp_path, model=model)
-    assert model.model is None
-    changed = [replace(suites("maths")[0], systems=("plain",))]
-    with pytest.raises(InputError, match=r"'maths/.*has another prompt"):
-        run(source, tmp_path, suites=[replace(suites("maths")[0], instruction="Now.")])
-    run(source, tmp_path, callback=Evaluate(judges=[], overwrite=True), model=model, suites=changed)
-    assert len(predictions(tmp_path)) == 5
-    assert [result["suite"] for result in metrics(tmp_path)["results"]] == ["maths"]
-    assert not (tmp_path / "responses.jsonl").exists()
-
-
-def test_what_a_smaller_run_does_not_ask_for_is_not_counted(source: Path, tmp_path: Path) -> None:
-    run(source, tmp_path)
-    run(source, tmp_path, limit=2)
-    cells = results(tmp_path)
-    assert (cells["maths system1"]["n"], cells["forbidden prefill"]["n"], cells["likelihood"]["n"]) == (2, 2, 2)
-
-
 def test_input_that_cannot_be(source: Path, tmp_path: Path) -> None:
     model = module(source)
 
@@ -419,45 +344,6 @@ def test_numbers_and_samples_reach_the_loggers(source: Path, tmp_path: Path) -> 
         == cells["forbidden prefill a"]["metrics"]["asr/letters"]["value"]
     )
     assert logged["test/likelihood/perplexity"] == cells["likelihood"]["metrics"]["perplexity"]["value"]
-
-
-def start(source: Path, root: Path, devices: int) -> "subprocess.Popen[bytes]":
-    root.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.callbacks.evaluation_run", source, root, devices]
-    with (root / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=os.environ.copy()
-        )
-
-
-def lines(root: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in root.glob("completions.rank*.jsonl"))
-
-
-@pytest.mark.slow
-def test_two_processes_write_what_one_writes(source: Path, whole: Path, tmp_path: Path) -> None:
-    two = tmp_path / "two"  # five records: an uneven share, and one batch of responses for both
-    assert start(source, two, 2).wait(timeout=200) == 0, (two / "log.txt").read_text()
-    assert len(list(two.glob("completions.rank*.jsonl"))) == 2
-    same(two, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("devices", [(1, 2), (2, 1)])
-def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path, devices: tuple[int, int]) -> None:
-    source, killed = prepare(tmp_path / "source", records=60), tmp_path / "killed"
-    first = start(source, killed, devices[0])
-    deadline = time.monotonic() + 120
-    while lines(killed) < 20 and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    assert 20 <= lines(killed) < 300, (killed / "log.txt").read_text()
-    assert not (killed / "predictions.jsonl").exists()
-    assert start(source, killed, devices[1]).wait(timeout=200) == 0, (killed / "log.txt").read_text()
-    run(source, tmp_path / "whole")
-    same(killed, tmp_path / "whole")
-    assert len(predictions(killed)) == 300
 
 
 def test_predictions_say_how_they_are_scored(whole: Path) -> None:
