@@ -12,13 +12,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rod.compare import compare
 from rod.evidence.rows import Evidence, Row, Rows, Section
 
 _LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
 
 def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish: Path | None) -> list[Row]:
-    """Collect what the seeds measured, print the first table of each method, write files and figures.
+    """Collect what the seeds measured, print each method's table and its tests side by side, write files and figures.
 
     Args:
         methods: Whose numbers.
@@ -33,6 +34,9 @@ def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish
     console = Console(width=None if Console().is_terminal else 140)
     for method, table in tables:
         console.print(_printed(method.sections(table)[0]))
+        tests = [output / "seed0" / name for name in method.compared if (output / "seed0" / name).is_dir()]
+        if len(tests) > 1:
+            compare(tests)
     for target in [output, *([publish] if publish else [])]:
         target.mkdir(parents=True, exist_ok=True)
         for method, table in tables:

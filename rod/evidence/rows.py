@@ -60,11 +60,13 @@ class Evidence(Protocol):
         method: Its name.
         seeds: How many it is measured with.
         figures: Name in the published folder -> figure of the first seed's folder.
+        compared: Test runs in a seed's folder that are shown record by record against the first of them.
     """
 
     method: str
     seeds: int
     figures: Mapping[str, str]
+    compared: Sequence[str]
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed, run in a folder of the seed's own."""

@@ -49,6 +49,7 @@ class S3CoTEvidence:
         "dial.png": f"{STAGES}/dial/steered/dial.png",
         "stages.png": f"{STAGES}/5_curriculum/tuned/stages.png",
     }
+    compared: Sequence[str] = (f"{STAGES}/6_test/base", f"{STAGES}/6_test/tuned")
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed."""

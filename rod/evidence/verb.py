@@ -1,7 +1,13 @@
 """``rod evidence``: every claim measured on the miniature, with its controls and its spread over seeds."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rod.evidence.rows import Evidence
 
 
 def main(args: Sequence[str]) -> None:
@@ -34,11 +40,9 @@ def evidence(
     """
     from datamodules.errors import InputError
     from rod.evidence.report import report
-    from rod.evidence.rows import Evidence
-    from rod.evidence.s3cot import S3CoTEvidence
     from rod.steps import run_steps
 
-    known: dict[str, Evidence] = {evidence.method: evidence for evidence in (S3CoTEvidence(),)}
+    known = {method.method: method for method in all_methods()}
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
     chosen = [known[name] for name in methods or known]
@@ -46,3 +50,10 @@ def evidence(
         for seed in range(seeds or method.seeds):
             run_steps(method.steps(output.resolve() / f"seed{seed}", seed, controls))
     report(chosen, output, seeds, publish)
+
+
+def all_methods() -> Sequence[Evidence]:
+    """Every method that has something to show, in the order of the demo."""
+    from rod.evidence.s3cot import S3CoTEvidence
+
+    return (S3CoTEvidence(),)
