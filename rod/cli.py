@@ -61,6 +61,10 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
+class CLIParser(Parser, LightningArgumentParser):
+    """Lightning's parser with errors of one line."""
+
+
 class RodCLI(LightningCLI):
     """LightningCLI whose checkpoint never overrides the configuration, and whose runs have a folder each."""
 
@@ -73,7 +77,7 @@ class RodCLI(LightningCLI):
             auto_configure_optimizers=False,
             trainer_defaults=TRAINER_DEFAULTS,
             save_config_callback=RunFolder,
-            parser_class=Parser,
+            parser_class=CLIParser,
             seed_everything_default=0,
             args=list(args) if args is not None else None,
         )

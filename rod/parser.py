@@ -4,7 +4,7 @@ import difflib
 import re
 from typing import NoReturn
 
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ArgumentParser
 
 from datamodules.errors import InputError
 
@@ -18,8 +18,11 @@ _UNKNOWN = re.compile(
 _NO_SUCH = "there is no such key"
 
 
-class Parser(LightningArgumentParser):
-    """Raises ``InputError`` with one line where argparse would print its usage and exit."""
+class Parser(ArgumentParser):
+    """Raises ``InputError`` with one line where argparse would print its usage and exit.
+
+    It knows nothing of Lightning, whose import takes longer than many a command.
+    """
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and, for an unknown key, what may have been meant."""

@@ -1,13 +1,7 @@
 """``rod evidence``: every claim measured on the miniature, with its controls and its spread over seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rod.evidence.rows import Evidence
 
 
 def main(args: Sequence[str]) -> None:
@@ -39,10 +33,11 @@ def evidence(
         methods: Names of the methods to measure; all of them by default.
     """
     from datamodules.errors import InputError
+    from rod.evidence.methods import METHODS
     from rod.evidence.report import report
     from rod.steps import run_steps
 
-    known = {method.method: method for method in all_methods()}
+    known = {method.method: method for method in METHODS}
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
     chosen = [known[name] for name in methods or known]
@@ -51,9 +46,3 @@ def evidence(
             run_steps(method.steps(output.resolve() / f"seed{seed}", seed, controls))
     report(chosen, output, seeds, publish)
 
-
-def all_methods() -> Sequence[Evidence]:
-    """Every method that has something to show, in the order of the demo."""
-    from rod.evidence.s3cot import S3CoTEvidence
-
-    return (S3CoTEvidence(),)

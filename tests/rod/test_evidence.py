@@ -8,9 +8,10 @@ from statistics import stdev
 import pytest
 
 from datamodules.errors import InputError
+from rod.evidence.methods import METHODS
 from rod.evidence.report import report
 from rod.evidence.rows import Evidence, Rows, Section, Value
-from rod.evidence.verb import all_methods, evidence
+from rod.evidence.verb import evidence
 from rod.steps import Step, run_steps
 
 
@@ -85,7 +86,7 @@ def test_what_is_done_is_not_run_again_and_what_was_interrupted_resumes(tmp_path
         run_steps([Step("four", ["four"], Path("four"), folder=tmp_path)], lambda words: 2)
 
 
-@pytest.mark.parametrize("method", all_methods(), ids=lambda method: method.method)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.method)
 @pytest.mark.parametrize("controls", [False, True])
 def test_the_commands_of_a_method_name_files_that_exist(method: Evidence, controls: bool, tmp_path: Path) -> None:
     """A fragment that was renamed would otherwise show after an hour."""

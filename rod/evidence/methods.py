@@ -1,0 +1,8 @@
+"""Every method that has something to show, in the order of the demo."""
+
+from collections.abc import Sequence
+
+from rod.evidence.rows import Evidence
+from rod.evidence.s3cot import S3CoTEvidence
+
+METHODS: Sequence[Evidence] = (S3CoTEvidence(),)
