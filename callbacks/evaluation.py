@@ -194,6 +194,7 @@ class Evaluate(CompletionWriter):
         about = {
             "model": module.model_id,
             "settings": generation_settings(trainer, module),
+            "sources": {name: suite.source.describe() for name, suite in trainer.datamodule.suites.items()},  # type: ignore[attr-defined]
             "judges": {judge.name: dict(judge.identity()) for judge in self.judges},
             "baseline_file": str(self.baseline_file) if self.baseline_file else None,
             "versions": library_versions(),

@@ -56,7 +56,8 @@ class Source:
     def describe(self) -> str:
         """What is read, for people."""
         path = self.path()
-        return str(path) if path is not None else f"'{self.hub}' ({', '.join((*self.config, self.split))})"
+        hub = f"{self.hub}@{self.revision}" if self.revision else self.hub
+        return str(path) if path is not None else f"'{hub}' ({', '.join((*self.config, self.split))})"
 
     def path(self) -> Path | None:
         """The local file that is read, None where it is the hub's set."""

@@ -45,4 +45,3 @@ def evidence(
         for seed in range(seeds or method.seeds):
             run_steps(method.steps(output.resolve() / f"seed{seed}", seed, controls))
     report(chosen, output, seeds, publish)
-

@@ -75,6 +75,8 @@ def test_files_of_a_test(source: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert about["model"] == str((source / "model").resolve())
     assert about["settings"]["generation"]["max_new_tokens"] == 12
     assert about["judges"]["letters"]["phrases"] == "e; x"
+    assert about["sources"].keys() == {"maths", "forbidden", "benign", "likelihood"}
+    assert Path(about["sources"]["maths"]).is_file()
     assert about["versions"].keys() >= {"torch", "lightning", "transformers", "peft"}
     table = capsys.readouterr().out
     assert "maths system1" in table
