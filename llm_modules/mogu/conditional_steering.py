@@ -7,10 +7,9 @@ import torch
 
 from datamodules.batch import PromptBatch
 from datamodules.errors import InputError
-from llm_modules import backbone as loading
 from llm_modules.architecture import hidden_size, num_layers
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation import Completion, GenerationSettings
+from llm_modules.generation import Completion
 from llm_modules.mogu.probes import Probe, capture_inputs, choose_probes, read_probes
 from llm_modules.mogu.target import output_projections
 from llm_modules.s3cot.formats import read_direction
@@ -30,16 +29,11 @@ class ConditionalSteering(CausalLM):
         direction: Path,
         probes: Path,
         backbone: str = "miniature",
-        revision: str | None = None,
-        tokenizer: str | None = None,
-        dtype: loading.DType = "float32",
-        attn_implementation: str | None = None,
-        trust_remote_code: bool = False,
-        generation: GenerationSettings | None = None,
         alpha: float = 1.0,
         layers: str = "all",
         positions: Positions = "all",
         threshold: float = 0.5,
+        **model: Any,
     ) -> None:
         """Describe the model; it is not trained here.
 
@@ -47,28 +41,15 @@ class ConditionalSteering(CausalLM):
             direction: File of the refusal direction.
             probes: File of probes; that with the least held-out cross-entropy decides.
             backbone: Hub id, folder, or ``miniature`` (embedded).
-            revision: Branch, tag or commit of a hub id.
-            tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
-            dtype: Of the weights.
-            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
-            trust_remote_code: Run code that comes with the checkpoint.
-            generation: How completions are generated.
             alpha: Strength; positive points to refusal.
             layers: Layer set to steer, such as ``all`` or ``3,5-8``.
             positions: Tokens to steer.
             threshold: Probability of malicious above which a row is steered.
+            model: As for `CausalLM`.
         """
         if not 0 <= threshold <= 1:
             raise InputError(f"model.threshold: is a probability from 0 to 1, not {threshold:g}")
-        super().__init__(
-            backbone=backbone,
-            revision=revision,
-            tokenizer=tokenizer,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-            generation=generation,
-        )
+        super().__init__(backbone=backbone, **model)
         self.direction_file, self.probes_file = direction, probes
         self.alpha, self.layer_set, self.positions, self.threshold = alpha, layers, positions, threshold
 

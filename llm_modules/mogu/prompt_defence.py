@@ -7,9 +7,8 @@ from typing import Any
 from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.prompts import encode_prompt, render_prompt, render_turns
-from llm_modules import backbone as loading
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation import Completion, GenerationSettings
+from llm_modules.generation import Completion
 
 _PROBES = ("Apples are green.", "zebras have 7 stripes")
 
@@ -31,46 +30,25 @@ class PromptDefence(CausalLM):
     def __init__(
         self,
         backbone: str = "miniature",
-        revision: str | None = None,
-        tokenizer: str | None = None,
-        dtype: loading.DType = "float32",
-        attn_implementation: str | None = None,
-        trust_remote_code: bool = False,
-        adapter: str | None = None,
-        generation: GenerationSettings | None = None,
         system_prompt: str | None = None,
         before: str = "",
         after: str = "",
         demonstrations: list[Demonstration] | None = None,
         chat_template: str | None = None,
+        **model: Any,
     ) -> None:
         """Describe the model and what is put around the user's words; it is not trained here.
 
         Args:
             backbone: Hub id, folder, or ``miniature`` (embedded).
-            revision: Branch, tag or commit of a hub id.
-            tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
-            dtype: Of the weights.
-            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
-            trust_remote_code: Run code that comes with the checkpoint.
-            adapter: A PEFT folder to put on the backbone.
-            generation: How completions are generated.
             system_prompt: A system turn.
             before: Put before the user's words, with a line break.
             after: Put after them.
             demonstrations: Turns before the user's.
             chat_template: The one that the data use, where that is not the tokenizer's own.
+            model: As for `CausalLM`.
         """
-        super().__init__(
-            backbone=backbone,
-            revision=revision,
-            tokenizer=tokenizer,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-            adapter=adapter,
-            generation=generation,
-        )
+        super().__init__(backbone=backbone, **model)
         self.system_prompt, self.before, self.after = system_prompt, before, after
         self.demonstrations = demonstrations or []
         self.chat_template = chat_template

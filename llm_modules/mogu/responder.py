@@ -2,17 +2,13 @@
 
 from typing import Any
 
-import torch
-from lightning.pytorch.cli import OptimizerCallable
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.batch import ResponderBatch
 from datamodules.errors import InputError
-from llm_modules import backbone as loading
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation import GenerationSettings
 from llm_modules.loss import row_losses
 from llm_modules.mogu.losses import RatioForm, responder_loss
 from llm_modules.mogu.target import projection_pattern
@@ -30,61 +26,28 @@ class Responder(CausalLM):
     def __init__(
         self,
         backbone: str = "miniature",
-        revision: str | None = None,
-        tokenizer: str | None = None,
-        random_weights: bool = False,
-        dtype: loading.DType = "float32",
-        attn_implementation: str | None = None,
-        trust_remote_code: bool = False,
-        peft: PeftConfig | None = None,
-        adapter: str | None = None,
-        activation_checkpointing: bool = False,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
-        schedule: ScheduleCallable = WarmupConstant,
-        generation: GenerationSettings | None = None,
         layers: list[int] | None = None,
         loss: RatioForm = "ratio",
         floor: float = 0.1,
         cap: float = 10.0,
         enough: float = 0.0,
+        schedule: ScheduleCallable = WarmupConstant,
+        **model: Any,
     ) -> None:
-        """Describe the model; the first arguments are those of `CausalLM`.
+        """Describe the model.
 
         Args:
             backbone: Hub id, folder, or ``miniature`` (embedded).
-            revision: Branch, tag or commit of a hub id.
-            tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
-            random_weights: Start from the backbone's configuration with random weights.
-            dtype: Of the weights.
-            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
-            trust_remote_code: Run code that comes with the checkpoint.
-            peft: A LoRA configuration; without ``target_modules`` it adapts the attention output projections (paper).
-            adapter: A PEFT folder to train further, or to evaluate.
-            activation_checkpointing: Recompute activations in the backward pass.
-            optimizer: Made from the named parameter groups.
-            schedule: Made from the optimiser and the number of optimiser steps (paper: constant).
-            generation: How completions are generated.
             layers: Decoder layers whose output projections are adapted; all by default (paper).
             loss: ``ratio`` (paper), ``log_ratio`` (ours), or ``wanted``: plain cross-entropy, without contrast.
             floor: Least value of the loss's denominator (ours).
             cap: The ratio's gradient never counts for more than that of this value (ours).
             enough: Requests whose ratio is below it are learnt (ours).
+            schedule: Made from the optimiser and the number of optimiser steps (paper: constant).
+            model: As for `CausalLM`. A ``peft`` without ``target_modules`` adapts the attention output projections
+                (paper).
         """
-        super().__init__(
-            backbone=backbone,
-            revision=revision,
-            tokenizer=tokenizer,
-            random_weights=random_weights,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-            peft=peft,
-            adapter=adapter,
-            activation_checkpointing=activation_checkpointing,
-            optimizer=optimizer,
-            schedule=schedule,
-            generation=generation,
-        )
+        super().__init__(backbone=backbone, schedule=schedule, **model)
         for name, value, least in (("floor", floor, 1e-6), ("cap", cap, 1e-6), ("enough", enough, 0.0)):
             if not value >= least:
                 raise InputError(f"model.{name}: must be {least:g} or more, is {value:g}")

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules import backbone as loading
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationSettings, Generator
 
@@ -96,47 +95,25 @@ class SafeDecoding(CausalLM):
         self,
         adapter: str,
         backbone: str = "miniature",
-        revision: str | None = None,
-        tokenizer: str | None = None,
-        random_weights: bool = False,
-        dtype: loading.DType = "float32",
-        attn_implementation: str | None = None,
-        trust_remote_code: bool = False,
-        generation: GenerationSettings | None = None,
         m: int = 2,
         alpha: float = 3.0,
         candidates: int = 5,
+        **model: Any,
     ) -> None:
         """Describe the model; it is not trained here.
 
         Args:
             adapter: PEFT folder of the expert.
             backbone: Hub id, folder, or ``miniature`` (embedded).
-            revision: Branch, tag or commit of a hub id.
-            tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
-            random_weights: Start from the backbone's configuration with random weights.
-            dtype: Of the weights.
-            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
-            trust_remote_code: Run code that comes with the checkpoint.
-            generation: How completions are generated.
             m: Tokens that the expert has a part in (its paper: 2).
             alpha: Weight of the expert (its paper: 3).
             candidates: Least number of tokens to choose from (its paper: 5).
+            model: As for `CausalLM`.
         """
         for name, value in (("m", m), ("alpha", alpha), ("candidates", candidates)):
             if not value > 0:
                 raise InputError(f"model.{name}: must be above 0, is {value:g}")
-        super().__init__(
-            backbone=backbone,
-            revision=revision,
-            tokenizer=tokenizer,
-            random_weights=random_weights,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-            adapter=adapter,
-            generation=generation,
-        )
+        super().__init__(backbone=backbone, adapter=adapter, **model)
         self.m, self.alpha, self.candidates = m, alpha, candidates
 
     def generation_identity(self) -> dict[str, Any]:
