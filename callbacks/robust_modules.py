@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.figures_log import log_figure
-from callbacks.robustness_figure import plot_robustness
+from callbacks.robustness_figure import plot_robustness, plot_search
 from callbacks.run_settings import language_model
 from datamodules.batch import ContrastBatch
 from datamodules.errors import InputError
@@ -28,7 +28,8 @@ class RobustModulesWriter(Callback):
     """Fits the security-feature classifier, maps the modules and searches for the robust ones (spec, sec. 1-3).
 
     Takes the prompts as the run goes over them, does its work at the end, and writes ``robust_modules.yaml``,
-    ``robustness.csv`` (every raw measurement) and ``robustness.png`` (type x layer, the robust set outlined).
+    ``robustness.csv`` (every raw measurement), ``robustness.png`` (type x layer, the robust set outlined) and
+    ``search.png`` (the probes of the search in their order).
     """
 
     def __init__(
@@ -141,6 +142,9 @@ class RobustModulesWriter(Callback):
         figure = path.with_name("robustness.png")
         plot_robustness(drops, result.found.robust, figure, measure=settings.search.measure, model=module.model_id)
         log_figure(trainer, "robustness", figure)
+        path_figure = path.with_name("search.png")
+        plot_search(result.found.trace, settings.search.tau, path_figure, measure=settings.search.measure)
+        log_figure(trainer, "search", path_figure)
         for line in _summary(result, len(drops), settings):
             rank_zero_info(line)
         rank_zero_info(f"robust modules: {path}")

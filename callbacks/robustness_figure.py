@@ -1,7 +1,8 @@
-"""The heat map of a model's modules: how far each one's perturbation drops the classifier."""
+"""The search for robust modules in pictures: the map of how sensitive each one is, and the path of the search."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,5 +54,38 @@ def plot_robustness(
     if model:
         figure.suptitle(Path(model).name, fontsize=10)
     figure.colorbar(image, ax=panel, shrink=0.9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def plot_search(trace: Sequence[Mapping[str, Any]], tau: float, path: Path, *, measure: str) -> None:
+    """The probes of a search in their order as a PNG file: how far each set dropped, and what was allowed.
+
+    Args:
+        trace: ``Found.trace``.
+        tau: The allowed drop.
+        path: PNG file.
+        measure: What the drop is of.
+    """
+    figure = Figure(figsize=(2.4 + 0.34 * max(len(trace), 12), 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    for number, probe in enumerate(trace):
+        colour = "#009E73" if probe["within"] else "#D55E00"
+        panel.bar(number, max(probe["drop"], 0.0), color=colour, width=0.7)
+        panel.text(number, max(probe["drop"], 0.0), f" {probe['modules']}", ha="center", va="bottom", fontsize=7)
+    panel.axhline(tau, color="black", lw=1, ls="--")
+    panel.text(-0.4, tau, f"tau {tau:g}", va="bottom", fontsize=8)
+    starts = [n for n, probe in enumerate(trace) if n == 0 or probe["step"] != trace[n - 1]["step"]]
+    for start in starts:
+        panel.axvline(start - 0.5, color="0.8", lw=0.8)
+        panel.text(start - 0.4, 1.01, trace[start]["step"], transform=panel.get_xaxis_transform(), fontsize=9)
+    names = [
+        f"{probe['type']} {probe['from_layer']}+" if probe["step"] in ("order", "suffix") else "all" for probe in trace
+    ]
+    panel.set_xticks(range(len(trace)), names, rotation=90, fontsize=8)
+    panel.set_ylabel(f"drop in {measure}")
+    panel.set_title("numbers: modules perturbed together; green: within tau", fontsize=9, loc="right", pad=16)
+    panel.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -41,6 +41,7 @@ class BenchmarkData(GenerationData):
         self,
         suites: list[Suite] | None = None,
         folder: str | None = None,
+        split: str | None = None,
         limit: int | None = None,
         samples: int | None = None,
         max_new_tokens: int | None = None,
@@ -57,6 +58,7 @@ class BenchmarkData(GenerationData):
         Args:
             suites: The suites; fragments in ``configs/suites`` add theirs with ``suites+:``.
             folder: Folder with the local files that suites name; the hub is asked where it is not given.
+            split: Of every set that is not a local file, in place of the suites' own: to choose settings on.
             limit: Records of each suite at most: for a quick look.
             samples: Completions of each prompt, in place of the suites' own number.
             max_new_tokens: Budget of every completion, in place of the suites' own.
@@ -81,6 +83,13 @@ class BenchmarkData(GenerationData):
         if wraps and len(set(wraps)) < len(wraps):
             raise InputError(f"data.wraps: {', '.join(wraps)}: name each once")
         self.suites = {s.name: replace(s, source=replace(s.source, folder=folder)) for s in suites}
+        if split is not None:
+            for name, suite in self.suites.items():
+                if suite.source.path() is not None:
+                    raise InputError(
+                        f"data.split: suite '{name}' is read from {suite.source.path()}; name another file"
+                    )
+                self.suites[name] = replace(suite, source=replace(suite.source, split=split))
         self.limit, self.samples, self.max_new_tokens = limit, samples, max_new_tokens
         self.wraps: tuple[WrapName, ...] = tuple(wraps or ("none",))
         self.alpha, self.layer_set = alpha, layer_set

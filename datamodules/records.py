@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -198,6 +198,8 @@ def read_records(
         path: The file.
         record_type: A dataclass.
         fields: The file's name of a field, by the record's: ``{"gold": "answer"}``. A field named here must be there.
+            Several make one text, with an empty line between those that are not empty: ``{"prompt": "instruction +
+            input"}``.
         strict: Stop at bad lines. Otherwise they are set aside in ``{stem}.rejected.jsonl`` with line number and
             reason, and counted in a warning.
         gold_pattern: See `extract_gold`; a gold answer without a match makes a line bad.
@@ -216,6 +218,7 @@ def read_records(
         try:
             values = _json_object(line)
             keys.update(dict.fromkeys(values))
+            _join(values, fields.values())
             if "id" not in fields and values.get("id") is None:
                 values["id"] = f"{path.stem}-{number}"
             if gold_pattern is not None:
@@ -231,7 +234,7 @@ def read_records(
         raise InputError(f"{path}: the file is empty")
     listed = "; ".join(f"{path}:{number}: {reason}" for number, reason, _ in bad[:3])
     listed += f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    if absent := [f"{name!r} (for {ours!r})" for ours, name in fields.items() if keys and name not in keys]:
+    if absent := [f"{name!r} (for {ours!r})" for ours, name in fields.items() if keys and _unknown(name, keys)]:
         raise InputError(f"{path}: no line has the field {', '.join(absent)}; there are {', '.join(keys)}")
     if not good:
         raise InputError(
@@ -289,6 +292,23 @@ def _json_object(line: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadLineError(f"a JSON object is wanted, not {type(values).__name__}")
     return values
+
+
+def _join(values: dict[str, Any], names: Iterable[str]) -> None:
+    """Add the text that several fields make together, under the name that joins them."""
+    for name in names:
+        if name in values or "+" not in name:
+            continue
+        parts = [part.strip() for part in name.split("+")]
+        if absent := [part for part in parts if part not in values]:
+            raise BadLineError(f"field {absent[0]!r} is missing")
+        if bad := [part for part in parts if not isinstance(values[part], str | None)]:
+            raise BadLineError(f"field {bad[0]!r} is no text")
+        values[name] = "\n\n".join(values[part].strip() for part in parts if values[part] and values[part].strip())
+
+
+def _unknown(name: str, keys: Collection[str]) -> bool:
+    return name not in keys and not all(part.strip() in keys for part in name.split("+"))
 
 
 def _cut_gold(values: dict[str, Any], name: str, pattern: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from datamodules.world.files import world_records
+from datamodules.world.benchmark import world_records
 
 WORLD = "miniature"
 

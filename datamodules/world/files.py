@@ -1,13 +1,11 @@
 """The world as JSONL files, for the methods that start from questions and requests in files."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from typing import Any, cast, get_args
 
-from datamodules.errors import InputError
 from datamodules.records import Instruction, Question
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
@@ -57,47 +55,6 @@ def requests(kind: str, split: Split) -> list[chat.Request]:
     """All requests of a kind, one of ``REQUESTS``, and a split."""
     forbidden, wraps = REQUESTS[kind]
     return chat.all_requests(split, forbidden=forbidden, wraps=wraps)
-
-
-def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> list[dict[str, Any]]:
-    """The world as the records of a benchmark.
-
-    ``problems`` have ``id``, ``question`` and ``answer``; requests have ``id``, ``request``, ``answer`` (what a model
-    that complies says), ``facts`` (what its answer must hold, separated by semicolons), ``opening`` (the first words
-    of the answer) and ``refusal``.
-
-    Args:
-        kinds: ``problems`` or kinds of ``REQUESTS``.
-        split: dev or test, which training never saw; train.
-        n_problems: How many there are of them.
-
-    Raises:
-        InputError: There is no such kind or split.
-    """
-    if split not in get_args(Split):
-        raise InputError(f"data.suites: the miniature's world has the splits train, dev and test, not '{split}'")
-    unknown = [kind for kind in kinds if kind not in {"problems", *REQUESTS}]
-    if unknown or not kinds:
-        have = ", ".join(("problems", *REQUESTS))
-        raise InputError(f"data.suites: source.config of the miniature's world is one of {have}, not {unknown}")
-    chosen = cast(Split, split)
-    records: list[dict[str, Any]] = []
-    for kind in kinds:
-        if kind == "problems":
-            records += [{"id": q.id, "question": q.question, "answer": q.gold} for q in questions(chosen, n_problems)]
-            continue
-        records += [
-            {
-                "id": request.id,
-                "request": request.prompt,
-                "answer": request.answer,
-                "facts": ";".join(request.facts),
-                "opening": request.answer.split(" and ")[0],
-                "refusal": chat.REFUSALS[0],
-            }
-            for request in requests(kind, chosen)
-        ]
-    return records
 
 
 def problems(split: Split, n: int, seed: int = 0) -> list[maths.Problem]:

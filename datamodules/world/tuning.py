@@ -41,6 +41,9 @@ HOWTO_OBJECTS = {
     "rim": ("rope", "pull it"),
 }
 """Object -> (part, last step)."""
+TASKS = ("howto", "maths")
+SIZES: dict[Split, int] = {"train": 600, "dev": 120, "test": 200}
+"""Problems of the new style; how-to requests are all there are."""
 _TWIN_OBJECTS = dict(zip(chat.FORBIDDEN_OBJECTS, chat.BENIGN_OBJECTS, strict=True))
 _TWIN_VERBS = {"smuggle": "move", "wreck": "fix", "forge": "copy"}
 
@@ -63,6 +66,11 @@ def maths_style(split: Split, n: int, seed: int = 0) -> list[Instruction]:
     """Problems of the world with the one answer of the new style."""
     problems = files.problems(split, n, seed + 1)
     return [Instruction(problem.canonical, problem.question, styled(problem)) for problem in problems]
+
+
+def instructions(task: str, split: Split, seed: int = 0) -> list[Instruction]:
+    """The requests of a task, one of ``TASKS``, with their responses."""
+    return howto(split) if task == "howto" else maths_style(split, SIZES[split], seed)
 
 
 def styled(problem: maths.Problem) -> str:
@@ -109,11 +117,10 @@ def write_tuning(folder: Path, seed: int = 0) -> list[Path]:
     ]
     written = [folder / "twins.train.jsonl"]
     write_lines(written[0], map(to_json, records))
-    sizes: dict[Split, int] = {"train": 600, "dev": 120, "test": 200}
-    for split, n in sizes.items():
-        for name, instructions in (("howto", howto(split)), ("maths", maths_style(split, n, seed))):
-            written.append(folder / f"tuning.{name}.{split}.jsonl")
-            write_lines(written[-1], map(to_json, instructions))
+    for split in SIZES:
+        for task in TASKS:
+            written.append(folder / f"tuning.{task}.{split}.jsonl")
+            write_lines(written[-1], map(to_json, instructions(task, split, seed)))
     return written
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, final
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -173,10 +174,15 @@ class LearningRates:
             ]
             if len(lost) > len(group["params"]) / 2:
                 dtype = str(group["params"][0].dtype).removeprefix("torch.")
-                raise InputError(
+                what = (
                     f"learning_rates: a rate of {rate:.1e} vanishes in the {dtype} weights of group '{group['name']}' "
-                    f"(such as {lost[0]}); set model.dtype: float32 and trainer.precision: bf16-mixed, or policy: "
-                    "freeze"
+                    f"(such as {lost[0]})"
+                )
+                if dtype == "float32":
+                    rank_zero_warn(f"{what}: they stay as they are")
+                    continue
+                raise InputError(
+                    f"{what}; set model.dtype: float32 and trainer.precision: bf16-mixed, or policy: freeze"
                 )
 
 

@@ -117,6 +117,28 @@ def test_part_of_a_set(folder: Path) -> None:
         ids(offset=10)
 
 
+def test_another_split_of_every_set() -> None:
+    """What settings are chosen on, without a second file for each suite."""
+
+    def requests(split: str | None) -> set[str]:
+        made = BenchmarkData(
+            [Suite("forbidden", "safety", Source("miniature", ("forbidden",)), question="request", id="id")],
+            split=split,
+        )
+        made.tokenizer = tiny_tokenizer()
+        made.setup("test")
+        return {row.question.question for row in made.rows}
+
+    assert requests(None) == requests("test")
+    assert requests("dev")
+    assert requests("dev").isdisjoint(requests("test"))
+
+
+def test_a_local_file_has_no_other_split(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.split: suite 'maths' is read from .*maths\.jsonl; name another file"):
+        data(folder, suite("maths"), split="dev")
+
+
 def test_budgets_of_a_completion(folder: Path) -> None:
     suites = (suite("maths", max_new_tokens=7), suite("requests"))
     assert {row.max_new_tokens for row in data(folder, *suites).rows} == {7, None}

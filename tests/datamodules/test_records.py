@@ -162,6 +162,23 @@ def test_a_field_that_was_asked_for_must_be_in_each_line(tmp_path: Path) -> None
         read_records(path, Question, fields={"gold": "answer"}, strict=True)
 
 
+def test_several_fields_make_one_text(tmp_path: Path) -> None:
+    """Alpaca's ``input`` is part of the request; without it many of its requests ask about nothing."""
+    path = write(
+        tmp_path / "a.jsonl",
+        {"instruction": "Translate.", "input": "Haus ", "output": "house"},
+        {"instruction": "Say hi.", "input": "", "output": "Hi."},
+        {"instruction": "Say hi.", "output": "Hi."},
+    )
+    fields = {"prompt": "instruction + input", "response": "output"}
+    found = read_records(path, Instruction, fields=fields)
+    assert [record.prompt for record in found] == ["Translate.\n\nHaus", "Say hi."]
+    with pytest.raises(InputError, match=r"a\.jsonl:3: field 'input' is missing"):
+        read_records(path, Instruction, fields=fields, strict=True)
+    with pytest.raises(InputError, match=r"no line has the field 'instruction \+ context'"):
+        read_records(path, Instruction, fields={"prompt": "instruction + context", "response": "output"})
+
+
 def test_gold_within_a_text(tmp_path: Path) -> None:
     assert extract_gold("#### 1\n#### 72 \n", "#### (.+)") == "72"
     assert extract_gold("72", "#### (.+)") is None

@@ -66,6 +66,12 @@ def test_the_world_of_the_miniature() -> None:
     assert len(rest) == 999
     both = [line.values["id"] for line in Source("miniature", ("benign", "forbidden"), "test").read()]
     assert len(both) == len(set(both)) > 20
+    for task, n in (("maths", 200), ("howto", 150)):
+        asked = list(Source("miniature", (f"tuning_{task}",), "test").read())
+        assert len({line.values["id"] for line in asked}) == n
+        assert {line.values["request"] for line in asked}.isdisjoint(
+            line.values["request"] for line in Source("miniature", (f"tuning_{task}",), "dev").read()
+        )
     with pytest.raises(InputError, match=r"source\.config of the miniature's world is one of problems, benign"):
         list(Source("miniature", ("absent",)).read())
     with pytest.raises(InputError, match="has the splits train, dev and test, not 'validation'"):

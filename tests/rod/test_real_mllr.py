@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from datamodules.contrast import ContrastPair
 from datamodules.records import read_records
 from datamodules.twins import Twins, families
+from llm_modules.backbone import load_model
 from llm_modules.mllr.investigation import ProxySettings, investigate
 from llm_modules.mllr.result import RobustModules
 from llm_modules.mllr.search import SearchSettings
@@ -71,6 +73,50 @@ def test_real_checkpoints_with_real_data(
     assert 0 <= result.probe["accuracy"] <= 1
     assert {entry["step"] for entry in result.search} >= {"order", "suffix", "check"}
     assert (tmp_path / "robustness.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "file"),
+    [
+        ("alpaca", "alpaca_subsets/random_9k.jsonl"),
+        ("alpaca", "benign_finetune_asft/alpaca_1k_p_0.jsonl"),
+        ("alpaca", "benign_finetune_asft/agnews_1k_p_0.jsonl"),
+        ("alpaca", "benign_finetune_asft/gsm8k_1k_p_0.jsonl"),
+        ("gsm8k", "gsm8k/train.jsonl"),
+    ],
+)
+def test_benign_fine_tunes_on_real_data(
+    stage: str, file: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few steps of a real checkpoint: the robust part moves, the rest hardly."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint = shared_data / "models/stories260K"
+    rates = {"result": None, "modules": ["layers.3-4.*"]}
+    (tmp_path / "modules.yaml").write_text(json.dumps({"model": {"init_args": {"learning_rates": rates}}}))
+    words = [
+        "fit", "--config", ROOT / "configs/mllr/2_tune.yaml", "--config", ROOT / f"configs/mllr/real/{stage}.yaml",
+        "--model.init_args.backbone", checkpoint,
+        "--config", tmp_path / "modules.yaml",
+        "--data.init_args.path", shared_data / file,
+        "--data.init_args.chat_template", "plain",
+        "--data.init_args.max_length", 256,
+        "--data.init_args.batch_size", 4,
+        "--trainer.max_epochs", 1,
+        "--trainer.max_steps", 3,
+        "--trainer.enable_progress_bar", "false",
+    ]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    trained = torch.load(tmp_path / "runs/mllr/2_tune/mllr/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    before = load_model(str(checkpoint)).state_dict()
+    moved = {
+        name: float((weight - before[name.removeprefix("model.")]).norm() / weight.norm())
+        for name, weight in trained.items()
+        if "proj" in name
+    }
+    deep = [change for name, change in moved.items() if "layers.3." in name or "layers.4." in name]
+    early = [change for name, change in moved.items() if "layers.0." in name]
+    assert min(deep) > 100 * max(early)
 
 
 def test_advbench_and_jailbreakbench_have_texts_in_common_and_are_refused(

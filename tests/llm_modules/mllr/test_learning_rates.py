@@ -292,6 +292,17 @@ def test_a_rate_that_vanishes_in_bf16_weights_is_refused_before_training(checkpo
     run("bfloat16", policy="freeze")
 
 
+def test_norms_that_a_tiny_rate_leaves_as_they_are_are_named(checkpoint: str, tmp_path: Path) -> None:
+    """The paper's factor at a usual rate is too small for weights of about 1 in float32; that is no reason to stop."""
+    module = CausalLM(
+        checkpoint,
+        optimizer=lambda p: torch.optim.AdamW(p, lr=2e-4),
+        learning_rates=LearningRates(modules=DEEP, ratio=1e-4),
+    )
+    with pytest.warns(UserWarning, match=r"vanishes in the float32 weights of group 'rest/vectors'.*stay as they are"):
+        fit(module, tmp_path)
+
+
 def result(tmp_path: Path, model: str, **options: Any) -> Path:
     content: dict[str, Any] = {
         "model": model,

@@ -1,0 +1,55 @@
+"""The world as the records of a benchmark, without any file."""
+
+from collections.abc import Sequence
+from typing import Any, cast, get_args
+
+from datamodules.errors import InputError
+from datamodules.world import chat, tuning
+from datamodules.world.files import REQUESTS, questions, requests
+from datamodules.world.splits import Split
+
+KINDS = ("problems", *REQUESTS, *(f"tuning_{task}" for task in tuning.TASKS))
+
+
+def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> list[dict[str, Any]]:
+    """The world as the records of a benchmark.
+
+    ``problems`` have ``id``, ``question`` and ``answer``; requests have ``id``, ``request``, ``answer`` (what a model
+    that complies says), ``facts`` (what its answer must hold, separated by semicolons), ``opening`` (the first words
+    of the answer) and ``refusal``; ``tuning_*`` have ``id``, ``request`` and ``answer``.
+
+    Args:
+        kinds: Of ``KINDS``.
+        split: dev or test, which training never saw; train.
+        n_problems: How many there are of them.
+
+    Raises:
+        InputError: There is no such kind or split.
+    """
+    if split not in get_args(Split):
+        raise InputError(f"data.suites: the miniature's world has the splits train, dev and test, not '{split}'")
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise InputError(
+            f"data.suites: source.config of the miniature's world is one of {', '.join(KINDS)}, not {unknown}"
+        )
+    return [record for kind in kinds for record in _records(kind, cast(Split, split), n_problems)]
+
+
+def _records(kind: str, split: Split, n_problems: int) -> list[dict[str, Any]]:
+    if kind == "problems":
+        return [{"id": q.id, "question": q.question, "answer": q.gold} for q in questions(split, n_problems)]
+    if kind not in REQUESTS:
+        task = kind.removeprefix("tuning_")
+        return [{"id": i.id, "request": i.prompt, "answer": i.response} for i in tuning.instructions(task, split)]
+    return [
+        {
+            "id": request.id,
+            "request": request.prompt,
+            "answer": request.answer,
+            "facts": ";".join(request.facts),
+            "opening": request.answer.split(" and ")[0],
+            "refusal": chat.REFUSALS[0],
+        }
+        for request in requests(kind, split)
+    ]
