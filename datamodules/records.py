@@ -198,8 +198,8 @@ def read_records(
         path: The file.
         record_type: A dataclass.
         fields: The file's name of a field, by the record's: ``{"gold": "answer"}``. A field named here must be there.
-            Several make one text, with an empty line between those that are not empty: ``{"prompt": "instruction +
-            input"}``.
+            Several make one text, with an empty line between those that a line has: ``{"prompt": "instruction +
+            input"}``; the first must be there.
         strict: Stop at bad lines. Otherwise they are set aside in ``{stem}.rejected.jsonl`` with line number and
             reason, and counted in a warning.
         gold_pattern: See `extract_gold`; a gold answer without a match makes a line bad.
@@ -300,11 +300,12 @@ def _join(values: dict[str, Any], names: Iterable[str]) -> None:
         if name in values or "+" not in name:
             continue
         parts = [part.strip() for part in name.split("+")]
-        if absent := [part for part in parts if part not in values]:
-            raise BadLineError(f"field {absent[0]!r} is missing")
-        if bad := [part for part in parts if not isinstance(values[part], str | None)]:
+        if parts[0] not in values:
+            raise BadLineError(f"field {parts[0]!r} is missing")
+        texts = {part: values[part] for part in parts if values.get(part) is not None}
+        if bad := [part for part, text in texts.items() if not isinstance(text, str)]:
             raise BadLineError(f"field {bad[0]!r} is no text")
-        values[name] = "\n\n".join(values[part].strip() for part in parts if values[part] and values[part].strip())
+        values[name] = "\n\n".join(text.strip() for text in texts.values() if text.strip())
 
 
 def _unknown(name: str, keys: Collection[str]) -> bool:

@@ -55,6 +55,9 @@ class MLLREvidence:
                 for rate in rates:
                     found = {suite: f"sweep/{task}/{rate:g}/{suite}" for suite in ("task", "forbidden")}
                     yield from _test(folder / commands.swept(task, condition, rate) / "dev", condition, found)
+        for condition in ("aligned", "plain", "mllr", "safelora"):
+            names = {suite: suite if condition == "safelora" else f"remade/{suite}" for suite in SUITES}
+            yield from _test(folder / commands.REMADE / "3_test" / condition, condition, names)
         yield from _search(folder)
         yield from _swap(folder / commands.STAGES / "swap/swap.csv")
         for condition in ("s3cot", "s3cot_mllr"):
@@ -65,7 +68,13 @@ class MLLREvidence:
         """After tuning, on both tasks; the sweep; the search; the swap; S³-CoT."""
         found = [_tuned(table, task) for task in commands.CHOSEN]
         found += [_swept(table, task) for task in commands.CHOSEN]
-        found += [_map(table), _listed(table, "search", "The robust set"), _swapped(table), _reasoned(table)]
+        found += [
+            _remade(table),
+            _map(table),
+            _listed(table, "search", "The robust set"),
+            _swapped(table),
+            _reasoned(table),
+        ]
         return [section for section in found if section.cells]
 
     def plot(self, table: Rows, folder: Path) -> None:
@@ -145,6 +154,18 @@ def _tuned(table: Rows, task: str) -> Section:
             cells.append([condition + (f" ({rate:g})" if rate else ""), *values])
     title = f"ML-LR on the miniature, tuned on {task}, held-out prompts (learning rate)"
     return Section(title, HEADINGS, cells, NOTES[task])
+
+
+def _remade(table: Rows) -> Section:
+    """SafeLoRA, beside what it is held against."""
+    cells = []
+    for condition in ("aligned", "plain", "mllr", "safelora"):
+        prefix = "" if condition == "safelora" else "remade/"
+        values = [table.cell(condition, prefix + suite, metric) for suite, metric in COLUMNS.items()]
+        if any(value != "-" for value in values):
+            cells.append([condition, *values])
+    note = "On a miniature made anew by the same recipe, since the model before alignment is not shipped. One seed."
+    return Section("SafeLoRA's projection, tuned on maths", HEADINGS, cells, note)
 
 
 def _sweep(table: Rows, task: str) -> Iterator[tuple[str, float, float, float]]:

@@ -10,14 +10,17 @@ from rod.steps import Step, config
 STAGES = Path("runs/mllr")
 """Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
 RESULT = STAGES / "1_search/robust_modules.yaml"
+MADE = Path("runs/miniature")
+"""A miniature made anew, before and after its alignment; without it (`make miniature`) SafeLoRA is left out."""
+REMADE = STAGES / "remade"
 CHOSEN: dict[str, dict[str, float]] = {
     "maths": {
-        "mllr": 4e-4,
-        "plain": 4e-4,
-        "uniform_low": 2e-4,
+        "mllr": 6e-4,
+        "plain": 6e-4,
+        "uniform_low": 3e-4,
         "random_set": 4e-4,
-        "inverse": 8e-4,
-        "adapters_only": 2e-3,
+        "inverse": 3.2e-3,
+        "adapters_only": 4e-3,
         "sppft": 4e-4,
         "swat": 4e-4,
     },
@@ -25,19 +28,24 @@ CHOSEN: dict[str, dict[str, float]] = {
 }
 """Tuning task -> condition -> learning rate. Chosen on dev prompts from the sweep of seed 0, by `LEAST_TASK`; ``plain``
 has the rate of ``mllr``."""
-LEAST_TASK = 0.9
+LEAST_TASK = 0.98
 """A condition is tested at the lowest rate of its sweep that reaches this accuracy on the task's dev prompts."""
 SWEEP: dict[str, tuple[float, ...]] = {
     "mllr": (2e-4, 3e-4, 4e-4, 6e-4),
     "uniform_low": (1e-4, 1.5e-4, 2e-4, 3e-4, 4e-4),
     "random_set": (2e-4, 3e-4, 4e-4, 6e-4),
-    "inverse": (4e-4, 6e-4, 8e-4, 1.6e-3),
+    "inverse": (4e-4, 8e-4, 1.6e-3, 3.2e-3),
     "adapters_only": (1e-3, 2e-3, 4e-3),
     "sppft": (1.5e-4, 2e-4, 3e-4, 4e-4),
     "swat": (1.5e-4, 2e-4, 3e-4, 4e-4),
 }
 SHORT = {"maths": STAGES, "howto": STAGES / "howto"}
 Words = Sequence[str | Path]
+
+
+def suites(task: str) -> list[str | Path]:
+    """Refusals, abilities and a task."""
+    return [f for name in ("safety", "abilities", f"task_{task}") for f in config("mllr", "suites", f"{name}.yaml")]
 
 
 def fragments(condition: str) -> list[str | Path]:
@@ -94,22 +102,19 @@ class Commands:
             self.run("predict", files, STAGES / "1_search", *noise, drawn=False),
         ]
 
-    def tune(self, task: str, condition: str, rate: float, root: Path) -> Step:
+    def tune(self, task: str, condition: str, rate: float, root: Path, *more: str | Path) -> Step:
         """A benign fine-tune."""
-        words = ["--data.init_args.path", f"runs/world/tuning.{task}.train.jsonl"]
+        words: list[str | Path] = ["--data.init_args.path", f"runs/world/tuning.{task}.train.jsonl"]
         words += ["--model.init_args.optimizer.init_args.lr", f"{rate:g}"]
         if condition == "random_set":
             words += ["--model.init_args.learning_rates.random_set", str(self.seed)]
-        return self.run("fit", [*config("mllr", "2_tune.yaml"), *fragments(condition)], root, *words)
+        return self.run("fit", [*config("mllr", "2_tune.yaml"), *fragments(condition)], root, *words, *more)
 
     def test(self, task: str, condition: str, fit: Path | None, root: Path, *words: str | Path) -> Step:
         """Refusals, abilities and the task, on held-out prompts; of the aligned model where there is no fit."""
-        suites = [
-            f for name in ("safety", "abilities", f"task_{task}") for f in config("mllr", "suites", f"{name}.yaml")
-        ]
         files = [*config("mllr", "3_test.yaml"), *(fragments(condition) if fit else [])]
         start: list[str | Path] = ["--ckpt_path", fit / "checkpoints/last.ckpt"] if fit else []
-        return self.run("test", [*files, *suites], root, *words, *start, drawn=False)
+        return self.run("test", [*files, *suites(task)], root, *words, *start, drawn=False)
 
     def arm(self, task: str, condition: str) -> list[Step]:
         """A fine-tune at its chosen rate, and its test."""
@@ -127,21 +132,51 @@ class Commands:
                 yield self.tune(task, condition, rate, root)
                 yield self.test(task, condition, root, root / "dev", "--data.init_args.split", "dev")
 
-    def swap(self) -> list[Step]:
+    def merged(self, fit: Path, model: Path) -> Step:
+        """The model of a fit as a folder."""
+        words: list[str | Path] = [
+            "export",
+            "--checkpoint",
+            fit / "checkpoints/last.ckpt",
+            "--output",
+            model,
+            "--overwrite",
+            "true",
+        ]
+        return Step(f"seed {self.seed}: {model}", words, model / "tokenizer_config.json", folder=self.folder)
+
+    def swap(self) -> Step:
         """Which modules carry the refusals of the aligned model, seen from the plainly tuned one."""
-        fit, model = tuned("maths", "plain"), STAGES / "swap/plain"
         table = STAGES / "swap/swap.csv"
-        export: list[str | Path] = ["export", "--checkpoint", fit / "checkpoints/last.ckpt", "--output", model]
-        swap: list[str | Path] = ["swap", "--tuned", model, "--aligned", "miniature", "--output", table]
-        swap += ["--requests", "runs/world/requests.forbidden.test.jsonl", "--overwrite", "true"]
+        words: list[str | Path] = ["swap", "--tuned", STAGES / "plain", "--aligned", "miniature", "--output", table]
+        words += ["--requests", "runs/world/requests.forbidden.test.jsonl", "--overwrite", "true"]
+        return Step(f"seed {self.seed}: {table}", words, table, folder=self.folder)
+
+    def safelora(self, made: Path) -> list[Step]:
+        """SafeLoRA needs the model before alignment: on a miniature made anew, with what it is held against."""
+        aligned: list[str | Path] = ["--model.init_args.backbone", made / "model"]
+        grouped: list[str | Path] = [
+            *aligned,
+            "--model.init_args.learning_rates.result",
+            REMADE / "1_search/robust_modules.yaml",
+        ]
+        plain, projected = REMADE / "plain", REMADE / "safelora"
+        test = [*config("test.yaml"), *suites("maths"), "--model.init_args.backbone"]
+        words: list[str | Path] = ["project", "--tuned", plain, "--aligned", made / "model"]
+        words += ["--base", made / "1_pretrain/model", "--output", projected, "--overwrite", "true"]
+        found = [
+            self.run("predict", config("mllr", "1_probe_and_search.yaml"), REMADE / "1_search", *aligned, drawn=False),
+            self.run("test", [*test, made / "model"], REMADE / "3_test/aligned", drawn=False),
+        ]
+        for condition in ("plain", "mllr"):
+            fit = REMADE / "2_tune" / condition
+            found.append(self.tune("maths", condition, CHOSEN["maths"][condition], fit, *grouped))
+            found.append(self.test("maths", condition, fit, REMADE / "3_test" / condition, *grouped))
         return [
-            Step(
-                f"seed {self.seed}: {model}",
-                [*export, "--overwrite", "true"],
-                model / "tokenizer_config.json",
-                folder=self.folder,
-            ),
-            Step(f"seed {self.seed}: {table}", swap, table, folder=self.folder),
+            *found,
+            self.merged(REMADE / "2_tune/plain", plain),
+            Step(f"seed {self.seed}: {projected}", words, projected / "tokenizer_config.json", folder=self.folder),
+            self.run("test", [*test, projected], REMADE / "3_test/safelora", drawn=False),
         ]
 
     def s3cot(self) -> list[Step]:
@@ -168,4 +203,7 @@ def steps(folder: Path, seed: int, controls: bool) -> list[Step]:
     found += [step for condition in CHOSEN["maths"] for step in do.arm("maths", condition)]
     found.append(do.test("howto", "aligned", None, tested("howto", "aligned")))
     found += [step for condition in CHOSEN["howto"] for step in do.arm("howto", condition)]
-    return [*found, *do.swap(), *(do.s3cot() if seed < S3CoTEvidence.seeds else [])]
+    found += [do.merged(tuned("maths", "plain"), STAGES / "plain"), do.swap()]
+    if seed == 0 and (MADE / "model/config.json").is_file():
+        found += do.safelora(MADE.resolve())
+    return [*found, *(do.s3cot() if seed < S3CoTEvidence.seeds else [])]

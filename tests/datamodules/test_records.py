@@ -169,11 +169,12 @@ def test_several_fields_make_one_text(tmp_path: Path) -> None:
         {"instruction": "Translate.", "input": "Haus ", "output": "house"},
         {"instruction": "Say hi.", "input": "", "output": "Hi."},
         {"instruction": "Say hi.", "output": "Hi."},
+        {"input": "Haus", "output": "house"},
     )
     fields = {"prompt": "instruction + input", "response": "output"}
     found = read_records(path, Instruction, fields=fields)
-    assert [record.prompt for record in found] == ["Translate.\n\nHaus", "Say hi."]
-    with pytest.raises(InputError, match=r"a\.jsonl:3: field 'input' is missing"):
+    assert [record.prompt for record in found] == ["Translate.\n\nHaus", "Say hi.", "Say hi."]
+    with pytest.raises(InputError, match=r"a\.jsonl:4: field 'instruction' is missing"):
         read_records(path, Instruction, fields=fields, strict=True)
     with pytest.raises(InputError, match=r"no line has the field 'instruction \+ context'"):
         read_records(path, Instruction, fields={"prompt": "instruction + context", "response": "output"})
