@@ -51,8 +51,8 @@ class MLLREvidence:
             names = {suite: suite if task == "maths" else f"{task}/{suite}" for suite in SUITES}
             for condition in ("aligned", *chosen):
                 yield from _test(folder / commands.tested(task, condition), condition, names)
-            for condition, rates in commands.SWEEP.items():
-                for rate in rates:
+            for condition in commands.SWEPT[task]:
+                for rate in commands.SWEEP[condition]:
                     found = {suite: f"sweep/{task}/{rate:g}/{suite}" for suite in ("task", "forbidden")}
                     yield from _test(folder / commands.swept(task, condition, rate) / "dev", condition, found)
         for condition in ("aligned", "plain", "mllr", "safelora"):
@@ -104,7 +104,7 @@ def _test(folder: Path, condition: str, suites: dict[str, str]) -> Iterator[Valu
 
 def _search(folder: Path) -> Iterator[Value]:
     """Drops by type and layer, the probe, the set and how stable it is."""
-    path = folder / commands.RESULT
+    path = folder / commands.STAGES / commands.RESULT
     if not path.is_file():
         return
     result = RobustModules.load(path)
@@ -128,7 +128,7 @@ def _search(folder: Path) -> Iterator[Value]:
     for kind in result.types:
         own = sum(module.type == kind for module in robust)
         yield Value("search", f"type/{kind}", "robust_layers", own, 1)
-    first = folder.parent / "seed0" / commands.RESULT
+    first = folder.parent / "seed0" / commands.STAGES / commands.RESULT
     if first.is_file() and first != path:
         share = overlap(robust, RobustModules.load(first).modules())
         yield Value("search", "robust_set", "iou, the set of seed 0", share, 1)
@@ -170,8 +170,8 @@ def _remade(table: Rows) -> Section:
 
 def _sweep(table: Rows, task: str) -> Iterator[tuple[str, float, float, float]]:
     """Condition, rate, task accuracy and share of forbidden requests refused, on dev prompts."""
-    for condition, rates in commands.SWEEP.items():
-        for rate in rates:
+    for condition in commands.SWEPT[task]:
+        for rate in commands.SWEEP[condition]:
             accuracy = table.find(condition, f"sweep/{task}/{rate:g}/task", "accuracy")
             refused = table.find(condition, f"sweep/{task}/{rate:g}/forbidden", "refusal_rate")
             if accuracy and refused:
@@ -188,7 +188,7 @@ def _swept(table: Rows, task: str) -> Section:
         ]
         for condition, rate, a, r in _sweep(table, task)
     ]
-    note = f"One seed, dev prompts. Chosen: the lowest rate that reaches {commands.LEAST_TASK:g} of the task."
+    note = f"One seed, dev prompts. Chosen: the lowest rate that reaches {commands.LEAST_TASK[task]:g} of the task."
     return Section(
         f"The sweep of rates, {task}", ("condition", "rate", "task accuracy", "forbidden refused"), cells, note
     )

@@ -9,37 +9,43 @@ from rod.steps import Step, config
 
 STAGES = Path("runs/mllr")
 """Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
-RESULT = STAGES / "1_search/robust_modules.yaml"
+RESULT = "1_search/robust_modules.yaml"
+NOISE = STAGES / "1_search_noise/robust_modules.yaml"
 MADE = Path("runs/miniature")
 """A miniature made anew, before and after its alignment; without it (`make miniature`) SafeLoRA is left out."""
 REMADE = STAGES / "remade"
+TASKS = {"maths": STAGES, "howto": STAGES / "howto"}
+"""Tuning task -> its folder."""
+SEEDS = {"maths": 5, "howto": 3}
 CHOSEN: dict[str, dict[str, float]] = {
     "maths": {
-        "mllr": 6e-4,
+        "mllr": 1e-3,
         "plain": 6e-4,
         "uniform_low": 3e-4,
-        "random_set": 4e-4,
-        "inverse": 3.2e-3,
-        "adapters_only": 4e-3,
+        "random_set": 6e-4,
+        "inverse": 6e-4,
+        "adapters_only": 8e-3,
         "sppft": 4e-4,
         "swat": 4e-4,
+        "mllr_noise": 6e-4,
     },
-    "howto": {"mllr": 4e-4, "plain": 4e-4, "uniform_low": 2e-4, "random_set": 4e-4},
+    "howto": {"mllr": 1e-3, "plain": 6e-4, "uniform_low": 2.5e-4, "random_set": 6e-4},
 }
-"""Tuning task -> condition -> learning rate. Chosen on dev prompts from the sweep of seed 0, by `LEAST_TASK`; ``plain``
-has the rate of ``mllr``."""
-LEAST_TASK = 0.98
+"""Tuning task -> condition -> learning rate, chosen on dev prompts from the sweep of seed 0 by `LEAST_TASK`. ``plain``
+has the rate of the pilot."""
+LEAST_TASK = {"maths": 0.98, "howto": 0.85}
 """A condition is tested at the lowest rate of its sweep that reaches this accuracy on the task's dev prompts."""
 SWEEP: dict[str, tuple[float, ...]] = {
-    "mllr": (2e-4, 3e-4, 4e-4, 6e-4),
-    "uniform_low": (1e-4, 1.5e-4, 2e-4, 3e-4, 4e-4),
-    "random_set": (2e-4, 3e-4, 4e-4, 6e-4),
-    "inverse": (4e-4, 8e-4, 1.6e-3, 3.2e-3),
-    "adapters_only": (1e-3, 2e-3, 4e-3),
+    "mllr": (4e-4, 6e-4, 8e-4, 1e-3, 1.5e-3),
+    "uniform_low": (1e-4, 1.5e-4, 2e-4, 2.5e-4, 3e-4, 4e-4),
+    "random_set": (3e-4, 4e-4, 6e-4, 8e-4),
+    "inverse": (3e-4, 4e-4, 6e-4, 8e-4),
+    "adapters_only": (2e-3, 4e-3, 8e-3),
     "sppft": (1.5e-4, 2e-4, 3e-4, 4e-4),
-    "swat": (1.5e-4, 2e-4, 3e-4, 4e-4),
+    "swat": (2e-4, 3e-4, 4e-4, 6e-4),
+    "mllr_noise": (2e-4, 3e-4, 4e-4, 6e-4),
 }
-SHORT = {"maths": STAGES, "howto": STAGES / "howto"}
+SWEPT = {"maths": tuple(SWEEP), "howto": ("mllr", "uniform_low", "random_set", "mllr_noise")}
 Words = Sequence[str | Path]
 
 
@@ -48,24 +54,26 @@ def suites(task: str) -> list[str | Path]:
     return [f for name in ("safety", "abilities", f"task_{task}") for f in config("mllr", "suites", f"{name}.yaml")]
 
 
-def fragments(condition: str) -> list[str | Path]:
+def fragments(task: str, condition: str) -> list[str | Path]:
     """What a condition adds to ``2_tune.yaml``, and to the test of its checkpoint."""
-    return [] if condition == "mllr" else config("mllr", "controls", f"{condition}.yaml")
+    result = NOISE if condition == "mllr_noise" else TASKS[task] / RESULT
+    own = [] if condition.startswith("mllr") else config("mllr", "controls", f"{condition}.yaml")
+    return own if condition == "sppft" else [*own, "--model.init_args.learning_rates.result", result]
 
 
 def tuned(task: str, condition: str) -> Path:
     """The folder of a fit."""
-    return SHORT[task] / "2_tune" / condition
+    return TASKS[task] / "2_tune" / condition
 
 
 def tested(task: str, condition: str) -> Path:
     """The folder of a test."""
-    return SHORT[task] / "3_test" / condition
+    return TASKS[task] / "3_test" / condition
 
 
 def swept(task: str, condition: str, rate: float) -> Path:
     """The folder of a fit of the sweep; its test on dev prompts is in ``dev``."""
-    return SHORT[task] / "sweep" / f"{condition}-{rate:g}"
+    return TASKS[task] / "sweep" / f"{condition}-{rate:g}"
 
 
 class Commands:
@@ -87,20 +95,33 @@ class Commands:
             folder=self.folder,
         )
 
-    def search(self) -> list[Step]:
-        """The world, and the robust modules under this seed's noise."""
+    def world(self) -> Step:
+        """Requests and tuning data."""
+        return Step(f"seed {self.seed}: the world", ["world"], Path("runs/world/twins.train.jsonl"), folder=self.folder)
+
+    def search(self, task: str, stability: bool = True) -> list[Step]:
+        """A pilot of the fine-tune, and the modules that can take its change."""
+        pilot, model = TASKS[task] / "0_pilot", TASKS[task] / "0_pilot/model"
+        data = ["--data.init_args.path", f"runs/world/tuning.{task}.train.jsonl"]
+        fit = self.run("fit", config("mllr", "0_pilot.yaml"), pilot, *data)
+        return [fit, self.merged(pilot, model), self._search(model, TASKS[task] / "1_search", stability)]
+
+    def noise_search(self) -> Step:
+        """The robust modules under this seed's Gaussian noise."""
         seeds = [10 * self.seed + n for n in range(3)]
-        noise = [
-            "--trainer.callbacks.seeds",
-            str(seeds),
-            "--trainer.callbacks.check_seeds",
-            str([100 + s for s in seeds]),
+        checks = [100 + seed for seed in seeds]
+        words = ["--trainer.callbacks.seeds", str(seeds), "--trainer.callbacks.check_seeds", str(checks)]
+        files = [*config("mllr", "1_probe_and_search.yaml"), *config("mllr", "controls", "noise.yaml")]
+        return self.run("predict", files, STAGES / "1_search_noise", *words, drawn=False)
+
+    def _search(self, pilot: Path, root: Path, stability: bool = True, *words: str | Path) -> Step:
+        more: list[str | Path] = [
+            "--trainer.callbacks.pilot",
+            pilot,
+            "--trainer.callbacks.stability",
+            str(stability).lower(),
         ]
-        files = config("mllr", "1_probe_and_search.yaml")
-        return [
-            Step(f"seed {self.seed}: the world", ["world"], Path("runs/world/twins.train.jsonl"), folder=self.folder),
-            self.run("predict", files, STAGES / "1_search", *noise, drawn=False),
-        ]
+        return self.run("predict", config("mllr", "1_probe_and_search.yaml"), root, *more, *words, drawn=False)
 
     def tune(self, task: str, condition: str, rate: float, root: Path, *more: str | Path) -> Step:
         """A benign fine-tune."""
@@ -108,11 +129,11 @@ class Commands:
         words += ["--model.init_args.optimizer.init_args.lr", f"{rate:g}"]
         if condition == "random_set":
             words += ["--model.init_args.learning_rates.random_set", str(self.seed)]
-        return self.run("fit", [*config("mllr", "2_tune.yaml"), *fragments(condition)], root, *words, *more)
+        return self.run("fit", [*config("mllr", "2_tune.yaml"), *fragments(task, condition)], root, *words, *more)
 
     def test(self, task: str, condition: str, fit: Path | None, root: Path, *words: str | Path) -> Step:
         """Refusals, abilities and the task, on held-out prompts; of the aligned model where there is no fit."""
-        files = [*config("mllr", "3_test.yaml"), *(fragments(condition) if fit else [])]
+        files = [*config("mllr", "3_test.yaml"), *(fragments(task, condition) if fit else [])]
         start: list[str | Path] = ["--ckpt_path", fit / "checkpoints/last.ckpt"] if fit else []
         return self.run("test", [*files, *suites(task)], root, *words, *start, drawn=False)
 
@@ -124,15 +145,15 @@ class Commands:
             self.test(task, condition, fit, tested(task, condition)),
         ]
 
-    def sweep(self, task: str, conditions: Sequence[str]) -> Iterator[Step]:
+    def sweep(self, task: str) -> Iterator[Step]:
         """Fits at several rates, tested on dev prompts: what the rates were chosen from."""
-        for condition in conditions:
+        for condition in SWEPT[task]:
             for rate in SWEEP[condition]:
                 root = swept(task, condition, rate)
                 yield self.tune(task, condition, rate, root)
                 yield self.test(task, condition, root, root / "dev", "--data.init_args.split", "dev")
 
-    def merged(self, fit: Path, model: Path) -> Step:
+    def merged(self, fit: Path, model: Path, name: str = "last") -> Step:
         """The model of a fit as a folder."""
         words: list[str | Path] = [
             "export",
@@ -155,17 +176,16 @@ class Commands:
     def safelora(self, made: Path) -> list[Step]:
         """SafeLoRA needs the model before alignment: on a miniature made anew, with what it is held against."""
         aligned: list[str | Path] = ["--model.init_args.backbone", made / "model"]
-        grouped: list[str | Path] = [
-            *aligned,
-            "--model.init_args.learning_rates.result",
-            REMADE / "1_search/robust_modules.yaml",
-        ]
-        plain, projected = REMADE / "plain", REMADE / "safelora"
+        result = REMADE / RESULT
+        grouped: list[str | Path] = [*aligned, "--model.init_args.learning_rates.result", result]
+        pilot, plain, projected = REMADE / "0_pilot", REMADE / "plain", REMADE / "safelora"
         test = [*config("test.yaml"), *suites("maths"), "--model.init_args.backbone"]
         words: list[str | Path] = ["project", "--tuned", plain, "--aligned", made / "model"]
         words += ["--base", made / "1_pretrain/model", "--output", projected, "--overwrite", "true"]
         found = [
-            self.run("predict", config("mllr", "1_probe_and_search.yaml"), REMADE / "1_search", *aligned, drawn=False),
+            self.run("fit", config("mllr", "0_pilot.yaml"), pilot, *aligned),
+            self.merged(pilot, pilot / "model"),
+            self._search(pilot / "model", REMADE / "1_search", True, *aligned),
             self.run("test", [*test, made / "model"], REMADE / "3_test/aligned", drawn=False),
         ]
         for condition in ("plain", "mllr"):
@@ -180,14 +200,19 @@ class Commands:
         ]
 
     def s3cot(self) -> list[Step]:
-        """S³-CoT's fine-tune is a benign one too: with and without the groups, its reasoning and its refusals."""
-        curriculum = config("s3cot", "5_curriculum.yaml")
-        grouped = STAGES / "s3cot/tuned_mllr"
-        fit = self.run("fit", [*curriculum, *config("mllr", "curriculum.yaml")], grouped)
-        found = [*S3CoTEvidence().steps(self.folder, self.seed, controls=False), fit]
-        for name, root in (("s3cot", Path("runs/s3cot/5_curriculum/tuned")), ("s3cot_mllr", grouped)):
+        """S³-CoT's fine-tune is a benign one too: it is its own pilot, and is done again with the groups."""
+        first, again, pilot = Path("runs/s3cot/5_curriculum/tuned"), STAGES / "s3cot/tuned_mllr", STAGES / "s3cot/pilot"
+        root = STAGES / "s3cot/1_search"
+        files = [*config("s3cot", "5_curriculum.yaml"), *config("mllr", "curriculum.yaml")]
+        found = [
+            *S3CoTEvidence().steps(self.folder, self.seed, controls=False),
+            self.merged(first, pilot, "best"),
+            self._search(pilot, root),
+            self.run("fit", files, again, "--model.init_args.learning_rates.result", root / "robust_modules.yaml"),
+        ]
+        for name, fit in (("s3cot", first), ("s3cot_mllr", again)):
             files = [*config("s3cot", "6_test.yaml"), *config("mllr", "suites", "safety.yaml")]
-            words: list[str | Path] = ["--ckpt_path", root / "checkpoints/best.ckpt"]
+            words: list[str | Path] = ["--ckpt_path", fit / "checkpoints/best.ckpt"]
             found.append(self.run("test", files, STAGES / "s3cot" / name, *words))
         return found
 
@@ -195,14 +220,18 @@ class Commands:
 def steps(folder: Path, seed: int, controls: bool) -> list[Step]:
     """All commands of one seed; without controls, the problem and the remedy."""
     do = Commands(folder, seed)
-    found = [*do.search(), do.test("maths", "aligned", None, tested("maths", "aligned"))]
+    found = [do.world(), *do.search("maths", stability=controls)]
+    found.append(do.test("maths", "aligned", None, tested("maths", "aligned")))
     if not controls:
         return [*found, *do.arm("maths", "plain"), *do.arm("maths", "mllr")]
-    if seed == 0:
-        found += [*do.sweep("maths", list(SWEEP)), *do.sweep("howto", ("mllr", "uniform_low", "random_set"))]
-    found += [step for condition in CHOSEN["maths"] for step in do.arm("maths", condition)]
-    found.append(do.test("howto", "aligned", None, tested("howto", "aligned")))
-    found += [step for condition in CHOSEN["howto"] for step in do.arm("howto", condition)]
+    found.append(do.noise_search())
+    for task in TASKS:
+        if seed >= SEEDS[task]:
+            continue
+        if task != "maths":
+            found += [*do.search(task), do.test(task, "aligned", None, tested(task, "aligned"))]
+        found += do.sweep(task) if seed == 0 else []
+        found += [step for condition in CHOSEN[task] for step in do.arm(task, condition)]
     found += [do.merged(tuned("maths", "plain"), STAGES / "plain"), do.swap()]
     if seed == 0 and (MADE / "model/config.json").is_file():
         found += do.safelora(MADE.resolve())

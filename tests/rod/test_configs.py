@@ -12,6 +12,7 @@ CONFIGS = ROOT / "configs"
 VERBS = {
     "miniature/1_pretrain.yaml": "fit",
     "miniature/2_align.yaml": "fit",
+    "mllr/0_pilot.yaml": "fit",
     "mllr/1_probe_and_search.yaml": "predict",
     "mllr/3_test.yaml": "test",
     "mogu/0_answers.yaml": "predict",
@@ -77,6 +78,7 @@ OVER = {
         )
     },
     "mllr/curriculum.yaml": "s3cot/5_curriculum.yaml",
+    "mllr/controls/noise.yaml": "mllr/1_probe_and_search.yaml",
     "mllr/real/advbench.yaml": "mllr/1_probe_and_search.yaml",
     "mllr/real/alpaca.yaml": "mllr/2_tune.yaml",
     "mllr/real/gsm8k.yaml": "mllr/2_tune.yaml",
