@@ -132,5 +132,5 @@ def require_accuracy(scores: Scores, floor: float) -> None:
         raise InputError(
             f"probe: accuracy {scores.accuracy:.3f} on held-out pairs is under the floor of {floor:g}: this model's "
             "features do not tell malicious from benign prompts, and no drop of it would mean anything; give more or "
-            "clearer pairs, or lower probe.floor knowingly"
+            "clearer pairs, or lower the floor knowingly"
         )

@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def search(world: Path, out: Path, *words: object) -> int:
     options = [
-        "predict", "--config", STAGES / "1_probe_and_search.yaml",
+        "predict", "--config", STAGES / "1_probe_and_search.yaml", "--config", STAGES / "controls/noise.yaml",
         "--model.init_args.backbone", world / "model",
         "--data.init_args.pairs", world / "twins.jsonl",
         "--data.init_args.evaluation", "[]",
@@ -64,6 +64,7 @@ def test_the_result_says_what_was_found_and_how(found: Path, world: Path) -> Non
     assert result.settings["n_pairs"] == {"fit": 12, "search": 6, "check": 6}
     assert result.settings["eps"] == 0.3
     assert {"other seeds", "other data (search and check swapped)"} <= result.stability.keys()
+    assert {path.name for path in found.glob("*.png")} == {"robustness.png", "search.png"}
     for entry in result.search:
         assert set(entry) >= {"drop", "within", "seeds", "malicious_drop", "auroc_drop", "margin_drop"}
 

@@ -19,6 +19,7 @@ from tests.architectures import ARCHITECTURES, VOCAB
 from tests.conftest import ROOT
 
 STAGE = ROOT / "configs/mllr/1_probe_and_search.yaml"
+NOISE = ROOT / "configs/mllr/controls/noise.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_real_checkpoints_with_real_data(
     name: str, data: str, tested_on: str, shared_data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     words = [
-        "predict", "--config", STAGE,
+        "predict", "--config", STAGE, "--config", NOISE,
         "--model.init_args.backbone", shared_data / "models" / name,
         "--data.init_args.pairs", request.getfixturevalue(data),
         "--data.init_args.evaluation", f"[{shared_data / tested_on}]",
@@ -126,7 +127,8 @@ def test_advbench_and_jailbreakbench_have_texts_in_common_and_are_refused(
     """Known to those who made it: JailbreakBench takes some of its behaviours from AdvBench."""
     tested_on = shared_data / "jailbreakbench/jailbreakbench.jsonl"
     words = [
-        "predict", "--config", STAGE, "--data.init_args.pairs", twins, "--data.init_args.evaluation", f"[{tested_on}]",
+        "predict", "--config", STAGE, "--config", NOISE,
+        "--data.init_args.pairs", twins, "--data.init_args.evaluation", f"[{tested_on}]",
         "--trainer.default_root_dir", tmp_path,
     ]  # fmt: skip
     assert main([str(word) for word in words]) == 2
