@@ -33,12 +33,13 @@ def evidence(
         methods: Names of the methods to measure; all of them by default.
     """
     from datamodules.errors import InputError
+    from rod.evidence.mogu import MoGUEvidence
     from rod.evidence.report import report
     from rod.evidence.rows import Evidence
     from rod.evidence.s3cot import S3CoTEvidence
     from rod.steps import run_steps
 
-    known: dict[str, Evidence] = {evidence.method: evidence for evidence in (S3CoTEvidence(),)}
+    known: dict[str, Evidence] = {evidence.method: evidence for evidence in (S3CoTEvidence(), MoGUEvidence())}
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
     chosen = [known[name] for name in methods or known]
