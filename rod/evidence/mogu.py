@@ -2,20 +2,28 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from statistics import fmean
 
+from safetensors import safe_open
+
 from callbacks.safety_figure import SafetyPoint, plot_safety
+from rod.evidence.mogu_restore import TUNED, restoring
 from rod.evidence.mogu_steps import (
     ABLATED_ROUTERS,
     ABLATED_TESTS,
+    ABLATED_V2,
     MIXED,
     RESPONDERS,
     RIVALS,
+    SFT,
     STAGES,
     TESTS,
     UNTRAINED,
-    steps,
+    Commands,
+    ablations,
+    conditions,
 )
 from rod.evidence.rows import Row, Rows, Section, Value, values_of_test
 from rod.steps import Step
@@ -28,10 +36,14 @@ SUITES = {
     "benign": "benign",
     "twins": "twins",
     "maths system2": "maths",
+    "task": "task",
 }
 """Cell of a test -> name in the report."""
 CONDITIONS = ("base", *RESPONDERS, *MIXED, *RIVALS, *UNTRAINED)
-ABLATIONS = ("mogu_first5", *ABLATED_TESTS, *ABLATED_ROUTERS, "no_contrast")
+ABLATIONS = (*ABLATED_TESTS, *ABLATED_ROUTERS, "no_contrast", *ABLATED_V2)
+RESTORING = (*(f"{state}_{name}" for name in TUNED for state in ("tuned", "restored")),)
+RESTORING_SEEDS = 5
+"""The ablations are of the first seed alone."""
 COLUMNS = (
     ("forbidden", "asr", "forbidden ASR"),
     ("wrapped_seen", "asr", "seen wraps"),
@@ -44,6 +56,9 @@ COLUMNS = (
     ("maths", "accuracy", "maths"),
     ("maths", "tokens", "tokens"),
 )
+RESTORING_COLUMNS = (("task", "accuracy", "task"), *COLUMNS[:3], *COLUMNS[5:9])
+SAVED = {"mogu_first5": STAGES / "mogu", "mogu_v2": STAGES / "v2/mogu", "safety_sft": SFT}
+"""Condition -> folder of what it adds to the base."""
 BENIGN, MALICIOUS = ("benign", "twins", "maths"), ("forbidden", "wrapped_seen", "wrapped_unseen")
 
 
@@ -60,14 +75,19 @@ class MoGUEvidence:
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed."""
-        return steps(folder, seed, controls)
+        do = Commands(folder, seed)
+        found = conditions(do, controls)
+        found += restoring(do) if controls and seed < RESTORING_SEEDS else []
+        return found + (ablations(do) if controls and seed == 0 else [])
 
     def values(self, folder: Path) -> Iterator[Value]:
         """All numbers of one seed."""
-        for condition in dict.fromkeys((*CONDITIONS, *ABLATIONS)):
-            run = folder / TESTS / condition
+        for name in (*CONDITIONS, "base_task", *RESTORING, *ABLATIONS):
+            run, condition = folder / TESTS / name, name.removesuffix("_task")
             if (run / "metrics.json").is_file():
                 yield from values_of_test(run / "metrics.json", condition, SUITES)
+            if name in SAVED and (folder / SAVED[name]).is_dir():
+                yield Value(condition, "model", "extra_parameters", _parameters(folder / SAVED[name]), 1)
             if (run / "gates.csv").is_file():
                 yield from _gates(run / "gates.csv", condition)
 
@@ -85,11 +105,18 @@ class MoGUEvidence:
             headings = ["suite", *(f"{c} {gate}" for c in gates for gate in ("w_glad", "w_unwill"))]
             gaps = "; ".join(f"{c} {table.cell(c, 'gates', 'gap')}" for c in gates)
             notes = f"Mean w_unwill on malicious less benign prompts: {gaps}."
+            sizes = ", ".join(
+                f"{c} {row.mean:,.0f}" for c in SAVED if (row := table.find(c, "model", "extra_parameters"))
+            )
+            notes += f" Parameters beside the base: {sizes}."
             found.append(
                 Section("Gates at the last token of the prompt, mean over routed layers", headings, rows, notes)
             )
-        if any(table.find(name, "maths", "accuracy") for name in ABLATIONS[1:]):
-            found.append(_section("Ablations, one seed", table, ABLATIONS[1:], COLUMNS))
+        if any(table.find(name, "task", "accuracy") for name in RESTORING):
+            title = "Safety restored by MoGUv2 after a benign fine-tune that broke refusals"
+            found.append(_section(title, table, ("base", *RESTORING), RESTORING_COLUMNS))
+        if any(table.find(name, "maths", "accuracy") for name in ABLATIONS):
+            found.append(_section("Ablations, one seed", table, ABLATIONS, COLUMNS))
         return found
 
     def plot(self, table: Rows, folder: Path) -> None:
@@ -115,6 +142,15 @@ def _section(title: str, table: Rows, conditions: Sequence[str], columns: Sequen
         if any(cell != "-" for cell in cells):
             rows.append([condition, *cells])
     return Section(title, ["condition", *(heading for _, _, heading in columns)], rows)
+
+
+def _parameters(folder: Path) -> int:
+    """Numbers in the safetensors of a folder and the folders in it."""
+    total = 0
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
 
 
 def _gates(path: Path, condition: str) -> Iterator[Value]:

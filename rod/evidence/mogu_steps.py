@@ -40,7 +40,7 @@ ABLATED_TESTS: dict[str, Words] = {
     "m_10": config("mogu", "controls", "m_10.yaml"),
 }
 ABLATED_ROUTERS = ("no_penalty", "mask_all")
-ABLATED_V2 = ("layers_random", "layers_all", "backbone_frozen")
+ABLATED_V2 = ("v2_layers_random", "v2_layers_all", "v2_backbone_frozen")
 
 
 class Commands:
@@ -64,27 +64,17 @@ class Commands:
 
     def export(self, root: Path, output: Path, kind: str, name: str = "best") -> Step:
         """The folder of what a fit has trained."""
-        words: list[str | Path] = [
-            "export",
-            "--format",
-            kind,
-            "--checkpoint",
-            root / f"checkpoints/{name}.ckpt",
-            "--output",
-            output,
-        ]
-        # The tokenizer is written last.
-        product = output / "tokenizer_config.json"
+        where: list[str | Path] = ["--checkpoint", root / f"checkpoints/{name}.ckpt", "--output", output]
         return Step(
             f"seed {self.seed}: {output.relative_to(STAGES)}",
-            [*words, "--overwrite", "true"],
-            product,
+            ["export", "--format", kind, *where, "--overwrite", "true"],
+            output / "tokenizer_config.json",  # the tokenizer is written last
             folder=self.folder,
         )
 
     def test(self, condition: str, *words: str | Path) -> Step:
         """What is refused and what is answered, on held-out prompts."""
-        files = [*config("mogu", "4_test.yaml"), *config("suites", "miniature_safety.yaml"), *words]
+        files = [*config("mogu", "4_test.yaml"), *config("mogu", "suites.yaml"), *words]
         return self.run("test", files, TESTS / condition, drawn=False)
 
     def data(self) -> list[Step]:
@@ -113,20 +103,17 @@ class Commands:
         return [fit, self.export(root, output, "mogu")]
 
 
-def steps(folder: Path, seed: int, controls: bool) -> list[Step]:
-    """All commands of one seed; without controls, the method's own and two tests."""
-    do = Commands(folder, seed)
+def conditions(do: Commands, controls: bool) -> list[Step]:
+    """The method and its rivals; without controls, the method's own commands and two tests."""
     base = config("mogu", "controls", "base.yaml")
     found = [*do.data(), *do.responders(), *do.router(STAGES / "3_router", STAGES / "mogu")]
-    found += [do.test("base", *base)] if seed == 0 else []
+    found += [do.test("base", *base)] if do.seed == 0 else []
     found.append(do.test("mogu_first5", *MIXED["mogu_first5"]))
     if not controls:
         return found
     found += _rivals(do) + _v2(do)
-    conditions = {k: v for k, v in (RESPONDERS | MIXED | RIVALS).items() if k != "mogu_first5"}
-    conditions |= UNTRAINED if seed == 0 else {}
-    found += [do.test(condition, *words) for condition, words in conditions.items()]
-    return found + (_ablations(do) if seed == 0 else [])
+    tests = RESPONDERS | MIXED | RIVALS | (UNTRAINED if do.seed == 0 else {})
+    return found + [do.test(name, *words) for name, words in tests.items() if name != "mogu_first5"]
 
 
 def _rivals(do: Commands) -> list[Step]:
@@ -141,30 +128,35 @@ def _rivals(do: Commands) -> list[Step]:
     ]
 
 
-def _v2(do: Commands, ablation: str = "") -> list[Step]:
-    """The second version, reconstructed; an ablation of the probe or of the joint stage."""
-    probe = STAGES / "v2/probe"
-    found = [do.run("predict", config("mogu", "v2", "1_probe.yaml"), probe)]
-    found += do.responders(STAGES / "v2", "--config", probe / "responders.yaml", fits=("glad_fit", "unwilling_fit"))
-    joint = ["--config", probe / "routers.yaml", *config("mogu", "v2", "2_joint.yaml")]
-    return [*found, *do.router(STAGES / "v2/joint", STAGES / "v2/mogu", joint)]
+def _v2(do: Commands, place: Path = STAGES / "v2", layers: Words = (), joint: Words = ()) -> list[Step]:
+    """The second version, reconstructed; with fragments over the choice of layers or over the joint stage."""
+    probe = place / "probe"
+    found = [do.run("predict", [*config("mogu", "v2", "1_probe.yaml"), *layers], probe)]
+    found += do.responders(place, "--config", probe / "responders.yaml", fits=("glad_fit", "unwilling_fit"))
+    files: Words = ["--config", probe / "routers.yaml", *config("mogu", "v2", "2_joint.yaml"), *joint]
+    return [*found, *do.router(place / "joint", place / "mogu", files, *_parts(place))]
 
 
-def _ablations(do: Commands) -> list[Step]:
-    """One choice changed at a time."""
+def _parts(place: Path) -> Words:
+    """The responders of a folder."""
+    return ["--model.init_args.glad", place / "glad", "--model.init_args.unwilling", place / "unwilling"]
+
+
+def ablations(do: Commands) -> list[Step]:
+    """One choice changed at a time; with the second version's."""
     found = [do.test(name, *words) for name, words in ABLATED_TESTS.items()]
+    folders = {name: STAGES / f"3_router/{name}/mogu" for name in ABLATED_ROUTERS}
     for name in ABLATED_ROUTERS:
-        root = STAGES / f"3_router/{name}"
-        found += do.router(root, root / "mogu", config("mogu", "controls", f"{name}.yaml"))
-        found.append(do.test(name, "--model.init_args.folder", root / "mogu"))
+        files = config("mogu", "controls", f"{name}.yaml")
+        found += do.router(STAGES / f"3_router/{name}", folders[name], files)
     place = STAGES / "no_contrast"
     found += do.responders(place, *config("mogu", "controls", "no_contrast.yaml"))
-    parts: list[str | Path] = [
-        "--model.init_args.glad",
-        place / "glad",
-        "--model.init_args.unwilling",
-        place / "unwilling",
-    ]
-    found += do.router(place / "router", place / "mogu", parts)
-    found.append(do.test("no_contrast", "--model.init_args.folder", place / "mogu"))
-    return found
+    found += do.router(place / "router", place / "mogu", (), *_parts(place))
+    folders["no_contrast"] = place / "mogu"
+    for name in ABLATED_V2:
+        place = STAGES / name
+        fragment = config("mogu", "v2", f"{name.removeprefix('v2_')}.yaml")
+        frozen = name == "v2_backbone_frozen"
+        found += _v2(do, place, () if frozen else fragment, fragment if frozen else ())
+        folders[name] = place / "mogu"
+    return found + [do.test(name, "--model.init_args.folder", folder) for name, folder in folders.items()]
