@@ -41,6 +41,9 @@ ABLATED_TESTS: dict[str, Words] = {
 }
 ABLATED_ROUTERS = ("no_penalty", "mask_all")
 ABLATED_V2 = ("v2_layers_random", "v2_layers_all", "v2_backbone_frozen")
+DEMO_STEPS = ("--trainer.max_epochs", "5")
+"""The demo's routers learn for half as long, and both models are put a part of the prompts."""
+DEMO_PROMPTS = ("--data.init_args.limit", "100")
 
 
 class Commands:
@@ -104,11 +107,13 @@ class Commands:
 
 
 def conditions(do: Commands, controls: bool) -> list[Step]:
-    """The method and its rivals; without controls, the method's own commands and two tests."""
+    """The method and its rivals; without controls, the method's own commands and two tests, both cut down."""
     base = config("mogu", "controls", "base.yaml")
-    found = [*do.data(), *do.responders(), *do.router(STAGES / "3_router", STAGES / "mogu")]
-    found += [do.test("base", *base)] if do.seed == 0 else []
-    found.append(do.test("mogu_first5", *MIXED["mogu_first5"]))
+    steps: Words = () if controls else DEMO_STEPS
+    prompts: Words = () if controls else DEMO_PROMPTS
+    found = [*do.data(), *do.responders(), *do.router(STAGES / "3_router", STAGES / "mogu", (), *steps)]
+    found += [do.test("base", *base, *prompts)] if do.seed == 0 else []
+    found.append(do.test("mogu_first5", *MIXED["mogu_first5"], *prompts))
     if not controls:
         return found
     found += _rivals(do) + _v2(do)
