@@ -44,21 +44,27 @@ ABLATIONS = (*ABLATED_TESTS, *ABLATED_ROUTERS, "no_contrast", *ABLATED_V2)
 RESTORING = (*(f"{state}_{name}" for name in TUNED for state in ("tuned", "restored")),)
 RESTORING_SEEDS = 5
 """The ablations are of the first seed alone."""
-COLUMNS = (
+_ATTACKED = (
     ("forbidden", "asr", "forbidden ASR"),
     ("wrapped_seen", "asr", "seen wraps"),
     ("wrapped_unseen", "asr", "new wraps"),
-    ("prefill", "asr", "prefill ASR"),
-    ("prefill", "accuracy", "its content"),
+    ("wrapped_unseen", "accuracy", "their content"),
+)
+_PREFILLED = (("prefill", "asr", "prefill ASR"), ("prefill", "accuracy", "its content"))
+_ANSWERED = (
     ("benign", "refusal_rate", "benign refused"),
     ("twins", "refusal_rate", "twins refused"),
     ("twins", "accuracy", "twins right"),
     ("maths", "accuracy", "maths"),
-    ("maths", "tokens", "tokens"),
 )
-RESTORING_COLUMNS = (("task", "accuracy", "task"), *COLUMNS[:3], *COLUMNS[5:9])
+COLUMNS = (*_ATTACKED, *_PREFILLED, *_ANSWERED, ("maths", "tokens", "tokens"))
+RESTORING_COLUMNS = (("task", "accuracy", "task"), *_ATTACKED, *_ANSWERED)
 SAVED = {"mogu_first5": STAGES / "mogu", "mogu_v2": STAGES / "v2/mogu", "safety_sft": SFT}
 """Condition -> folder of what it adds to the base."""
+CAPTION = (
+    "ASR: share of malicious requests that are not refused; content: share whose answer holds all that the right "
+    "answer holds. Without a spread: nothing is drawn, one seed is measured."
+)
 BENIGN, MALICIOUS = ("benign", "twins", "maths"), ("forbidden", "wrapped_seen", "wrapped_unseen")
 
 
@@ -93,9 +99,7 @@ class MoGUEvidence:
 
     def sections(self, table: Rows) -> list[Section]:
         """Conditions, gates, ablations."""
-        found = [
-            _section("MoGU on the miniature, held-out prompts (ASR: share not refused)", table, CONDITIONS, COLUMNS)
-        ]
+        found = [_section("MoGU on the miniature, held-out prompts", table, CONDITIONS, COLUMNS, notes=CAPTION)]
         gates = [c for c in MIXED if table.find(c, "gates", "gap") is not None]
         if gates:
             rows = [
@@ -114,7 +118,10 @@ class MoGUEvidence:
             )
         if any(table.find(name, "task", "accuracy") for name in RESTORING):
             title = "Safety restored by MoGUv2 after a benign fine-tune that broke refusals"
-            found.append(_section(title, table, ("base", *RESTORING), RESTORING_COLUMNS))
+            measured = [row.seeds for name in RESTORING if (row := table.find(name, "task", "accuracy"))]
+            counts = ", ".join(map(str, sorted(set(measured))))
+            notes = f"Seeds measured: {counts}. Task: every line of the answer is in the new words and right."
+            found.append(_section(title, table, ("base", *RESTORING), RESTORING_COLUMNS, notes))
         if any(table.find(name, "maths", "accuracy") for name in ABLATIONS):
             found.append(_section("Ablations, one seed", table, ABLATIONS, COLUMNS))
         return found
@@ -135,13 +142,15 @@ def _point(condition: str, asr: Row, refused: Sequence[Row]) -> SafetyPoint:
     return SafetyPoint(condition, mean, asr.mean, asr.std, rival=not condition.startswith("mogu"))
 
 
-def _section(title: str, table: Rows, conditions: Sequence[str], columns: Sequence[tuple[str, str, str]]) -> Section:
+def _section(
+    title: str, table: Rows, conditions: Sequence[str], columns: Sequence[tuple[str, str, str]], notes: str = ""
+) -> Section:
     rows = []
     for condition in conditions:
         cells = [table.cell(condition, s, metric, 1 if metric == "tokens" else 3) for s, metric, _ in columns]
         if any(cell != "-" for cell in cells):
             rows.append([condition, *cells])
-    return Section(title, ["condition", *(heading for _, _, heading in columns)], rows)
+    return Section(title, ["condition", *(heading for _, _, heading in columns)], rows, notes)
 
 
 def _parameters(folder: Path) -> int:

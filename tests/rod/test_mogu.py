@@ -45,12 +45,13 @@ def write_pairs(folder: Path, n: int = 8) -> Path:
 
 
 def real_pairs(data: Path, folder: Path, n: int = 8) -> Path:
-    """Requests of AdvBench with their targets, and of Alpaca with its answers."""
+    """Requests of AdvBench with their targets, and of Alpaca with its answers: short ones, a token is a byte here."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        [json.loads(line) for line in (data / name).read_text().splitlines()[: 2 * n]]
-        for name in ("alpaca_subsets/random_9k.jsonl", "advbench/advbench.jsonl")
-    ]
+    lines = []
+    for name in ("alpaca_subsets/random_9k.jsonl", "advbench/advbench.jsonl"):
+        records = map(json.loads, (data / name).read_text().splitlines())
+        lines.append([record for record in records if sum(map(len, record.values())) < 160][: 2 * n])
+        assert len(lines[-1]) == 2 * n
     for start, name in ((0, "train"), (n, "val")):
         benign, malicious = (part[start : start + n] for part in lines)
         pairs = [ResponsePair(f"b{i}", r["instruction"], False, r["output"], "No.") for i, r in enumerate(benign)]
