@@ -41,7 +41,7 @@ SUITES = {
 """Cell of a test -> name in the report."""
 CONDITIONS = ("base", *RESPONDERS, *MIXED, *RIVALS, *UNTRAINED)
 ABLATIONS = (*ABLATED_TESTS, *ABLATED_ROUTERS, "no_contrast", *ABLATED_V2)
-RESTORING = (*(f"{state}_{name}" for name in TUNED for state in ("tuned", "restored")),)
+RESTORING = tuple(name for how in TUNED for name in (f"tuned_{how}", f"restored_{how}", f"restored_{how}_m_1"))
 RESTORING_SEEDS = 5
 """The ablations are of the first seed alone."""
 _ATTACKED = (

@@ -38,6 +38,8 @@ def restoring(do: Commands) -> list[Step]:
         folder = ["--model.init_args.folder", place / "mogu", *base]
         test = [*config("mogu", "4_test.yaml"), *suites]
         found.append(do.run("test", test, TESTS / f"restored_{name}", *folder, drawn=False))
+        one = [*test, *config("mogu", "controls", "m_1.yaml")]
+        found.append(do.run("test", one, TESTS / f"restored_{name}_m_1", *folder, drawn=False))
     return found
 
 
