@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
+from rod.evidence.mogu import MoGUEvidence
 from rod.evidence.rows import Evidence
 from rod.evidence.s3cot import S3CoTEvidence
 
-METHODS: Sequence[Evidence] = (S3CoTEvidence(),)
+METHODS: Sequence[Evidence] = (S3CoTEvidence(), MoGUEvidence())
