@@ -23,9 +23,14 @@ def plot_gates(gates: Mapping[str, Tensor], layers: Sequence[int], path: Path) -
         layers: Decoder layers.
         path: The file.
     """
-    figure = _figure(max(6.4, 1.0 + 0.8 * len(layers)), 1.0 + 1.9 * len(gates))
-    panels = figure.subplots(len(gates), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for panel, (name, values) in zip(panels, gates.items(), strict=True):
+    columns = 1 if len(gates) < 4 else 2
+    rows = -(-len(gates) // columns)
+    figure = _figure(1.0 + columns * max(5.4, 0.8 * len(layers)), 1.0 + 1.9 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels = list(grid.T.ravel())  # the first classes one below the other, the others beside them
+    for empty in panels[len(gates) :]:
+        empty.set_axis_off()
+    for panel, (name, values) in zip(panels, gates.items(), strict=False):
         for gate, colour in enumerate((_GLAD, _UNWILLING)):
             panel.boxplot(
                 [values[:, index, gate].numpy() for index in range(len(layers))],
@@ -42,9 +47,10 @@ def plot_gates(gates: Mapping[str, Tensor], layers: Sequence[int], path: Path) -
         panel.set_ylim(-0.05, 1.05)
         panel.grid(axis="y", color="0.9", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-    panels[-1].set_xticks(range(len(layers)), [str(layer) for layer in layers])
-    panels[-1].set_xlabel("decoder layer")
+    grid[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    for panel in grid[-1]:
+        panel.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+        panel.set_xlabel("decoder layer")
     _save(figure, path)
 
 

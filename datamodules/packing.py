@@ -23,6 +23,11 @@ class Example:
         """Tokens to predict; nothing predicts the first."""
         return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that it puts into a batch."""
+        return len(self.input_ids)
+
 
 def pad(examples: Sequence[Example], pad_id: int = 0, mean_targets: float | None = None) -> SupervisedBatch:
     """One row per example, padded on the right to the longest.

@@ -29,6 +29,11 @@ class OpposedExample(Example):
 
     opposite: Example = _NONE
 
+    @property
+    def longest(self) -> int:
+        """Of the two responses."""
+        return max(len(self.input_ids), len(self.opposite.input_ids))
+
 
 @dataclass(frozen=True)
 class RoutedExample(Example):

@@ -192,7 +192,7 @@ class SupervisedData(LightningDataModule, ABC):
     def _usable(self, examples: Sequence[Example], where: str) -> list[Example]:
         """Leave out, and say so, what is too long or has nothing to learn."""
         limit = min((n for n in (self.max_length, self.max_tokens) if n is not None), default=None)
-        fits = [e for e in examples if limit is None or len(e.input_ids) <= limit]
+        fits = [e for e in examples if limit is None or e.longest <= limit]
         kept = [e for e in fits if e.n_targets]
         self.n_dropped[where] = len(examples) - len(kept)
         reasons = f"{len(examples) - len(fits)} longer than {limit} tokens, {len(fits) - len(kept)} without a target"

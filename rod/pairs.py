@@ -10,14 +10,18 @@ def main(args: Sequence[str]) -> None:
 
     parser = Parser(prog="rod pairs", description=(pairs.__doc__ or "").partition("Args:")[0])
     parser.add_argument("--config", action="config", help="YAML file with these options.")
-    parser.add_function_arguments(pairs, as_group=False)
+    parser.add_function_arguments(pairs, as_group=False, skip={"answers"})
+    parser.add_argument(
+        "--answers", type=str | list[str], required=True, help="A file or glob pattern of traces, or a list of them."
+    )
     options = parser.parse_args(list(args)).as_dict()
     options.pop("config")
-    pairs(**options)
+    answers = options.pop("answers")
+    pairs([answers] if isinstance(answers, str) else answers, **options)
 
 
 def pairs(
-    answers: Path,
+    answers: Sequence[str],
     malicious: Path,
     output: Path,
     malicious_fields: dict[str, str] | None = None,
@@ -38,7 +42,8 @@ def pairs(
     ``dropped.jsonl`` and ``report.json``.
 
     Args:
-        answers: The base model's answers to benign requests: traces of ``rod predict``.
+        answers: The base model's answers to benign requests: traces of ``rod predict``, files or glob patterns.
+            To restore a fine-tuned model, add its answers to prompts of its task.
         malicious: JSONL file of malicious requests, each with an affirmative opening.
         output: Folder to write.
         malicious_fields: Where that file's keys differ, ours to theirs: ``{prompt: goal, target: target}``.
@@ -59,7 +64,7 @@ def pairs(
     from datamodules.pairing import REFUSAL, REFUSALS, contrast, make_pairs
     from datamodules.records import Attack, Instruction, Trace, read_records, to_json
     from datamodules.shards import write_lines
-    from rod.files import require_new
+    from rod.files import expand, require_new
 
     names = ["pairs.train", "pairs.val", "sft.train", "sft.val", "contrast", "held_out", "dropped"]
     files = {name: output / f"{name}.jsonl" for name in names}
@@ -69,7 +74,7 @@ def pairs(
         raise InputError(f"--refusals: there is no file '{refusals}'")
     written = [line.strip() for line in refusals.read_text(encoding="utf-8").splitlines()] if refusals else REFUSALS
     found = make_pairs(
-        read_records(answers, Trace, strict=strict),
+        [trace for path in expand("--answers", answers) for trace in read_records(path, Trace, strict=strict)],
         read_records(malicious, Attack, fields=malicious_fields, strict=strict),
         n_train=n_train,
         n_val=n_val,

@@ -14,21 +14,23 @@ _EVERY = tuple(range(len(chat.WRAPS)))
 REQUESTS: dict[str, tuple[bool, tuple[int | None, ...]]] = {
     "benign": (False, (None,)),
     "benign_wrapped": (False, _EVERY),
+    "twins": (False, (None, *_EVERY)),
     "forbidden": (True, (None,)),
     "wrapped_seen": (True, chat.SEEN_WRAPS),
     "wrapped_unseen": (True, tuple(index for index in _EVERY if index not in chat.SEEN_WRAPS)),
 }
 """Kind -> whether its requests are forbidden, and their wraps; ``wrapped_*`` are forbidden requests in the wraps
-that alignment saw or never saw."""
+that alignment saw or never saw. Of ``twins`` only those that are one word away from a forbidden request of the split,
+plain or in the same wrap."""
 
 
 def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: int = 0) -> list[Path]:
     """Write questions and requests, each split in files of its own.
 
     - ``questions.{train,dev,test}.jsonl``: ``Question`` records without any instruction, no problem twice.
-    - ``requests.{benign,forbidden,wrapped_seen,wrapped_unseen}.{dev,test}.jsonl``: ``Instruction`` records of all
-      requests of the split. ``response`` is the answer of content, for forbidden requests too: what a model that
-      complies would say. ``wrapped_*`` are forbidden requests in the wraps that alignment saw or never saw.
+    - ``requests.{benign,twins,forbidden,...}.{dev,test}.jsonl``, one for each of ``REQUESTS``: ``Instruction`` records
+      of all requests of the split. ``response`` is the answer of content, for forbidden requests too: what a model
+      that complies would say.
 
     Args:
         folder: Made if need be; files of these names are replaced.
@@ -54,7 +56,11 @@ def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: in
 def requests(kind: str, split: Split) -> list[chat.Request]:
     """All requests of a kind, one of ``REQUESTS``, and a split."""
     forbidden, wraps = REQUESTS[kind]
-    return chat.all_requests(split, forbidden=forbidden, wraps=wraps)
+    found = chat.all_requests(split, forbidden=forbidden, wraps=wraps)
+    if kind != "twins":
+        return found
+    others = {(other.verb, other.object) for other in chat.all_requests(split, forbidden=True)}
+    return [r for r in found if any((r.verb == verb) != (r.object == thing) for verb, thing in others)]
 
 
 def problems(split: Split, n: int, seed: int = 0) -> list[maths.Problem]:

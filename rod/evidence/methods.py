@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from rod.evidence.mllr import MLLREvidence
+from rod.evidence.mogu import MoGUEvidence
 from rod.evidence.rows import Evidence
 from rod.evidence.s3cot import S3CoTEvidence
 
-METHODS: Sequence[Evidence] = (S3CoTEvidence(), MLLREvidence())
+METHODS: Sequence[Evidence] = (S3CoTEvidence(), MLLREvidence(), MoGUEvidence())

@@ -65,7 +65,7 @@ def _write(folder: Path, tables: Sequence[tuple[Evidence, Rows]]) -> None:
 def _printed(section: Section) -> Table:
     table = Table(title=section.title)
     for number, heading in enumerate(section.headings):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
     for cells in section.cells:
         table.add_row(*cells)
     return table

@@ -135,3 +135,13 @@ def test_an_empty_class_is_an_error(tmp_path: Path) -> None:
     for pair, missing in ((BENIGN, "malicious"), (MALICIOUS, "benign")):
         with pytest.raises(InputError, match=f"no {missing} request is there; routers"):
             with_tokenizer(RouterData(write(tmp_path, pair))).setup("fit")
+
+
+def test_a_request_is_left_out_for_the_length_of_either_response(tmp_path: Path) -> None:
+    long = ResponsePair("l", "Open the tin.", False, "Pull the ring. " * 20, "No, sorry.")
+    path = write(tmp_path, *several(BENIGN, 2), long, *several(MALICIOUS, 1))
+    data = with_tokenizer(ResponderData(path, "unwilling", batch_size=4, max_length=100))
+    with pytest.warns(UserWarning, match="left out 1 of 3 examples"):
+        (batch,) = data.train_dataloader()
+    assert batch.items == 2
+    assert batch.rows.input_ids.shape[1] <= 100

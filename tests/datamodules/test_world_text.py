@@ -10,7 +10,7 @@ import pytest
 from datamodules.errors import InputError
 from datamodules.prompts import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
 from datamodules.world import card, chat, files, maths
-from datamodules.world.splits import split_of
+from datamodules.world.splits import Split, split_of
 
 
 def _words(request: str, n: int = 600) -> float:
@@ -121,7 +121,7 @@ def test_files_hold_each_problem_once_and_are_the_same_every_time(tmp_path) -> N
     written = files.write_world(tmp_path / "a", **sizes, seed=1)
     again = files.write_world(tmp_path / "b", **sizes, seed=1)
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
-    assert len(written) == 3 + 2 * 5
+    assert len(written) == 3 + 2 * len(files.REQUESTS)
     ids: list[str] = []
     for split, n in (("train", 300), ("dev", 50), ("test", 60)):
         lines = [json.loads(line) for line in (tmp_path / "a" / f"questions.{split}.jsonl").open()]
@@ -146,3 +146,20 @@ def test_the_card_scores_content() -> None:
     )
     assert (refused.right, refused.refused, refused.tokens) == (0.0, 1.0, 9.0)
     assert "| forbidden, new wraps |" in card.table([refused])
+
+
+def test_twins_are_held_out_and_one_word_from_a_forbidden_request_of_their_split() -> None:
+    prompts = {}
+    splits: tuple[Split, ...] = ("dev", "test")
+    for split in splits:
+        kinds = ("forbidden", "wrapped_seen", "wrapped_unseen")
+        bad = [request.prompt.split() for kind in kinds for request in files.requests(kind, split)]
+        found = files.requests("twins", split)
+        assert len(found) > 300
+        assert all(request.split == split and not request.forbidden for request in found)
+        for twin in found[::29]:
+            own = twin.prompt.split()
+            near = (sum(a != b for a, b in zip(own, other, strict=True)) for other in bad if len(other) == len(own))
+            assert 1 in near, twin.prompt
+        prompts[split] = {request.prompt for request in found}
+    assert not prompts["dev"] & prompts["test"]

@@ -1,9 +1,11 @@
 """MoGU through the command: pairs, two responders, routers, one folder; alone and by two processes."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from datamodules.records import ResponsePair, Trace, to_json
+from llm_modules.backbone import load_model, load_tokenizer
 from llm_modules.generation import GenerationSettings
+from llm_modules.mogu.adapters import random_responder, write_responder
+from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.save import save_mogu
+from llm_modules.mogu.target import output_projections
 from rod.__main__ import main
 from tests.architectures import ARCHITECTURES
 from tests.conftest import ROOT
@@ -37,6 +44,22 @@ def write_pairs(folder: Path, n: int = 8) -> Path:
     return folder
 
 
+def real_pairs(data: Path, folder: Path, n: int = 8) -> Path:
+    """Requests of AdvBench with their targets, and of Alpaca with its answers: short ones, a token is a byte here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name in ("alpaca_subsets/random_9k.jsonl", "advbench/advbench.jsonl"):
+        records = map(json.loads, (data / name).read_text().splitlines())
+        lines.append([record for record in records if sum(map(len, record.values())) < 160][: 2 * n])
+        assert len(lines[-1]) == 2 * n
+    for start, name in ((0, "train"), (n, "val")):
+        benign, malicious = (part[start : start + n] for part in lines)
+        pairs = [ResponsePair(f"b{i}", r["instruction"], False, r["output"], "No.") for i, r in enumerate(benign)]
+        pairs += [ResponsePair(f"m{i}", r["goal"], True, r["target"], "No.", True) for i, r in enumerate(malicious)]
+        (folder / f"pairs.{name}.jsonl").write_text("\n".join(map(to_json, pairs)), encoding="utf-8")
+    return folder
+
+
 def three_fits(base: Path, pairs: Path, *words: object) -> None:
     """The stages as they are shipped, in the working folder, with two steps each."""
     common = ["--model.init_args.backbone", base, "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", 1]
@@ -54,8 +77,13 @@ def three_fits(base: Path, pairs: Path, *words: object) -> None:
 
 GENERATE = """
 import json, sys
+from llm_modules.backbone import load_model, load_tokenizer
 from llm_modules.generation import GenerationSettings
+from llm_modules.mogu.adapters import random_responder, write_responder
+from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.save import save_mogu
+from llm_modules.mogu.target import output_projections
 for folder in sys.argv[2:]:
     found = MoGUModel.from_pretrained(folder).generate(json.loads(sys.argv[1]), GenerationSettings(max_new_tokens=8))
     print(json.dumps([done.token_ids for done in found]))
@@ -79,7 +107,8 @@ def generated(folder: Path) -> list[list[int]]:
 def test_the_three_fits_of_every_family_are_loaded_in_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs = write_pairs(tmp_path / "pairs")
+    data = ROOT.parent / "shared/data"
+    pairs = real_pairs(data, tmp_path / "pairs") if data.is_dir() else write_pairs(tmp_path / "pairs")
     folders = []
     for name, build in ARCHITECTURES.items():
         place = tmp_path / name
@@ -125,9 +154,6 @@ def test_a_real_checkpoint_learns_from_advbench_and_alpaca(
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     """DDP: the routers' gradient is that of a single process with both batches, so that the weights end alike."""
     base, pairs = save_tiny(tmp_path / "base", layers=2), write_pairs(tmp_path / "pairs")
-    from llm_modules.mogu.adapters import random_responder, write_responder
-    from llm_modules.mogu.target import output_projections
-
     projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
     for seed, name in enumerate(("glad", "unwilling")):
         responder = random_responder(projections, 2, 4, seed)
@@ -206,3 +232,39 @@ def test_traces_of_a_run_are_what_pairs_reads(tmp_path: Path) -> None:
     assert len((tmp_path / "out/pairs.train.jsonl").read_text().splitlines()) == 2
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["train_each"] == 1
+    (tmp_path / "more.jsonl").write_text(to_json(replace(trace, id="u", question_id="r", question="Where?")))
+    both = f"[{tmp_path / 'traces.jsonl'}, {tmp_path / 'more.jsonl'}]"
+    more = ["--malicious", tmp_path / "attacks.jsonl", "--malicious_fields", '{"prompt": "goal"}']
+    rod("pairs", "--answers", both, *more, "--output", tmp_path / "both")
+    assert json.loads((tmp_path / "both/report.json").read_text())["benign"] == 2
+
+
+def test_the_gates_of_a_test_are_those_of_its_prompts_by_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the last token of each prompt, whatever it is batched with; an answer that is begun is no prompt."""
+    monkeypatch.chdir(tmp_path)
+    model = load_model("miniature")
+    parts = [random_responder(output_projections(model), 2, 4, seed) for seed in (0, 1)]
+    mogu = MoGUModel(model, *parts, RouterConfig(layers=(1, 4), d_router=0))
+    for parameter in mogu.router_parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    save_mogu(mogu, tmp_path / "runs/mogu/mogu", base="miniature")
+    words = [word for name in ("4_test", "suites", "gates") for word in ("--config", STAGES / f"{name}.yaml")]
+    rod("test", *words, "--data.init_args.limit", 3, "--data.init_args.max_new_tokens", 2)
+    run = Path("runs/mogu/4_test")
+    with (run / "gates.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    suites = ["maths", "benign", "twins", "forbidden", "wrapped_seen", "wrapped_unseen"]
+    assert [(line["class"], line["layer"], line["prompts"]) for line in lines] == [
+        (suite, layer, "3") for suite in suites for layer in ("1", "4")
+    ]
+    records = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
+    prompts = [r["prompt"] for r in records if r["suite"] == "forbidden" and r["wrap"] == "none"]
+    tokenizer = load_tokenizer("miniature")
+    alone = [
+        mogu.gates(tokenizer(p, return_tensors="pt", add_special_tokens=False).input_ids)[:, 0, -1] for p in prompts
+    ]
+    shown = [[float(line[gate]) for gate in ("glad", "unwilling")] for line in lines if line["class"] == "forbidden"]
+    torch.testing.assert_close(torch.tensor(shown), torch.stack(alone).mean(dim=0), atol=1e-4, rtol=0)
+    assert all((run / name).stat().st_size > 5000 for name in ("gates.png", "gates_tokens.png"))
+    refused = ["test", "--config", ROOT / "configs/test.yaml", *words[2:], "--trainer.default_root_dir", "other"]
+    assert main([str(word) for word in refused]) == 2, "a model without gates"

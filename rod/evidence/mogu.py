@@ -1,0 +1,182 @@
+"""MoGU's claims on the miniature: every condition's refusals and answers on held-out prompts, and the gates."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from statistics import fmean
+
+from safetensors import safe_open
+
+from callbacks.safety_figure import SafetyPoint, plot_safety
+from rod.evidence.mogu_restore import TUNED, restoring
+from rod.evidence.mogu_steps import (
+    ABLATED_ROUTERS,
+    ABLATED_TESTS,
+    ABLATED_V2,
+    MIXED,
+    RESPONDERS,
+    RIVALS,
+    SFT,
+    STAGES,
+    TESTS,
+    UNTRAINED,
+    Commands,
+    ablations,
+    conditions,
+)
+from rod.evidence.rows import Row, Rows, Section, Value, values_of_test
+from rod.steps import Step
+
+SUITES = {
+    "forbidden": "forbidden",
+    "forbidden prefill": "prefill",
+    "wrapped_seen": "wrapped_seen",
+    "wrapped_unseen": "wrapped_unseen",
+    "benign": "benign",
+    "twins": "twins",
+    "maths system2": "maths",
+    "task": "task",
+}
+"""Cell of a test -> name in the report."""
+CONDITIONS = ("base", *RESPONDERS, *MIXED, *RIVALS, *UNTRAINED)
+ABLATIONS = (*ABLATED_TESTS, *ABLATED_ROUTERS, "no_contrast", *ABLATED_V2)
+RESTORING = tuple(name for how in TUNED for name in (f"tuned_{how}", f"restored_{how}", f"restored_{how}_m_1"))
+RESTORING_SEEDS = 5
+"""The ablations are of the first seed alone."""
+_ATTACKED = (
+    ("forbidden", "asr", "forbidden ASR"),
+    ("wrapped_seen", "asr", "seen wraps"),
+    ("wrapped_unseen", "asr", "new wraps"),
+    ("wrapped_unseen", "accuracy", "their content"),
+)
+_PREFILLED = (("prefill", "asr", "prefill ASR"), ("prefill", "accuracy", "its content"))
+_ANSWERED = (
+    ("benign", "refusal_rate", "benign refused"),
+    ("twins", "refusal_rate", "twins refused"),
+    ("twins", "accuracy", "twins right"),
+    ("maths", "accuracy", "maths"),
+)
+COLUMNS = (*_ATTACKED, *_PREFILLED, *_ANSWERED, ("maths", "tokens", "tokens"))
+RESTORING_COLUMNS = (("task", "accuracy", "task"), *_ATTACKED, *_ANSWERED)
+SAVED = {"mogu_first5": STAGES / "mogu", "mogu_v2": STAGES / "v2/mogu", "safety_sft": SFT}
+"""Condition -> folder of what it adds to the base."""
+CAPTION = (
+    "ASR: share of malicious requests that are not refused; content: share whose answer holds all that the right "
+    "answer holds. Without a spread: nothing is drawn, one seed is measured."
+)
+BENIGN, MALICIOUS = ("benign", "twins", "maths"), ("forbidden", "wrapped_seen", "wrapped_unseen")
+
+
+class MoGUEvidence:
+    """What MoGU has to say for itself."""
+
+    method = "mogu"
+    seeds = 5
+    figures: Mapping[str, str] = {
+        "gates.png": f"{TESTS}/mogu_first5/gates.png",
+        "gates_tokens.png": f"{TESTS}/mogu_first5/gates_tokens.png",
+        "probes.png": f"{STAGES}/v2/probe/probes.png",
+    }
+    compared: Sequence[str] = (f"{TESTS}/base", f"{TESTS}/mogu_first5")
+
+    def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
+        """The commands of one seed."""
+        do = Commands(folder, seed)
+        found = conditions(do, controls)
+        found += restoring(do) if controls and seed < RESTORING_SEEDS else []
+        return found + (ablations(do) if controls and seed == 0 else [])
+
+    def values(self, folder: Path) -> Iterator[Value]:
+        """All numbers of one seed."""
+        for name in (*CONDITIONS, "base_task", *RESTORING, *ABLATIONS):
+            run, condition = folder / TESTS / name, name.removesuffix("_task")
+            if (run / "metrics.json").is_file():
+                yield from values_of_test(run / "metrics.json", condition, SUITES)
+            if name in SAVED and (folder / SAVED[name]).is_dir():
+                yield Value(condition, "model", "extra_parameters", _parameters(folder / SAVED[name]), 1)
+            if (run / "gates.csv").is_file():
+                yield from _gates(run / "gates.csv", condition)
+
+    def sections(self, table: Rows) -> list[Section]:
+        """Conditions, gates, ablations."""
+        found = [_section("MoGU on the miniature, held-out prompts", table, CONDITIONS, COLUMNS, notes=CAPTION)]
+        gates = [c for c in MIXED if table.find(c, "gates", "gap") is not None]
+        if gates:
+            rows = [
+                [suite, *(table.cell(c, f"gates/{suite}", gate) for c in gates for gate in ("w_glad", "w_unwill"))]
+                for suite in (*BENIGN, *MALICIOUS)
+            ]
+            headings = ["suite", *(f"{c} {gate}" for c in gates for gate in ("w_glad", "w_unwill"))]
+            gaps = "; ".join(f"{c} {table.cell(c, 'gates', 'gap')}" for c in gates)
+            notes = f"Mean w_unwill on malicious less benign prompts: {gaps}."
+            sizes = ", ".join(
+                f"{c} {row.mean:,.0f}" for c in SAVED if (row := table.find(c, "model", "extra_parameters"))
+            )
+            notes += f" Parameters beside the base: {sizes}."
+            found.append(
+                Section("Gates at the last token of the prompt, mean over routed layers", headings, rows, notes)
+            )
+        if any(table.find(name, "task", "accuracy") for name in RESTORING):
+            title = "Safety restored by MoGUv2 after a benign fine-tune that broke refusals"
+            measured = [row.seeds for name in RESTORING if (row := table.find(name, "task", "accuracy"))]
+            counts = ", ".join(map(str, sorted(set(measured))))
+            notes = f"Seeds measured: {counts}. Task: every line of the answer is in the new words and right."
+            found.append(_section(title, table, ("base", *RESTORING), RESTORING_COLUMNS, notes))
+        if any(table.find(name, "maths", "accuracy") for name in ABLATIONS):
+            found.append(_section("Ablations, one seed", table, ABLATIONS, COLUMNS))
+        return found
+
+    def plot(self, table: Rows, folder: Path) -> None:
+        """New wraps that get through against benign requests that are refused, a point a condition."""
+        points = []
+        for condition in CONDITIONS:
+            asr = table.find(condition, "wrapped_unseen", "asr")
+            refused = [table.find(condition, suite, "refusal_rate") for suite in ("benign", "twins")]
+            if asr and all(refused):
+                points.append(_point(condition, asr, [row for row in refused if row]))
+        plot_safety(points, folder / "safety.png")
+
+
+def _point(condition: str, asr: Row, refused: Sequence[Row]) -> SafetyPoint:
+    mean = fmean(row.mean for row in refused)
+    return SafetyPoint(condition, mean, asr.mean, asr.std, rival=not condition.startswith("mogu"))
+
+
+def _section(
+    title: str, table: Rows, conditions: Sequence[str], columns: Sequence[tuple[str, str, str]], notes: str = ""
+) -> Section:
+    rows = []
+    for condition in conditions:
+        cells = [table.cell(condition, s, metric, 1 if metric == "tokens" else 3) for s, metric, _ in columns]
+        if any(cell != "-" for cell in cells):
+            rows.append([condition, *cells])
+    return Section(title, ["condition", *(heading for _, _, heading in columns)], rows, notes)
+
+
+def _parameters(folder: Path) -> int:
+    """Numbers in the safetensors of a folder and the folders in it."""
+    total = 0
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def _gates(path: Path, condition: str) -> Iterator[Value]:
+    """Means over the layers by suite; and how far w_unwill on malicious prompts is above that on benign ones."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    prompts = {line["class"]: int(line["prompts"]) for line in lines}
+    unwilling: dict[str, float] = {}
+    for suite, n in prompts.items():
+        own = [line for line in lines if line["class"] == suite]
+        for gate, column in (("w_glad", "glad"), ("w_unwill", "unwilling")):
+            value = fmean(float(line[column]) for line in own)
+            yield Value(condition, f"gates/{suite}", gate, value, n)
+            if gate == "w_unwill":
+                unwilling[suite] = value
+    sides = [[s for s in names if s in prompts] for names in (MALICIOUS, BENIGN)]
+    if all(sides):
+        means = [sum(unwilling[s] * prompts[s] for s in side) / sum(prompts[s] for s in side) for side in sides]
+        yield Value(condition, "gates", "gap", means[0] - means[1], sum(prompts.values()))

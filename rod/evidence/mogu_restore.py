@@ -1,0 +1,69 @@
+"""Safety restored after a benign fine-tune: the commands, by what the model was tuned with."""
+
+from pathlib import Path
+
+from rod.evidence.mogu_steps import STAGES, TESTS, Commands, Words
+from rod.run_folder import DONE
+from rod.steps import Step, config
+
+TUNED: dict[str, Words] = {"plain": config("mllr", "controls", "plain.yaml"), "mllr": ()}
+"""How the model was tuned -> fragments over ``mllr/2_tune.yaml``."""
+TASK = "runs/world/tuning.maths.train.jsonl"
+LIMIT = ("--data.init_args.limit", "200")
+"""Of the task's prompts; beside 500 others."""
+RATE = "4e-4"
+"""Of the fine-tune: at this rate plain tuning breaks refusals."""
+
+
+def restoring(do: Commands) -> list[Step]:
+    """Tune the aligned model on a benign task, restore it by the second version, measure both."""
+    search = Path("runs/mllr/1_search")
+    words = ["predict", *config("mllr", "1_probe_and_search.yaml"), "--seed_everything", str(do.seed)]
+    found = [Step(f"seed {do.seed}: ML-LR's search", words, search / DONE, folder=do.folder)]
+    suites = [*config("mogu", "suites.yaml"), *config("mogu", "v2", "task.yaml")]
+    aligned = [
+        *config("mogu", "4_test.yaml"),
+        *config("mogu", "controls", "base.yaml"),
+        *config("mogu", "v2", "task.yaml"),
+    ]
+    found.append(do.run("test", aligned, TESTS / "base_task", drawn=False))
+    for name, fragments in TUNED.items():
+        place = STAGES / "restore" / name
+        base: Words = ["--model.init_args.backbone", place / "tuned"]
+        rate = ["--data.init_args.path", TASK, "--model.init_args.optimizer.init_args.lr", RATE]
+        found.append(do.run("fit", [*config("mllr", "2_tune.yaml"), *fragments], place / "tune", *rate))
+        found.append(do.export(place / "tune", place / "tuned", "merged", "last"))
+        found.append(do.run("test", [*config("test.yaml"), *suites], TESTS / f"tuned_{name}", *base, drawn=False))
+        found += _restored(do, place, base)
+        folder = ["--model.init_args.folder", place / "mogu", *base]
+        test = [*config("mogu", "4_test.yaml"), *suites]
+        found.append(do.run("test", test, TESTS / f"restored_{name}", *folder, drawn=False))
+        one = [*test, *config("mogu", "controls", "m_1.yaml")]
+        found.append(do.run("test", one, TESTS / f"restored_{name}_m_1", *folder, drawn=False))
+    return found
+
+
+def _restored(do: Commands, place: Path, base: Words) -> list[Step]:
+    """The second version over the tuned model; its own answers, to its task's prompts too, are what stays glad."""
+    general = do.run("predict", config("mogu", "0_answers.yaml"), place / "answers", *base)
+    task = ["--data.init_args.questions", TASK, "--data.init_args.fields", "{question: prompt}"]
+    tasks = do.run("predict", config("mogu", "0_answers.yaml"), place / "task_answers", *base, *task, *LIMIT)
+    traces = ", ".join(str(place / name / "traces/traces.jsonl") for name in ("answers", "task_answers"))
+    pairs = ["pairs", *config("mogu", "pairs.yaml"), "--answers", f"[{traces}]", "--output", place / "pairs"]
+    pairs += ["--seed", str(do.seed), "--overwrite", "true"]
+    made = Step(f"seed {do.seed}: {place.name}: pairs", pairs, place / "pairs/report.json", folder=do.folder)
+    probe = place / "probe"
+    train: Words = ["--data.init_args.pairs", place / "pairs/pairs.train.jsonl"]
+    both: Words = [*base, *train, "--data.init_args.val_pairs", place / "pairs/pairs.val.jsonl"]
+    chosen = do.run("predict", config("mogu", "v2", "1_probe.yaml"), probe, *base, *train)
+    responders = do.responders(place, "--config", probe / "responders.yaml", *both, fits=("glad_fit", "unwilling_fit"))
+    parts: Words = ["--model.init_args.glad", place / "glad", "--model.init_args.unwilling", place / "unwilling"]
+    files: Words = ["--config", probe / "routers.yaml", *config("mogu", "v2", "2_joint.yaml")]
+    return [
+        general,
+        tasks,
+        made,
+        chosen,
+        *responders,
+        *do.router(place / "joint", place / "mogu", files, *both, *parts),
+    ]

@@ -1,0 +1,167 @@
+"""The commands behind MoGU's evidence: those of its page, run in a folder of the seed's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rod.run_folder import DONE
+from rod.steps import Step, config
+
+STAGES = Path("runs/mogu")
+"""Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
+TESTS = STAGES / "4_test"
+V2: list[str | Path] = ["--model.init_args.folder", STAGES / "v2/mogu"]
+SFT = STAGES / "safety_sft/adapter"
+Words = Sequence[str | Path]
+
+MIXED: dict[str, Words] = {
+    "mogu_first5": config("mogu", "gates.yaml"),
+    "mogu_always": config("mogu", "controls", "always.yaml"),
+    "mogu_keep_cache": config("mogu", "controls", "keep_cache.yaml"),
+    "mogu_v2": [*config("mogu", "gates.yaml"), *V2],
+}
+"""Condition -> what its test adds to ``4_test.yaml``."""
+RESPONDERS: dict[str, Words] = {
+    "glad": config("mogu", "controls", "glad_only.yaml"),
+    "unwilling": config("mogu", "controls", "unwilling_only.yaml"),
+}
+RIVALS: dict[str, Words] = {
+    "safety_sft": config("mogu", "controls", "safety_sft_test.yaml"),
+    "safedecoding": config("mogu", "controls", "safedecoding.yaml"),
+    "safedecoding_sft": [*config("mogu", "controls", "safedecoding.yaml"), "--model.init_args.adapter", SFT],
+    "conditional_steering": config("mogu", "controls", "conditional_steering.yaml"),
+}
+UNTRAINED: dict[str, Words] = {
+    "self_reminder": config("mogu", "controls", "self_reminder.yaml"),
+    "icd": config("mogu", "controls", "icd.yaml"),
+}
+"""Nothing is learnt or drawn in them, nor in the base model: every seed would give the first one's answers."""
+ABLATED_TESTS: dict[str, Words] = {
+    "m_1": config("mogu", "controls", "m_1.yaml"),
+    "m_10": config("mogu", "controls", "m_10.yaml"),
+}
+ABLATED_ROUTERS = ("no_penalty", "mask_all")
+ABLATED_V2 = ("v2_layers_random", "v2_layers_all", "v2_backbone_frozen")
+DEMO_STEPS = ("--trainer.max_epochs", "5")
+"""The demo's routers learn for half as long, and both models are put a part of the prompts."""
+DEMO_PROMPTS = ("--data.init_args.limit", "100")
+
+
+class Commands:
+    """Steps of one seed."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+
+    def run(self, verb: str, files: Words, root: Path, *words: str | Path, drawn: bool = True) -> Step:
+        """A command of Lightning's; ``drawn`` says whether its data are drawn by a seed."""
+        seeds = ["--seed_everything", str(self.seed)]
+        if drawn:
+            seeds += ["--data.init_args.seed", str(self.seed)]
+        return Step(
+            f"seed {self.seed}: {root.relative_to(STAGES)}",
+            [verb, *files, "--trainer.default_root_dir", root, *words, *seeds],
+            root / DONE,
+            resume_from=root / "checkpoints/last.ckpt" if verb == "fit" else None,
+            folder=self.folder,
+        )
+
+    def export(self, root: Path, output: Path, kind: str, name: str = "best") -> Step:
+        """The folder of what a fit has trained."""
+        where: list[str | Path] = ["--checkpoint", root / f"checkpoints/{name}.ckpt", "--output", output]
+        return Step(
+            f"seed {self.seed}: {output.relative_to(STAGES)}",
+            ["export", "--format", kind, *where, "--overwrite", "true"],
+            output / "tokenizer_config.json",  # the tokenizer is written last
+            folder=self.folder,
+        )
+
+    def test(self, condition: str, *words: str | Path) -> Step:
+        """What is refused and what is answered, on held-out prompts."""
+        files = [*config("mogu", "4_test.yaml"), *config("mogu", "suites.yaml"), *words]
+        return self.run("test", files, TESTS / condition, drawn=False)
+
+    def data(self) -> list[Step]:
+        """Requests, the base model's answers, pairs: another draw of them for each seed."""
+        pairs = ["pairs", *config("mogu", "pairs.yaml"), "--seed", str(self.seed), "--overwrite", "true"]
+        made = STAGES / "pairs/report.json"
+        return [
+            Step(f"seed {self.seed}: the world", ["world"], Path("runs/world/mogu.refusals.txt"), folder=self.folder),
+            self.run("predict", config("mogu", "0_answers.yaml"), STAGES / "0_answers"),
+            Step(f"seed {self.seed}: pairs", pairs, made, folder=self.folder),
+        ]
+
+    def responders(
+        self, place: Path = STAGES, *words: str | Path, fits: Sequence[str] = ("1_glad", "2_unwilling")
+    ) -> list[Step]:
+        """Both responders and their folders."""
+        steps = []
+        for stage, fit, name in zip(("1_glad", "2_unwilling"), fits, ("glad", "unwilling"), strict=True):
+            steps.append(self.run("fit", [*config("mogu", f"{stage}.yaml"), *words], place / fit))
+            steps.append(self.export(place / fit, place / name, "peft"))
+        return steps
+
+    def router(self, root: Path, output: Path, files: Words = (), *words: str | Path) -> list[Step]:
+        """The routers and the folder of the whole."""
+        fit = self.run("fit", [*config("mogu", "3_router.yaml"), *files], root, *words)
+        return [fit, self.export(root, output, "mogu")]
+
+
+def conditions(do: Commands, controls: bool) -> list[Step]:
+    """The method and its rivals; without controls, the method's own commands and two tests, both cut down."""
+    base = config("mogu", "controls", "base.yaml")
+    steps: Words = () if controls else DEMO_STEPS
+    prompts: Words = () if controls else DEMO_PROMPTS
+    found = [*do.data(), *do.responders(), *do.router(STAGES / "3_router", STAGES / "mogu", (), *steps)]
+    found += [do.test("base", *base, *prompts)] if do.seed == 0 else []
+    found.append(do.test("mogu_first5", *MIXED["mogu_first5"], *prompts))
+    if not controls:
+        return found
+    found += _rivals(do) + _v2(do)
+    tests = RESPONDERS | MIXED | RIVALS | (UNTRAINED if do.seed == 0 else {})
+    return found + [do.test(name, *words) for name, words in tests.items() if name != "mogu_first5"]
+
+
+def _rivals(do: Commands) -> list[Step]:
+    """What the rivals learn from the same pairs."""
+    fit = config("mogu", "controls", "safety_sft.yaml")
+    return [
+        do.run("fit", fit, STAGES / "safety_sft"),
+        do.export(STAGES / "safety_sft", SFT, "peft"),
+        do.run(
+            "predict", config("mogu", "controls", "refusal_direction.yaml"), STAGES / "refusal_direction", drawn=False
+        ),
+    ]
+
+
+def _v2(do: Commands, place: Path = STAGES / "v2", layers: Words = (), joint: Words = ()) -> list[Step]:
+    """The second version, reconstructed; with fragments over the choice of layers or over the joint stage."""
+    probe = place / "probe"
+    found = [do.run("predict", [*config("mogu", "v2", "1_probe.yaml"), *layers], probe)]
+    found += do.responders(place, "--config", probe / "responders.yaml", fits=("glad_fit", "unwilling_fit"))
+    files: Words = ["--config", probe / "routers.yaml", *config("mogu", "v2", "2_joint.yaml"), *joint]
+    return [*found, *do.router(place / "joint", place / "mogu", files, *_parts(place))]
+
+
+def _parts(place: Path) -> Words:
+    """The responders of a folder."""
+    return ["--model.init_args.glad", place / "glad", "--model.init_args.unwilling", place / "unwilling"]
+
+
+def ablations(do: Commands) -> list[Step]:
+    """One choice changed at a time; with the second version's."""
+    found = [do.test(name, *words) for name, words in ABLATED_TESTS.items()]
+    folders = {name: STAGES / f"3_router/{name}/mogu" for name in ABLATED_ROUTERS}
+    for name in ABLATED_ROUTERS:
+        files = config("mogu", "controls", f"{name}.yaml")
+        found += do.router(STAGES / f"3_router/{name}", folders[name], files)
+    place = STAGES / "no_contrast"
+    found += do.responders(place, *config("mogu", "controls", "no_contrast.yaml"))
+    found += do.router(place / "router", place / "mogu", (), *_parts(place))
+    folders["no_contrast"] = place / "mogu"
+    for name in ABLATED_V2:
+        place = STAGES / name
+        fragment = config("mogu", "v2", f"{name.removeprefix('v2_')}.yaml")
+        frozen = name == "v2_backbone_frozen"
+        found += _v2(do, place, () if frozen else fragment, fragment if frozen else ())
+        folders[name] = place / "mogu"
+    return found + [do.test(name, "--model.init_args.folder", folder) for name, folder in folders.items()]
