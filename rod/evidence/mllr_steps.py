@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rod.evidence.s3cot import S3CoTEvidence
+from rod.evidence.s3cot import S3CoTEvidence, tuned_steps
 from rod.run_folder import DONE
 from rod.steps import Step, config
 
@@ -205,7 +205,7 @@ class Commands:
         root = STAGES / "s3cot/1_search"
         files = [*config("s3cot", "5_curriculum.yaml"), *config("mllr", "curriculum.yaml")]
         found = [
-            *S3CoTEvidence().steps(self.folder, self.seed, controls=False),
+            *tuned_steps(self.folder, self.seed),
             self.merged(first, pilot, "best"),
             self._search(pilot, root),
             self.run("fit", files, again, "--model.init_args.learning_rates.result", root / "robust_modules.yaml"),

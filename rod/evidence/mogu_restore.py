@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from rod.evidence.mllr_steps import NOISE
+from rod.evidence.mllr_steps import Commands as ModularRates
 from rod.evidence.mogu_steps import STAGES, TESTS, Commands, Words
-from rod.run_folder import DONE
 from rod.steps import Step, config
 
-TUNED: dict[str, Words] = {"plain": config("mllr", "controls", "plain.yaml"), "mllr": ()}
-"""How the model was tuned -> fragments over ``mllr/2_tune.yaml``."""
+_SET: Words = ["--model.init_args.learning_rates.result", NOISE]
+TUNED: dict[str, Words] = {"plain": [*config("mllr", "controls", "plain.yaml"), *_SET], "mllr": _SET}
+"""How the model was tuned -> what that adds to ``mllr/2_tune.yaml``. ML-LR with the robust set of noise, which loses some
+refusals; with that of a pilot there is next to nothing to restore."""
 TASK = "runs/world/tuning.maths.train.jsonl"
 LIMIT = ("--data.init_args.limit", "200")
 """Of the task's prompts; beside 500 others."""
@@ -17,9 +20,7 @@ RATE = "4e-4"
 
 def restoring(do: Commands) -> list[Step]:
     """Tune the aligned model on a benign task, restore it by the second version, measure both."""
-    search = Path("runs/mllr/1_search")
-    words = ["predict", *config("mllr", "1_probe_and_search.yaml"), "--seed_everything", str(do.seed)]
-    found = [Step(f"seed {do.seed}: ML-LR's search", words, search / DONE, folder=do.folder)]
+    found = [ModularRates(do.folder, do.seed).noise_search()]
     suites = [*config("mogu", "suites.yaml"), *config("mogu", "v2", "task.yaml")]
     aligned = [
         *config("mogu", "4_test.yaml"),

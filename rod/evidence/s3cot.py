@@ -52,8 +52,8 @@ class S3CoTEvidence:
     compared: Sequence[str] = (f"{STAGES}/6_test/base", f"{STAGES}/6_test/tuned")
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
-        """The commands of one seed."""
-        return _steps(folder, seed, controls)
+        """The commands of one seed; without controls, the checkpoint is chosen on fewer problems."""
+        return _steps(folder, seed, controls, [] if controls else ["--data.init_args.val_limit", "100"])
 
     def values(self, folder: Path) -> Iterator[Value]:
         """All numbers of one seed."""
@@ -116,6 +116,11 @@ class S3CoTEvidence:
         plot_accuracy_tokens(points, folder / "accuracy_tokens.png")
 
 
+def tuned_steps(folder: Path, seed: int) -> list[Step]:
+    """The commands up to the tuned model, for others to go on from."""
+    return _steps(folder, seed, controls=False)
+
+
 def _tested(condition: str, system: str, found: Result, start: Result) -> Iterator[Value]:
     accuracy, tokens = found.value("accuracy") or 0.0, found.value("tokens") or 0.0
     score = aes(accuracy, tokens, start.value("accuracy") or 0.0, start.value("tokens") or 0.0)
@@ -142,7 +147,7 @@ def _systems(path: Path) -> dict[str, Result]:
     return {result.system: result for result in read_results(path)}
 
 
-def _steps(folder: Path, seed: int, controls: bool) -> list[Step]:
+def _steps(folder: Path, seed: int, controls: bool, words_of_fit: Sequence[str] = ()) -> list[Step]:
     """The commands of one seed; they are those of the README, run in a folder of the seed's own."""
 
     def run(verb: str, stage: str, place: str, fragments: Sequence[str | Path] = (), *words: str) -> Step:
@@ -187,7 +192,7 @@ def _steps(folder: Path, seed: int, controls: bool) -> list[Step]:
         run("predict", "3_sample.yaml", "3_sample", [choice]),
         keep("gold"),
         *([keep("agreement")] if controls else []),
-        *(run("fit", "5_curriculum.yaml", f"5_curriculum/{name}", files) for name, files in trained.items()),
+        *(run("fit", "5_curriculum.yaml", f"5_curriculum/{name}", f, *words_of_fit) for name, f in trained.items()),
         test("base", None),
         *(test(name, STAGES / f"5_curriculum/{name}/checkpoints/best.ckpt") for name in trained),
     ]
