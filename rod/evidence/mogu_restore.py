@@ -9,8 +9,8 @@ from rod.steps import Step, config
 
 _SET: Words = ["--model.init_args.learning_rates.result", NOISE]
 TUNED: dict[str, Words] = {"plain": [*config("mllr", "controls", "plain.yaml"), *_SET], "mllr": _SET}
-"""How the model was tuned -> what that adds to ``mllr/2_tune.yaml``. ML-LR with the robust set of noise, which loses some
-refusals; with that of a pilot there is next to nothing to restore."""
+"""How the model was tuned -> what that adds to ``mllr/2_tune.yaml``. ML-LR with the robust set of noise, which loses
+some refusals; with that of a pilot there is next to nothing to restore."""
 TASK = "runs/world/tuning.maths.train.jsonl"
 LIMIT = ("--data.init_args.limit", "200")
 """Of the task's prompts; beside 500 others."""
