@@ -47,7 +47,7 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path) -> None:
         )
         for point in own:
             panel.annotate(
-                f"{point.rate:.0e}".replace("e-0", "e-"),
+                f"{point.rate:.1e}".replace(".0e", "e").replace("e-0", "e-"),
                 (point.task, point.refused),
                 (3, 3),
                 textcoords="offset points",
