@@ -24,7 +24,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "uniform_low": 3e-4,
         "random_set": 6e-4,
         "inverse": 6e-4,
-        "adapters_only": 8e-3,
+        "adapters_only": 4e-3,
         "sppft": 4e-4,
         "swat": 4e-4,
         "mllr_noise": 6e-4,
