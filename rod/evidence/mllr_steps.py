@@ -26,7 +26,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "inverse": 6e-4,
         "adapters_only": 4e-3,
         "sppft": 4e-4,
-        "swat": 4e-4,
+        "swat": 6e-4,
         "mllr_noise": 6e-4,
     },
     "howto": {"mllr": 6e-4, "plain": 6e-4, "uniform_low": 2.5e-4, "random_set": 8e-4},

@@ -42,7 +42,7 @@ SUITES = {
 CONDITIONS = ("base", *RESPONDERS, *MIXED, *RIVALS, *UNTRAINED)
 ABLATIONS = (*ABLATED_TESTS, *ABLATED_ROUTERS, "no_contrast", *ABLATED_V2)
 RESTORING = tuple(name for how in TUNED for name in (f"tuned_{how}", f"restored_{how}", f"restored_{how}_m_1"))
-RESTORING_SEEDS = 5
+RESTORING_SEEDS = 3
 """The ablations are of the first seed alone."""
 _ATTACKED = (
     ("forbidden", "asr", "forbidden ASR"),
