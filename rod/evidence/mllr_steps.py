@@ -1,10 +1,10 @@
 """The commands behind ML-LR's evidence: those of its page, run in a folder of the seed's own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
+from rod.evidence.commands import Commands
 from rod.evidence.s3cot import S3CoTEvidence, tuned_steps
-from rod.run_folder import DONE
 from rod.steps import Step, config
 
 STAGES = Path("runs/mllr")
@@ -46,7 +46,6 @@ SWEEP: dict[str, tuple[float, ...]] = {
     "mllr_noise": (2e-4, 3e-4, 4e-4, 6e-4),
 }
 SWEPT = {"maths": tuple(SWEEP), "howto": ("mllr", "uniform_low", "random_set", "mllr_noise")}
-Words = Sequence[str | Path]
 
 
 def suites(task: str) -> list[str | Path]:
@@ -76,35 +75,19 @@ def swept(task: str, condition: str, rate: float) -> Path:
     return TASKS[task] / "sweep" / f"{condition}-{rate:g}"
 
 
-class Commands:
+class MLLRCommands(Commands):
     """Steps of one seed."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        """Where, and which."""
-        self.folder, self.seed = folder, seed
-
-    def run(self, verb: str, files: Words, root: Path, *words: str | Path, drawn: bool = True) -> Step:
-        """A command of Lightning's; ``drawn`` says whether its data are drawn by a seed."""
-        seeds = ["--seed_everything", str(self.seed)]
-        seeds += ["--data.init_args.seed", str(self.seed)] if drawn else []
-        return Step(
-            f"seed {self.seed}: {root}",
-            [verb, *files, "--trainer.default_root_dir", root, *words, *seeds],
-            root / DONE,
-            resume_from=root / "checkpoints/last.ckpt" if verb == "fit" else None,
-            folder=self.folder,
-        )
 
     def world(self) -> Step:
         """Requests and tuning data."""
-        return Step(f"seed {self.seed}: the world", ["world"], Path("runs/world/twins.train.jsonl"), folder=self.folder)
+        return self.step(["world"], Path("runs/world/twins.train.jsonl"))
 
     def search(self, task: str, stability: bool = True) -> list[Step]:
         """A pilot of the fine-tune, and the modules that can take its change."""
         pilot, model = TASKS[task] / "0_pilot", TASKS[task] / "0_pilot/model"
         data = ["--data.init_args.path", f"runs/world/tuning.{task}.train.jsonl"]
         fit = self.run("fit", config("mllr", "0_pilot.yaml"), pilot, *data)
-        return [fit, self.merged(pilot, model), self._search(model, TASKS[task] / "1_search", stability)]
+        return [fit, self.export(pilot, model), self._search(model, TASKS[task] / "1_search", stability)]
 
     def noise_search(self) -> Step:
         """The robust modules under this seed's Gaussian noise."""
@@ -153,25 +136,12 @@ class Commands:
                 yield self.tune(task, condition, rate, root)
                 yield self.test(task, condition, root, root / "dev", "--data.init_args.split", "dev")
 
-    def merged(self, fit: Path, model: Path, name: str = "last") -> Step:
-        """The model of a fit as a folder."""
-        words: list[str | Path] = [
-            "export",
-            "--checkpoint",
-            fit / "checkpoints/last.ckpt",
-            "--output",
-            model,
-            "--overwrite",
-            "true",
-        ]
-        return Step(f"seed {self.seed}: {model}", words, model / "tokenizer_config.json", folder=self.folder)
-
     def swap(self) -> Step:
         """Which modules carry the refusals of the aligned model, seen from the plainly tuned one."""
         table = STAGES / "swap/swap.csv"
         words: list[str | Path] = ["swap", "--tuned", STAGES / "plain", "--aligned", "miniature", "--output", table]
         words += ["--requests", "runs/world/requests.forbidden.test.jsonl", "--overwrite", "true"]
-        return Step(f"seed {self.seed}: {table}", words, table, folder=self.folder)
+        return self.step(words, table)
 
     def safelora(self, made: Path) -> list[Step]:
         """SafeLoRA needs the model before alignment: on a miniature made anew, with what it is held against."""
@@ -184,7 +154,7 @@ class Commands:
         words += ["--base", made / "1_pretrain/model", "--output", projected, "--overwrite", "true"]
         found = [
             self.run("fit", config("mllr", "0_pilot.yaml"), pilot, *aligned),
-            self.merged(pilot, pilot / "model"),
+            self.export(pilot, pilot / "model"),
             self._search(pilot / "model", REMADE / "1_search", True, *aligned),
             self.run("test", [*test, made / "model"], REMADE / "3_test/aligned", drawn=False),
         ]
@@ -194,8 +164,8 @@ class Commands:
             found.append(self.test("maths", condition, fit, REMADE / "3_test" / condition, *grouped))
         return [
             *found,
-            self.merged(REMADE / "2_tune/plain", plain),
-            Step(f"seed {self.seed}: {projected}", words, projected / "tokenizer_config.json", folder=self.folder),
+            self.export(REMADE / "2_tune/plain", plain),
+            self.step(words, projected / "tokenizer_config.json"),
             self.run("test", [*test, projected], REMADE / "3_test/safelora", drawn=False),
         ]
 
@@ -206,7 +176,7 @@ class Commands:
         files = [*config("s3cot", "5_curriculum.yaml"), *config("mllr", "curriculum.yaml")]
         found = [
             *tuned_steps(self.folder, self.seed),
-            self.merged(first, pilot, "best"),
+            self.export(first, pilot, name="best"),
             self._search(pilot, root),
             self.run("fit", files, again, "--model.init_args.learning_rates.result", root / "robust_modules.yaml"),
         ]
@@ -219,7 +189,7 @@ class Commands:
 
 def steps(folder: Path, seed: int, controls: bool) -> list[Step]:
     """All commands of one seed; without controls, the problem and the remedy."""
-    do = Commands(folder, seed)
+    do = MLLRCommands(folder, seed)
     found = [do.world(), *do.search("maths", stability=controls)]
     found.append(do.test("maths", "aligned", None, tested("maths", "aligned")))
     if not controls:
@@ -232,7 +202,7 @@ def steps(folder: Path, seed: int, controls: bool) -> list[Step]:
             found += [*do.search(task), do.test(task, "aligned", None, tested(task, "aligned"))]
         found += do.sweep(task) if seed == 0 else []
         found += [step for condition in CHOSEN[task] for step in do.arm(task, condition)]
-    found += [do.merged(tuned("maths", "plain"), STAGES / "plain"), do.swap()]
+    found += [do.export(tuned("maths", "plain"), STAGES / "plain"), do.swap()]
     if seed == 0 and (MADE / "model/config.json").is_file():
         found += do.safelora(MADE.resolve())
     return [*found, *(do.s3cot() if seed < S3CoTEvidence.seeds else [])]

@@ -21,7 +21,7 @@ from rod.evidence.mogu_steps import (
     STAGES,
     TESTS,
     UNTRAINED,
-    Commands,
+    MoGUCommands,
     ablations,
     conditions,
 )
@@ -82,7 +82,7 @@ class MoGUEvidence:
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed."""
-        do = Commands(folder, seed)
+        do = MoGUCommands(folder, seed)
         found = conditions(do, controls)
         found += restoring(do) if controls and seed < RESTORING_SEEDS else []
         return found + (ablations(do) if controls and seed == 0 else [])

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from rod.evidence.mllr_steps import NOISE
-from rod.evidence.mllr_steps import Commands as ModularRates
-from rod.evidence.mogu_steps import STAGES, TESTS, Commands, Words
+from rod.evidence.commands import Words
+from rod.evidence.mllr_steps import NOISE, MLLRCommands
+from rod.evidence.mogu_steps import STAGES, TESTS, MoGUCommands
 from rod.steps import Step, config
 
 _SET: Words = ["--model.init_args.learning_rates.result", NOISE]
@@ -18,9 +18,9 @@ RATE = "4e-4"
 """Of the fine-tune: at this rate plain tuning breaks refusals."""
 
 
-def restoring(do: Commands) -> list[Step]:
+def restoring(do: MoGUCommands) -> list[Step]:
     """Tune the aligned model on a benign task, restore it by the second version, measure both."""
-    found = [ModularRates(do.folder, do.seed).noise_search()]
+    found = [MLLRCommands(do.folder, do.seed).noise_search()]
     suites = [*config("mogu", "suites.yaml"), *config("mogu", "v2", "task.yaml")]
     aligned = [
         *config("mogu", "4_test.yaml"),
@@ -33,7 +33,7 @@ def restoring(do: Commands) -> list[Step]:
         base: Words = ["--model.init_args.backbone", place / "tuned"]
         rate = ["--data.init_args.path", TASK, "--model.init_args.optimizer.init_args.lr", RATE]
         found.append(do.run("fit", [*config("mllr", "2_tune.yaml"), *fragments], place / "tune", *rate))
-        found.append(do.export(place / "tune", place / "tuned", "merged", "last"))
+        found.append(do.export(place / "tune", place / "tuned"))
         found.append(do.run("test", [*config("test.yaml"), *suites], TESTS / f"tuned_{name}", *base, drawn=False))
         found += _restored(do, place, base)
         folder = ["--model.init_args.folder", place / "mogu", *base]
@@ -44,7 +44,7 @@ def restoring(do: Commands) -> list[Step]:
     return found
 
 
-def _restored(do: Commands, place: Path, base: Words) -> list[Step]:
+def _restored(do: MoGUCommands, place: Path, base: Words) -> list[Step]:
     """The second version over the tuned model; its own answers, to its task's prompts too, are what stays glad."""
     general = do.run("predict", config("mogu", "0_answers.yaml"), place / "answers", *base)
     task = ["--data.init_args.questions", TASK, "--data.init_args.fields", "{question: prompt}"]
@@ -52,7 +52,7 @@ def _restored(do: Commands, place: Path, base: Words) -> list[Step]:
     traces = ", ".join(str(place / name / "traces/traces.jsonl") for name in ("answers", "task_answers"))
     pairs = ["pairs", *config("mogu", "pairs.yaml"), "--answers", f"[{traces}]", "--output", place / "pairs"]
     pairs += ["--seed", str(do.seed), "--overwrite", "true"]
-    made = Step(f"seed {do.seed}: {place.name}: pairs", pairs, place / "pairs/report.json", folder=do.folder)
+    made = do.step(pairs, place / "pairs/report.json")
     probe = place / "probe"
     train: Words = ["--data.init_args.pairs", place / "pairs/pairs.train.jsonl"]
     both: Words = [*base, *train, "--data.init_args.val_pairs", place / "pairs/pairs.val.jsonl"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rod.run_folder import DONE
+from rod.evidence.commands import Commands, Words
 from rod.steps import Step, config
 
 STAGES = Path("runs/mogu")
@@ -11,7 +11,6 @@ STAGES = Path("runs/mogu")
 TESTS = STAGES / "4_test"
 V2: list[str | Path] = ["--model.init_args.folder", STAGES / "v2/mogu"]
 SFT = STAGES / "safety_sft/adapter"
-Words = Sequence[str | Path]
 
 MIXED: dict[str, Words] = {
     "mogu_first5": config("mogu", "gates.yaml"),
@@ -46,34 +45,8 @@ DEMO_STEPS = ("--trainer.max_epochs", "5")
 DEMO_PROMPTS = ("--data.init_args.limit", "100")
 
 
-class Commands:
+class MoGUCommands(Commands):
     """Steps of one seed."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
-
-    def run(self, verb: str, files: Words, root: Path, *words: str | Path, drawn: bool = True) -> Step:
-        """A command of Lightning's; ``drawn`` says whether its data are drawn by a seed."""
-        seeds = ["--seed_everything", str(self.seed)]
-        if drawn:
-            seeds += ["--data.init_args.seed", str(self.seed)]
-        return Step(
-            f"seed {self.seed}: {root.relative_to(STAGES)}",
-            [verb, *files, "--trainer.default_root_dir", root, *words, *seeds],
-            root / DONE,
-            resume_from=root / "checkpoints/last.ckpt" if verb == "fit" else None,
-            folder=self.folder,
-        )
-
-    def export(self, root: Path, output: Path, kind: str, name: str = "best") -> Step:
-        """The folder of what a fit has trained."""
-        where: list[str | Path] = ["--checkpoint", root / f"checkpoints/{name}.ckpt", "--output", output]
-        return Step(
-            f"seed {self.seed}: {output.relative_to(STAGES)}",
-            ["export", "--format", kind, *where, "--overwrite", "true"],
-            output / "tokenizer_config.json",  # the tokenizer is written last
-            folder=self.folder,
-        )
 
     def test(self, condition: str, *words: str | Path) -> Step:
         """What is refused and what is answered, on held-out prompts."""
@@ -85,9 +58,9 @@ class Commands:
         pairs = ["pairs", *config("mogu", "pairs.yaml"), "--seed", str(self.seed), "--overwrite", "true"]
         made = STAGES / "pairs/report.json"
         return [
-            Step(f"seed {self.seed}: the world", ["world"], Path("runs/world/mogu.refusals.txt"), folder=self.folder),
+            self.step(["world"], Path("runs/world/mogu.refusals.txt")),
             self.run("predict", config("mogu", "0_answers.yaml"), STAGES / "0_answers"),
-            Step(f"seed {self.seed}: pairs", pairs, made, folder=self.folder),
+            self.step(pairs, made),
         ]
 
     def responders(
@@ -97,16 +70,16 @@ class Commands:
         steps = []
         for stage, fit, name in zip(("1_glad", "2_unwilling"), fits, ("glad", "unwilling"), strict=True):
             steps.append(self.run("fit", [*config("mogu", f"{stage}.yaml"), *words], place / fit))
-            steps.append(self.export(place / fit, place / name, "peft"))
+            steps.append(self.export(place / fit, place / name, "peft", "best"))
         return steps
 
     def router(self, root: Path, output: Path, files: Words = (), *words: str | Path) -> list[Step]:
         """The routers and the folder of the whole."""
         fit = self.run("fit", [*config("mogu", "3_router.yaml"), *files], root, *words)
-        return [fit, self.export(root, output, "mogu")]
+        return [fit, self.export(root, output, "mogu", "best")]
 
 
-def conditions(do: Commands, controls: bool) -> list[Step]:
+def conditions(do: MoGUCommands, controls: bool) -> list[Step]:
     """The method and its rivals; without controls, the method's own commands and two tests, both cut down."""
     base = config("mogu", "controls", "base.yaml")
     steps: Words = () if controls else DEMO_STEPS
@@ -121,19 +94,19 @@ def conditions(do: Commands, controls: bool) -> list[Step]:
     return found + [do.test(name, *words) for name, words in tests.items() if name != "mogu_first5"]
 
 
-def _rivals(do: Commands) -> list[Step]:
+def _rivals(do: MoGUCommands) -> list[Step]:
     """What the rivals learn from the same pairs."""
     fit = config("mogu", "controls", "safety_sft.yaml")
     return [
         do.run("fit", fit, STAGES / "safety_sft"),
-        do.export(STAGES / "safety_sft", SFT, "peft"),
+        do.export(STAGES / "safety_sft", SFT, "peft", "best"),
         do.run(
             "predict", config("mogu", "controls", "refusal_direction.yaml"), STAGES / "refusal_direction", drawn=False
         ),
     ]
 
 
-def _v2(do: Commands, place: Path = STAGES / "v2", layers: Words = (), joint: Words = ()) -> list[Step]:
+def _v2(do: MoGUCommands, place: Path = STAGES / "v2", layers: Words = (), joint: Words = ()) -> list[Step]:
     """The second version, reconstructed; with fragments over the choice of layers or over the joint stage."""
     probe = place / "probe"
     found = [do.run("predict", [*config("mogu", "v2", "1_probe.yaml"), *layers], probe)]
@@ -147,7 +120,7 @@ def _parts(place: Path) -> Words:
     return ["--model.init_args.glad", place / "glad", "--model.init_args.unwilling", place / "unwilling"]
 
 
-def ablations(do: Commands) -> list[Step]:
+def ablations(do: MoGUCommands) -> list[Step]:
     """One choice changed at a time; with the second version's."""
     found = [do.test(name, *words) for name, words in ABLATED_TESTS.items()]
     folders = {name: STAGES / f"3_router/{name}/mogu" for name in ABLATED_ROUTERS}

@@ -17,8 +17,10 @@ def names(steps: list[Step]) -> list[str]:
 
 
 def test_the_demo_takes_the_method_s_own_commands_and_two_tests(tmp_path: Path) -> None:
-    made = ["0_answers", "pairs", "1_glad", "glad", "2_unwilling", "unwilling", "3_router", "mogu"]
-    wanted = ["the world", *made, "4_test/base", "4_test/mogu_first5"]
+    made = ["0_answers", "pairs/report.json", "1_glad", "glad/tokenizer_config.json", "2_unwilling"]
+    made += ["unwilling/tokenizer_config.json", "3_router", "mogu/tokenizer_config.json"]
+    wanted = ["runs/world/mogu.refusals.txt", *(f"runs/mogu/{name}" for name in made)]
+    wanted += ["runs/mogu/4_test/base", "runs/mogu/4_test/mogu_first5"]
     assert names(MoGUEvidence().steps(tmp_path, 0, controls=False)) == wanted
 
 
@@ -26,12 +28,12 @@ def test_every_condition_is_tested_and_no_two_steps_share_a_product(tmp_path: Pa
     steps = MoGUEvidence().steps(tmp_path, 0, controls=True)
     products = [step.product for step in steps]
     assert len(set(products)) == len(products)
-    assert {f"4_test/{name}" for name in CONDITIONS} <= set(names(steps))
+    assert {f"runs/mogu/4_test/{name}" for name in CONDITIONS} <= set(names(steps))
     later = MoGUEvidence().steps(tmp_path, 4, controls=True)
-    assert {f"4_test/{name}" for name in CONDITIONS} - set(names(later)) == {
-        "4_test/base",
-        "4_test/self_reminder",
-        "4_test/icd",
+    assert {f"runs/mogu/4_test/{name}" for name in CONDITIONS} - set(names(later)) == {
+        "runs/mogu/4_test/base",
+        "runs/mogu/4_test/self_reminder",
+        "runs/mogu/4_test/icd",
     }
     drawn = [step for step in later if step.words[0] == "fit"]
     assert drawn
