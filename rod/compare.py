@@ -26,6 +26,7 @@ def compare(runs: Sequence[Path], output: Path | None = None) -> None:
         output: JSON file for the numbers.
     """
     import json
+    import os
     from dataclasses import asdict
 
     from rich.console import Console
@@ -36,7 +37,10 @@ def compare(runs: Sequence[Path], output: Path | None = None) -> None:
 
     if len(set(runs)) < max(2, len(runs)):
         raise InputError("rod compare: give two different runs or more")
-    first, *others = [(str(run), read_run(run)) for run in runs]
+    # What the paths have in common says nothing; a run that is the folder of another keeps its name.
+    shared = os.path.commonpath([run.absolute() for run in runs])
+    names = [os.path.relpath(run.absolute(), shared) if str(run.absolute()) != shared else run.name for run in runs]
+    first, *others = [(name, read_run(run)) for name, run in zip(names, runs, strict=True)]
     comparisons = [row for other in others for row in compare_runs(*first, *other)]
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table_of(comparisons))
