@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rod.evidence.commands import Commands
-from rod.evidence.s3cot import S3CoTEvidence, tuned_steps
+from rod.evidence.s3cot import tuned_steps
 from rod.steps import Step, config
 
 STAGES = Path("runs/mllr")
@@ -17,6 +17,7 @@ REMADE = STAGES / "remade"
 TASKS = {"maths": STAGES, "howto": STAGES / "howto"}
 """Tuning task -> its folder."""
 SEEDS = {"maths": 5, "howto": 3}
+S3COT_SEEDS = 2
 CHOSEN: dict[str, dict[str, float]] = {
     "maths": {
         "mllr": 8e-4,
@@ -205,4 +206,4 @@ def steps(folder: Path, seed: int, controls: bool) -> list[Step]:
     found += [do.export(tuned("maths", "plain"), STAGES / "plain"), do.swap()]
     if seed == 0 and (MADE / "model/config.json").is_file():
         found += do.safelora(MADE.resolve())
-    return [*found, *(do.s3cot() if seed < S3CoTEvidence.seeds else [])]
+    return [*found, *(do.s3cot() if seed < S3COT_SEEDS else [])]
