@@ -23,7 +23,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "mllr": 8e-4,
         "plain": 6e-4,
         "uniform_low": 3e-4,
-        "random_set": 6e-4,
+        "random_set": 8e-4,
         "inverse": 6e-4,
         "adapters_only": 4e-3,
         "sppft": 4e-4,
