@@ -3,7 +3,7 @@
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -159,7 +159,7 @@ class Evaluate(CompletionWriter):
     def _prediction(self, row: PromptRow, completion: Completion) -> Prediction:
         assert self.module is not None
         assert self.trainer is not None
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = _data_of(self.trainer)
         suite, item = data.suites[row.suite], data.items[row.question.id]
         return Prediction(
             id=row.id,
@@ -185,7 +185,7 @@ class Evaluate(CompletionWriter):
 
     def _report(self, trainer: Trainer, module: CausalLM, merged: Path) -> None:
         folder = self.folder(trainer)
-        wanted = {row.id for row in trainer.datamodule.rows}  # type: ignore[attr-defined]
+        wanted = {row.id for row in _data_of(trainer).rows}
         found = read_records(merged, Prediction, strict=True) if merged.stat().st_size else []
         with AnswerChecker() as checker:
             scored = score([p for p in found if p.id in wanted], checker, self.judges)
@@ -194,7 +194,7 @@ class Evaluate(CompletionWriter):
         about = {
             "model": module.model_id,
             "settings": generation_settings(trainer, module),
-            "sources": {name: suite.source.describe() for name, suite in trainer.datamodule.suites.items()},  # type: ignore[attr-defined]
+            "sources": {name: suite.source.describe() for name, suite in _data_of(trainer).suites.items()},
             "judges": {judge.name: dict(judge.identity()) for judge in self.judges},
             "baseline_file": str(self.baseline_file) if self.baseline_file else None,
             "versions": library_versions(),
@@ -206,7 +206,7 @@ class Evaluate(CompletionWriter):
 
     def _perplexities(self, trainer: Trainer) -> list[Result]:
         folder = self.folder(trainer)
-        wanted = {response.id for response in trainer.datamodule.responses}  # type: ignore[attr-defined]
+        wanted = {response.id for response in _data_of(trainer).responses}
         if not wanted:
             return []
         path = folder / "responses.jsonl"
@@ -223,6 +223,11 @@ class Evaluate(CompletionWriter):
                 logger.log_table("test/samples", columns=columns, data=rows)
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(numbers)
+
+
+def _data_of(trainer: Trainer) -> BenchmarkData:
+    """The data of the test; `Evaluate.check` has refused any other."""
+    return cast(BenchmarkData, trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it, undeclared
 
 
 def _check_lengths(data: BenchmarkData, most: int | None) -> None:
