@@ -36,11 +36,13 @@ from rich.table import Table
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from datamodules.batch import IGNORE_INDEX, SupervisedBatch
+from datamodules.batch import IGNORE_INDEX
+from datamodules.packing import Example, branch, pad
 from llm_modules.backbone import load_model
+from llm_modules.branches import branch_losses, takes_branches
 from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.head import OutputHead
-from llm_modules.loss import last_hidden, row_losses, row_losses_of
+from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.adapters import random_responder
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.losses import gate_penalty, responder_loss
@@ -129,20 +131,18 @@ def sequences(n: int, vocab: int, prompt: int, response: int) -> list[tuple[list
     return sorted(found, key=lambda row: len(row[0]))[middle : middle + n]
 
 
-def as_batch(rows: list[tuple[list[int], int]]) -> SupervisedBatch:
-    longest = max(len(ids) for ids, _ in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    labels, mask = torch.full_like(ids, IGNORE_INDEX), torch.zeros_like(ids)
-    for line, (tokens, prompt) in enumerate(rows):
-        ids[line, : len(tokens)], mask[line, : len(tokens)] = torch.tensor(tokens), 1
-        labels[line, prompt : len(tokens)] = torch.tensor(tokens[prompt:])
-    return SupervisedBatch(ids, labels, mask)
+def as_example(row: tuple[list[int], int]) -> Example:
+    ids, prompt = row
+    return Example(tuple(ids), (*[IGNORE_INDEX] * prompt, *ids[prompt:]))
 
 
 def responder_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    """One optimiser step of a responder."""
+    """One optimiser step of a responder: a response and its opposite to each prompt."""
     rows = sequences(2 * options.responder_batch, model.config.vocab_size, options.prompt, options.response)
     half = len(rows) // 2
+    for item in range(half):
+        (one, prompt), (other, its_prompt) = rows[item], rows[half + item]
+        rows[half + item] = one[:prompt] + other[its_prompt:], prompt
 
     def adapted() -> tuple[PreTrainedModel, torch.optim.Optimizer]:
         base = deepcopy(model)
@@ -152,10 +152,13 @@ def responder_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[
 
     ours, our_optimizer = adapted()
     theirs, their_optimizer = adapted()
-    head, batch = OutputHead(ours), as_batch(rows)
+    head = OutputHead(ours)
+    examples = [as_example(row) for row in rows]
+    batch = branch(list(zip(examples[:half], examples[half:], strict=True)))
+    assert takes_branches(ours.get_decoder(), head)
 
     def our_step() -> None:
-        both = row_losses(ours.get_decoder(), head, batch)
+        both = branch_losses(ours.get_decoder(), head, batch)
         responder_loss(both[:half], both[half:]).mean().backward()
         our_optimizer.step()
         our_optimizer.zero_grad()
@@ -182,7 +185,7 @@ def single_loss(model: PreTrainedModel, row: tuple[list[int], int]) -> Tensor:
 def router_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """One optimiser step of the routers."""
     rows = sequences(options.router_batch, model.config.vocab_size, options.prompt, options.response)
-    batch, malicious = as_batch(rows), torch.arange(len(rows)) % 2 == 1
+    batch, malicious = pad([as_example(row) for row in rows]), torch.arange(len(rows)) % 2 == 1
     ours, theirs = deepcopy(model).train(), deepcopy(model).train()
     mogu = MoGUModel(ours, *responders(ours), RouterConfig(d_router=options.d_router))
     head = OutputHead(ours)

@@ -1,11 +1,11 @@
-"""From tokenised examples to the tensors of a batch: padded rows, or documents packed into one row."""
+"""From tokenised examples to a batch: padded rows, documents packed into one row, or pairs that begin alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from datamodules.batch import IGNORE_INDEX, SupervisedBatch
+from datamodules.batch import IGNORE_INDEX, BranchedBatch, SupervisedBatch
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,9 @@ def pad(examples: Sequence[Example], pad_id: int = 0, mean_targets: float | None
 
     Shapes: all (len(examples), longest).
     """
-    longest = max(len(example.input_ids) for example in examples)
-    ids = [[*e.input_ids, *[pad_id] * (longest - len(e.input_ids))] for e in examples]
-    labels = [[*e.labels, *[IGNORE_INDEX] * (longest - len(e.labels))] for e in examples]
-    mask = [[1] * len(e.input_ids) + [0] * (longest - len(e.input_ids)) for e in examples]
-    return SupervisedBatch(torch.tensor(ids), torch.tensor(labels), torch.tensor(mask), mean_targets=mean_targets)
+    ids, labels = _padded([e.input_ids for e in examples], pad_id), _padded([e.labels for e in examples], IGNORE_INDEX)
+    mask = _padded([[1] * len(e.input_ids) for e in examples], 0)
+    return SupervisedBatch(ids, labels, mask, mean_targets=mean_targets)
 
 
 def pack(examples: Sequence[Example], mean_targets: float | None = None) -> SupervisedBatch:
@@ -61,3 +59,40 @@ def pack(examples: Sequence[Example], mean_targets: float | None = None) -> Supe
         position_ids=torch.tensor([positions]),
         mean_targets=mean_targets,
     )
+
+
+def branch(pairs: Sequence[tuple[Example, Example]], pad_id: int = 0) -> BranchedBatch:
+    """One row per pair, in which the tokens that both begin with, such as a prompt, are there once.
+
+    Shapes: (len(pairs), longest of a row), and (2 * len(pairs), most targets of an example).
+    """
+    ids: list[list[int]] = []
+    positions: list[list[int]] = []
+    branches: list[list[int]] = []
+    targets: tuple[list[list[int]], list[list[int]]] = ([], [])
+    predictors: tuple[list[list[int]], list[list[int]]] = ([], [])
+    for pair in pairs:
+        one, other = (example.input_ids for example in pair)
+        common = next(
+            (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+        )
+        ids.append([*one, *other[common:]])
+        positions.append([*range(len(one)), *range(common, len(other))])
+        branches.append([0] * common + [1] * (len(one) - common) + [2] * (len(other) - common))
+        for which, (example, shift) in enumerate(zip(pair, (0, len(one) - common), strict=True)):
+            places = [place for place, label in enumerate(example.labels) if place and label != IGNORE_INDEX]
+            targets[which].append([example.labels[place] for place in places])
+            # The first token after the common ones is predicted by the last of those.
+            predictors[which].append([place - 1 if place <= common else place - 1 + shift for place in places])
+    return BranchedBatch(
+        _padded(ids, pad_id),
+        _padded(positions, 0),
+        _padded(branches, -1),
+        _padded(targets[0] + targets[1], IGNORE_INDEX),
+        _padded(predictors[0] + predictors[1], 0),
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX, ResponderBatch, RouterBatch
 from datamodules.errors import InputError
-from datamodules.packing import Example, pad
+from datamodules.packing import Example, branch, pad
 from datamodules.prompts import encode_pair, encode_prompt, render_prompt
 from datamodules.questions import tokenizer_of
 from datamodules.records import ResponsePair, read_records
@@ -241,7 +241,8 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase | None) -> int:
 
 
 def _collate_opposed(examples: Sequence[OpposedExample], pad_id: int, mean_items: float | None) -> ResponderBatch:
-    return ResponderBatch(pad([*examples, *(example.opposite for example in examples)], pad_id), mean_items)
+    rows = pad([*examples, *(example.opposite for example in examples)], pad_id)
+    return ResponderBatch(rows, branch([(example, example.opposite) for example in examples], pad_id), mean_items)
 
 
 def _collate_routed(examples: Sequence[RoutedExample], pad_id: int, mean_items: float | None) -> RouterBatch:

@@ -64,9 +64,15 @@ def row_losses_of(
     hidden: Tensor, batch: SupervisedBatch, head: OutputHead, reduction: Literal["mean", "sum"] = "mean"
 ) -> Tensor:
     """As `row_losses`, of hidden states after the final norm, (batch, seq, hidden)."""
-    targets = batch.labels[:, 1:]
+    return target_losses(hidden[:, :-1], batch.labels[:, 1:], head, reduction)
+
+
+def target_losses(
+    hidden: Tensor, targets: Tensor, head: OutputHead, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
+    """As `row_losses`, of hidden states (batch, n, hidden) and the tokens that they are to predict, (batch, n)."""
     chosen = targets != IGNORE_INDEX
-    losses = token_cross_entropy(hidden[:, :-1][chosen], targets[chosen], head)
+    losses = token_cross_entropy(hidden[chosen], targets[chosen], head)
     row_of = chosen.nonzero()[:, 0]
     sums = losses.new_zeros(len(targets)).index_add(0, row_of, losses)
     return sums if reduction == "sum" else sums / chosen.sum(dim=1).clamp(min=1)

@@ -1,7 +1,8 @@
 """The mixture itself: an output projection with both responders' deltas and a gate for each (paper, sec. 3.3)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,23 @@ class MixtureControl:
             self.active, self.rows, self.forced, self.record = before
 
 
+class Joined(NamedTuple):
+    """What a mixture multiplies with: the first product gives ``A h`` and all gates, the second is of the rank alone.
+
+    The gate of each rank is a row of its own, and so is each of the two by itself: a token of a small model costs more
+    operations than arithmetic.
+
+    Attributes:
+        first: (2 * (r_g + r_u) + 2, in): A_g over A_u, the gate of each rank, glad's gate, unwilling's.
+        bias: (2 * (r_g + r_u) + 2,), of the gates.
+        second: (out, r_g + r_u): B_g beside B_u, with alpha / r in them.
+    """
+
+    first: Tensor
+    bias: Tensor | None
+    second: Tensor
+
+
 class Mixture(nn.Module):
     """``(w_g + w_u) W_o h + s_g w_g B_g A_g h + s_u w_u B_u A_u h`` in place of ``W_o h`` (paper).
 
@@ -83,9 +101,6 @@ class Mixture(nn.Module):
     up: Tensor
     scale: Tensor
     gate_of: Tensor
-    _first: Tensor | None
-    _first_bias: Tensor | None
-    _second: Tensor | None
 
     def __init__(
         self,
@@ -115,8 +130,7 @@ class Mixture(nn.Module):
         scales = [glad[2]] * ranks[0] + [unwilling[2]] * ranks[1]
         self.register_buffer("scale", torch.tensor(scales, dtype=self.up.dtype, device=self.up.device), False)
         self.register_buffer("gate_of", torch.tensor([0] * ranks[0] + [1] * ranks[1], device=self.up.device), False)
-        for name in ("_first", "_first_bias", "_second"):
-            self.register_buffer(name, None, persistent=False)
+        self._joined: Joined | None = None
 
     @property
     def in_features(self) -> int:
@@ -134,8 +148,10 @@ class Mixture(nn.Module):
         control = self.control
         if not control.active:
             return base
-        if self._first is not None and control.forced is None:
-            mixed = self._mix_folded(hidden, base)
+        if torch.is_autocast_enabled(hidden.device.type):
+            # Gates of bfloat16 come in steps of 1/256, too coarse to be pulled towards 0 and 1.
+            with torch.autocast(hidden.device.type, enabled=False):
+                mixed = self._mix(hidden, base)
         else:
             mixed = self._mix(hidden, base)
         if control.rows is None:
@@ -154,55 +170,42 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def join(self) -> None:
-        """One product for both ``A`` and the gates. To be called again when weights, type or device have changed.
-
-        The gate of each rank is a row of its own, and so is each of the two by itself: a token of a small model costs
-        more operations than arithmetic.
-        """
-        weight, bias = self.routers.matrix()
-        weight = weight.to(self.down.dtype)
-        self._first = torch.cat([self.down, weight[self.gate_of], weight])
-        self._first_bias = None
-        if bias is not None:
-            bias = bias.to(self.down.dtype)
-            self._first_bias = torch.cat([self.down.new_zeros(len(self.down)), bias[self.gate_of], bias])
-        self._second = self.up * self.scale
+        """Form what is multiplied with once for all passes. To be called again when weights have changed."""
+        self._joined = self._join()
 
     def unjoin(self) -> None:
-        """Compute gates from the routers again, so that they can be trained."""
-        self._first = self._first_bias = self._second = None
+        """Form it in every pass again, so that the routers can be trained."""
+        self._joined = None
+
+    def _join(self) -> Joined:
+        weight, bias = self.routers.matrix()
+        weight = weight.to(self.down.dtype)
+        if bias is not None:
+            bias = bias.to(self.down.dtype)
+            bias = torch.cat([self.down.new_zeros(len(self.down)), bias[self.gate_of], bias])
+        return Joined(torch.cat([self.down, weight[self.gate_of], weight]), bias, self.up * self.scale)
 
     def _mix(self, hidden: Tensor, base: Tensor) -> Tensor:
-        if self.control.forced is not None:
-            gates = torch.tensor(self.control.forced, dtype=self.down.dtype, device=hidden.device)
-            gates = gates.expand(*hidden.shape[:-1], 2)
-        else:
-            gates = self.routers(hidden)
-        inner = linear(hidden.to(self.down.dtype), self.down)
-        delta = linear(inner * (gates[..., self.gate_of] * self.scale), self.up)
-        return self._add(base, delta, gates)
-
-    def _mix_folded(self, hidden: Tensor, base: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(hidden.device.type):
-            # The gates are part of the first product, and bfloat16 is too coarse for them.
-            with torch.autocast(hidden.device.type, enabled=False):
-                return self._mix_joined(hidden, base)
-        return self._mix_joined(hidden, base)
-
-    def _mix_joined(self, hidden: Tensor, base: Tensor) -> Tensor:
-        first, second = self._first, self._second
-        assert first is not None
-        assert second is not None
+        first, bias, second = self._joined or self._join()
         ranks = second.shape[1]
-        inner, by_rank, gates = linear(hidden.to(first.dtype), first, self._first_bias).split((ranks, ranks, 2), dim=-1)
-        delta = linear(inner * by_rank.sigmoid(), second)
-        return self._add(base, delta, gates.sigmoid())
-
-    def _add(self, base: Tensor, delta: Tensor, gates: Tensor) -> Tensor:
+        inner, by_rank, gates = linear(hidden.to(first.dtype), first, bias).split((ranks, ranks, 2), dim=-1)
+        if self.control.forced is None:
+            by_rank, gates = by_rank.sigmoid(), gates.sigmoid()
+        else:
+            gates = gates.new_tensor(self.control.forced).expand_as(gates)
+            by_rank = gates[..., self.gate_of]
         if self.control.record is not None:
             self.control.record.add(self.layer, gates)
-        total = gates.sum(dim=-1, keepdim=True)
-        return torch.addcmul(delta.to(base.dtype), base, total.to(base.dtype))
+        delta = linear(inner * by_rank, second)
+        return torch.addcmul(delta.to(base.dtype), base, gates.sum(dim=-1, keepdim=True).to(base.dtype))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Mixture":
+        """Let what is joined follow the module to a device or type."""
+        super()._apply(fn, recurse)
+        if self._joined is not None:
+            first, bias, second = self._joined
+            self._joined = Joined(fn(first), None if bias is None else fn(bias), fn(second))
+        return self
 
     def merge(self, *_args: object, **_options: object) -> None:
         """Refuse: there is nothing to merge.

@@ -1,5 +1,6 @@
 """The LightningModule of a responder."""
 
+from functools import cached_property
 from typing import Any
 
 from peft import LoraConfig, PeftModel
@@ -8,6 +9,7 @@ from transformers import PreTrainedModel
 
 from datamodules.batch import ResponderBatch
 from datamodules.errors import InputError
+from llm_modules.branches import branch_losses, fits_window, takes_branches
 from llm_modules.causal_lm import CausalLM
 from llm_modules.loss import row_losses
 from llm_modules.mogu.losses import RatioForm, responder_loss
@@ -74,8 +76,18 @@ class Responder(CausalLM):
     def _cross_entropies(self, batch: ResponderBatch) -> tuple[Tensor, Tensor]:
         model = self.language_model
         decoder: nn.Module = model.get_decoder()
-        both = call_as_forward(model, lambda: row_losses(decoder, self.head, batch.rows))
+        if self._shares_prompts and fits_window(self.head, batch.branched):
+            both = call_as_forward(model, lambda: branch_losses(decoder, self.head, batch.branched))
+        else:
+            both = call_as_forward(model, lambda: row_losses(decoder, self.head, batch.rows))
         return both[: batch.items], both[batch.items :]
+
+    @cached_property
+    def _shares_prompts(self) -> bool:
+        """Whether both responses to a request can go on from one reading of it."""
+        model = self.language_model
+        decoder: nn.Module = model.get_decoder()
+        return call_as_forward(model, lambda: takes_branches(decoder, self.head))
 
     def _item_losses(self, wanted: Tensor, unwanted: Tensor) -> Tensor:
         return responder_loss(wanted, unwanted, self.ratio_form, self.floor, self.cap, self.enough)

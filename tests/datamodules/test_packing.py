@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from datamodules.batch import IGNORE_INDEX
-from datamodules.packing import Example, pack, pad
+from datamodules.packing import Example, branch, pack, pad
 from tests.datamodules.test_supervised import VOCABULARY, Data, make_examples
 
 
@@ -67,3 +67,16 @@ def test_rows_are_filled_and_hold_every_document_whole():
         documents += [tuple(batch.input_ids[0, a:b].tolist()) for a, b in itertools.pairwise(starts)]
         assert (batch.labels[0, starts[:-1]] == IGNORE_INDEX).all()
     assert sorted(documents) == sorted(e.input_ids for e in make_examples(200))
+
+
+def test_what_a_pair_has_in_common_is_there_once():
+    ignored = IGNORE_INDEX
+    one, other = Example((5, 6, 7, 8), (ignored, ignored, 7, 8)), Example((5, 6, 9), (ignored, ignored, 9))
+    short = Example((5, 6), (ignored, 6))
+    batch = branch([(one, other), (short, Example((5, 6, 4), (ignored, 6, 4)))], pad_id=1)
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [5, 6, 4, 1, 1]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2], [0, 1, 2, 0, 0]]
+    assert batch.branch.tolist() == [[0, 0, 1, 1, 2], [0, 0, 2, -1, -1]]
+    # Rows: first of the first pair, first of the second, then the others.
+    assert batch.targets.tolist() == [[7, 8], [6, ignored], [9, ignored], [6, 4]]
+    assert batch.predictors.tolist() == [[1, 2], [0, 0], [1, 0], [0, 1]]

@@ -10,7 +10,9 @@ from peft import LoraConfig
 
 from datamodules.batch import IGNORE_INDEX, PromptBatch, PromptRow, ResponderBatch, RouterBatch, SupervisedBatch
 from datamodules.errors import InputError
+from datamodules.packing import Example, branch
 from datamodules.records import Question
+from llm_modules.mogu import responder as responder_module
 from llm_modules.mogu.adapters import random_responder, write_responder
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.module import MoGU
@@ -84,15 +86,34 @@ def test_one_batch_is_its_rows_one_at_a_time_with_losses_added(tmp_path: Path) -
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-def test_both_responses_in_one_batch_are_the_two_passes_apart(tmp_path: Path) -> None:
+def examples(batch: SupervisedBatch) -> list[Example]:
+    assert batch.attention_mask is not None
+    lengths = batch.attention_mask.sum(1).tolist()
+    rows = zip(batch.input_ids.tolist(), batch.labels.tolist(), lengths, strict=True)
+    return [Example(tuple(ids[:n]), tuple(labels[:n])) for ids, labels, n in rows]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_both_responses_in_one_batch_are_the_two_passes_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
     base = save_tiny(tmp_path / "base", layers=2)
+    used = []
+    for name in ("branch_losses", "row_losses"):
+        function = getattr(responder_module, name)
+        monkeypatch.setattr(responder_module, name, lambda *a, f=function, n=name: used.append(n) or f(*a))
+    if not shared:
+        monkeypatch.setattr(responder_module, "takes_branches", lambda *_: False)
     module = Responder(str(base), peft=LoraConfig(r=2, init_lora_weights=False), cap=1e9)
     module.configure_model()
     quiet(module)
     module.eval()
     both = rows(6)
-    module.training_step(ResponderBatch(both), 0).backward()
+    both.input_ids[3:, :PROMPT] = both.input_ids[:3, :PROMPT]
+    pairs = list(zip(examples(both)[:3], examples(both)[3:], strict=True))
+    module.training_step(ResponderBatch(both, branch(pairs)), 0).backward()
     together = grads(module)
+    assert used == ["branch_losses" if shared else "row_losses"]
     for item in range(3):
         wanted, unwanted = (
             module.model(input_ids=one.input_ids, attention_mask=one.attention_mask, labels=one.labels).loss
