@@ -38,7 +38,7 @@ ABLATED_TESTS: dict[str, Words] = {
     "m_1": config("mogu", "controls", "m_1.yaml"),
     "m_10": config("mogu", "controls", "m_10.yaml"),
 }
-ABLATED_ROUTERS = ("no_penalty", "mask_all")
+ABLATED_ROUTERS = ("no_penalty", "lambda_05", "mask_all", "d_router_64")
 ABLATED_V2 = ("v2_layers_random", "v2_layers_all", "v2_backbone_frozen")
 DEMO_STEPS = ("--trainer.max_epochs", "5")
 """The demo's routers learn for half as long, and both models are put a part of the prompts."""
