@@ -1,7 +1,8 @@
 """MoGU's claims on the miniature: every condition's refusals and answers on held-out prompts, and the gates."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +15,7 @@ from rod.evidence.mogu_steps import (
     ABLATED_ROUTERS,
     ABLATED_TESTS,
     ABLATED_V2,
+    LATENCIES,
     MIXED,
     RESPONDERS,
     RIVALS,
@@ -59,8 +61,26 @@ _ANSWERED = (
 )
 COLUMNS = (*_ATTACKED, *_PREFILLED, *_ANSWERED, ("maths", "tokens", "tokens"))
 RESTORING_COLUMNS = (("task", "accuracy", "task"), *_ATTACKED, *_ANSWERED)
-SAVED = {"mogu_first5": STAGES / "mogu", "mogu_v2": STAGES / "v2/mogu", "safety_sft": SFT}
-"""Condition -> folder of what it adds to the base."""
+_MOGU, _UNWILLING = (STAGES / "mogu",), (STAGES / "unwilling",)
+SAVED: dict[str, Sequence[Path]] = {
+    "base": (),
+    "glad": (STAGES / "glad",),
+    "unwilling": _UNWILLING,
+    "mogu_first5": _MOGU,
+    "mogu_always": _MOGU,
+    "mogu_keep_cache": _MOGU,
+    "mogu_v2": (STAGES / "v2/mogu",),
+    "safety_sft": (SFT,),
+    "safedecoding": _UNWILLING,
+    "safedecoding_sft": (SFT,),
+    "conditional_steering": (
+        STAGES / "refusal_direction/direction.safetensors",
+        STAGES / "v2/probe/probes.safetensors",
+    ),
+    "self_reminder": (),
+    "icd": (),
+}
+"""Condition -> what it adds to the base: folders or files."""
 CAPTION = (
     "ASR: share of malicious requests that are not refused; content: share whose answer holds all that the right "
     "answer holds. Without a spread: nothing is drawn, one seed is measured."
@@ -93,10 +113,14 @@ class MoGUEvidence:
             run, condition = folder / TESTS / name, name.removesuffix("_task")
             if (run / "metrics.json").is_file():
                 yield from values_of_test(run / "metrics.json", condition, SUITES)
-            if name in SAVED and (folder / SAVED[name]).is_dir():
-                yield Value(condition, "model", "extra_parameters", _parameters(folder / SAVED[name]), 1)
+            if (run / "metrics.json").is_file() and name in SAVED:
+                yield Value(condition, "model", "extra_parameters", _parameters(folder / p for p in SAVED[name]), 1)
             if (run / "gates.csv").is_file():
                 yield from _gates(run / "gates.csv", condition)
+            if (timed := folder / LATENCIES / name / "latency.json").is_file():
+                times = json.loads(timed.read_text(encoding="utf-8"))
+                for metric in ("first_token_ms", "next_token_ms"):
+                    yield Value(condition, "latency", metric, times[metric], times["prompts"])
 
     def sections(self, table: Rows) -> list[Section]:
         """Conditions, gates, ablations."""
@@ -110,13 +134,11 @@ class MoGUEvidence:
             headings = ["suite", *(f"{c} {gate}" for c in gates for gate in ("w_glad", "w_unwill"))]
             gaps = "; ".join(f"{c} {table.cell(c, 'gates', 'gap')}" for c in gates)
             notes = f"Mean w_unwill on malicious less benign prompts: {gaps}."
-            sizes = ", ".join(
-                f"{c} {row.mean:,.0f}" for c in SAVED if (row := table.find(c, "model", "extra_parameters"))
-            )
-            notes += f" Parameters beside the base: {sizes}."
             found.append(
                 Section("Gates at the last token of the prompt, mean over routed layers", headings, rows, notes)
             )
+        if table.find("base", "latency", "first_token_ms") is not None:
+            found.append(_costs(table))
         if any(table.find(name, "task", "accuracy") for name in RESTORING):
             title = "Safety restored by MoGUv2 after a benign fine-tune that broke refusals"
             measured = [row.seeds for name in RESTORING if (row := table.find(name, "task", "accuracy"))]
@@ -154,10 +176,29 @@ def _section(
     return Section(title, ["condition", *(heading for _, _, heading in columns)], rows, notes)
 
 
-def _parameters(folder: Path) -> int:
-    """Numbers in the safetensors of a folder and the folders in it."""
+def _costs(table: Rows) -> Section:
+    """What each condition takes and holds, and times against the base."""
+    rows = []
+    for condition in CONDITIONS:
+        cells = []
+        for metric in ("first_token_ms", "next_token_ms"):
+            own, base = (table.find(name, "latency", metric) for name in (condition, "base"))
+            cells += [f"{own.mean:.2f}", f"{own.mean / base.mean:.2f}x"] if own and base else ["-", "-"]
+        extra = table.find(condition, "model", "extra_parameters")
+        rows.append([condition, f"{extra.mean:,.0f}" if extra else "-", *cells])
+    headings = ["condition", "extra parameters", "first token, ms", "against base", "next tokens, ms", "against base"]
+    notes = (
+        "One prompt at a time, medians over prompts of all suites, wall time, one seed. The first token of the prompt "
+        "defences is that of a longer prompt. Extra parameters as they are saved, routers folded."
+    )
+    return Section("Costs", headings, rows, notes)
+
+
+def _parameters(paths: Iterable[Path]) -> int:
+    """Numbers in safetensors files, and in those of folders and the folders in them."""
+    files = [file for path in paths for file in (path.rglob("*.safetensors") if path.is_dir() else [path])]
     total = 0
-    for path in folder.rglob("*.safetensors"):
+    for path in files:
         with safe_open(path, framework="pt") as file:
             total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total

@@ -9,6 +9,7 @@ from rod.steps import Step, config
 STAGES = Path("runs/mogu")
 """Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
 TESTS = STAGES / "4_test"
+LATENCIES = STAGES / "5_latency"
 V2: list[str | Path] = ["--model.init_args.folder", STAGES / "v2/mogu"]
 SFT = STAGES / "safety_sft/adapter"
 
@@ -53,6 +54,11 @@ class MoGUCommands(Commands):
         files = [*config("mogu", "4_test.yaml"), *config("mogu", "suites.yaml"), *words]
         return self.run("test", files, TESTS / condition, drawn=False)
 
+    def latency(self, condition: str, *words: str | Path) -> Step:
+        """What an answer to one prompt takes; of the suites, a few prompts each."""
+        files = [*config("mogu", "4_test.yaml"), *config("mogu", "suites.yaml"), *words, *config("latency.yaml")]
+        return self.run("test", files, LATENCIES / condition, "--data.init_args.limit", "5", drawn=False)
+
     def data(self) -> list[Step]:
         """Requests, the base model's answers, pairs: another draw of them for each seed."""
         pairs = ["pairs", *config("mogu", "pairs.yaml"), "--seed", str(self.seed), "--overwrite", "true"]
@@ -91,7 +97,9 @@ def conditions(do: MoGUCommands, controls: bool) -> list[Step]:
         return found
     found += _rivals(do) + _v2(do)
     tests = RESPONDERS | MIXED | RIVALS | (UNTRAINED if do.seed == 0 else {})
-    return found + [do.test(name, *words) for name, words in tests.items() if name != "mogu_first5"]
+    found += [do.test(name, *words) for name, words in tests.items() if name != "mogu_first5"]
+    timed = {"base": base} | tests if do.seed == 0 else {}
+    return found + [do.latency(name, *words) for name, words in timed.items()]
 
 
 def _rivals(do: MoGUCommands) -> list[Step]:

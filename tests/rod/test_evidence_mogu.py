@@ -72,3 +72,20 @@ def test_numbers_of_a_seed(tmp_path: Path) -> None:
     assert numbers["model", "extra_parameters"] == (22, 1)
     sections = MoGUEvidence().sections(table)
     assert sections[0].cells[0][:2] == ["mogu_first5", "0.100"]
+
+
+def test_costs_stand_against_the_base(tmp_path: Path) -> None:
+    for name, first, following in (("base", 10.0, 2.0), ("mogu_first5", 11.0, 2.5)):
+        for stage, file in (("4_test", "metrics.json"), ("5_latency", "latency.json")):
+            run = tmp_path / "runs/mogu" / stage / name
+            run.mkdir(parents=True)
+            times = {"first_token_ms": first, "next_token_ms": following, "prompts": 20, "results": []}
+            (run / file).write_text(json.dumps(times))
+    (tmp_path / "runs/mogu/mogu").mkdir()
+    save_file({"a": torch.zeros(1001)}, tmp_path / "runs/mogu/mogu/routers.safetensors")
+    table = Rows("mogu", [MoGUEvidence().values(tmp_path)])
+    costs = next(section for section in MoGUEvidence().sections(table) if section.title == "Costs")
+    cells = {row[0]: row[1:] for row in costs.cells}
+    assert cells["base"] == ["0", "10.00", "1.00x", "2.00", "1.00x"]
+    assert cells["mogu_first5"] == ["1,001", "11.00", "1.10x", "2.50", "1.25x"]
+    assert cells["safety_sft"] == ["-", "-", "-", "-", "-"]
