@@ -86,8 +86,7 @@ class MoGUGenerator(Generator):
     def _begin(self, prompts: Sequence[Sequence[int]]) -> None:
         check_m(self.mode, self.m)
         self.reprefill_at = frozenset({self.m} if self.mode == "first_m" else ())
-        device = next(self.model.parameters()).device
-        self._prompt_lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self._prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
         self._rows = None
         if self.keep_gates:
             self.gates = {}
@@ -103,6 +102,7 @@ class MoGUGenerator(Generator):
         if rows is self._rows:
             self._lowest, self._highest = self._lowest + 1, self._highest + 1
         else:
+            self._prompt_lengths = self._prompt_lengths.to(rows.device)
             numbers = positions[:, -1] + 1 - self._prompt_lengths[rows]
             self._rows, (self._lowest, self._highest) = rows, torch.stack(numbers.aminmax()).tolist()
         if self._lowest >= self.m:
