@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,22 @@ class Responder:
         alpha = _by_pattern(self.config.alpha_pattern, path, self.config.lora_alpha)
         return float(alpha / rank**0.5 if self.config.use_rslora else alpha / rank)
 
+    def check_places(self, projections: Sequence[Projection], key: str) -> None:
+        """Check that nothing of the adapter would be left out.
+
+        Args:
+            projections: All that can hold a mixture, also those of layers that hold none.
+            key: The option that named the adapter, for errors.
+
+        Raises:
+            InputError: It adapts something else, too.
+        """
+        if others := sorted(self.deltas.keys() - {p.path for p in projections}):
+            raise InputError(
+                f"{key}: the adapter '{self.source}' also adapts {others[0]} ({len(others)} such places), which is no "
+                "attention output projection of this model, and cannot be weighed by token; train it on those alone"
+            )
+
     def of(self, projection: Projection, key: str) -> tuple[Tensor, Tensor, float]:
         """A, B and scale for a projection.
 
@@ -90,7 +106,10 @@ def read_responder(folder: Path | str, key: str) -> Responder:
         raise InputError(f"{key}: '{folder}' is no PEFT folder (no {CONFIG}); make one with rod export --format peft")
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{key}: '{folder}' has no {WEIGHTS}; pickled weights are not read, save it as safetensors")
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{key}: '{folder / CONFIG}' is no JSON: {error}") from error
     if settings.get("peft_type") != "LORA":
         raise InputError(f"{key}: '{folder}' is a {settings.get('peft_type')} adapter; a responder has to be LoRA")
     for option, why in _REFUSED.items():

@@ -1,7 +1,7 @@
 """What a MoGU is made of besides its weights, as it stands in ``mogu.json``."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from datamodules.errors import InputError
 
@@ -42,9 +42,11 @@ class RouterConfig:
             object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
 
 
-def check_m(mode: Mode, m: int) -> None:
-    """Raise InputError where ``m`` is no number of tokens."""
-    if m < 0:
-        raise InputError(f"model.m: {m} is no number of tokens; give 0 or more")
+def check_mode(mode: Mode, m: int, key: str = "model.") -> None:
+    """Raise InputError, with ``key`` before the option, where there is no such mode or ``m`` is no number of tokens."""
+    if mode not in (modes := get_args(Mode)):
+        raise InputError(f"{key}mode: there is no '{mode}'; give one of {', '.join(modes)}")
+    if not isinstance(m, int) or m < 0:
+        raise InputError(f"{key}m: {m!r} is no number of tokens; give 1 or more (paper: 5)")
     if mode in ("first_m", "keep_cache") and m == 0:
-        raise InputError(f"model.m: mode '{mode}' without any token is the base model; set model.mode: off for that")
+        raise InputError(f"{key}m: mode '{mode}' without any token is the base model; set {key}mode: off for that")

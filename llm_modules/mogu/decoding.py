@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import Cache
 
 from llm_modules.generation import Completion, GenerationSettings, Generator
-from llm_modules.mogu.config import FORCED, Mode, check_m
+from llm_modules.mogu.config import FORCED, Mode, check_mode
 from llm_modules.mogu.mixture import GateRecord
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class MoGUGenerator(Generator):
     ) -> None:
         """Take a MoGU; arguments as in `Generator`."""
         super().__init__(mogu.model, settings, pad_id=pad_id, eos_ids=eos_ids, synced=synced)
-        check_m(mode, m)
+        check_mode(mode, m)
         self.mogu, self.mode, self.m = mogu, mode, m
         self.keep_gates = False
         self.gates: dict[int, Tensor] = {}
@@ -73,6 +73,9 @@ class MoGUGenerator(Generator):
 
     def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One pass, mixed for the rows to which that is due."""
+        if self.mode == "off":
+            with self.mogu.base():
+                return super().forward(rows, ids, mask, positions, cache)
         active, mixed = self._phase(rows, positions)
         if not (active and self.keep_gates):
             forced = FORCED.get(self.mode)
@@ -84,7 +87,7 @@ class MoGUGenerator(Generator):
         return logits
 
     def _begin(self, prompts: Sequence[Sequence[int]]) -> None:
-        check_m(self.mode, self.m)
+        check_mode(self.mode, self.m)
         self.reprefill_at = frozenset({self.m} if self.mode == "first_m" else ())
         self._prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
         self._rows = None
@@ -93,7 +96,7 @@ class MoGUGenerator(Generator):
 
     def _phase(self, rows: Tensor, positions: Tensor) -> tuple[bool, Tensor | None]:
         """Whether any row of the pass is mixed, and which ones where not all are."""
-        if self.mode == "off" or not len(rows):
+        if not len(rows):
             return False, None
         if self.mode not in ("first_m", "keep_cache"):
             return True, None

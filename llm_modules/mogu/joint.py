@@ -5,8 +5,7 @@ on modules that hold no mixture, at a lower rate, with a KL term to the untouche
 requests.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -50,22 +49,6 @@ def train_jointly(adapted: PeftModel, mogu: MoGUModel) -> None:
                     "name other target_modules"
                 )
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def untouched(mogu: MoGUModel, adapted: PeftModel) -> Iterator[None]:
-    """A block within which the model is the base that it was loaded as.
-
-    PEFT turns ``requires_grad`` back on where it enables an adapter again, of frozen parameters too: every flag is put
-    back as it was.
-    """
-    flags = {name: parameter.requires_grad for name, parameter in adapted.named_parameters()}
-    try:
-        with mogu.base(), adapted.disable_adapter():
-            yield
-    finally:
-        for name, parameter in adapted.named_parameters():
-            parameter.requires_grad_(flags[name])
 
 
 def token_kl(hidden: Tensor, base_hidden: Tensor, head: Callable[[Tensor], Tensor], vocab_size: int) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -33,6 +34,7 @@ class MoGUModel:
 
     Attributes:
         model: The Hugging Face model.
+        adapted: The model inside of the adapter that its backbone was trained with (MoGUv2); None without one.
         mixtures: By decoder layer.
         control: What the mixtures do in the coming pass.
         mode: How `generate` uses the mixture if it is not told.
@@ -40,7 +42,12 @@ class MoGUModel:
     """
 
     def __init__(
-        self, model: PreTrainedModel, glad: Responder, unwilling: Responder, config: RouterConfig | None = None
+        self,
+        model: PreTrainedModel,
+        glad: Responder,
+        unwilling: Responder,
+        config: RouterConfig | None = None,
+        adapted: PeftModel | None = None,
     ) -> None:
         """Put the mixtures in.
 
@@ -49,21 +56,25 @@ class MoGUModel:
             glad: The glad responder.
             unwilling: The unwilling responder; its rank may be another.
             config: Shape of the routers.
+            adapted: The model inside of an adapter of its backbone (MoGUv2).
 
         Raises:
             InputError: A responder does not fit the model, or a layer or module does not exist.
         """
-        self.model, self.glad, self.unwilling = model, glad, unwilling
+        self.model, self.glad, self.unwilling, self.adapted = model, glad, unwilling, adapted
         self.config = config or RouterConfig()
         self.control = MixtureControl()
         self.mode: Mode = "first_m"
         self.m = 5
-        self.projections = choose_layers(output_projections(model, self.config.target), self.config.layers)
+        everywhere = output_projections(model, self.config.target)
+        self.projections = choose_layers(everywhere, self.config.layers)
         for projection in self.projections:
             if isinstance(projection.module, Mixture):
                 raise InputError("model: it holds mixtures already; load the base model again")
-        # Both are checked for every layer before the first one changes.
+        # Both are checked, for every layer, before the first one changes.
         deltas = [(glad.of(p, "model.glad"), unwilling.of(p, "model.unwilling")) for p in self.projections]
+        for responder, key in ((glad, "model.glad"), (unwilling, "model.unwilling")):
+            responder.check_places(everywhere, key)
         model.requires_grad_(False)
         self.mixtures: dict[int, Mixture] = {}
         for projection, (its_glad, its_unwilling) in zip(self.projections, deltas, strict=True):
@@ -97,9 +108,21 @@ class MoGUModel:
         with self.control.set(record=record, **settings):
             yield record
 
-    def base(self) -> Any:
-        """A block within which the model is its base, bit for bit."""
-        return self.control.set(active=False)
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """A block within which the model is its base, bit for bit: without an adapter of its backbone, too."""
+        with self.control.set(active=False):
+            if self.adapted is None:
+                yield
+                return
+            # PEFT turns `requires_grad` on where it enables an adapter again, of frozen parameters too.
+            flags = [(parameter, parameter.requires_grad) for parameter in self.adapted.parameters()]
+            try:
+                with self.adapted.disable_adapter():
+                    yield
+            finally:
+                for parameter, flag in flags:
+                    parameter.requires_grad_(flag)
 
     def fold(self) -> None:
         """Run every router as one logistic unit, in one product with the deltas; for inference."""
@@ -118,12 +141,15 @@ class MoGUModel:
                 mixture.unjoin()
 
     def unload(self) -> PreTrainedModel:
-        """Take the mixtures out; the model is its base again."""
+        """Take the mixtures and an adapter of the backbone out; the model is its base again."""
         for projection in self.projections:
             mixture = projection.module
             assert isinstance(mixture, Mixture)
             setattr(projection.parent, projection.name, mixture.base)
         self.mixtures.clear()
+        if self.adapted is not None:
+            self.adapted.unload()
+            self.adapted = None
         return self.model
 
     def merge(self) -> None:

@@ -17,9 +17,9 @@ from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationSettings
 from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.adapters import read_responder
-from llm_modules.mogu.config import Mode, RouterConfig, check_m
+from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator
-from llm_modules.mogu.joint import adapt_backbone, joint_groups, token_kl, train_jointly, untouched
+from llm_modules.mogu.joint import adapt_backbone, joint_groups, token_kl, train_jointly
 from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_means, gate_penalty, penalty_tokens
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.probes import read_probes, warm_start
@@ -93,7 +93,7 @@ class MoGU(CausalLM):
             backbone_rate: Its learning rate, as a share of the routers' (ours).
             kl_weight: Weight of the KL divergence from the untouched base on benign responses (ours).
         """
-        check_m(mode, m)
+        check_mode(mode, m)
         if not penalty_weight >= 0:
             raise InputError(f"model.penalty_weight: must be 0 or more, is {penalty_weight:g}")
         super().__init__(
@@ -202,7 +202,7 @@ class MoGU(CausalLM):
         if not isinstance(self.model, PeftModel) or self.kl_weight == 0:
             return drift
         model, rows = self.language_model, batch.rows
-        with torch.no_grad(), untouched(self.mogu, self.model):
+        with torch.no_grad(), self.mogu.base():
             base = call_as_forward(model, lambda: last_hidden(model.get_decoder(), rows))
         chosen = (rows.labels[:, 1:] != IGNORE_INDEX) & ~batch.malicious[:, None]
         divergence = token_kl(hidden[:, :-1][chosen], base[:, :-1][chosen], self.head, self.head.vocab_size)
@@ -256,7 +256,7 @@ class MoGU(CausalLM):
                 responders[key] = responder
             if self.backbone_peft is not None:
                 adapted = adapt_backbone(model, self.backbone_peft)
-            mogu = MoGUModel(model, responders["glad"], responders["unwilling"], self.router)
+            mogu = MoGUModel(model, responders["glad"], responders["unwilling"], self.router, adapted)
             if self.probes is not None:
                 warm_start(mogu, read_probes(self.probes))
             if adapted is not None:
@@ -274,15 +274,8 @@ class MoGU(CausalLM):
             "penalty_weight": self.penalty_weight,
             "d_router": self.router.d_router,
         }
-        adapted = self.model if isinstance(self.model, PeftModel) else None
         return save_mogu(
-            self.mogu,
-            folder,
-            base=self.model_id,
-            revision=self.revision,
-            training=training,
-            folded=folded,
-            adapted=adapted,
+            self.mogu, folder, base=self.model_id, revision=self.revision, training=training, folded=folded
         )
 
     def _check_base(self, key: str, base: str) -> None:

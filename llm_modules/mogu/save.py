@@ -1,7 +1,8 @@
 """A MoGU as one folder: two ordinary PEFT adapters, the routers, and what they belong to. No pickle in it.
 
 ``glad/`` and ``unwilling/`` are PEFT folders; ``routers.safetensors`` has ``layers.<n>.<responder>.weight`` of folded
-routers, or ``....{u,v,w}.weight`` of factored ones; ``mogu.json`` the settings, the identity of the base and checksums.
+routers, or ``....{u,v,w}.weight`` of factored ones; ``base.safetensors`` a sample of the base's weights, to know it by;
+``mogu.json`` the settings and checksums.
 A backbone that was trained with the routers has its adapter in ``backbone/``. ``config.json`` lets transformers load
 the folder where `llm_modules.mogu.serving` is imported.
 """
@@ -10,25 +11,29 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules import backbone
-from llm_modules.mogu.adapters import WEIGHTS, read_responder, write_responder
-from llm_modules.mogu.config import Mode, RouterConfig
+from llm_modules.mogu.adapters import CONFIG, WEIGHTS, read_responder, write_responder
+from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.model import MoGUModel
 
-SETTINGS, ROUTERS = "mogu.json", "routers.safetensors"
-FORMAT = 1
+SETTINGS, ROUTERS, BASE = "mogu.json", "routers.safetensors", "base.safetensors"
+FORMAT = 2
 MODEL_TYPE = "mogu"
 BACKBONE = "backbone"
+SAMPLE = 1024
+"""Numbers of each weight by which a base is known."""
+ALIKE = 0.9
+"""Share of them that has to be the same: float16 rounds a few otherwise, and any training moves most."""
 _RESPONDERS = ("glad", "unwilling")
 
 
@@ -39,7 +44,6 @@ class SavedMoGU:
     Attributes:
         base: Hub id, folder or ``miniature`` of the base model.
         revision: Of a hub id.
-        base_fingerprint: Of the wrapped projections' weights; see `fingerprint`. Empty where they are quantised.
         router: Shape of the routers; ``d_router`` 0 where they are folded.
         mode: How the mixture takes part in generation.
         m: Tokens from the mixture.
@@ -50,7 +54,6 @@ class SavedMoGU:
 
     base: str
     revision: str | None
-    base_fingerprint: str
     router: RouterConfig
     mode: Mode
     m: int
@@ -67,41 +70,40 @@ def save_mogu(
     revision: str | None = None,
     training: dict[str, Any] | None = None,
     folded: bool = True,
-    adapted: PeftModel | None = None,
 ) -> Path:
     """Write the folder.
 
     Args:
-        mogu: With its mixtures in place; its ``mode`` and ``m`` are kept too.
+        mogu: With its mixtures in place; its ``mode`` and ``m`` are kept too, and an adapter of its backbone (MoGUv2)
+            as a third PEFT folder.
         folder: Made if need be; files of these names are replaced.
         base: Name of the base model.
         revision: Of a hub id.
         training: For the record.
-        adapted: The model inside of the backbone's own adapter (MoGUv2), which is written as a third PEFT folder.
         folded: Write each router as one logistic unit (the default, a thousandth of the size), or as it was trained.
     """
     for index, name in enumerate(_RESPONDERS):
         deltas = {p.path: mogu.mixtures[p.layer].responder(index)[:2] for p in mogu.projections}
         write_responder(getattr(mogu, name), deltas, folder / name)
-    if adapted is not None:
-        adapted.save_pretrained(str(folder / BACKBONE))
+    if mogu.adapted is not None:
+        mogu.adapted.save_pretrained(str(folder / BACKBONE))
     tensors: dict[str, Tensor] = {}
     for layer, mixture in mogu.mixtures.items():
         routers = mixture.routers.folded() if folded else mixture.routers
         tensors |= {f"layers.{layer}.{k}": t.detach().cpu().contiguous() for k, t in routers.state_dict().items()}
     save_file(tensors, folder / ROUTERS, metadata={"format": "pt"})
+    save_file(base_sample(mogu), folder / BASE, metadata={"format": "pt"})
     is_folded = folded or mogu.config.d_router == 0
     saved = SavedMoGU(
         base=base,
         revision=revision,
-        base_fingerprint=fingerprint(mogu),
         router=RouterConfig(
             mogu.layers, mogu.config.target, 0 if is_folded else mogu.config.d_router, mogu.config.bias
         ),
         mode=mogu.mode,
         m=mogu.m,
         training=training or {},
-        checksums={name: _sha256(folder / name) for name in _files(adapted is not None)},
+        checksums={name: _sha256(folder / name) for name in _files(mogu.adapted is not None)},
     )
     (folder / SETTINGS).write_text(json.dumps(asdict(saved), indent=2) + "\n", encoding="utf-8")
     served = {"model_type": MODEL_TYPE, "architectures": ["MoGUForCausalLM"]}
@@ -120,14 +122,15 @@ def read_settings(folder: Path) -> SavedMoGU:
         raise InputError(f"mogu: '{folder}' has no {SETTINGS}; make one with rod export --format mogu")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if values.get("format") != FORMAT:
+            raise InputError(f"{path}: is of format {values.get('format')}; this version reads format {FORMAT}")
         if unknown := set(values) ^ {field.name for field in fields(SavedMoGU)}:
             raise ValueError(f"missing or unknown: {', '.join(sorted(unknown))}")
         router = values["router"] | {"layers": tuple(values["router"]["layers"])}
         saved = SavedMoGU(**values | {"router": RouterConfig(**router)})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    if saved.format != FORMAT:
-        raise InputError(f"{path}: is of format {saved.format}; this version reads format {FORMAT}")
+    check_mode(saved.mode, saved.m, f"{path}: ")
     for name in _files(f"{BACKBONE}/{WEIGHTS}" in saved.checksums):
         if not (folder / name).is_file():
             raise InputError(f"mogu: '{folder}' has no {name}; the folder is not whole")
@@ -139,12 +142,15 @@ def read_settings(folder: Path) -> SavedMoGU:
     return saved
 
 
-def load_mogu(folder: Path | str, model: PreTrainedModel | None = None, **options: Any) -> tuple[MoGUModel, SavedMoGU]:
+def load_mogu(
+    folder: Path | str, model: PreTrainedModel | None = None, *, base: str | None = None, **options: Any
+) -> tuple[MoGUModel, SavedMoGU]:
     """A MoGU from its folder, folded if it was saved so, in evaluation mode.
 
     Args:
         folder: As `save_mogu` wrote it.
         model: The base model; loaded by its name by default. It may be quantised or of another type.
+        base: Where the base model is now, if not where it was.
         options: Of `llm_modules.backbone.load_model`: ``dtype``, ``attn_implementation``, ...
 
     Raises:
@@ -152,20 +158,25 @@ def load_mogu(folder: Path | str, model: PreTrainedModel | None = None, **option
     """
     folder = Path(folder)
     saved = read_settings(folder)
-    if model is None:
-        model = backbone.load_model(saved.base, revision=saved.revision, **{"dtype": "auto"} | options)
-    if f"{BACKBONE}/{WEIGHTS}" in saved.checksums:
-        PeftModel.from_pretrained(model, folder / BACKBONE)
     responders = [read_responder(folder / name, f"mogu.{name}") for name in _RESPONDERS]
-    mogu = MoGUModel(model, responders[0], responders[1], saved.router)
-    found = fingerprint(mogu)
-    if found and saved.base_fingerprint and found != saved.base_fingerprint:
+    if model is None:
+        try:
+            model = backbone.load_model(base or saved.base, revision=saved.revision, **{"dtype": "auto"} | options)
+        except InputError as error:
+            raise InputError(
+                f"mogu: the base model of '{folder}' cannot be loaded; if it has moved, say base='...' or give the "
+                f"model itself: MoGUModel.from_pretrained(folder, model): {error}"
+            ) from error
+    adapted = None
+    if f"{BACKBONE}/{WEIGHTS}" in saved.checksums:
+        adapted = PeftModel.from_pretrained(model, folder / BACKBONE)
+    mogu = MoGUModel(model, responders[0], responders[1], saved.router, adapted)
+    try:
+        check_base(mogu, folder, saved.base)
+        load_routers(mogu, folder / ROUTERS)
+    except InputError:
         mogu.unload()
-        raise InputError(
-            f"mogu: '{folder}' belongs to the base '{saved.base}', and the weights of this model are others; load the "
-            "same revision of it"
-        )
-    load_routers(mogu, folder / ROUTERS)
+        raise
     mogu.mode, mogu.m = saved.mode, saved.m
     model.eval()
     if saved.router.d_router == 0:
@@ -196,31 +207,48 @@ def load_routers(mogu: MoGUModel, path: Path) -> None:
         if tensors[key].shape != target.shape:
             shapes = f"{tuple(tensors[key].shape)}, and the model needs {tuple(target.shape)}"
             raise InputError(f"{path}: '{key}' has shape {shapes}: the routers belong to another base")
+        if not tensors[key].isfinite().all():
+            raise InputError(f"{path}: '{key}' holds numbers that are not finite; train the routers again")
         with torch.no_grad():
             target.copy_(tensors[key])
 
 
-def fingerprint(mogu: MoGUModel) -> str:
-    """Of the base weights that the mixtures wrap, whatever float type they are loaded in; empty where quantised.
+def base_sample(mogu: MoGUModel) -> dict[str, Tensor]:
+    """Some of the base's weights, rounded as bfloat16 rounds: of its embeddings and of each projection with a mixture.
 
-    A sample of each, rounded as bfloat16 rounds: checkpoints of one model in two types have one fingerprint, and a
-    fine-tuned base has another.
+    Checkpoints of one model in two float types have the same. What is quantised is left out.
     """
-    digest = hashlib.sha256()
-    for mixture in mogu.mixtures.values():
-        weight = getattr(mixture.base, "weight", None)
-        if not isinstance(weight, Tensor) or not weight.is_floating_point():
-            return ""
-        flat = weight.detach().flatten()
-        sample = flat[:: max(1, len(flat) // 4096)].cpu().to(torch.bfloat16)
-        digest.update(repr(tuple(weight.shape)).encode())
-        digest.update(sample.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
+    # The first rows alone: some change the size of the vocabulary.
+    embeddings = cast(nn.Embedding, mogu.model.get_input_embeddings()).weight[:1000]
+    wrapped = {f"layers.{layer}": getattr(mixture.base, "weight", None) for layer, mixture in mogu.mixtures.items()}
+    sample = {}
+    for name, weight in ({"embeddings": embeddings} | wrapped).items():
+        if isinstance(weight, Tensor) and weight.is_floating_point():
+            flat = weight.detach().flatten()
+            step = max(1, len(flat) // SAMPLE)
+            sample[name] = flat[::step][:SAMPLE].cpu().to(torch.bfloat16).contiguous()
+    return sample
+
+
+def check_base(mogu: MoGUModel, folder: Path, base: str) -> None:
+    """Check that a model is the base that a folder belongs to, as far as its weights are not quantised.
+
+    Raises:
+        InputError: Its weights are others.
+    """
+    saved, found = load_file(folder / BASE), base_sample(mogu)
+    for name in saved.keys() & found.keys():
+        same = len(saved[name]) == len(found[name]) and (saved[name] == found[name]).float().mean() >= ALIKE
+        if not same:
+            raise InputError(
+                f"mogu: '{folder}' belongs to the base '{base}', and the weights of this model are others ({name}); "
+                "load the same revision of it"
+            )
 
 
 def _files(with_backbone: bool) -> list[str]:
     adapters = (*_RESPONDERS, BACKBONE) if with_backbone else _RESPONDERS
-    return [ROUTERS, *(f"{name}/{WEIGHTS}" for name in adapters)]
+    return [ROUTERS, BASE, *(f"{name}/{file}" for name in adapters for file in (WEIGHTS, CONFIG))]
 
 
 def _sha256(path: Path) -> str:

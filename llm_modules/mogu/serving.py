@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from llm_modules.mogu.config import FORCED, Mode, check_m
+from llm_modules.mogu.config import FORCED, Mode, check_mode
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.save import MODEL_TYPE, load_mogu
 
@@ -51,7 +51,7 @@ def mix_first_tokens(mogu: MoGUModel, mode: Mode, m: int) -> PreTrainedModel:
     Returns:
         The model, whose ``generate`` then needs no help. ``mogu`` is its attribute.
     """
-    check_m(mode, m)
+    check_mode(mode, m)
     passes = 0
 
     def before(_model: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:

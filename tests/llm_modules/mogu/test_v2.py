@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel
 
 from datamodules.errors import InputError
 from llm_modules.mogu.config import RouterConfig
-from llm_modules.mogu.joint import token_kl, untouched
+from llm_modules.mogu.joint import token_kl
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.module import MoGU
 from llm_modules.mogu.probes import (
@@ -122,7 +122,7 @@ def test_the_adapter_is_off_for_the_base_and_every_flag_is_as_before(tmp_path: P
 
     base = AutoModelForCausalLM.from_pretrained(module.backbone)
     frozen = {name: p.requires_grad for name, p in module.named_parameters()}
-    with torch.no_grad(), untouched(module.mogu, module.model):
+    with torch.no_grad(), module.mogu.base():
         inside = module.language_model(input_ids=ids, attention_mask=mask).logits
     with torch.no_grad():
         assert torch.equal(inside, base(input_ids=ids, attention_mask=mask).logits)
@@ -130,7 +130,7 @@ def test_the_adapter_is_off_for_the_base_and_every_flag_is_as_before(tmp_path: P
     assert {name: p.requires_grad for name, p in module.named_parameters()} == frozen
     lora = next(p for name, p in module.named_parameters() if "lora_A" in name)
     lora.requires_grad_(False)
-    with untouched(module.mogu, module.model):
+    with module.mogu.base():
         pass
     assert not lora.requires_grad
 
