@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
+from transformers.pytorch_utils import Conv1D
 
 from datamodules.errors import InputError
 
@@ -75,6 +76,20 @@ def num_layers(model: nn.Module) -> int:
 def hidden_size(model: nn.Module) -> int:
     """Width of the residual stream: the last dimension of a decoder layer's output."""
     return int(unwrap(model).config.get_text_config().hidden_size)
+
+
+def linear_sizes(module: Any) -> tuple[int, int] | None:
+    """Inputs and outputs of a linear module of any kind (quantised, adapted, Conv1D); None for other modules."""
+    if isinstance(module, Conv1D):
+        inputs, outputs = module.weight.shape
+        return inputs, outputs
+    sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    return (sizes[0], sizes[1]) if isinstance(sizes[0], int) and isinstance(sizes[1], int) else None
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Names of the linear modules of a decoder layer, such as ``self_attn.q_proj``."""
+    return [name for name, module in decoder_layers(model)[0].named_modules() if linear_sizes(module) is not None]
 
 
 def uncompiled() -> AbstractContextManager[None]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
@@ -51,6 +52,38 @@ def max_positions(name: str, revision: str | None = None, trust_remote_code: boo
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+def same_checkpoint(one: str, other: str) -> bool:
+    """Whether two names mean the same model, as far as can be told without loading it.
+
+    Of two folders the weights are compared, file by file at some places; of anything else, which may have moved or come
+    from a hub, the last part of the name.
+    """
+    paths = [Path(resolve(name)).resolve() for name in (one, other)]
+    if one == other or paths[0] == paths[1]:
+        return True
+    if not all(path.is_dir() for path in paths):
+        return paths[0].name == paths[1].name
+    files = [{file.name: file for file in path.glob("*.safetensors")} for path in paths]
+    return (
+        bool(files[0])
+        and files[0].keys() == files[1].keys()
+        and all(_same_bytes(file, files[1][name]) for name, file in files[0].items())
+    )
+
+
+def _same_bytes(one: Path, other: Path, places: int = 64, size: int = 2**14) -> bool:
+    total = one.stat().st_size
+    if total != other.stat().st_size:
+        return False
+    with one.open("rb") as first, other.open("rb") as second:
+        for place in range(places):
+            for file in (first, second):
+                file.seek(max(0, (total - size) * place // (places - 1)))
+            if first.read(size) != second.read(size):
+                return False
+    return True
+
+
 def load_model(
     name: str,
     *,
@@ -93,7 +126,7 @@ def load_model(
                 attn_implementation=attn_implementation,
                 trust_remote_code=trust_remote_code,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
     # from_pretrained gives evaluation mode and Lightning leaves modes alone: dropout would stay off for a whole run.
     return model.train()

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch, SupervisedBatch
 from datamodules.errors import InputError
 from llm_modules import backbone as loading
+from llm_modules.adapters import add_adapter
 from llm_modules.checkpoint import TrainableCheckpoint
 from llm_modules.generation import Completion, GenerationSettings, Generator
 from llm_modules.head import OutputHead
@@ -262,13 +263,7 @@ class CausalLM(TrainableCheckpoint):
                 raise InputError(f"model.adapter: '{self.adapter}' does not fit '{self.backbone}': {error}") from error
         if self.peft is None:
             return model
-        if self.peft.is_prompt_learning:
-            kind = type(self.peft).__name__
-            raise InputError(
-                f"model.peft: {kind} works outside of the layers; use a method that adapts weights, such as LoraConfig"
-            )
-        self.peft.task_type = "CAUSAL_LM"
-        return get_peft_model(model, self.peft)
+        return add_adapter(model, self.peft, "model.peft")
 
     def _check_vocabulary(self, model: PreTrainedModel) -> None:
         rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings

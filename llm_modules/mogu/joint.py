@@ -8,30 +8,15 @@ requests.
 from collections.abc import Callable, Iterable
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules import loss as loss_module
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.parameter_groups import ParameterGroup
-
-
-def adapt_backbone(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
-    """Put the backbone's own adapter on, before the mixtures.
-
-    Raises:
-        InputError: The adapter is of a kind that works outside of the layers.
-    """
-    if config.is_prompt_learning:
-        raise InputError(f"model.backbone_peft: {type(config).__name__} works outside of the layers; use LoraConfig")
-    config.task_type = "CAUSAL_LM"
-    adapted = get_peft_model(model, config)
-    assert isinstance(adapted, PeftModel)
-    return adapted
 
 
 def train_jointly(adapted: PeftModel, mogu: MoGUModel) -> None:

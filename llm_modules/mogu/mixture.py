@@ -21,6 +21,10 @@ class GateRecord:
         """Take a layer's gates, (batch, seq, 2)."""
         self._by_layer[layer] = gates
 
+    def without_gradient(self) -> list[int]:
+        """Layers whose gates carry no gradient."""
+        return [layer for layer, gates in self._by_layer.items() if not gates.requires_grad]
+
     def stacked(self) -> Tensor:
         """All gates, (layers, batch, seq, 2) in the order of the layers, glad first.
 

@@ -67,7 +67,7 @@ class MoGUModel:
         self.mode: Mode = "first_m"
         self.m = 5
         everywhere = output_projections(model, self.config.target)
-        self.projections = choose_layers(everywhere, self.config.layers)
+        self.projections = choose_layers(everywhere, self.config.layers, "model.router.layers")
         for projection in self.projections:
             if isinstance(projection.module, Mixture):
                 raise InputError("model: it holds mixtures already; load the base model again")

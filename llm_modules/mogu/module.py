@@ -13,19 +13,22 @@ from transformers import PreTrainedModel
 from datamodules.batch import IGNORE_INDEX, PromptBatch, RouterBatch
 from datamodules.errors import InputError
 from llm_modules import backbone as loading
+from llm_modules.adapters import add_adapter
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationSettings
 from llm_modules.loss import last_hidden, row_losses_of
-from llm_modules.mogu.adapters import read_responder
+from llm_modules.mogu.adapters import Responder, read_responder
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator
-from llm_modules.mogu.joint import adapt_backbone, joint_groups, token_kl, train_jointly
+from llm_modules.mogu.joint import joint_groups, token_kl, train_jointly
 from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_means, gate_penalty, penalty_tokens
 from llm_modules.mogu.model import MoGUModel
-from llm_modules.mogu.probes import read_probes, warm_start
-from llm_modules.mogu.save import load_mogu, save_mogu
+from llm_modules.mogu.probes import Probe, read_probes, warm_start
+from llm_modules.mogu.save import load_mogu, read_settings, save_mogu
 from llm_modules.schedules import ScheduleCallable, WarmupConstant
 from llm_modules.sharding import call_as_forward
+
+_RESPONDERS = ("glad", "unwilling")
 
 
 class MoGU(CausalLM):
@@ -86,7 +89,7 @@ class MoGU(CausalLM):
             penalty_weight: lambda (paper: 2); 0 trains by cross-entropy alone.
             mode: How the mixture takes part in generation.
             m: Tokens from the mixture (paper: 5).
-            allow_other_base: Take responders that say they were trained on another model.
+            allow_other_base: Take responders or a folder that say they were trained on another model.
             probes: Probes that the routers start from (MoGUv2, reconstructed); routers then are folded, with a bias.
             backbone_peft: An adapter on modules of the backbone that is trained with the routers (MoGUv2); they are
                 frozen without it (paper).
@@ -109,6 +112,8 @@ class MoGU(CausalLM):
             schedule=schedule,
             generation=generation,
         )
+        if glad is not None and unwilling is not None and Path(glad).resolve() == Path(unwilling).resolve():
+            raise InputError(f"model.unwilling: '{unwilling}' is the glad responder, too; give the other one")
         if (folder is None) != (glad is not None and unwilling is not None):
             raise InputError("model: give model.glad and model.unwilling, two PEFT folders, or model.folder, a MoGU")
         self.glad, self.unwilling, self.folder, self.router = glad, unwilling, folder, router or RouterConfig()
@@ -125,6 +130,8 @@ class MoGU(CausalLM):
         self.probes, self.backbone_peft = probes, backbone_peft
         self.backbone_rate, self.kl_weight = backbone_rate, kl_weight
         self._mogu: list[MoGUModel] = []
+        self._responders: dict[str, Responder] = {}
+        self._probes: list[Probe] | None = None
 
     @property
     def mogu(self) -> MoGUModel:
@@ -161,14 +168,9 @@ class MoGU(CausalLM):
         """Cross-entropy of the right response and penalty on the gates; every request of the epoch weighs the same.
 
         Raises:
-            InputError: The gates carry no gradient.
+            InputError: The gates of a layer carry no gradient.
         """
         cross_entropy, penalty, gates, drift = self._losses(batch)
-        if not gates.requires_grad:
-            raise InputError(
-                "the gates carry no gradient, so that the gate penalty would be without effect: re-entrant activation "
-                "checkpointing cuts them off; use model.activation_checkpointing, which is not re-entrant"
-            )
         losses = cross_entropy + self.penalty_weight * penalty + self.kl_weight * drift
         self._log("train", batch, {"loss": losses, "ce": cross_entropy, "penalty": penalty, "kl": drift}, gates)
         return losses.sum() / (batch.mean_items or batch.items)
@@ -193,6 +195,12 @@ class MoGU(CausalLM):
         with self.mogu.recording() as record:
             hidden, cross_entropy = call_as_forward(model, forward)
         gates = record.stacked()
+        if torch.is_grad_enabled() and (cut := record.without_gradient()):
+            raise InputError(
+                f"the gates of layers {cut} carry no gradient, so that the gate penalty would be without effect there: "
+                "re-entrant activation checkpointing cuts them off; use model.activation_checkpointing, which is not "
+                "re-entrant"
+            )
         penalty = gate_penalty(gates, batch.malicious, self._penalty_tokens(batch), self.penalty)
         return cross_entropy, penalty, gates, self._drift(batch, hidden)
 
@@ -240,6 +248,17 @@ class MoGU(CausalLM):
             "lr_scheduler": {"scheduler": self.schedule(optimizer, steps), "interval": "step"},
         }
 
+    def configure_model(self) -> None:
+        """As that of `CausalLM`; what the mixture is made of is read and checked before any weights of the backbone."""
+        if self.model is None:
+            if self.folder is not None:
+                self._check_base("folder", read_settings(Path(self.folder)).base)
+            for key in () if self.folder is not None else _RESPONDERS:
+                self._responders[key] = read_responder(str(getattr(self, key)), f"model.{key}")
+                self._check_base(key, self._responders[key].base)
+            self._probes = None if self.probes is None else read_probes(self.probes)
+        super().configure_model()
+
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         adapted: PeftModel | None = None
         if self.folder is not None:
@@ -249,16 +268,11 @@ class MoGU(CausalLM):
                 mixture.unjoin()
                 mixture.routers.requires_grad_(True)
         else:
-            responders = {}
-            for key in ("glad", "unwilling"):
-                responder = read_responder(str(getattr(self, key)), f"model.{key}")
-                self._check_base(key, responder.base)
-                responders[key] = responder
             if self.backbone_peft is not None:
-                adapted = adapt_backbone(model, self.backbone_peft)
-            mogu = MoGUModel(model, responders["glad"], responders["unwilling"], self.router, adapted)
-            if self.probes is not None:
-                warm_start(mogu, read_probes(self.probes))
+                adapted = add_adapter(model, self.backbone_peft, "model.backbone_peft")
+            mogu = MoGUModel(model, self._responders["glad"], self._responders["unwilling"], self.router, adapted)
+            if self._probes is not None:
+                warm_start(mogu, self._probes)
             if adapted is not None:
                 train_jointly(adapted, mogu)
         mogu.mode, mogu.m = self.mode, self.m
@@ -279,13 +293,12 @@ class MoGU(CausalLM):
         )
 
     def _check_base(self, key: str, base: str) -> None:
-        """A responder that names another base is refused; folders may have moved, so that their names are compared."""
-        own = {self.backbone, self.model_id, loading.resolve(self.backbone)}
-        if self.allow_other_base or not base or base in own or Path(base).name in {Path(name).name for name in own}:
+        """What names another base is refused."""
+        if self.allow_other_base or not base or loading.same_checkpoint(base, self.backbone):
             return
         raise InputError(
-            f"model.{key}: the adapter '{getattr(self, key)}' was trained on '{base}', not on '{self.backbone}'; "
-            "give the responders' own base, or set model.allow_other_base: true if they are the same weights"
+            f"model.{key}: '{getattr(self, key)}' was trained on '{base}', not on '{self.backbone}'; set "
+            "model.backbone to its own base, or model.allow_other_base: true if they are the same weights"
         )
 
     def complete(self, batch: PromptBatch) -> list[Completion]:

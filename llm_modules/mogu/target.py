@@ -3,13 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from datamodules.errors import InputError
-from llm_modules.architecture import decoder_layers, unwrap
+from llm_modules.architecture import decoder_layers, linear_names, linear_sizes, unwrap
 
 OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj")
 """What families call the projection at the end of attention (Llama and its kin, OPT, Falcon and GPT-NeoX, GPT-2)."""
@@ -52,33 +50,34 @@ def output_projections(model: nn.Module, target: str | None = None) -> list[Proj
     paths = {id(module): path for path, module in unwrap(model).named_modules()}
     found = []
     for index, layer in enumerate(decoder_layers(model)):
-        linear = {name: module for name, module in layer.named_modules() if _features(module) is not None}
+        linear = {name: module for name, module in layer.named_modules() if linear_sizes(module) is not None}
         names = [name for name in linear if _matches(name, target)]
         if len(names) > 1:
             raise InputError(
-                f"model.target: '{target}' means {', '.join(sorted(names))} in layer {index}; name one of them"
+                f"model.router.target: '{target}' means {', '.join(sorted(names))} in layer {index}; name one of them"
             )
         for name in names:
             parent_name, _, own_name = name.rpartition(".")
-            sizes = _features(linear[name])
+            sizes = linear_sizes(linear[name])
             assert sizes is not None
             found.append(Projection(index, paths[id(linear[name])], layer.get_submodule(parent_name), own_name, *sizes))
     if not found:
-        first = decoder_layers(model)[0]
-        candidates = ", ".join(name for name, module in first.named_modules() if _features(module) is not None)
         asked = f"'{target}'" if target else "an attention output projection of a known name"
-        raise InputError(f"model.target: no decoder layer has {asked}; the linear modules of a layer are {candidates}")
+        raise InputError(
+            f"model.router.target: no decoder layer has {asked}; the linear modules of a layer are "
+            f"{', '.join(linear_names(model))}"
+        )
     return found
 
 
-def projection_pattern(model: nn.Module, target: str | None = None, layers: Sequence[int] | None = None) -> str:
-    """The projections, of all layers or some, as a regular expression for PEFT's ``target_modules``."""
-    found = choose_layers(output_projections(model, target), layers)
+def projection_pattern(model: nn.Module, layers: Sequence[int] | None = None) -> str:
+    """The projections, of all layers or of ``model.layers``, as a regular expression for PEFT's ``target_modules``."""
+    found = choose_layers(output_projections(model), layers, "model.layers")
     return "|".join(re.escape(projection.path) for projection in found)
 
 
-def choose_layers(projections: Sequence[Projection], layers: Sequence[int] | None) -> list[Projection]:
-    """The projections of some layers, of all for None.
+def choose_layers(projections: Sequence[Projection], layers: Sequence[int] | None, key: str) -> list[Projection]:
+    """The projections of some layers, of all for None; ``key`` is the option that names them, for errors.
 
     Raises:
         InputError: A layer has none.
@@ -88,7 +87,7 @@ def choose_layers(projections: Sequence[Projection], layers: Sequence[int] | Non
     have = {projection.layer: projection for projection in projections}
     if missing := [layer for layer in layers if layer not in have]:
         raise InputError(
-            f"model.router.layers: there is no output projection in layer {missing[0]}; "
+            f"{key}: there is no output projection in layer {missing[0]}; "
             f"the model has them in layers {min(have)}-{max(have)}"
         )
     return [have[layer] for layer in sorted(set(layers))]
@@ -99,12 +98,3 @@ def _matches(name: str, target: str | None) -> bool:
     if target is not None:
         return name == target or name.endswith(f".{target}")
     return own in OUTPUT_PROJECTIONS and ("attn" in parent or "attention" in parent)
-
-
-def _features(module: Any) -> tuple[int, int] | None:
-    """Inputs and outputs of a linear module of any kind (quantised, adapted, Conv1D); None for other modules."""
-    if isinstance(module, Conv1D):
-        inputs, outputs = module.weight.shape
-        return inputs, outputs
-    sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    return (sizes[0], sizes[1]) if isinstance(sizes[0], int) and isinstance(sizes[1], int) else None

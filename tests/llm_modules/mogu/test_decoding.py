@@ -121,19 +121,34 @@ def test_sampling_is_a_function_of_the_rows_seed_through_the_hand_off() -> None:
     assert [done.token_ids[:4] for done in always] == [done.token_ids[:4] for done in together]
 
 
+class Passes(GenerationListener):
+    n = 0
+
+    def before_forward(self, rows: torch.Tensor) -> None:
+        self.n += 1
+
+
 @pytest.mark.parametrize("mode", ["first_m", "keep_cache", "always", "off"])
 def test_streamed_tokens_are_the_generated_ones_in_order(mode: Mode) -> None:
     mogu = tiny_mogu()
     engine = mogu.generator(GenerationSettings(max_new_tokens=9, slots=2), mode=mode, m=3, eos_ids=[])
     expected = tokens(engine.generate(PROMPTS))
     rows: dict[int, list[int]] = {row: [] for row in range(len(PROMPTS))}
-    stream = engine.stream(PROMPTS)
-    first_row, first_token = next(stream)
-    assert max(map(len, rows.values())) == 0, "the first token comes before the last is computed"
-    rows[first_row].append(first_token)
-    for row, token in stream:
+    passes = Passes()
+    engine.listeners.append(passes)
+    for n, (row, token) in enumerate(engine.stream(PROMPTS)):
+        assert n or passes.n == 1, "the first token comes before a second one is computed"
         rows[row].append(token)
+    assert passes.n > 9
     assert [tuple(ids) for ids in rows.values()] == expected
+
+
+def test_a_mode_that_does_not_exist_is_an_error() -> None:
+    mogu = tiny_mogu()
+    with pytest.raises(InputError, match=r"model\.mode: there is no 'alwasy'; give one of first_m, keep_cache, always"):
+        mogu.generate(PROMPTS, LONG, mode="alwasy")
+    with pytest.raises(InputError, match=r"model\.m: -1 is no number of tokens; give 1 or more"):
+        mogu.generate(PROMPTS, LONG, m=-1)
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -1,5 +1,7 @@
 """The mixture is the paper's equation in every architecture, and leaves no trace when it is off."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -298,3 +300,18 @@ def test_any_rank_pattern_and_scaling_of_peft_is_kept(tmp_path) -> None:
     mogu = MoGUModel(model, read_responder(tmp_path, "model.glad"), unwilling)
     with mogu.control.set(forced=(1.0, 0.0)):
         torch.testing.assert_close(logits(mogu.model, ids, mask), logits(adapted, ids, mask), atol=2e-4, rtol=1e-4)
+
+
+def test_nothing_of_a_responder_is_left_out_unsaid() -> None:
+    model = ARCHITECTURES["llama"]()
+    projections = output_projections(model)
+    glad, unwilling = (random_responder(projections, 2, 4, seed) for seed in (0, 1))
+    places = {"model.layers.0.self_attn.q_proj": next(iter(glad.deltas.values()))}
+    more = replace(glad, deltas=dict(glad.deltas) | places)
+    with pytest.raises(InputError, match=r"model\.glad: .*also adapts model\.layers\.0\.self_attn\.q_proj \(1 such"):
+        MoGUModel(model, more, unwilling)
+    deeper = replace(unwilling, deltas={**unwilling.deltas, "model.layers.7.self_attn.o_proj": places.popitem()[1]})
+    with pytest.raises(InputError, match=r"model\.unwilling: .*also adapts model\.layers\.7"):
+        MoGUModel(model, glad, deeper)
+    # Layers that are not routed are another matter: that was asked for.
+    MoGUModel(model, glad, unwilling, RouterConfig(layers=(1,), d_router=0))

@@ -83,14 +83,43 @@ def test_plain_transformers_serves_the_folder_in_a_new_process(name: str, tmp_pa
 
 def test_the_base_in_another_float_type_is_the_same_base_and_another_base_is_not(tmp_path: Path) -> None:
     _, folder = save("llama", tmp_path)
-    mogu, _ = load_mogu(folder, dtype="bfloat16")
-    assert mogu.model.dtype == torch.bfloat16
-    assert all(p.dtype == torch.float32 for p in mogu.router_parameters())
+    for dtype in ("bfloat16", "float16"):
+        mogu, _ = load_mogu(folder, dtype=dtype)
+        assert mogu.model.dtype == getattr(torch, dtype)
+        assert all(p.dtype == torch.float32 for p in mogu.router_parameters())
     other = ARCHITECTURES["llama"](seed=1)
     with pytest.raises(InputError, match=r"belongs to the base .* the weights of this model are others"):
         load_mogu(folder, other)
     with pytest.raises(InputError, match=r"model\.glad.*nothing for"):
         load_mogu(folder, ARCHITECTURES["gpt2"]())
+    # Tuned ever so slightly, as a LoRA that was merged into one layer.
+    tuned = ARCHITECTURES["llama"]()
+    with torch.no_grad():
+        tuned.model.layers[1].self_attn.o_proj.weight.mul_(1 + 0.01 * torch.rand(32, 32))
+    with pytest.raises(InputError, match=r"weights of this model are others \(layers\.1\)"):
+        load_mogu(folder, tuned)
+    assert not hasattr(tuned.model.layers[0].self_attn.o_proj, "routers"), "what was refused is left as it was"
+
+
+def test_a_base_that_has_moved_is_named_with_the_remedy(tmp_path: Path) -> None:
+    mogu, folder = save("llama", tmp_path)
+    expected = mogu.generate(PROMPTS, SETTINGS, eos_ids=[])
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=rf"the base model of '{folder}' cannot be loaded; if it has moved, say base="):
+        load_mogu(folder)
+    again = MoGUModel.from_pretrained(folder, base=str(tmp_path / "moved"))
+    assert again.generate(PROMPTS, SETTINGS, eos_ids=[]) == expected
+
+
+def test_there_is_one_copy_of_the_base(tmp_path: Path) -> None:
+    model = ARCHITECTURES["llama"]()
+    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    _, folder = save("llama", tmp_path)
+    mogu, _ = load_mogu(folder, model)
+    after = {name.replace(".base.", "."): p.data_ptr() for name, p in model.named_parameters()}
+    assert before.items() <= after.items()
+    mogu.unload()
+    assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == before
 
 
 def rewrite(folder: Path, tensors: dict) -> None:
@@ -117,6 +146,9 @@ def test_missing_and_unknown_keys_and_other_shapes_are_errors(tmp_path: Path) ->
     rewrite(folder, tensors | {key: torch.zeros(48)})
     with pytest.raises(InputError, match=r"has shape \(48,\).*another base"):
         load_mogu(folder)
+    rewrite(folder, tensors | {key: torch.full_like(tensors[key], torch.nan)})
+    with pytest.raises(InputError, match=r"'layers\.1\.glad\.weight' holds numbers that are not finite"):
+        load_mogu(folder)
     rewrite(folder, tensors)
     load_mogu(folder)
 
@@ -132,10 +164,22 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its checksum differs"):
         load_mogu(swapped)
     shutil.rmtree(swapped / "glad")
+    shutil.copytree(folder / "glad", swapped / "glad")
+    config = swapped / "glad/adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 800'))
+    with pytest.raises(InputError, match=r"glad/adapter_config\.json.*its checksum differs"):
+        load_mogu(swapped)
+    shutil.rmtree(swapped / "glad")
     with pytest.raises(InputError, match=r"has no glad/adapter_model\.safetensors"):
         load_mogu(swapped)
     settings = json.loads((folder / "mogu.json").read_text())
-    for change, message in (({"format": 9}, "format 9"), ({"extra": 1}, "missing or unknown: extra")):
+    for change, message in (
+        ({"format": 9}, "format 9"),
+        ({"extra": 1}, "missing or unknown: extra"),
+        ({"m": -1}, r"mogu\.json: m: -1 is no number"),
+        ({"m": "five"}, r"mogu\.json: m: 'five' is no number"),
+        ({"mode": "frist_m"}, r"mogu\.json: mode: there is no 'frist_m'"),
+    ):
         (folder / "mogu.json").write_text(json.dumps(settings | change))
         with pytest.raises(InputError, match=message):
             load_mogu(folder)

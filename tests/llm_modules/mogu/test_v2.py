@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel
 
 from datamodules.errors import InputError
+from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.joint import token_kl
 from llm_modules.mogu.model import MoGUModel
@@ -25,7 +26,7 @@ from llm_modules.mogu.probes import (
 from llm_modules.mogu.save import load_mogu
 from llm_modules.mogu.target import output_projections
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS
-from tests.llm_modules.mogu.parts import batch, responders
+from tests.llm_modules.mogu.parts import PROMPTS, batch, responders
 from tests.llm_modules.mogu.test_module import adapters, quiet, router_batch
 from tests.tiny import save_tiny
 
@@ -133,6 +134,32 @@ def test_the_adapter_is_off_for_the_base_and_every_flag_is_as_before(tmp_path: P
     with module.mogu.base():
         pass
     assert not lora.requires_grad
+
+
+def test_off_and_a_model_that_is_unloaded_are_the_base_bit_for_bit(tmp_path: Path) -> None:
+    module = joint(tmp_path)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    module.save(tmp_path / "mogu")
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(module.backbone)
+    mogu = MoGUModel.from_pretrained(tmp_path / "mogu")
+    settings = GenerationSettings(max_new_tokens=8)
+    plain = Generator(base, settings, pad_id=0, eos_ids=[]).generate(PROMPTS)
+    assert mogu.generate(PROMPTS, settings, mode="off", eos_ids=[]) == plain
+    # After the hand-off the tuned backbone goes on.
+    assert mogu.generate(PROMPTS, settings, mode="first_m", m=1, eos_ids=[]) != plain
+    assert mogu.generate(PROMPTS, settings, mode="off", eos_ids=[]) == plain
+    ids, mask = batch()
+    with torch.no_grad():
+        wanted = base(input_ids=ids, attention_mask=mask).logits
+        with mogu.base():
+            assert torch.equal(mogu.model(input_ids=ids, attention_mask=mask).logits, wanted)
+        assert torch.equal(mogu.unload()(input_ids=ids, attention_mask=mask).logits, wanted)
+    assert not any("lora" in name for name, _ in mogu.model.named_parameters())
 
 
 def test_the_divergence_is_that_of_the_definition_with_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

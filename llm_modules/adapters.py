@@ -1,0 +1,34 @@
+"""New PEFT adapters on a model, with errors that name the option and what could be adapted."""
+
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from datamodules.errors import InputError
+from llm_modules.architecture import linear_names
+
+
+def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftModel:
+    """A model with a new adapter, which alone can be trained.
+
+    Args:
+        model: Changed in place.
+        config: Of any kind that adapts weights.
+        key: The option that it comes from, for errors.
+
+    Raises:
+        InputError: The adapter is of a kind that works outside of the layers, or names modules that are not there.
+    """
+    if config.is_prompt_learning:
+        kind = type(config).__name__
+        raise InputError(
+            f"{key}: {kind} works outside of the layers; use a method that adapts weights, such as LoraConfig"
+        )
+    config.task_type = "CAUSAL_LM"
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise InputError(
+            f"{key}: {error} The linear modules of a layer are {', '.join(linear_names(model))}."
+        ) from error
+    assert isinstance(adapted, PeftModel)
+    return adapted
