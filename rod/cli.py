@@ -19,6 +19,7 @@ import callbacks.evaluation
 import callbacks.figures
 import callbacks.gates
 import callbacks.gradient_norms
+import callbacks.latency
 import callbacks.probes
 import callbacks.progress
 import callbacks.reasoning

@@ -64,6 +64,7 @@ OVER = {
     "mogu/v2/layers_random.yaml": "mogu/v2/1_probe.yaml",
     "mogu/v2/layers_all.yaml": "mogu/v2/1_probe.yaml",
     "mogu/gates.yaml": "mogu/4_test.yaml",
+    "latency.yaml": "mogu/4_test.yaml",
     "mogu/suites.yaml": "mogu/4_test.yaml",
     "mogu/v2/task.yaml": "mogu/4_test.yaml",
     "mogu/real/alpaca.yaml": "mogu/0_answers.yaml",
