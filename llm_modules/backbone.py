@@ -1,7 +1,7 @@
 """Loading of pretrained models and tokenizers: hub id, local folder, or the embedded ``miniature``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -92,8 +92,9 @@ def load_model(
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
     random_weights: bool = False,
+    **options: Any,
 ) -> PreTrainedModel:
-    """A causal language model of a hub id or folder, on the CPU, in training mode.
+    """A causal language model of a hub id or folder, on the CPU if no option says otherwise, in training mode.
 
     Args:
         name: Hub id, folder or ``miniature``.
@@ -102,6 +103,7 @@ def load_model(
         attn_implementation: As in transformers (``sdpa``, ``eager``, ``flash_attention_2``); None lets it choose.
         trust_remote_code: Run code that comes with the checkpoint.
         random_weights: Build from the configuration alone, with weights drawn from torch's generator.
+        options: Further ones of transformers (``quantization_config``, ``device_map``, ...).
 
     Raises:
         InputError: The checkpoint is absent or unreadable.
@@ -117,6 +119,7 @@ def load_model(
                 dtype=torch.float32 if dtype == "auto" else wanted,
                 attn_implementation=attn_implementation,
                 trust_remote_code=trust_remote_code,
+                **options,
             )
         else:
             model = AutoModelForCausalLM.from_pretrained(
@@ -125,6 +128,7 @@ def load_model(
                 dtype=wanted,
                 attn_implementation=attn_implementation,
                 trust_remote_code=trust_remote_code,
+                **options,
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error

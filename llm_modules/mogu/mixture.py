@@ -41,7 +41,8 @@ class MixtureControl:
 
     Attributes:
         active: Whether they mix at all; otherwise the projection is the base model's, bit for bit.
-        rows: Which rows of the batch are mixed, (batch,) bool; the others are the base model's. All by default.
+        rows: Which rows of the batch are mixed, (batch,) bool, or which tokens of them, (batch or 1, seq) bool; the
+            others are the base model's. All by default.
         forced: Constant gates (glad, unwilling) instead of the routers'.
         record: Where the gates of this pass go.
     """
@@ -160,7 +161,8 @@ class Mixture(nn.Module):
             mixed = self._mix(hidden, base)
         if control.rows is None:
             return mixed
-        return torch.where(control.rows.view(-1, *[1] * (base.ndim - 1)), mixed, base)
+        rows = control.rows
+        return torch.where(rows.view(*rows.shape, *[1] * (base.ndim - rows.ndim)), mixed, base)
 
     def responder(self, index: int) -> tuple[Tensor, Tensor, float]:
         """A, B and alpha / r of glad (0) or unwilling (1)."""
@@ -223,4 +225,10 @@ class Mixture(nn.Module):
 MERGE_REFUSED = (
     "a MoGU cannot be merged into its base: the weight of each responder is another for every token; "
     "save it as a MoGU folder (rod export --format mogu) and load that with MoGUModel.from_pretrained"
+)
+
+SAVE_REFUSED = (
+    "this model holds the mixtures of a MoGU, which no other program reads: what save_pretrained writes would load "
+    "with new random output projections; save it as a MoGU folder (rod export --format mogu, or "
+    "llm_modules.mogu.save.save_mogu), or take the mixtures out with MoGUModel.unload()"
 )

@@ -15,7 +15,7 @@ from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import Responder
 from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.decoding import MoGUGenerator
-from llm_modules.mogu.mixture import MERGE_REFUSED, GateRecord, Mixture, MixtureControl
+from llm_modules.mogu.mixture import MERGE_REFUSED, SAVE_REFUSED, GateRecord, Mixture, MixtureControl
 from llm_modules.mogu.router import RouterPair
 from llm_modules.mogu.target import choose_layers, output_projections
 
@@ -84,6 +84,7 @@ class MoGUModel:
             mixture.to(_device_of(base, model)).train(model.training)
             setattr(projection.parent, projection.name, mixture)
             self.mixtures[projection.layer] = mixture
+        vars(model)["save_pretrained"] = _refuse_to_save
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, model: PreTrainedModel | None = None, **options: Any) -> "MoGUModel":
@@ -150,6 +151,7 @@ class MoGUModel:
         if self.adapted is not None:
             self.adapted.unload()
             self.adapted = None
+        vars(self.model).pop("save_pretrained", None)
         return self.model
 
     def merge(self) -> None:
@@ -219,3 +221,7 @@ class MoGUModel:
 def _device_of(module: nn.Module, model: PreTrainedModel) -> torch.device:
     parameter = next(module.parameters(), None)
     return parameter.device if parameter is not None else model.device
+
+
+def _refuse_to_save(*_args: Any, **_options: Any) -> None:
+    raise InputError(f"save_pretrained: {SAVE_REFUSED}")

@@ -4,25 +4,37 @@
     model = AutoModelForCausalLM.from_pretrained("runs/mogu/mogu")
     model.generate(...)
 
-The base is loaded as it is, without remote code. ``generate`` of transformers decodes a batch in step and keeps its
-cache, so that mode ``first_m`` works as ``keep_cache``; `MoGUModel.generate` has all modes.
+``generate`` of transformers decodes a batch in step, so that mode ``first_m`` works as ``keep_cache``;
+`MoGUModel.generate` has all modes.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from llm_modules.mogu.config import FORCED, Mode, check_mode
-from llm_modules.mogu.model import MoGUModel
+from datamodules.errors import InputError
+from llm_modules.backbone import DType
+from llm_modules.mogu.first_tokens import mix_first_tokens
 from llm_modules.mogu.save import MODEL_TYPE, load_mogu
+
+_FOR_BASE = {
+    *("dtype", "attn_implementation", "quantization_config", "device_map", "trust_remote_code", "use_safetensors"),
+    *("cache_dir", "force_download", "local_files_only", "proxies", "token"),
+}
 
 
 class MoGUConfig(PreTrainedConfig):
     """What ``config.json`` of a MoGU folder says: its type. Everything else is in ``mogu.json``."""
 
     model_type = MODEL_TYPE
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **options: Any) -> Any:
+        """As usual, but whoever asks for the options that it has no use for gets all: they are for the base."""
+        if not options.pop("return_unused_kwargs", False):
+            return super().from_dict(config_dict, **options)
+        return super().from_dict(config_dict), options
 
 
 class MoGUForCausalLM(PreTrainedModel):
@@ -36,35 +48,41 @@ class MoGUForCausalLM(PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path: A MoGU folder.
-            options: ``dtype`` and ``attn_implementation``; others are left to their defaults.
+            options: How transformers is to load the base: ``dtype`` (also ``torch_dtype``), ``attn_implementation``,
+                ``quantization_config``, ``device_map``, ``trust_remote_code``, where and how to download.
+
+        Raises:
+            InputError: The folder is broken, or it cannot be loaded with an option.
         """
-        known = {key: options[key] for key in ("dtype", "attn_implementation") if options.get(key) is not None}
-        if not isinstance(known.get("dtype", ""), str):
-            known["dtype"] = str(known["dtype"]).removeprefix("torch.")
-        mogu, saved = load_mogu(Path(pretrained_model_name_or_path), **known)
+        mogu, saved = load_mogu(Path(pretrained_model_name_or_path), **base_options(options))
         return mix_first_tokens(mogu, saved.mode, saved.m)
 
 
-def mix_first_tokens(mogu: MoGUModel, mode: Mode, m: int) -> PreTrainedModel:
-    """Let the model itself tell its first tokens: a pass with an empty cache begins a new batch of completions.
+def base_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What of the options that an auto class hands over is for the loader of the base.
 
-    Returns:
-        The model, whose ``generate`` then needs no help. ``mogu`` is its attribute.
+    Raises:
+        InputError: One is not, or is no dtype.
     """
-    check_mode(mode, m)
-    passes = 0
-
-    def before(_model: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        nonlocal passes
-        cache = kwargs.get("past_key_values")
-        passes = 0 if cache is None or cache.get_seq_length() == 0 else passes + 1
-        mogu.control.active = mode != "off" and (mode not in ("first_m", "keep_cache") or passes < m)
-
-    mogu.control.forced = FORCED.get(mode)
-    model = mogu.model
-    model.register_forward_pre_hook(before, with_kwargs=True)
-    object.__setattr__(model, "mogu", mogu)
-    return model
+    # A configuration that was loaded before the model has taken two of them; the token is among those of an adapter.
+    config, adapter = options.get("config"), options.get("adapter_kwargs") or {}
+    given = {
+        "dtype": options.get("torch_dtype") or getattr(config, "dtype", None),
+        "attn_implementation": getattr(config, "_attn_implementation", None),
+    }
+    own = ("config", "adapter_kwargs", "torch_dtype", "name_or_path")
+    for name, value in [*adapter.items(), *options.items()]:
+        if value is not None and name not in own and not name.startswith("_"):
+            given[name] = value
+    if unknown := sorted(given.keys() - _FOR_BASE):
+        raise InputError(
+            f"{unknown[0]}: a MoGU folder cannot be loaded with this option, only with {', '.join(sorted(_FOR_BASE))}; "
+            "load the base with it and give that to MoGUModel.from_pretrained(folder, base)"
+        )
+    given["dtype"] = str(given["dtype"] or "auto").removeprefix("torch.")
+    if given["dtype"] not in get_args(DType):
+        raise InputError(f"dtype: '{given['dtype']}' is none of {', '.join(get_args(DType))}")
+    return {name: value for name, value in given.items() if value is not None}
 
 
 AutoConfig.register(MODEL_TYPE, MoGUConfig, exist_ok=True)

@@ -1,11 +1,13 @@
 """The mixture is the paper's equation in every architecture, and leaves no trace when it is off."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
@@ -136,6 +138,11 @@ def test_only_the_rows_that_are_mixed_differ_from_the_base(joined: bool) -> None
     part = run(rows=torch.tensor([True, False, True]))
     torch.testing.assert_close(part[[0, 2]], mixed[[0, 2]])
     assert torch.equal(part[1], base[1])
+    start = run(rows=torch.arange(ids.shape[1])[None] < 4)
+    torch.testing.assert_close(start[:, :4], mixed[:, :4])
+    assert not torch.allclose(start[:, 4:], mixed[:, 4:], atol=1e-3), "the later tokens are the base's"
+    single = run(rows=torch.ones_like(ids, dtype=torch.bool) & torch.tensor([[True], [False], [True]]))
+    torch.testing.assert_close(single, part)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
@@ -218,6 +225,17 @@ def test_merging_is_refused_with_the_reason() -> None:
         mogu.merge_and_unload()
     with pytest.raises(RuntimeError, match="another for every token"):
         mogu.mixtures[0].merge()
+
+
+def test_a_model_with_mixtures_is_not_saved_as_its_base_and_one_without_is(tmp_path) -> None:
+    mogu = tiny_mogu()
+    for holder in (mogu.model, copy.deepcopy(mogu).model):
+        with pytest.raises(InputError, match=r"save_pretrained: .*would load with new random.*MoGU folder"):
+            holder.save_pretrained(tmp_path / "mixed")
+    assert not (tmp_path / "mixed").exists()
+    mogu.unload().save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert torch.equal(logits(base, *batch()), logits(ARCHITECTURES["llama"](), *batch()))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

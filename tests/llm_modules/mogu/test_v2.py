@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel
 from datamodules.errors import InputError
 from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.mogu.config import RouterConfig
+from llm_modules.mogu.first_tokens import mix_first_tokens
 from llm_modules.mogu.joint import token_kl
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.module import MoGU
@@ -153,6 +154,10 @@ def test_off_and_a_model_that_is_unloaded_are_the_base_bit_for_bit(tmp_path: Pat
     # After the hand-off the tuned backbone goes on.
     assert mogu.generate(PROMPTS, settings, mode="first_m", m=1, eos_ids=[]) != plain
     assert mogu.generate(PROMPTS, settings, mode="off", eos_ids=[]) == plain
+    served = mix_first_tokens(MoGUModel.from_pretrained(tmp_path / "mogu"), "off", 5)
+    prompt = torch.tensor(PROMPTS[:1])
+    said = served.generate(prompt, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert said[0, prompt.shape[1] :].tolist() == list(plain[0].token_ids)
     ids, mask = batch()
     with torch.no_grad():
         wanted = base(input_ids=ids, attention_mask=mask).logits
