@@ -27,7 +27,9 @@ def attacks(n: int) -> list[Attack]:
 def test_the_four_kinds_of_pairs() -> None:
     own = replace(ANSWER, question="Attack 1!", completion="I cannot do that, Dave.")
     complied = replace(ANSWER, question="Attack 2!", completion="Gladly: ...")
-    made = make_pairs(answers(3), attacks(3), n_train=3, n_val=0, refusals=["Never."], rejections=[own, complied])
+    cut_off = replace(ANSWER, question="Attack 0!", completion="I cannot do that, be", finish_reason="length")
+    rejections = [own, complied, cut_off]
+    made = make_pairs(answers(3), attacks(3), n_train=3, n_val=0, refusals=["Never."], rejections=rejections)
     by_id = {pair.id: pair for pair in made.train}
     benign = by_id["benign/t0"]
     assert (benign.prompt, benign.malicious, benign.glad, benign.reject) == (
@@ -41,6 +43,7 @@ def test_the_four_kinds_of_pairs() -> None:
     assert (own_pair.glad, own_pair.reject) == ("Sure, here is 1", "I cannot do that, Dave.")
     assert own_pair.glad_is_opening
     assert written.reject == "Never.", "an answer that is no refusal is not learnt as one"
+    assert by_id["a0"].reject == "Never.", "nor a refusal that is cut off"
     assert made.report["own_refusals"] == 1
 
 
@@ -67,6 +70,37 @@ def test_what_is_dropped_has_a_reason() -> None:
     assert len(made.dropped) == 5
 
 
+def test_a_request_that_occurs_twice_is_not_on_both_sides_of_the_split() -> None:
+    refused = replace(ANSWER, id="r", question="Question 3?", completion="Sorry.")
+    again = [replace(trace, id=f"again-{trace.id}", question=f" {trace.question.upper()}") for trace in answers(20)]
+    made = make_pairs([refused, *answers(20), *again], attacks(20), n_train=10, n_val=10)
+    benign = [pair.prompt for pair in (*made.train, *made.val) if not pair.malicious]
+    assert sorted(benign) == sorted(trace.question for trace in answers(20)), "one answer of each that is a whole one"
+    assert made.report["dropped"] == {"benign: the base model refuses": 1, "benign: it occurs twice": 20}
+
+
+def test_a_request_of_both_classes_is_malicious() -> None:
+    both = [replace(ANSWER, id="a", question="attack 1"), replace(ANSWER, id="b", question="Opens nothing!")]
+    made = make_pairs([*answers(2), *both], [*attacks(2), Attack("x", "Opens nothing", "")], n_train=2, n_val=0)
+    assert {pair.prompt: pair.malicious for pair in made.train} == {
+        "Question 0?": False,
+        "Question 1?": False,
+        "Attack 0!": True,
+        "Attack 1!": True,
+    }
+    assert made.report["dropped"] == {
+        "benign: it is among the malicious requests too": 2,
+        "malicious: there is no opening": 1,
+    }
+    assert [dropped.id for dropped in made.dropped[:2]] == ["q", "q"]
+
+
+@pytest.mark.parametrize(("n_train", "n_val", "named"), [(0, 2, "n_train"), (-3, 2, "n_train"), (2, -1, "n_val")])
+def test_numbers_that_make_no_split_are_errors(n_train: int, n_val: int, named: str) -> None:
+    with pytest.raises(InputError, match=f"--{named}: must be"):
+        make_pairs(answers(9), attacks(9), n_train=n_train, n_val=n_val)
+
+
 def test_the_split_is_balanced_disjoint_and_a_function_of_the_seed() -> None:
     made = make_pairs(answers(50), attacks(20), n_train=10, n_val=4, seed=1)
     for part, n in ((made.train, 10), (made.val, 4)):
@@ -86,6 +120,8 @@ def test_the_smaller_class_decides_and_validation_keeps_its_part() -> None:
     made = make_pairs(answers(500), attacks(10), n_train=300, n_val=30)
     assert (made.report["train_each"], made.report["val_each"]) == (8, 2)
     assert len(made.train) == 16
+    few = make_pairs(answers(500), attacks(3), n_train=300, n_val=30)
+    assert (few.report["train_each"], few.report["val_each"]) == (2, 1), "there is one to choose checkpoints on"
 
 
 def test_empty_classes_and_broken_rules_are_errors() -> None:
