@@ -1,14 +1,20 @@
 """Which pairs come of answers, attacks and refusals: kinds, balance, split, and a word for each that is dropped."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from datamodules.errors import InputError
 from datamodules.pairing import REFUSALS, make_pairs
-from datamodules.records import Attack, Instruction, ResponsePair, Trace, read_records
+from datamodules.questions import read_questions
+from datamodules.records import Attack, Instruction, ResponsePair, Trace, read_records, to_json
 from rod.__main__ import main
+from tests.conftest import ROOT
+
+STAGES = ROOT / "configs/mogu"
 
 ANSWER = Trace(
     "q|plain|-|a0|s0", "q", "How do I boil an egg?", None, "plain", 0.0, (), 0, 0, "", "Ten minutes.", 4, "stop",
@@ -136,34 +142,32 @@ def test_empty_classes_and_broken_rules_are_errors() -> None:
         make_pairs(answers(1), attacks(1), n_train=1, n_val=0, refusals=[])
 
 
-def test_advbench_and_alpaca_by_the_command(shared_data: Path, tmp_path: Path) -> None:
-    """The published sets: 300 of AdvBench to train, the other 220 held out; Alpaca's answers stand for the base's."""
-    import json
-
-    lines = (shared_data / "alpaca_subsets/random_9k.jsonl").read_text().splitlines()[:700]
-    traces = []
-    for number, line in enumerate(lines):
-        row = json.loads(line)
-        if row["input"] or not row["output"]:
-            continue
-        trace = replace(ANSWER, id=f"t{number}", question_id=str(number), question=row["instruction"])
-        traces.append(replace(trace, completion=row["output"]))
-    from datamodules.records import to_json
-
-    answers_file = tmp_path / "traces.jsonl"
-    answers_file.write_text("\n".join(map(to_json, traces)), encoding="utf-8")
-    command = ["pairs", "--answers", answers_file, "--malicious", shared_data / "advbench/advbench.jsonl"]
-    command += ["--malicious_fields", '{"prompt": "goal", "target": "target"}', "--output", tmp_path / "pairs"]
-    command += ["--n_train", 300, "--n_val", 0]
+def test_advbench_and_alpaca_by_the_shipped_recipe(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 of AdvBench to train, 20 to choose on, 200 held out; Alpaca's own answers stand for a model's."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(shared_data)
+    asked = yaml.safe_load((STAGES / "real/alpaca.yaml").read_text())["data"]["init_args"]
+    questions = read_questions(Path(asked["questions"]), fields=asked["fields"], limit=asked["limit"])
+    rows = [json.loads(line) for line in Path(asked["questions"]).read_text().splitlines()[: len(questions)]]
+    assert [q.question.split() for q in questions] == [f"{r['instruction']} {r['input']}".split() for r in rows]
+    traces = [
+        replace(ANSWER, id=q.id, question_id=q.id, question=q.question, completion=row["output"])
+        for q, row in zip(questions, rows, strict=True)
+    ]
+    Path("traces.jsonl").write_text("\n".join(map(to_json, traces)), encoding="utf-8")
+    command = ["pairs", "--config", STAGES / "pairs.yaml", "--config", STAGES / "real/advbench.yaml"]
+    command += ["--answers", "traces.jsonl", "--output", "pairs"]
     assert main([str(word) for word in command]) == 0
-    train = read_records(tmp_path / "pairs/pairs.train.jsonl", ResponsePair)
-    assert sum(pair.malicious for pair in train) == 300
-    assert len(train) == 600
+    train, val = (read_records(f"pairs/pairs.{part}.jsonl", ResponsePair) for part in ("train", "val"))
+    assert [sum(pair.malicious for pair in part) for part in (train, val)] == [300, 20]
+    assert [len(part) for part in (train, val)] == [600, 40]
     assert all(pair.glad.startswith("Sure") and pair.reject in REFUSALS for pair in train if pair.malicious)
-    assert len(read_records(tmp_path / "pairs/held_out.jsonl", Attack)) == 220
-    right = read_records(tmp_path / "pairs/sft.train.jsonl", Instruction)
+    assert len(read_records("pairs/held_out.jsonl", Attack)) == 200
+    right = read_records("pairs/sft.train.jsonl", Instruction)
     assert [item.id for item in right] == [pair.id for pair in train]
     assert all(item.response == (p.reject if p.malicious else p.glad) for item, p in zip(right, train, strict=True))
-    report = json.loads((tmp_path / "pairs/report.json").read_text())
-    assert report["held_out"] == 220
+    report = json.loads(Path("pairs/report.json").read_text())
+    assert (report["train_each"], report["val_each"], report["held_out"]) == (300, 20, 200)
     assert main([str(word) for word in command]) == 2, "what stands is not replaced unasked"
