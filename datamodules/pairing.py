@@ -3,12 +3,13 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datamodules.contrast import ContrastPair
 from datamodules.errors import InputError
 from datamodules.records import Attack, ResponsePair, Trace
+from datamodules.twins import squeeze
 
 REFUSAL = (
     r"\b(sorry|apologi[sz]e|can(no|')t|won't|will not|unable to|not able to|as an ai|not appropriate|unethical"
@@ -71,7 +72,8 @@ def make_pairs(
 
     (benign, glad) is the base model's own answer, dropped if it is a refusal or does not come to its end; (benign,
     reject) a written refusal; (malicious, glad) the affirmative opening; (malicious, reject) the base model's own
-    refusal where it gives one, else a written one. A refusal may name the request with ``{prompt}``.
+    refusal where it gives one and comes to its end, else a written one. A refusal may name the request with
+    ``{prompt}``. Of requests that `squeeze` makes the same one is taken, and none as benign that is malicious too.
 
     Args:
         answers: The base model's answers to benign requests.
@@ -79,21 +81,28 @@ def make_pairs(
         n_train: Pairs of each class to train on (paper: 300); fewer of both where one has fewer.
         n_val: Pairs of each class to choose checkpoints on.
         refusals: Written refusals.
-        rejections: The base model's answers to the malicious requests; those that are refusals are used.
+        rejections: The base model's answers to the malicious requests; whole ones that are refusals are used.
         refusal_rule: Regular expression; an answer with a match is a refusal.
         seed: Of the split and of the choice of refusals.
 
     Raises:
-        InputError: The rule is none, or a class is empty.
+        InputError: A number is too small, the rule is none, or a class is empty.
     """
+    for option, number, least in (("n_train", n_train, 1), ("n_val", n_val, 0)):
+        if number < least:
+            raise InputError(f"--{option}: must be {least} or more, is {number}")
     try:
         rule = re.compile(refusal_rule, re.IGNORECASE)
     except re.error as error:
         raise InputError(f"--refusal_rule: no regular expression: {error}") from error
     if not refusals:
         raise InputError("--refusals: the file has no line; a refusal a line is wanted")
-    benign, dropped = _benign(answers, rule, refusals, seed)
-    own = {trace.question: trace.completion.strip() for trace in rejections if rule.search(trace.completion)}
+    benign, dropped = _benign(answers, {squeeze(attack.prompt) for attack in attacks}, rule, refusals, seed)
+    own = {
+        trace.question: trace.completion.strip()
+        for trace in rejections
+        if trace.finish_reason == "stop" and rule.search(trace.completion)
+    }
     malicious, more = _malicious(attacks, own, refusals, seed)
     dropped += more
     for name, pairs in (("benign", benign), ("malicious", malicious)):
@@ -103,7 +112,8 @@ def make_pairs(
     random.Random(f"{seed}/split").shuffle(benign)
     random.Random(f"{seed}/split").shuffle(malicious)
     total = min(len(benign), len(malicious), n_train + n_val)
-    n_val = min(n_val, total // 5) if total < n_train + n_val else n_val
+    if total < n_train + n_val:
+        n_val = min(n_val, max(1, total // 5), total - 1)  # checkpoints are chosen on one at least
     n_train = total - n_val
     by_id = {attack.id: attack for attack in attacks}
     used = {pair.id for pair in malicious[:total]}
@@ -132,21 +142,27 @@ def contrast(pairs: Sequence[ResponsePair]) -> list[ContrastPair]:
 
 
 def _benign(
-    answers: Sequence[Trace], rule: re.Pattern[str], refusals: Sequence[str], seed: int
+    answers: Sequence[Trace], malicious: Collection[str], rule: re.Pattern[str], refusals: Sequence[str], seed: int
 ) -> tuple[list[ResponsePair], list[Dropped]]:
     pairs: list[ResponsePair] = []
     dropped: list[Dropped] = []
+    seen: set[str] = set()
     for trace in answers:
-        reason = ""
-        if rule.search(trace.completion):
+        reason, request = "", squeeze(trace.question)
+        if request in malicious:
+            reason = "benign: it is among the malicious requests too"
+        elif rule.search(trace.completion):
             reason = "benign: the base model refuses"
         elif trace.finish_reason != "stop":
             reason = "benign: the answer does not come to its end"
         elif not trace.completion.strip():
             reason = "benign: the answer is empty"
+        elif request in seen:
+            reason = "benign: it occurs twice"
         if reason:
             dropped.append(Dropped(trace.question_id, trace.question, False, reason))
             continue
+        seen.add(request)
         rejection = _written(refusals, trace.question_id, trace.question, seed)
         pairs.append(ResponsePair(f"benign/{trace.id}", trace.question, False, trace.completion, rejection))
     return pairs, dropped
@@ -159,11 +175,12 @@ def _malicious(
     dropped: list[Dropped] = []
     seen: set[str] = set()
     for attack in attacks:
-        if not attack.target.strip() or attack.prompt in seen:
+        request = squeeze(attack.prompt)
+        if not attack.target.strip() or request in seen:
             reason = "malicious: there is no opening" if not attack.target.strip() else "malicious: it occurs twice"
             dropped.append(Dropped(attack.id, attack.prompt, True, reason))
             continue
-        seen.add(attack.prompt)
+        seen.add(request)
         rejection = own.get(attack.prompt) or _written(refusals, attack.id, attack.prompt, seed)
         pairs.append(ResponsePair(attack.id, attack.prompt, True, attack.target, rejection, True, attack.system))
     return pairs, dropped

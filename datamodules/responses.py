@@ -11,16 +11,15 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX, ResponderBatch, RouterBatch
 from datamodules.errors import InputError
+from datamodules.instruction_span import InstructionFinder
 from datamodules.packing import Example, branch, pad
-from datamodules.prompts import encode_pair, encode_prompt, render_prompt
+from datamodules.prompts import encode_pair
 from datamodules.questions import tokenizer_of
 from datamodules.records import ResponsePair, read_records
 from datamodules.supervised import BatchLoader, SupervisedData
 
 Role = Literal["glad", "unwilling"]
 _NONE = Example((), ())
-_PROBES = ("Apples are green.", "zebras have 7 stripes")
-"""Two user turns that begin and end differently: what their prompts have in common is the template's."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,13 @@ class _PairData(SupervisedData):
             max_length: Longest example in tokens; longer ones are left out, counted and reported.
             seed: Seed of the order.
             num_workers: Worker processes that make batches.
+
+        Raises:
+            InputError: A number is too small.
         """
         super().__init__(batch_size, None, False, max_length, seed, num_workers)
+        if limit is not None and limit < 1:
+            raise InputError(f"data.limit: must be 1 or more, is {limit}")
         self.pairs, self.val_pairs, self.limit, self.strict = pairs, val_pairs, limit, strict
         self.chat_template = chat_template
 
@@ -92,10 +96,10 @@ class _PairData(SupervisedData):
     @cached_property
     def examples(self) -> tuple[list[Example], list[Example]]:
         """Encoded examples for training and for validation."""
-        val = self._encode(self._read(self.val_pairs, None)) if self.val_pairs is not None else []
-        return self._encode(self._read(self.pairs, self.limit)), val
+        val = self._encode(self.val_pairs, self._read(self.val_pairs, None)) if self.val_pairs is not None else []
+        return self._encode(self.pairs, self._read(self.pairs, self.limit)), val
 
-    def _encode(self, pairs: Sequence[ResponsePair]) -> list[Example]:
+    def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
         raise NotImplementedError
 
     def _read(self, path: Path, limit: int | None) -> list[ResponsePair]:
@@ -143,7 +147,7 @@ class ResponderData(_PairData):
         """Both responses to each request, in one batch."""
         return partial(_collate_opposed, pad_id=_pad_id(self.tokenizer), mean_items=mean_items)
 
-    def _encode(self, pairs: Sequence[ResponsePair]) -> list[Example]:
+    def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
         """Examples of the role's class.
 
         Raises:
@@ -153,7 +157,7 @@ class ResponderData(_PairData):
         own = [pair for pair in pairs if pair.malicious == glad]
         if not own:
             kind = "malicious" if glad else "benign"
-            raise InputError(f"{self.pairs}: no {kind} request is there for the {self.role} responder to learn from")
+            raise InputError(f"{path}: no {kind} request is there for the {self.role} responder to learn from")
         examples: list[Example] = []
         for pair in own:
             wanted, opposite = self._respond(pair, glad), self._respond(pair, not glad)
@@ -175,21 +179,25 @@ class RouterData(_PairData):
         batches = [list(range(i, min(i + size, len(examples)))) for i in range(0, len(examples), size)]
         return BatchLoader(examples, batches, self.collate(None, None), self.num_workers)
 
-    def _encode(self, pairs: Sequence[ResponsePair]) -> list[Example]:
+    def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
         """Examples of both classes.
 
         Raises:
-            InputError: One is empty, or the chat template hides where the instruction starts.
+            InputError: One is empty, or the chat template hides where a request's words are.
         """
         kinds = {pair.malicious for pair in pairs}
         if len(kinds) < 2:
             kind = "benign" if True in kinds else "malicious"
-            raise InputError(f"{self.pairs}: no {kind} request is there; routers learn to tell the two kinds apart")
+            raise InputError(f"{path}: no {kind} request is there; routers learn to tell the two kinds apart")
+        finder = InstructionFinder(tokenizer_of(self), self.chat_template)
         examples: list[Example] = []
         for pair in pairs:
             example = self._respond(pair, not pair.malicious)
             prompt = [i for i, label in zip(example.input_ids, example.labels, strict=True) if label == IGNORE_INDEX]
-            span = instruction_span(tokenizer_of(self), prompt, pair.system, self.chat_template)
+            try:
+                span = finder.find(pair.prompt, prompt, pair.system)
+            except InputError as error:
+                raise InputError(f"{path}: request '{pair.id}': {error}") from error
             examples.append(RoutedExample(example.input_ids, example.labels, pair.malicious, *span))
         return examples
 
@@ -204,36 +212,6 @@ def encode_response(
         end = next((i for i, label in enumerate(labels) if label == tokenizer.eos_token_id), len(ids))
         ids, labels = ids[:end], labels[:end]
     return Example(tuple(ids), tuple(labels))
-
-
-def instruction_span(
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: Sequence[int],
-    system_prompt: str | None = None,
-    template: str | None = None,
-) -> tuple[int, int]:
-    """Where the user's instruction stands in a prompt: index of its first token, and of the first one after it.
-
-    Found without knowing the template: two other instructions are rendered, and what all three have in common stands
-    before or after any of them. The last token of the prompt counts as after the instruction in any case.
-
-    Raises:
-        InputError: The template leaves the instruction out or changes it.
-    """
-    rendered = [render_prompt(tokenizer, probe, system_prompt=system_prompt, template=template) for probe in _PROBES]
-    if any(probe not in text for probe, text in zip(_PROBES, rendered, strict=True)):
-        raise InputError(
-            "chat template: the rendered prompt does not hold the user's words as they are, so that nothing says where "
-            "the instruction starts; give another data.chat_template"
-        )
-    probes = [encode_prompt(tokenizer, text) for text in rendered]
-    start = min(_common(prompt, probe) for probe in probes)
-    after = min(_common(prompt[::-1], probe[::-1]) for probe in probes)
-    return start, max(start, min(len(prompt) - after, len(prompt) - 1))
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase | None) -> int:

@@ -47,11 +47,13 @@ def pairs(
         malicious: JSONL file of malicious requests, each with an affirmative opening.
         output: Folder to write.
         malicious_fields: Where that file's keys differ, ours to theirs: ``{prompt: goal, target: target}``.
-        rejections: The base model's answers to the malicious requests; those that are refusals are used.
+        rejections: The base model's answers to the malicious requests; those that are refusals and come to their end
+            are used.
         refusals: Text file, a written refusal a line, which may name the request with ``{prompt}``; ours by default.
         refusal_rule: Regular expression of what a refusal says; ours by default.
         n_train: Requests of each kind to train on (paper: 300).
-        n_val: Requests of each kind to choose checkpoints on (ours).
+        n_val: Requests of each kind to choose checkpoints on (ours). With 0 ``pairs.val.jsonl`` stays empty, and fits
+            that are to choose their checkpoints on it stop.
         seed: Of the split and of the choice of refusals.
         strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
         overwrite: Replace files that an earlier run left.

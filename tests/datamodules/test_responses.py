@@ -1,5 +1,7 @@
 """Both responses of a request in one batch; where the instruction stands, in any template; classes that are empty."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,10 @@ from transformers import PreTrainedTokenizerFast
 
 from datamodules.batch import IGNORE_INDEX, ResponderBatch, RouterBatch
 from datamodules.errors import InputError
+from datamodules.instruction_span import InstructionFinder
 from datamodules.prompts import encode_prompt, render_prompt
 from datamodules.records import ResponsePair, to_json
-from datamodules.responses import ResponderData, RouterData, encode_response, instruction_span
+from datamodules.responses import ResponderData, RouterData, encode_response
 from tests.tiny import tiny_tokenizer
 
 BENIGN = ResponsePair("b", "Open the jar.", False, "Twist the lid.", "No, sorry.")
@@ -23,8 +26,6 @@ def write(folder: Path, *pairs: ResponsePair) -> Path:
 
 
 def several(kind: ResponsePair, n: int) -> list[ResponsePair]:
-    from dataclasses import replace
-
     return [replace(kind, id=f"{kind.id}{i}", prompt=f"{kind.prompt} {i}") for i in range(n)]
 
 
@@ -109,7 +110,7 @@ def test_the_instruction_is_found_in_any_template(name: str, tmp_path: Path) -> 
         Path(template).write_text(TEMPLATES[name])
     for text in ("Open the jar.", "A", "zebras have", "Apples are green. And more"):
         ids = encode_prompt(tokenizer, render_prompt(tokenizer, text, template=template))
-        start, end = instruction_span(tokenizer, ids, template=template)
+        start, end = InstructionFinder(tokenizer, template).find(text, ids)
         found = tokenizer.decode(ids[start:end])
         if name == "nothing before":
             assert found == text[: len(found)]
@@ -118,13 +119,44 @@ def test_the_instruction_is_found_in_any_template(name: str, tmp_path: Path) -> 
             assert found == text
 
 
-def test_a_template_that_hides_the_instruction_is_an_error(tmp_path: Path) -> None:
-    for template in ("{{ 'fixed words' }}", "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"):
-        file = tmp_path / "template.jinja"
-        file.write_text(template)
-        data = RouterData(write(tmp_path, BENIGN, MALICIOUS), chat_template=str(file))
-        with pytest.raises(InputError, match="where the instruction starts"):
-            with_tokenizer(data).setup("fit")
+CONTENT = "{% for m in messages %}<s>CONTENT</s>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{{ 'fixed words' }}", "does not put the user's words as they are"),
+        ("{{ m['content'] | upper }}", "does not put the user's words as they are"),
+        ("{{ m['content'][:24] }}", "does not put the words 'Open the vault with a long hook, please!' as they are"),
+        ("{{ m['content'] | replace('!', '') }}", "does not put the words 'Open the vault with a long hook, please!'"),
+        ("{{ m['content'] | length }} {{ m['content'] }}", "around the user's words depends on them"),
+        (
+            "{{ m['content'] }}{% if 'vault' in m['content'] %}!{% endif %}",
+            "does not put the words 'Open the vault with",
+        ),
+        ("{% if '!' in m['content'] %}!!{% else %}>>{% endif %}{{ m['content'] }}", "around the words 'Open the vault"),
+    ],
+)
+def test_a_template_that_hides_an_instruction_is_an_error(content: str, said: str, tmp_path: Path) -> None:
+    """Whether it does so to any words, or to those of some requests only."""
+    file = tmp_path / "template.jinja"
+    file.write_text(CONTENT.replace("CONTENT", content))
+    path = write(tmp_path, BENIGN, replace(MALICIOUS, prompt="Open the vault with a long hook, please!"))
+    data = RouterData(path, chat_template=str(file))
+    with pytest.raises(InputError, match=r"where the instruction starts; give another data\.chat_template") as error:
+        with_tokenizer(data).setup("fit")
+    assert said in str(error.value)
+    assert str(error.value).startswith(f"{path}: request '{'b' if 'user' in said else 'm'}'")
+
+
+def test_templates_may_trim_a_request_or_say_it_twice(tmp_path: Path) -> None:
+    tokenizer, file = tiny_tokenizer(), tmp_path / "template.jinja"
+    for content, found in (("{{ m['content'] | trim }}", "Open it."), ("{{ m['content'] }}|{{ m['content'] }}", None)):
+        file.write_text(CONTENT.replace("CONTENT", content))
+        user = " Open it.\n"
+        ids = encode_prompt(tokenizer, render_prompt(tokenizer, user, template=str(file)))
+        start, end = InstructionFinder(tokenizer, str(file)).find(user, ids)
+        assert tokenizer.decode(ids[start:end]) == (found or f"{user}|{user}")
 
 
 def test_an_empty_class_is_an_error(tmp_path: Path) -> None:
@@ -135,6 +167,28 @@ def test_an_empty_class_is_an_error(tmp_path: Path) -> None:
     for pair, missing in ((BENIGN, "malicious"), (MALICIOUS, "benign")):
         with pytest.raises(InputError, match=f"no {missing} request is there; routers"):
             with_tokenizer(RouterData(write(tmp_path, pair))).setup("fit")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda *paths: ResponderData(paths[0], "glad", paths[1]), lambda *paths: RouterData(*paths)]
+)
+def test_an_empty_class_is_reported_of_the_file_that_lacks_it(
+    make: Callable[[Path, Path], ResponderData | RouterData], tmp_path: Path
+) -> None:
+    (tmp_path / "val").mkdir()
+    train, val = write(tmp_path, BENIGN, MALICIOUS), write(tmp_path / "val", BENIGN)
+    with pytest.raises(InputError, match=f"^{val}: no malicious request"):
+        with_tokenizer(make(train, val)).setup("fit")
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_leaves_nothing_is_an_error_before_a_file_is_read(limit: int) -> None:
+    for make in (
+        lambda: ResponderData(Path("none"), "glad", limit=limit),
+        lambda: RouterData(Path("none"), limit=limit),
+    ):
+        with pytest.raises(InputError, match=f"data.limit: must be 1 or more, is {limit}"):
+            make()
 
 
 def test_a_request_is_left_out_for_the_length_of_either_response(tmp_path: Path) -> None:

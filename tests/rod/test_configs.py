@@ -68,6 +68,8 @@ OVER = {
     "mogu/suites.yaml": "mogu/4_test.yaml",
     "mogu/v2/task.yaml": "mogu/4_test.yaml",
     "mogu/real/alpaca.yaml": "mogu/0_answers.yaml",
+    "mogu/real/rejections.yaml": "mogu/0_answers.yaml",
+    "mogu/real/held_out.yaml": "mogu/4_test.yaml",
     **{
         f"mllr/controls/{name}.yaml": "mllr/2_tune.yaml"
         for name in (

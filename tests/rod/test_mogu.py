@@ -14,7 +14,7 @@ import yaml
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from datamodules.records import ResponsePair, Trace, to_json
+from datamodules.records import Attack, Instruction, ResponsePair, Trace, read_records, to_json
 from llm_modules.backbone import load_model, load_tokenizer
 from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import random_responder, write_responder
@@ -47,15 +47,19 @@ def write_pairs(folder: Path, n: int = 8) -> Path:
 def real_pairs(data: Path, folder: Path, n: int = 8) -> Path:
     """Requests of AdvBench with their targets, and of Alpaca with its answers: short ones, a token is a byte here."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for name in ("alpaca_subsets/random_9k.jsonl", "advbench/advbench.jsonl"):
-        records = map(json.loads, (data / name).read_text().splitlines())
-        lines.append([record for record in records if sum(map(len, record.values())) < 160][: 2 * n])
-        assert len(lines[-1]) == 2 * n
+    asked = yaml.safe_load((STAGES / "real/alpaca.yaml").read_text())["data"]["init_args"]["fields"]["question"]
+    attacked = yaml.safe_load((STAGES / "real/advbench.yaml").read_text())["malicious_fields"]
+    answered = {"prompt": asked, "response": "output"}
+    requests = read_records(data / "alpaca_subsets/random_9k.jsonl", Instruction, fields=answered)
+    attacks = read_records(data / "advbench/advbench.jsonl", Attack, fields=attacked)
+    short = [r for r in requests if len(r.prompt) + len(r.response) < 160][: 2 * n]
+    bad = [a for a in attacks if len(a.prompt) + len(a.target) < 160][: 2 * n]
+    assert len(short) == len(bad) == 2 * n
+    assert any("\n\n" in request.prompt for request in short), "some have an input"
     for start, name in ((0, "train"), (n, "val")):
-        benign, malicious = (part[start : start + n] for part in lines)
-        pairs = [ResponsePair(f"b{i}", r["instruction"], False, r["output"], "No.") for i, r in enumerate(benign)]
-        pairs += [ResponsePair(f"m{i}", r["goal"], True, r["target"], "No.", True) for i, r in enumerate(malicious)]
+        part = slice(start, start + n)
+        pairs = [ResponsePair(f"b{i}", r.prompt, False, r.response, "No.") for i, r in enumerate(short[part])]
+        pairs += [ResponsePair(f"m{i}", a.prompt, True, a.target, "No.", True) for i, a in enumerate(bad[part])]
         (folder / f"pairs.{name}.jsonl").write_text("\n".join(map(to_json, pairs)), encoding="utf-8")
     return folder
 
@@ -133,20 +137,26 @@ def test_the_three_fits_of_every_family_are_loaded_in_a_new_process(
 def test_a_real_checkpoint_learns_from_advbench_and_alpaca(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By the shipped files as they are, with fewer requests of Alpaca: the split makes do with what there is."""
     monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(shared_data)
     base = shared_data / "models/stories260K"
     plain = ["--data.init_args.chat_template", "plain"]
-    answers = ["--config", STAGES / "0_answers.yaml", "--config", STAGES / "real/alpaca.yaml", *plain]
-    answers += ["--data.init_args.questions", shared_data / "alpaca_subsets/random_9k.jsonl"]
-    answers += ["--data.init_args.limit", 12, "--model.init_args.backbone", base]
-    rod("predict", *answers, "--model.init_args.generation.max_new_tokens", 16)
+    quick = [*plain, "--data.init_args.limit", 12, "--model.init_args.backbone", base]
+    quick += ["--model.init_args.generation.max_new_tokens", 16]
+    for name in ("alpaca", "rejections"):
+        rod("predict", "--config", STAGES / "0_answers.yaml", "--config", STAGES / f"real/{name}.yaml", *quick)
     traces = Path("runs/mogu/0_answers/traces/traces.jsonl")
     # A teller of stories does not come to its end in so few tokens, and what is no whole answer is dropped.
     ended = [json.loads(line) | {"finish_reason": "stop"} for line in traces.read_text().splitlines()]
     traces.write_text("\n".join(map(json.dumps, ended)), encoding="utf-8")
     made = ["pairs", "--config", STAGES / "pairs.yaml", "--config", STAGES / "real/advbench.yaml"]
-    rod(*made, "--malicious", shared_data / "advbench/advbench.jsonl", "--n_train", 6, "--n_val", 2)
+    rod(*made, "--rejections", "runs/mogu/0_rejections/traces/traces.jsonl")
     three_fits(base, Path("runs/mogu/pairs"), *plain, "--data.init_args.max_length", 512)
+    report = json.loads(Path("runs/mogu/pairs/report.json").read_text())
+    held_out = ["--config", STAGES / "4_test.yaml", "--config", STAGES / "real/held_out.yaml", *plain]
+    rod("test", *held_out, "--model.init_args.backbone", base, "--data.init_args.max_new_tokens", 2)
+    assert len(Path("runs/mogu/4_test/predictions.jsonl").read_text().splitlines()) == report["held_out"]
     assert in_another_process(tmp_path / "runs/mogu/mogu") == [generated(tmp_path / "runs/mogu/mogu")]
 
 
@@ -237,6 +247,25 @@ def test_traces_of_a_run_are_what_pairs_reads(tmp_path: Path) -> None:
     more = ["--malicious", tmp_path / "attacks.jsonl", "--malicious_fields", '{"prompt": "goal"}']
     rod("pairs", "--answers", both, *more, "--output", tmp_path / "both")
     assert json.loads((tmp_path / "both/report.json").read_text())["benign"] == 2
+
+
+def test_a_model_s_own_refusals_are_made_and_taught_as_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rod("world", "--n_train", 4, "--n_dev", 4, "--n_test", 4)
+    few = ["--data.init_args.limit", 24, "--config", STAGES / "0_answers.yaml"]
+    rod("predict", *few[2:], *few[:2])
+    rod("predict", *few[2:], "--config", STAGES / "controls/rejections.yaml", *few[:2])
+    traces = "runs/mogu/0_rejections/traces/traces.jsonl"
+    rod("pairs", "--config", STAGES / "pairs.yaml", "--rejections", traces)
+    answers = {trace.question: trace.completion.strip() for trace in read_records(traces, Trace)}
+    refusals = Path("runs/world/mogu.refusals.txt").read_text().splitlines()
+    pairs = read_records("runs/mogu/pairs/pairs.train.jsonl", ResponsePair)
+    own = [pair.prompt for pair in pairs if pair.malicious and pair.reject == answers.get(pair.prompt)]
+    assert own
+    assert all(pair.reject in refusals for pair in pairs if pair.prompt not in own)
+    assert json.loads(Path("runs/mogu/pairs/report.json").read_text())["own_refusals"] >= len(own)
 
 
 def test_the_gates_of_a_test_are_those_of_its_prompts_by_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
