@@ -183,13 +183,13 @@ def _costs(table: Rows) -> Section:
         cells = []
         for metric in ("first_token_ms", "next_token_ms"):
             own, base = (table.find(name, "latency", metric) for name in (condition, "base"))
-            cells += [f"{own.mean:.2f}", f"{own.mean / base.mean:.2f}x"] if own and base else ["-", "-"]
+            cells += [own.text(2), f"{own.mean / base.mean:.2f}x"] if own and base else ["-", "-"]
         extra = table.find(condition, "model", "extra_parameters")
         rows.append([condition, f"{extra.mean:,.0f}" if extra else "-", *cells])
     headings = ["condition", "extra parameters", "first token, ms", "against base", "next tokens, ms", "against base"]
     notes = (
-        "One prompt at a time, medians over prompts of all suites, wall time, one seed. The first token of the prompt "
-        "defences is that of a longer prompt. Extra parameters as they are saved, routers folded."
+        "One prompt at a time; the median over prompts of all suites in a process, mean over processes, wall time. The "
+        "first token of the prompt defences is that of a longer prompt. Extra parameters as saved, routers folded."
     )
     return Section("Costs", headings, rows, notes)
 
