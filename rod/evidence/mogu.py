@@ -10,6 +10,7 @@ from statistics import fmean
 from safetensors import safe_open
 
 from callbacks.safety_figure import SafetyPoint, plot_safety
+from llm_modules.mogu.save import BASE
 from rod.evidence.mogu_restore import TUNED, restoring
 from rod.evidence.mogu_steps import (
     ABLATED_ROUTERS,
@@ -195,10 +196,10 @@ def _costs(table: Rows) -> Section:
 
 
 def _parameters(paths: Iterable[Path]) -> int:
-    """Numbers in safetensors files, and in those of folders and the folders in them."""
+    """Numbers in safetensors files, and in those of folders and the folders in them; the sample of a base is none."""
     files = [file for path in paths for file in (path.rglob("*.safetensors") if path.is_dir() else [path])]
     total = 0
-    for path in files:
+    for path in [file for file in files if file.name != BASE]:
         with safe_open(path, framework="pt") as file:
             total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return total

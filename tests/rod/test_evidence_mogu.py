@@ -83,6 +83,7 @@ def test_costs_stand_against_the_base(tmp_path: Path) -> None:
             (run / file).write_text(json.dumps(times))
     (tmp_path / "runs/mogu/mogu").mkdir()
     save_file({"a": torch.zeros(1001)}, tmp_path / "runs/mogu/mogu/routers.safetensors")
+    save_file({"a": torch.zeros(9)}, tmp_path / "runs/mogu/mogu/base.safetensors")
     table = Rows("mogu", [MoGUEvidence().values(tmp_path)])
     costs = next(section for section in MoGUEvidence().sections(table) if section.title == "Costs")
     cells = {row[0]: row[1:] for row in costs.cells}
