@@ -16,6 +16,9 @@ LIMIT = ("--data.init_args.limit", "200")
 """Of the task's prompts; beside 500 others."""
 RATE = "4e-4"
 """Of the fine-tune: at this rate plain tuning breaks refusals."""
+NEAR: Words = ["--model.init_args.kl_weight", "8"]
+"""Held nearer to the tuned model than the second version is to an aligned one: its task is to be kept. Chosen on dev
+prompts of these seeds: with a weight of 1 the answers to the task begin otherwise more often."""
 
 
 def restoring(do: MoGUCommands) -> list[Step]:
@@ -66,5 +69,5 @@ def _restored(do: MoGUCommands, place: Path, base: Words) -> list[Step]:
         made,
         chosen,
         *responders,
-        *do.router(place / "joint", place / "mogu", files, *both, *parts),
+        *do.router(place / "joint", place / "mogu", files, *both, *parts, *NEAR),
     ]
