@@ -45,6 +45,8 @@ def export(
     module = load_module(config or config_of(checkpoint), checkpoint)
     model = module.model
     if isinstance(module, MoGU):
+        if format == "peft":
+            raise InputError("--format: a MoGU is two adapters and routers; mogu writes both adapters as PEFT folders")
         if format != "mogu":
             raise InputError(f"--format: {MERGE_REFUSED}")
         module.save(output)
