@@ -31,7 +31,7 @@ def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish
     for method in methods:
         folders = [output / f"seed{seed}" for seed in range(seeds or method.seeds)]
         tables.append((method, Rows(method.method, [method.values(folder) for folder in folders])))
-    console = Console(width=None if Console().is_terminal else 140)
+    console = Console(width=None if Console().is_terminal else 220)
     for method, table in tables:
         console.print(_printed(method.sections(table)[0]))
         tests = [output / "seed0" / name for name in method.compared if (output / "seed0" / name).is_dir()]
