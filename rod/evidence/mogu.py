@@ -192,7 +192,7 @@ def _costs(table: Rows) -> Section:
         "One prompt at a time; the median over prompts of all suites in a process, mean over processes, wall time. The "
         "first token of the prompt defences is that of a longer prompt. Extra parameters as saved, routers folded."
     )
-    return Section("Costs", headings, rows, notes)
+    return Section("Costs", headings, rows, notes, printed=True)
 
 
 def _parameters(paths: Iterable[Path]) -> int:

@@ -19,7 +19,7 @@ _LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
 
 def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish: Path | None) -> list[Row]:
-    """Collect what the seeds measured, print each method's table and its tests side by side, write files and figures.
+    """Collect what the seeds measured; print each method's main tables and its tests side by side; write files, figures.
 
     Args:
         methods: Whose numbers.
@@ -33,7 +33,9 @@ def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish
         tables.append((method, Rows(method.method, [method.values(folder) for folder in folders])))
     console = Console(width=None if Console().is_terminal else 220)
     for method, table in tables:
-        console.print(_printed(method.sections(table)[0]))
+        for number, section in enumerate(method.sections(table)):
+            if section.printed or number == 0:
+                console.print(_printed(section))
         tests = [output / "seed0" / name for name in method.compared if (output / "seed0" / name).is_dir()]
         if len(tests) > 1:
             compare(tests)
@@ -45,7 +47,7 @@ def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish
                 if (output / "seed0" / source).is_file():
                     shutil.copyfile(output / "seed0" / source, target / name)
         _write(target, tables)
-    console.print(f"figures, tables.md and summary.json in {output}", style="dim", highlight=False)
+    console.print(f"figures, tables and summary.json in {output}", style="dim", highlight=False)
     return [row for _, table in tables for row in table.rows]
 
 

@@ -45,12 +45,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the report; the first column names what the others measure."""
+    """A table of the report; the first column names what the others measure.
+
+    The first table of a method is printed too, and those that are ``printed``.
+    """
 
     title: str
     headings: Sequence[str]
     cells: Sequence[Sequence[str]]
     notes: str = field(default="")
+    printed: bool = False
 
 
 class Evidence(Protocol):
@@ -75,7 +79,7 @@ class Evidence(Protocol):
         """What the commands measured."""
 
     def sections(self, table: "Rows") -> list[Section]:
-        """The tables; the first one is also printed."""
+        """The tables."""
 
     def plot(self, table: "Rows", folder: Path) -> None:
         """Draw what needs all seeds into a folder."""
