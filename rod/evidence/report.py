@@ -19,7 +19,7 @@ _LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
 
 def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish: Path | None) -> list[Row]:
-    """Collect what the seeds measured; print each method's main tables and its tests side by side; write files, figures.
+    """Collect what the seeds measured; print each method's main tables and its tests side by side; write the files.
 
     Args:
         methods: Whose numbers.
