@@ -41,9 +41,8 @@ ABLATED_TESTS: dict[str, Words] = {
 }
 ABLATED_ROUTERS = ("no_penalty", "lambda_05", "mask_all", "d_router_64")
 ABLATED_V2 = ("v2_layers_random", "v2_layers_all", "v2_backbone_frozen")
-DEMO_STEPS = ("--trainer.max_epochs", "5")
-"""The demo's routers learn for half as long, and both models are put a part of the prompts."""
 DEMO_PROMPTS = ("--data.init_args.limit", "100")
+"""In the demo both models are put a part of the prompts."""
 
 
 class MoGUCommands(Commands):
@@ -86,11 +85,10 @@ class MoGUCommands(Commands):
 
 
 def conditions(do: MoGUCommands, controls: bool) -> list[Step]:
-    """The method and its rivals; without controls, the method's own commands and two tests, both cut down."""
+    """The method and its rivals; without controls, the method's own commands and two short tests."""
     base = config("mogu", "controls", "base.yaml")
-    steps: Words = () if controls else DEMO_STEPS
     prompts: Words = () if controls else DEMO_PROMPTS
-    found = [*do.data(), *do.responders(), *do.router(STAGES / "3_router", STAGES / "mogu", (), *steps)]
+    found = [*do.data(), *do.responders(), *do.router(STAGES / "3_router", STAGES / "mogu")]
     found += [do.test("base", *base, *prompts)] if do.seed == 0 else []
     found.append(do.test("mogu_first5", *MIXED["mogu_first5"], *prompts))
     if not controls:
