@@ -198,8 +198,8 @@ class Mixture(nn.Module):
         if self.control.forced is None:
             by_rank, gates = by_rank.sigmoid(), gates.sigmoid()
         else:
-            gates = gates.new_tensor(self.control.forced).expand_as(gates)
-            by_rank = gates[..., self.gate_of]
+            forced = gates.new_tensor(self.control.forced)
+            by_rank, gates = forced[self.gate_of], forced.expand_as(gates)
         if self.control.record is not None:
             self.control.record.add(self.layer, gates)
         delta = linear(inner * by_rank, second)
