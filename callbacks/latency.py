@@ -86,7 +86,8 @@ def measure(module: CausalLM, rows: list[PromptRow], prompts: int, tokens: int) 
     Raises:
         InputError: Every answer ends at its first token.
     """
-    chosen = rows[:: max(1, len(rows) // prompts)][:prompts]
+    n = min(prompts, len(rows))
+    chosen = [rows[number * len(rows) // n] for number in range(n)]
     first, further, most = [], [], 1
     for number, row in enumerate([*chosen[:WARM_UP], *chosen]):
         begun, _ = _timed(module, row, 1)

@@ -65,7 +65,8 @@ def fits_window(head: OutputHead, batch: BranchedBatch) -> bool:
 def takes_branches(decoder: nn.Module, head: OutputHead) -> bool:
     """Whether a model gives the same losses in branches as row by row; tried on a few tokens, without dropout."""
     model = head.model
-    if model.config._attn_implementation not in ATTENTION:
+    if (kind := model.config._attn_implementation) not in ATTENTION:
+        log.info("prompts are read once per response: '%s' attention does not take branches", kind)
         return False
     pairs = [_probe(*sizes, head.vocab_size) for sizes in _PROBES]
     rows, branches = pad([*(one for one, _ in pairs), *(other for _, other in pairs)]), branch(pairs)
@@ -74,6 +75,8 @@ def takes_branches(decoder: nn.Module, head: OutputHead) -> bool:
     try:
         apart = row_losses(decoder, head, rows.to(device))
         together = branch_losses(decoder, head, branches.to(device))
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         log.info("prompts are read once per response: this model does not take branches (%s)", error)
         return False

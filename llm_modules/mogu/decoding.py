@@ -67,9 +67,9 @@ class MoGUGenerator(Generator):
         seeds: Sequence[int] | None = None,
         max_new_tokens: Sequence[int] | None = None,
     ) -> Iterator[tuple[int, int]]:
-        """As `Generator.stream`."""
+        """As `Generator.stream`; one stream at a time."""
         self._begin(prompts)
-        return super().stream(prompts, seeds, max_new_tokens)
+        yield from super().stream(prompts, seeds, max_new_tokens)
 
     def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One pass, mixed for the rows to which that is due."""

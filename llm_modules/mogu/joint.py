@@ -23,8 +23,13 @@ def train_jointly(adapted: PeftModel, mogu: MoGUModel) -> None:
     """Let the backbone's adapter be trained beside the routers; the mixtures had frozen it with the rest.
 
     Raises:
+        InputError: It would train more than the adapter's own weights: whole modules or biases of the base.
         InputError: It adapts a projection that holds a mixture: its files would not load elsewhere.
     """
+    config = adapted.peft_config[adapted.active_adapter]
+    for option in ("modules_to_save", "trainable_token_indices", "bias"):
+        if getattr(config, option, None) not in (None, "none", []):
+            raise InputError(f"model.backbone_peft.{option}: the base itself would be changed; leave it out")
     inside = [f"{p.path}.base" for p in mogu.projections]
     for name, parameter in adapted.get_base_model().named_parameters():
         if str(adapted.base_model.prefix) in name:
@@ -62,6 +67,10 @@ def joint_groups(named: Iterable[tuple[str, nn.Parameter]]) -> list[ParameterGro
     """Parameter groups of what is trained: the routers, and what is trained of the backbone."""
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     return [
-        ParameterGroup(name="routers", params=[parameter for name, parameter in trained if ".routers." in name]),
-        ParameterGroup(name="backbone", params=[parameter for name, parameter in trained if ".routers." not in name]),
+        ParameterGroup(
+            name=group,
+            params=[parameter for name, parameter in trained if (".routers." in name) == (group == "routers")],
+            parameter_names=[name for name, _ in trained if (".routers." in name) == (group == "routers")],
+        )
+        for group in ("routers", "backbone")
     ]

@@ -164,6 +164,11 @@ class Mixture(nn.Module):
         rows = control.rows
         return torch.where(rows.view(*rows.shape, *[1] * (base.ndim - rows.ndim)), mixed, base)
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether what is multiplied with is there already."""
+        return self._joined is not None
+
     def responder(self, index: int) -> tuple[Tensor, Tensor, float]:
         """A, B and alpha / r of glad (0) or unwilling (1)."""
         own = self.gate_of == index

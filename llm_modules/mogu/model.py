@@ -132,13 +132,14 @@ class MoGUModel:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """A block within which every router runs folded; afterwards it can be trained as before."""
-        for mixture in self.mixtures.values():
-            mixture.join()
+        """A block within which every router runs folded; afterwards those that were not can be trained as before."""
+        loose = [mixture for mixture in self.mixtures.values() if not mixture.is_joined]
         try:
+            for mixture in loose:
+                mixture.join()
             yield
         finally:
-            for mixture in self.mixtures.values():
+            for mixture in loose:
                 mixture.unjoin()
 
     def unload(self) -> PreTrainedModel:

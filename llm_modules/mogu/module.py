@@ -25,6 +25,7 @@ from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_means, gate_penal
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.probes import Probe, read_probes, warm_start
 from llm_modules.mogu.save import load_mogu, read_settings, save_mogu
+from llm_modules.parameter_groups import ParameterGroup
 from llm_modules.schedules import ScheduleCallable, WarmupConstant
 from llm_modules.sharding import call_as_forward
 
@@ -114,6 +115,10 @@ class MoGU(CausalLM):
         )
         if glad is not None and unwilling is not None and Path(glad).resolve() == Path(unwilling).resolve():
             raise InputError(f"model.unwilling: '{unwilling}' is the glad responder, too; give the other one")
+        if folder is not None and (glad or unwilling or probes):
+            raise InputError(
+                "model.folder: it holds responders and routers; leave model.glad, unwilling and probes out"
+            )
         if (folder is None) != (glad is not None and unwilling is not None):
             raise InputError("model: give model.glad and model.unwilling, two PEFT folders, or model.folder, a MoGU")
         self.glad, self.unwilling, self.folder, self.router = glad, unwilling, folder, router or RouterConfig()
@@ -236,11 +241,17 @@ class MoGU(CausalLM):
                 add_dataloader_idx=False,
             )
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Those of `CausalLM`; with a backbone that learns, the routers and the backbone."""
+        if not isinstance(self.model, PeftModel):
+            return super().parameter_groups()
+        return joint_groups(self.named_parameters())
+
     def configure_optimizers(self) -> Any:
         """The optimiser over the routers and, at a lower rate, what is trained of the backbone."""
         if not isinstance(self.model, PeftModel):
             return super().configure_optimizers()
-        optimizer = self.optimizer(joint_groups(self.named_parameters()))
+        optimizer = self.optimizer(self.parameter_groups())
         optimizer.param_groups[1]["lr"] *= self.backbone_rate
         steps = int(self.trainer.estimated_stepping_batches)
         return {
@@ -286,7 +297,7 @@ class MoGU(CausalLM):
             "penalty": self.penalty,
             "penalty_mask": self.penalty_mask,
             "penalty_weight": self.penalty_weight,
-            "d_router": self.router.d_router,
+            "d_router": self.mogu.config.d_router,
         }
         return save_mogu(
             self.mogu, folder, base=self.model_id, revision=self.revision, training=training, folded=folded

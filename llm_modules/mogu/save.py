@@ -22,18 +22,21 @@ from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules import backbone
+from llm_modules.architecture import decoder_layers
 from llm_modules.mogu.adapters import CONFIG, WEIGHTS, read_responder, write_responder
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.router import LogisticUnit
 
 SETTINGS, ROUTERS, BASE = "mogu.json", "routers.safetensors", "base.safetensors"
 FORMAT = 2
 MODEL_TYPE = "mogu"
 BACKBONE = "backbone"
-SAMPLE = 1024
+SAMPLE = 64
 """Numbers of each weight by which a base is known."""
-ALIKE = 0.9
-"""Share of them that has to be the same: float16 rounds a few otherwise, and any training moves most."""
+ALIKE = 0.75
+"""Share of them that has to be the same: float16 rounds one in sixteen otherwise, and a change of half a percent moves
+most."""
 _RESPONDERS = ("glad", "unwilling")
 
 
@@ -93,7 +96,7 @@ def save_mogu(
         tensors |= {f"layers.{layer}.{k}": t.detach().cpu().contiguous() for k, t in routers.state_dict().items()}
     save_file(tensors, folder / ROUTERS, metadata={"format": "pt"})
     save_file(base_sample(mogu), folder / BASE, metadata={"format": "pt"})
-    is_folded = folded or mogu.config.d_router == 0
+    is_folded = all(isinstance(mixture.routers.glad, LogisticUnit) for mixture in mogu.mixtures.values()) or folded
     saved = SavedMoGU(
         base=base,
         revision=revision,
@@ -160,8 +163,9 @@ def load_mogu(
     saved = read_settings(folder)
     responders = [read_responder(folder / name, f"mogu.{name}") for name in _RESPONDERS]
     if model is None:
+        options = {"dtype": "auto", "revision": saved.revision} | options
         try:
-            model = backbone.load_model(base or saved.base, revision=saved.revision, **{"dtype": "auto"} | options)
+            model = backbone.load_model(base or saved.base, **options)
         except InputError as error:
             raise InputError(
                 f"mogu: the base model of '{folder}' cannot be loaded; if it has moved, say base='...' or give the "
@@ -214,16 +218,22 @@ def load_routers(mogu: MoGUModel, path: Path) -> None:
 
 
 def base_sample(mogu: MoGUModel) -> dict[str, Tensor]:
-    """Some of the base's weights, rounded as bfloat16 rounds: of its embeddings and of each projection with a mixture.
+    """Some numbers of every weight of the base, rounded as bfloat16 rounds: of its embeddings and its decoder layers.
 
     Checkpoints of one model in two float types have the same. What is quantised is left out.
     """
     # The first rows alone: some change the size of the vocabulary.
-    embeddings = cast(nn.Embedding, mogu.model.get_input_embeddings()).weight[:1000]
-    wrapped = {f"layers.{layer}": getattr(mixture.base, "weight", None) for layer, mixture in mogu.mixtures.items()}
+    weights = {"embeddings": cast(nn.Embedding, mogu.model.get_input_embeddings()).weight[:1000]}
+    ours = {id(p) for mixture in mogu.mixtures.values() for p in (mixture.down, mixture.up)}
+    ours |= {id(p) for p in mogu.router_parameters()}
+    for layer, module in enumerate(decoder_layers(mogu.model)):
+        for name, parameter in module.named_parameters():
+            if id(parameter) not in ours and "lora_" not in name:
+                plain = name.replace(".base.", ".").replace(".base_layer.", ".")
+                weights[f"layers.{layer}.{plain}"] = parameter
     sample = {}
-    for name, weight in ({"embeddings": embeddings} | wrapped).items():
-        if isinstance(weight, Tensor) and weight.is_floating_point():
+    for name, weight in weights.items():
+        if weight.is_floating_point():
             flat = weight.detach().flatten()
             step = max(1, len(flat) // SAMPLE)
             sample[name] = flat[::step][:SAMPLE].cpu().to(torch.bfloat16).contiguous()

@@ -114,7 +114,7 @@ class MoGUEvidence:
             run, condition = folder / TESTS / name, name.removesuffix("_task")
             if (run / "metrics.json").is_file():
                 yield from values_of_test(run / "metrics.json", condition, SUITES)
-            if (run / "metrics.json").is_file() and name in SAVED:
+            if (run / "metrics.json").is_file() and name in SAVED and all((folder / p).exists() for p in SAVED[name]):
                 yield Value(condition, "model", "extra_parameters", _parameters(folder / p for p in SAVED[name]), 1)
             if (run / "gates.csv").is_file():
                 yield from _gates(run / "gates.csv", condition)

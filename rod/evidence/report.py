@@ -1,4 +1,4 @@
-"""What ``rod evidence`` writes: ``summary.json``, a table for the terminal, ``tables.md`` and figures."""
+"""What ``rod evidence`` writes: ``summary.json``, a table for the terminal, a page of tables and figures."""
 
 import json
 import platform

@@ -1,13 +1,18 @@
 """Times of one prompt at a time, at the end of a test."""
 
+import itertools
 import json
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from callbacks.latency import Latency
+from callbacks.latency import WARM_UP, Latency, measure
+from datamodules.batch import PromptRow
 from datamodules.errors import InputError
+from datamodules.records import Question
+from llm_modules.decoding import Completion
 from tests.callbacks.evaluation_run import data, module, prepare
 from tests.callbacks.sampling_run import trainer
 
@@ -46,3 +51,22 @@ def test_what_cannot_be_timed_is_said(tmp_path: Path) -> None:
         Latency(tokens=1)
     with pytest.raises(InputError, match="the data have none"):
         trainer(tmp_path / "run", Latency()).test(module(tmp_path), data(tmp_path, "likelihood"), verbose=False)
+
+
+def test_prompts_are_taken_from_all_over_the_test() -> None:
+    class Model:
+        device = "cpu"
+        asked: ClassVar[list[str]] = []
+
+        def complete(self, batch):
+            (row,) = batch.rows
+            self.asked.append(row.id)
+            return [Completion((1,) * row.max_new_tokens, "length")]
+
+    rows = [PromptRow(str(n), Question(str(n), "?"), "plain", "?", (1,)) for n in range(35)]
+    measure(Model(), rows, 20, 3)
+    timed = [int(name) for name in Model.asked[2 * WARM_UP :: 2]]
+    assert len(timed) == 20
+    assert timed[0] == 0
+    assert timed[-1] > 30
+    assert max(b - a for a, b in itertools.pairwise(timed)) == 2

@@ -220,7 +220,7 @@ def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Pat
         ({"m": -1}, r"model\.m: -1"),
         ({"penalty_weight": -2.0}, "penalty_weight"),
         ({"glad": None}, r"give model\.glad and model\.unwilling"),
-        ({"folder": "x"}, r"give model\.glad and model\.unwilling"),
+        ({"folder": "x"}, r"model\.folder: it holds responders and routers; leave"),
     ):
         with pytest.raises(InputError, match=message):
             MoGU(**folders | options)

@@ -93,11 +93,13 @@ def test_the_base_in_another_float_type_is_the_same_base_and_another_base_is_not
     with pytest.raises(InputError, match=r"model\.glad.*nothing for"):
         load_mogu(folder, ARCHITECTURES["gpt2"]())
     # Tuned ever so slightly, as a LoRA that was merged into one layer.
-    tuned = ARCHITECTURES["llama"]()
-    with torch.no_grad():
-        tuned.model.layers[1].self_attn.o_proj.weight.mul_(1 + 0.01 * torch.rand(32, 32))
-    with pytest.raises(InputError, match=r"weights of this model are others \(layers\.1\)"):
-        load_mogu(folder, tuned)
+    for name in ("self_attn.o_proj", "self_attn.q_proj", "mlp.down_proj"):
+        tuned = ARCHITECTURES["llama"]()
+        with torch.no_grad():
+            weight = tuned.model.layers[1].get_submodule(name).weight
+            weight.mul_(1 + 0.01 * torch.rand_like(weight))
+        with pytest.raises(InputError, match=rf"weights of this model are others \(layers\.1\.{name}\.weight\)"):
+            load_mogu(folder, tuned)
     assert not hasattr(tuned.model.layers[0].self_attn.o_proj, "routers"), "what was refused is left as it was"
 
 
@@ -109,6 +111,14 @@ def test_a_base_that_has_moved_is_named_with_the_remedy(tmp_path: Path) -> None:
         load_mogu(folder)
     again = MoGUModel.from_pretrained(folder, base=str(tmp_path / "moved"))
     assert again.generate(PROMPTS, SETTINGS, eos_ids=[]) == expected
+
+
+def test_what_is_folded_already_is_saved_so_whatever_is_asked(tmp_path: Path) -> None:
+    mogu, folder = save("llama", tmp_path, folded=False)
+    mogu.fold()
+    expected = mogu.generate(PROMPTS, SETTINGS, eos_ids=[])
+    save_mogu(mogu, folder, base=str(tmp_path / "base"), folded=False)
+    assert MoGUModel.from_pretrained(folder, revision=None).generate(PROMPTS, SETTINGS, eos_ids=[]) == expected
 
 
 def test_there_is_one_copy_of_the_base(tmp_path: Path) -> None:

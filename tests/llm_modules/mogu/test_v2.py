@@ -1,12 +1,15 @@
 """MoGUv2, reconstructed: probes choose layers and start routers; the backbone learns with them, near its base."""
 
+from functools import partial
 from pathlib import Path
 
 import lightning
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
+from torch.utils.data import DataLoader
 
+from datamodules.batch import RouterBatch
 from datamodules.errors import InputError
 from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.mogu.config import RouterConfig
@@ -27,6 +30,7 @@ from llm_modules.mogu.probes import (
 from llm_modules.mogu.save import load_mogu
 from llm_modules.mogu.target import output_projections
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS
+from tests.callbacks.sampling_run import trainer
 from tests.llm_modules.mogu.parts import PROMPTS, batch, responders
 from tests.llm_modules.mogu.test_module import adapters, quiet, router_batch
 from tests.tiny import save_tiny
@@ -91,6 +95,13 @@ def test_routers_start_as_their_probes_on_what_was_captured(name: str) -> None:
         warm_start(factored, probes)
 
 
+class Requests(lightning.LightningDataModule):
+    """Two batches an epoch."""
+
+    def train_dataloader(self) -> DataLoader[RouterBatch]:
+        return DataLoader([router_batch(), router_batch(6)], batch_size=None)  # type: ignore[arg-type]
+
+
 def joint(tmp_path: Path, **options: object) -> MoGU:
     base = save_tiny(tmp_path / "base", layers=2)
     options = {"backbone_peft": LoraConfig(r=2, target_modules=["q_proj", "v_proj"])} | options
@@ -108,6 +119,32 @@ def test_routers_and_the_backbones_adapter_are_trained_and_nothing_else(tmp_path
     assert all(".routers." in name or ".q_proj.lora_" in name or ".v_proj.lora_" in name for name in names)
     module.training_step(router_batch(), 0).backward()
     assert {name for name, p in module.named_parameters() if p.grad is not None} == names
+
+
+def test_a_joint_training_that_was_interrupted_goes_on(tmp_path: Path) -> None:
+    """Its groups are others than those of a module that learns as a whole, and are found again by name."""
+    rates = partial(torch.optim.AdamW, lr=1e-2)
+    whole = joint(tmp_path, optimizer=rates)
+    fitted = trainer(tmp_path / "a", max_epochs=2)
+    fitted.fit(whole, Requests())
+    fitted.save_checkpoint(tmp_path / "whole.ckpt")
+    first = joint(tmp_path, optimizer=rates)
+    half = trainer(tmp_path / "b", max_epochs=1)
+    half.fit(first, Requests())
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = joint(tmp_path, optimizer=rates)
+    trainer(tmp_path / "c", max_epochs=2).fit(resumed, Requests(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    wanted = {name: p for name, p in whole.named_parameters() if name in whole.trainable_names()}
+    found = dict(resumed.named_parameters())
+    for name, parameter in wanted.items():
+        torch.testing.assert_close(found[name], parameter)
+
+
+def test_what_would_change_the_base_itself_is_refused(tmp_path: Path) -> None:
+    for option in ({"modules_to_save": ["lm_head"]}, {"bias": "all"}):
+        (name,) = option
+        with pytest.raises(InputError, match=rf"model\.backbone_peft\.{name}: the base itself would be changed"):
+            joint(tmp_path, backbone_peft=LoraConfig(r=2, target_modules=["q_proj"], **option))
 
 
 def test_the_adapter_is_off_for_the_base_and_every_flag_is_as_before(tmp_path: Path) -> None:
