@@ -211,11 +211,16 @@ class Mixture(nn.Module):
         return torch.addcmul(delta.to(base.dtype), base, gates.sum(dim=-1, keepdim=True).to(base.dtype))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Mixture":
-        """Let what is joined follow the module to a device or type."""
-        super()._apply(fn, recurse)
+        """Follow the model to a device; to another type only the base does, which a Trainer's precision may ask for."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return fn(tensor).to(tensor.dtype)
+
+        self.base._apply(fn, recurse)
+        super()._apply(moved, recurse)
         if self._joined is not None:
             first, bias, second = self._joined
-            self._joined = Joined(fn(first), None if bias is None else fn(bias), fn(second))
+            self._joined = Joined(moved(first), None if bias is None else moved(bias), moved(second))
         return self
 
     def merge(self, *_args: object, **_options: object) -> None:

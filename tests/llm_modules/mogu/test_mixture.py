@@ -333,3 +333,22 @@ def test_nothing_of_a_responder_is_left_out_unsaid() -> None:
         MoGUModel(model, glad, deeper)
     # Layers that are not routed are another matter: that was asked for.
     MoGUModel(model, glad, unwilling, RouterConfig(layers=(1,), d_router=0))
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_cast_of_the_model_is_one_of_its_base_alone(folded: bool) -> None:
+    """What ``precision: bf16-true`` does: gates of bfloat16 would be too coarse."""
+    mogu = tiny_mogu()
+    if folded:
+        mogu.fold()
+    ids, mask = batch()
+    wanted = mogu.gates(ids, mask)
+    mogu.model.to(torch.bfloat16)
+    mixture = mogu.mixtures[0]
+    assert mixture.base.weight.dtype == torch.bfloat16
+    assert {p.dtype for p in [mixture.down, mixture.up, mixture.scale, *mixture.routers.parameters()]} == {
+        torch.float32
+    }
+    found = mogu.gates(ids, mask)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[:, mask.bool()], wanted[:, mask.bool()], atol=0.1, rtol=0)
