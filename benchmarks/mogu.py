@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -33,9 +34,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from benchmarks.published_mogu import published, single_loss
 from datamodules.batch import IGNORE_INDEX
 from datamodules.packing import Example, branch, pad
 from llm_modules.backbone import load_model
@@ -44,48 +45,13 @@ from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.head import OutputHead
 from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.adapters import random_responder
-from llm_modules.mogu.config import RouterConfig
+from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.losses import gate_penalty, responder_loss
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.router import router_costs
 from llm_modules.mogu.target import output_projections, projection_pattern
 
 console = Console()
-
-
-class Published(nn.Module):
-    """An output projection of the published forward: two whole responders, routers factor by factor."""
-
-    def __init__(self, base: nn.Module, glad: tuple, unwilling: tuple, in_features: int, d_router: int) -> None:
-        super().__init__()
-        self.base, self.deltas = base, (glad, unwilling)
-        self.routers = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(in_features, d_router, bias=False),
-                nn.Linear(d_router, in_features, bias=False),
-                nn.Linear(in_features, 1, bias=False),
-            )
-            for _ in range(2)
-        )
-        self.gates: Tensor | None = None
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Outputs of the projection; the gates stay in an attribute, as in the published code."""
-        gates = [torch.sigmoid(router(hidden)) for router in self.routers]
-        self.gates = torch.cat(gates, dim=-1)
-        whole = [self.base(hidden) + s * ((hidden @ a.T) @ b.T) for a, b, s in self.deltas]
-        return gates[0] * whole[0] + gates[1] * whole[1]
-
-
-def published(model: PreTrainedModel, d_router: int) -> list[Published]:
-    """Put the published projections into a model."""
-    model.requires_grad_(False)
-    glad, unwilling = responders(model)
-    made = []
-    for p in output_projections(model):
-        made.append(Published(p.module, glad.of(p, ""), unwilling.of(p, ""), p.in_features, d_router))
-        setattr(p.parent, p.name, made[-1])
-    return made
 
 
 def responders(model: PreTrainedModel) -> tuple:
@@ -101,7 +67,7 @@ class Times:
     cpu: list[float]
 
 
-def alternate(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, Times]:
+def alternate(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, Times]:
     times = {name: Times([], []) for name in ways}
     for work in ways.values():
         work()
@@ -136,7 +102,7 @@ def as_example(row: tuple[list[int], int]) -> Example:
     return Example(tuple(ids), (*[IGNORE_INDEX] * prompt, *ids[prompt:]))
 
 
-def responder_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+def responder_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     """One optimiser step of a responder: a response and its opposite to each prompt."""
     rows = sequences(2 * options.responder_batch, model.config.vocab_size, options.prompt, options.response)
     half = len(rows) // 2
@@ -175,21 +141,14 @@ def responder_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[
     return {"ours": our_step, "published": their_step}
 
 
-def single_loss(model: PreTrainedModel, row: tuple[list[int], int]) -> Tensor:
-    ids = torch.tensor([row[0]])
-    labels = ids.clone()
-    labels[:, : row[1]] = IGNORE_INDEX
-    return model(input_ids=ids, labels=labels, use_cache=False).loss
-
-
-def router_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[str, Callable[[], None]]:
+def router_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     """One optimiser step of the routers."""
     rows = sequences(options.router_batch, model.config.vocab_size, options.prompt, options.response)
     batch, malicious = pad([as_example(row) for row in rows]), torch.arange(len(rows)) % 2 == 1
     ours, theirs = deepcopy(model).train(), deepcopy(model).train()
     mogu = MoGUModel(ours, *responders(ours), RouterConfig(d_router=options.d_router))
     head = OutputHead(ours)
-    plain = published(theirs, options.d_router)
+    plain = published(theirs, *responders(theirs), options.d_router)
     our_optimizer = torch.optim.AdamW(mogu.router_parameters(), lr=5e-4)
     their_optimizer = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=5e-4)
     assert batch.attention_mask is not None
@@ -206,7 +165,7 @@ def router_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[str
         total = torch.zeros(())
         for row, bad in zip(rows, malicious.tolist(), strict=True):
             loss = single_loss(theirs, row)
-            gates = torch.stack([layer.gates for layer in plain])  # type: ignore[misc]
+            gates = torch.stack([layer.gates for layer in plain])
             goal = torch.tensor([0.0, 1.0] if bad else [1.0, 0.0])
             total = total + (loss + 2 * (gates - goal).square().sum(-1).mean()) / len(rows)
         total.backward()
@@ -216,7 +175,7 @@ def router_ways(model: PreTrainedModel, options: argparse.Namespace) -> dict[str
     return {"ours": our_step, "published": their_step}
 
 
-def generation_ways(model: PreTrainedModel, options: argparse.Namespace, n: int) -> dict[str, Callable[[], None]]:
+def generation_ways(model: PreTrainedModel, options: argparse.Namespace, n: int) -> dict[str, Callable[[], object]]:
     """Generation of ``n`` tokens after one prompt."""
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(3, model.config.vocab_size, (options.prompt,), generator=generator).tolist()
@@ -225,12 +184,12 @@ def generation_ways(model: PreTrainedModel, options: argparse.Namespace, n: int)
     mixed = deepcopy(model)
     mogu = MoGUModel(mixed, *responders(mixed), RouterConfig(d_router=options.d_router))
     mogu.fold()
-    ways: dict[str, Callable[[], None]] = {"base": lambda: _ignore(base.generate([prompt]))}
-    for mode in ("first_m", "keep_cache", "always"):
-        engine = mogu.generator(settings, mode=mode, m=5, eos_ids=[])  # type: ignore[arg-type]
-        ways[mode] = lambda engine=engine: _ignore(engine.generate([prompt]))  # type: ignore[misc]
+    ways: dict[str, Callable[[], object]] = {"base": partial(base.generate, [prompt])}
+    modes: tuple[Mode, ...] = ("first_m", "keep_cache", "always")
+    for mode in modes:
+        ways[mode] = partial(mogu.generator(settings, mode=mode, m=5, eos_ids=[]).generate, [prompt])
     two = deepcopy(model)
-    published(two, options.d_router)
+    published(two, *responders(two), options.d_router)
 
     def their_way() -> None:
         ids = torch.tensor([prompt])
@@ -241,10 +200,6 @@ def generation_ways(model: PreTrainedModel, options: argparse.Namespace, n: int)
             base.generate([ids[0].tolist()], max_new_tokens=[n - 5])
 
     return ways | {"published": their_way}
-
-
-def _ignore(_: object) -> None:
-    pass
 
 
 def show(title: str, unit: str, times: dict[str, Times], against: str, per: float = 1.0) -> None:

@@ -15,6 +15,7 @@ from callbacks.figures import DialPoint, plot_dial
 from callbacks.figures_log import log_figure
 from callbacks.run_settings import language_model
 from callbacks.traces import TraceWriter
+from callbacks.trainer_parts import callbacks_of, datamodule_of
 from datamodules.answers import AnswerChecker
 from datamodules.batch import System
 from datamodules.errors import InputError
@@ -67,7 +68,7 @@ class Calibrate(Callback):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"Calibrate.{name}: must be a fraction from 0 to 1, is {getattr(self, name)}")
         _writer(trainer)
-        alphas = {row.alpha for row in trainer.datamodule.rows if row.system == self.system}  # type: ignore[attr-defined]
+        alphas = {row.alpha for row in datamodule_of(trainer).rows if row.system == self.system}
         if 0 not in alphas or len(alphas) < 2:
             raise InputError(
                 f"data.alphas: calibration compares strengths with alpha 0 under {self.system}; give 0 and others"
@@ -169,7 +170,7 @@ def _write_csv(rows: list[DialRow], path: Path) -> None:
 
 
 def _writer(trainer: Trainer) -> TraceWriter:
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if isinstance(callback, TraceWriter):
             return callback
     raise InputError("trainer.callbacks: Calibrate reads what TraceWriter writes; add it")

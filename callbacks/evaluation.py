@@ -22,6 +22,7 @@ from callbacks.evaluation_report import (
 from callbacks.measures import Baseline
 from callbacks.run_settings import generation_settings, language_model, library_versions
 from callbacks.scoring import JUDGED, score
+from callbacks.trainer_parts import datamodule_of
 from datamodules.answers import AnswerChecker
 from datamodules.batch import PromptRow, ResponseBatch
 from datamodules.benchmark import BenchmarkData
@@ -227,7 +228,7 @@ class Evaluate(CompletionWriter):
 
 def _data_of(trainer: Trainer) -> BenchmarkData:
     """The data of the test; `Evaluate.check` has refused any other."""
-    return cast(BenchmarkData, trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+    return cast(BenchmarkData, datamodule_of(trainer))
 
 
 def _check_lengths(data: BenchmarkData, most: int | None) -> None:

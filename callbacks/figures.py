@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from callbacks.figures_log import log_figure
+from callbacks.trainer_parts import datamodule_of
 from datamodules.curriculum import StageRow
 from datamodules.errors import InputError
 
@@ -154,7 +155,7 @@ class StageFigure(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw and log."""
-        stages = getattr(trainer.datamodule, "stage_table", None)  # type: ignore[attr-defined]
+        stages = getattr(datamodule_of(trainer), "stage_table", None)
         if not stages:
             raise InputError("trainer.callbacks: StageFigure draws the stages of CurriculumData; the data have none")
         if trainer.is_global_zero:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from callbacks.figures_log import log_figure
 from callbacks.gates_figures import plot_gates, plot_tokens
+from callbacks.trainer_parts import datamodule_of
 from datamodules.batch import IGNORE_INDEX, PromptRow, RouterBatch
 from datamodules.benchmark import BenchmarkData
 from datamodules.errors import InputError
@@ -96,7 +97,7 @@ class SuiteGates(Callback):
         Raises:
             InputError: The model has no gates, or the data are no suites.
         """
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(trainer)
         if not isinstance(pl_module, MoGU) or not isinstance(data, BenchmarkData):
             raise InputError("trainer.callbacks: SuiteGates shows the gates of a MoGU on the suites of BenchmarkData")
         if not trainer.is_global_zero:

@@ -5,13 +5,15 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from callbacks.trainer_parts import logs_now
+
 
 class GroupGradientNorms(Callback):
     """Logs ``grad_norm/<group>`` before clipping, at the steps at which the trainer logs."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measure; what has no gradient counts as nothing."""
-        if trainer.global_step % trainer.log_every_n_steps != 0:  # type: ignore[attr-defined]
+        if not logs_now(trainer):
             return
         for index, group in enumerate(optimizer.param_groups):
             gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]

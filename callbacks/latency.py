@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.run_settings import language_model
+from callbacks.trainer_parts import datamodule_of
 from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.prompting import GenerationData
@@ -58,7 +59,7 @@ class Latency(Callback):
         Raises:
             InputError: There are no prompts, or the model is sharded, so that one process alone cannot run it.
         """
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(trainer)
         if not isinstance(data, GenerationData) or not data.rows:
             raise InputError("trainer.callbacks: Latency times answers to prompts, and the data have none")
         if language_model(pl_module).device_mesh is not None:
@@ -68,7 +69,7 @@ class Latency(Callback):
         """Measure."""
         if not trainer.is_global_zero:
             return
-        rows = trainer.datamodule.rows  # type: ignore[attr-defined]
+        rows = datamodule_of(trainer).rows
         with trainer.precision_plugin.forward_context():
             times = measure(language_model(pl_module), rows, self.prompts, self.tokens)
         folder = self.output or Path(trainer.default_root_dir)

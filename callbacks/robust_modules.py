@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from callbacks.figures_log import log_figure
 from callbacks.robustness_figure import plot_robustness, plot_search
 from callbacks.run_settings import language_model
+from callbacks.trainer_parts import datamodule_of
 from datamodules.batch import ContrastBatch
 from datamodules.errors import InputError
 from datamodules.twins import TwinData, families
@@ -91,7 +92,7 @@ class RobustModulesWriter(Callback):
             return
         if not isinstance(pl_module, MLLR):
             raise InputError(f"model: RobustModulesWriter needs the model MLLR, not {type(pl_module).__name__}")
-        if not isinstance(trainer.datamodule, TwinData):  # type: ignore[attr-defined]
+        if not isinstance(datamodule_of(trainer), TwinData):
             raise InputError("data: RobustModulesWriter needs malicious requests with benign twins; use TwinData")
         if trainer.world_size > 1:
             raise InputError("trainer.devices: the search perturbs one model's weights; run it on one device")
@@ -119,7 +120,7 @@ class RobustModulesWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe, map, search; write the files."""
         module = language_model(pl_module)
-        data: TwinData = trainer.datamodule  # type: ignore[attr-defined]
+        data: TwinData = datamodule_of(trainer)
         family = dict(zip((pair.id for pair in data.pairs), families(data.pairs), strict=True))
         settings = self.settings
         pilot = load_model(self.pilot, dtype=module.weights_dtype) if self.pilot else None

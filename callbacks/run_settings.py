@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.steering import Steer
+from callbacks.trainer_parts import callbacks_of, datamodule_of
 from datamodules.errors import InputError
 from llm_modules.causal_lm import CausalLM
 
@@ -41,13 +42,13 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
         "positions": steer.positions if steer else None,
         "layers": steer.default_layers if steer else None,
         "random_direction": steer.random if steer else None,
-        "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
+        "seed": getattr(datamodule_of(trainer), "seed", None),
     }
 
 
 def steering_of(trainer: Trainer) -> Steer | None:
     """The callback that steers this run, if there is one."""
-    return next((callback for callback in trainer.callbacks if isinstance(callback, Steer)), None)  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks_of(trainer) if isinstance(callback, Steer)), None)
 
 
 def library_versions() -> dict[str, str]:

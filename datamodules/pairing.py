@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datamodules.contrast import ContrastPair
@@ -191,5 +191,5 @@ def _written(refusals: Sequence[str], key: str, prompt: str, seed: int) -> str:
     return random.Random(f"{seed}/{key}").choice(refusals).replace("{prompt}", prompt)
 
 
-def _listed(reasons: object) -> str:
-    return ", ".join(f"{reason}: {n}" for reason, n in Counter(reasons).items())  # type: ignore[call-overload]
+def _listed(reasons: Iterable[str]) -> str:
+    return ", ".join(f"{reason}: {n}" for reason, n in Counter(reasons).items())

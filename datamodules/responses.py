@@ -1,5 +1,6 @@
 """Training data of MoGU: two opposite responses to a request, and requests with the response that is right for them."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -99,8 +100,9 @@ class _PairData(SupervisedData):
         val = self._encode(self.val_pairs, self._read(self.val_pairs, None)) if self.val_pairs is not None else []
         return self._encode(self.pairs, self._read(self.pairs, self.limit)), val
 
+    @abstractmethod
     def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
-        raise NotImplementedError
+        """What is learnt from the pairs of a file."""
 
     def _read(self, path: Path, limit: int | None) -> list[ResponsePair]:
         pairs = read_records(path, ResponsePair, strict=self.strict)

@@ -1,4 +1,7 @@
-"""New PEFT adapters on a model, with errors that name the option and what could be adapted."""
+"""PEFT adapters on a model: put on with errors that name the option, and taken off for a while without a trace."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
@@ -32,3 +35,15 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftMod
         ) from error
     assert isinstance(adapted, PeftModel)
     return adapted
+
+
+@contextmanager
+def without_adapter(adapted: PeftModel) -> Iterator[None]:
+    """A block without the adapter. PEFT turns ``requires_grad`` on where it enables one again: flags are put back."""
+    flags = [(parameter, parameter.requires_grad) for parameter in adapted.parameters()]
+    try:
+        with adapted.disable_adapter():
+            yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

@@ -48,6 +48,7 @@ import llm_modules.mogu.responder
 import llm_modules.mogu.safe_decoding
 import llm_modules.muon
 import llm_modules.s3cot.module
+from callbacks.trainer_parts import callbacks_of
 from datamodules.errors import InputError
 from rod.parser import Parser
 from rod.run_folder import RunFolder
@@ -121,7 +122,7 @@ class RodCLI(LightningCLI):
         if config.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(folder, name="logs")
         trainer = super().instantiate_trainer(**kwargs)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if isinstance(callback, callbacks.completion_writer.CompletionWriter):
                 callback.overwrite = callback.overwrite or bool(self._get(self.config, "overwrite"))
         for checkpoint in trainer.checkpoint_callbacks:

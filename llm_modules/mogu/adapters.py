@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from datamodules.errors import InputError
@@ -145,8 +145,7 @@ def write_responder(responder: Responder, deltas: Mapping[str, tuple[Tensor, Ten
 
 def _tensors(path: Path, key: str) -> dict[str, Tensor]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{key}: '{path}' cannot be read: {error}") from error
 

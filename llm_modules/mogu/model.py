@@ -1,7 +1,7 @@
 """A MoGU without Lightning: mixtures put into a Hugging Face model, generation, saving and loading."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
+from llm_modules.adapters import without_adapter
 from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import Responder
 from llm_modules.mogu.config import Mode, RouterConfig
@@ -112,18 +113,8 @@ class MoGUModel:
     @contextmanager
     def base(self) -> Iterator[None]:
         """A block within which the model is its base, bit for bit: without an adapter of its backbone, too."""
-        with self.control.set(active=False):
-            if self.adapted is None:
-                yield
-                return
-            # PEFT turns `requires_grad` on where it enables an adapter again, of frozen parameters too.
-            flags = [(parameter, parameter.requires_grad) for parameter in self.adapted.parameters()]
-            try:
-                with self.adapted.disable_adapter():
-                    yield
-            finally:
-                for parameter, flag in flags:
-                    parameter.requires_grad_(flag)
+        with self.control.set(active=False), without_adapter(self.adapted) if self.adapted else nullcontext():
+            yield
 
     def fold(self) -> None:
         """Run every router as one logistic unit, in one product with the deltas; for inference."""

@@ -17,19 +17,17 @@ from llm_modules.adapters import add_adapter
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationSettings
 from llm_modules.loss import last_hidden, row_losses_of
-from llm_modules.mogu.adapters import Responder, read_responder
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.joint import joint_groups, token_kl, train_jointly
 from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_means, gate_penalty, penalty_tokens
 from llm_modules.mogu.model import MoGUModel
-from llm_modules.mogu.probes import Probe, read_probes, warm_start
-from llm_modules.mogu.save import load_mogu, read_settings, save_mogu
+from llm_modules.mogu.parts import MoGUParts
+from llm_modules.mogu.probes import warm_start
+from llm_modules.mogu.save import load_mogu, save_mogu
 from llm_modules.parameter_groups import ParameterGroup
 from llm_modules.schedules import ScheduleCallable, WarmupConstant
 from llm_modules.sharding import call_as_forward
-
-_RESPONDERS = ("glad", "unwilling")
 
 
 class MoGU(CausalLM):
@@ -113,30 +111,19 @@ class MoGU(CausalLM):
             schedule=schedule,
             generation=generation,
         )
-        if glad is not None and unwilling is not None and Path(glad).resolve() == Path(unwilling).resolve():
-            raise InputError(f"model.unwilling: '{unwilling}' is the glad responder, too; give the other one")
-        if folder is not None and (glad or unwilling or probes):
-            raise InputError(
-                "model.folder: it holds responders and routers; leave model.glad, unwilling and probes out"
-            )
-        if (folder is None) != (glad is not None and unwilling is not None):
-            raise InputError("model: give model.glad and model.unwilling, two PEFT folders, or model.folder, a MoGU")
-        self.glad, self.unwilling, self.folder, self.router = glad, unwilling, folder, router or RouterConfig()
+        self.parts = MoGUParts(glad, unwilling, folder, probes, allow_other_base)
+        self.router = router or RouterConfig()
         self.penalty: Penalty = penalty
         self.penalty_mask: PenaltyMask = penalty_mask
         self.penalty_weight = penalty_weight
         self.mode: Mode = mode
         self.m = m
-        self.allow_other_base = allow_other_base
         if backbone_peft is not None and folder is not None:
             raise InputError("model.backbone_peft: routers of a saved MoGU are trained without it; give its parts")
         if not (backbone_rate > 0 and kl_weight >= 0):
             raise InputError("model: backbone_rate must be above 0 and kl_weight 0 or more")
-        self.probes, self.backbone_peft = probes, backbone_peft
-        self.backbone_rate, self.kl_weight = backbone_rate, kl_weight
+        self.backbone_peft, self.backbone_rate, self.kl_weight = backbone_peft, backbone_rate, kl_weight
         self._mogu: list[MoGUModel] = []
-        self._responders: dict[str, Responder] = {}
-        self._probes: list[Probe] | None = None
 
     @property
     def mogu(self) -> MoGUModel:
@@ -164,10 +151,7 @@ class MoGU(CausalLM):
 
     def generation_identity(self) -> dict[str, Any]:
         """Mode, m and the parts."""
-        parts = {"glad": self.glad, "unwilling": self.unwilling, "folder": self.folder}
-        return {"mode": self.mode, "m": self.m} | {
-            name: str(Path(part).resolve()) for name, part in parts.items() if part
-        }
+        return {"mode": self.mode, "m": self.m} | self.parts.identity()
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Cross-entropy of the right response and penalty on the gates; every request of the epoch weighs the same.
@@ -262,18 +246,13 @@ class MoGU(CausalLM):
     def configure_model(self) -> None:
         """As that of `CausalLM`; what the mixture is made of is read and checked before any weights of the backbone."""
         if self.model is None:
-            if self.folder is not None:
-                self._check_base("folder", read_settings(Path(self.folder)).base)
-            for key in () if self.folder is not None else _RESPONDERS:
-                self._responders[key] = read_responder(str(getattr(self, key)), f"model.{key}")
-                self._check_base(key, self._responders[key].base)
-            self._probes = None if self.probes is None else read_probes(self.probes)
+            self.parts.read(self.backbone)
         super().configure_model()
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         adapted: PeftModel | None = None
-        if self.folder is not None:
-            mogu, _ = load_mogu(self.folder, model)
+        if self.parts.folder is not None:
+            mogu, _ = load_mogu(self.parts.folder, model)
             model.train()
             for mixture in mogu.mixtures.values():
                 mixture.unjoin()
@@ -281,9 +260,10 @@ class MoGU(CausalLM):
         else:
             if self.backbone_peft is not None:
                 adapted = add_adapter(model, self.backbone_peft, "model.backbone_peft")
-            mogu = MoGUModel(model, self._responders["glad"], self._responders["unwilling"], self.router, adapted)
-            if self._probes is not None:
-                warm_start(mogu, self._probes)
+            glad, unwilling = self.parts.responders
+            mogu = MoGUModel(model, glad, unwilling, self.router, adapted)
+            if self.parts.layer_probes is not None:
+                warm_start(mogu, self.parts.layer_probes)
             if adapted is not None:
                 train_jointly(adapted, mogu)
         mogu.mode, mogu.m = self.mode, self.m
@@ -301,15 +281,6 @@ class MoGU(CausalLM):
         }
         return save_mogu(
             self.mogu, folder, base=self.model_id, revision=self.revision, training=training, folded=folded
-        )
-
-    def _check_base(self, key: str, base: str) -> None:
-        """What names another base is refused."""
-        if self.allow_other_base or not base or loading.same_checkpoint(base, self.backbone):
-            return
-        raise InputError(
-            f"model.{key}: '{getattr(self, key)}' was trained on '{base}', not on '{self.backbone}'; set "
-            "model.backbone to its own base, or model.allow_other_base: true if they are the same weights"
         )
 
     def complete(self, batch: PromptBatch) -> list[Completion]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from datamodules.errors import InputError
+from llm_modules.adapters import without_adapter
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationSettings, Generator
 
@@ -63,13 +64,8 @@ class SafeDecodingGenerator(Generator):
         max_new_tokens: Sequence[int] | None = None,
     ) -> list[Completion]:
         """As `Generator.generate`; the expert is off but for its own passes."""
-        flags = [(parameter, parameter.requires_grad) for parameter in self.adapted.parameters()]
-        try:
-            with self.adapted.disable_adapter():
-                return super().generate(prompts, seeds, max_new_tokens)
-        finally:
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
+        with without_adapter(self.adapted):
+            return super().generate(prompts, seeds, max_new_tokens)
 
     def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One pass of the base and, where it is a prefill, one of the expert."""

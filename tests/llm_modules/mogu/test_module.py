@@ -57,7 +57,7 @@ def adapters(base: Path, folder: Path) -> dict[str, str]:
 
 
 def quiet(module: lightning.LightningModule) -> None:
-    module.log = lambda *_args, **_options: None  # type: ignore[method-assign]
+    module.log = lambda *_args, **_options: None
 
 
 def mogu(tmp_path: Path, **options: object) -> MoGU:
@@ -174,7 +174,8 @@ def test_routers_learn_to_tell_two_kinds_of_prompts_apart_in_every_family(name: 
     ARCHITECTURES[name]().save_pretrained(base)
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
     module = MoGU(**adapters(base, tmp_path), backbone=str(base), router=RouterConfig(d_router=8), penalty_mask="all")
-    module._check_vocabulary = lambda _model: None  # type: ignore[method-assign]
+    # The tokenizer is there for its end token alone: it has more words than these models have rows.
+    module._check_vocabulary = lambda _model: None
     module.tokenizer_name = str(tmp_path / "tokenizer")
     lightning.seed_everything(0, verbose=False)
     module.configure_model()

@@ -42,7 +42,7 @@ def test_what_is_loaded_generates_the_same_tokens(name: str, folded: bool, tmp_p
     assert [
         loaded.generate(PROMPTS, SETTINGS, mode=mode, eos_ids=[]) for mode in ("first_m", "always", "off")
     ] == expected
-    assert not list(folder.rglob("*.bin")) and not list(folder.rglob("*.pt"))  # noqa: PT018
+    assert not [*folder.rglob("*.bin"), *folder.rglob("*.pt")], "no pickle"
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

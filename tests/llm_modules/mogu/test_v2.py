@@ -99,7 +99,7 @@ class Requests(lightning.LightningDataModule):
     """Two batches an epoch."""
 
     def train_dataloader(self) -> DataLoader[RouterBatch]:
-        return DataLoader([router_batch(), router_batch(6)], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([router_batch(), router_batch(6)], batch_size=None)
 
 
 def joint(tmp_path: Path, **options: object) -> MoGU:

@@ -1,0 +1,69 @@
+"""What a MoGU is put together from: the files that its options name, read and checked before any weights are loaded."""
+
+from pathlib import Path
+
+from datamodules.errors import InputError
+from llm_modules import backbone as loading
+from llm_modules.mogu.adapters import Responder, read_responder
+from llm_modules.mogu.probes import Probe, read_probes
+from llm_modules.mogu.save import read_settings
+
+
+class MoGUParts:
+    """Two responders, with probes or without, or a whole folder.
+
+    Attributes:
+        glad: Folder of the glad responder.
+        unwilling: Folder of the unwilling responder.
+        folder: Of a whole MoGU, in place of both.
+        probes: File of the probes that the routers start from.
+        responders: Glad and unwilling, once they are `read`; none where there is a folder.
+        layer_probes: The probes, once they are `read`.
+    """
+
+    def __init__(
+        self, glad: str | None, unwilling: str | None, folder: str | None, probes: Path | None, allow_other_base: bool
+    ) -> None:
+        """Arguments as of `llm_modules.mogu.module.MoGU`.
+
+        Raises:
+            InputError: One is missing, or two exclude each other.
+        """
+        if folder is not None and (glad or unwilling or probes):
+            raise InputError("model.folder: it holds responders and routers; leave glad, unwilling and probes out")
+        if folder is None and (glad is None or unwilling is None):
+            raise InputError("model: give model.glad and model.unwilling, two PEFT folders, or model.folder, a MoGU")
+        if glad is not None and unwilling is not None and Path(glad).resolve() == Path(unwilling).resolve():
+            raise InputError(f"model.unwilling: '{unwilling}' is the glad responder, too; give the other one")
+        self.glad, self.unwilling, self.folder, self.probes = glad, unwilling, folder, probes
+        self.allow_other_base = allow_other_base
+        self.responders: list[Responder] = []
+        self.layer_probes: list[Probe] | None = None
+
+    def identity(self) -> dict[str, str]:
+        """Absolute paths of what there is, for the record."""
+        parts = {"glad": self.glad, "unwilling": self.unwilling, "folder": self.folder}
+        return {name: str(Path(part).resolve()) for name, part in parts.items() if part}
+
+    def read(self, backbone: str) -> None:
+        """Read what is small, and check that it belongs to the backbone.
+
+        Raises:
+            InputError: A file is missing or broken, or belongs to another base.
+        """
+        if self.folder is not None:
+            self._check_base("folder", self.folder, read_settings(Path(self.folder)).base, backbone)
+        else:
+            for key, path in (("glad", str(self.glad)), ("unwilling", str(self.unwilling))):
+                responder = read_responder(path, f"model.{key}")
+                self._check_base(key, path, responder.base, backbone)
+                self.responders.append(responder)
+        self.layer_probes = None if self.probes is None else read_probes(self.probes)
+
+    def _check_base(self, key: str, path: str, base: str, backbone: str) -> None:
+        if self.allow_other_base or not base or loading.same_checkpoint(base, backbone):
+            return
+        raise InputError(
+            f"model.{key}: '{path}' was trained on '{base}', not on '{backbone}'; set model.backbone to its own base, "
+            "or model.allow_other_base: true if they are the same weights"
+        )
