@@ -4,7 +4,7 @@ r"""Our answers against the marks that came with other people's outputs.
     python benchmarks/foreign_answers.py folder-of-data-sets --list
 
 Each set of outputs carries its authors' own reading of them: a vote, or whether an answer is right. The same outputs go
-through `datamodules.extraction` and `datamodules.gold_answers`, and the two readings are compared one by one.
+through `datamodules.answers.rule` and `datamodules.answers.gold`, and the two readings are compared one by one.
 ``--list`` prints every disagreement. ``docs/answer_checking.md`` explains them.
 """
 
@@ -22,9 +22,9 @@ from typing import Literal
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datamodules.answers import AnswerChecker
-from datamodules.extraction import AnswerRule
-from datamodules.gold_answers import compare
+from datamodules.answers.checker import AnswerChecker
+from datamodules.answers.gold import compare
+from datamodules.answers.rule import AnswerRule
 
 VOTES = AnswerRule("choice", pattern=r'(?s)\A.*?Answer\("([^"])[^"]*"\)')
 """How the authors of concise_cot_gpt read their outputs: the first letter of the first complete ``Answer("...")``."""

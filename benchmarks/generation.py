@@ -34,7 +34,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from llm_modules.generation import GenerationSettings, Generator
+from llm_modules.generation.generator import Generator
+from llm_modules.generation.interface import GenerationSettings
 
 Texts = list[list[int]]
 

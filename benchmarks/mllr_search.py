@@ -22,17 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datamodules.contrast import ContrastPair
-from datamodules.prompts import encode_prompt, render_prompt
-from datamodules.records import read_records
-from datamodules.twins import Twins, families
+from datamodules.mllr.twin_data import Twins, families
+from datamodules.prompts.chat_template import encode_prompt, render_prompt
+from datamodules.prompts.contrast_data import ContrastPair
+from datamodules.records.reader import read_records
 from datamodules.world import tuning
-from llm_modules.backbone import load_model, load_tokenizer
+from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.mllr.investigation import Investigation, ProxySettings, investigate
-from llm_modules.mllr.learning_rates import LearningRates, multiplier
 from llm_modules.mllr.search import SearchSettings
-from llm_modules.parameter_groups import named_groups
-from llm_modules.schedules import Multiplied, WarmupConstant
+from llm_modules.optim.learning_rates import LearningRates, multiplier
+from llm_modules.optim.parameter_groups import named_groups
+from llm_modules.optim.schedules import Multiplied, WarmupConstant
 
 
 def pairs_of(options: argparse.Namespace) -> list[ContrastPair]:

@@ -38,13 +38,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.published_mogu import published, single_loss
 from datamodules.batch import IGNORE_INDEX
-from datamodules.packing import Example, branch, pad
-from llm_modules.backbone import load_model
-from llm_modules.branches import branch_losses, takes_branches
-from llm_modules.generation import GenerationSettings, Generator
-from llm_modules.head import OutputHead
+from datamodules.mogu.branching import branch
+from datamodules.training.packing import Example, pad
+from llm_modules.backbone.head import OutputHead
+from llm_modules.backbone.loading import load_model
+from llm_modules.generation.generator import Generator
+from llm_modules.generation.interface import GenerationSettings
 from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.adapters import random_responder
+from llm_modules.mogu.branches import branch_losses, takes_branches
 from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.losses import gate_penalty, responder_loss
 from llm_modules.mogu.model import MoGUModel

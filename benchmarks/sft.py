@@ -40,10 +40,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from datamodules.instructions import InstructionData
-from datamodules.packing import Example
-from datamodules.records import Instruction, read_records
-from llm_modules.backbone import load_model, load_tokenizer
+from datamodules.records.kinds import Instruction
+from datamodules.records.reader import read_records
+from datamodules.training.instruction_data import InstructionData
+from datamodules.training.packing import Example
+from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.loss import LOGITS_BYTES
 
 MB = 1e6

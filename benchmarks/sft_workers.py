@@ -66,9 +66,9 @@ def train_ours(folder: Path, job: dict[str, Any], meter: Meter) -> None:
     from lightning.pytorch import Callback, Trainer
     from lightning.pytorch.loggers import CSVLogger
 
-    from datamodules.instructions import InstructionData
+    from datamodules.training.instruction_data import InstructionData
     from llm_modules.causal_lm import CausalLM
-    from llm_modules.schedules import WarmupConstant
+    from llm_modules.optim.schedules import WarmupConstant
 
     class Measure(Callback):
         def on_train_start(self, *_: Any) -> None:

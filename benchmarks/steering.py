@@ -40,7 +40,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, __version__
 
-from llm_modules.generation import GenerationSettings, Generator
+from llm_modules.generation.generator import Generator
+from llm_modules.generation.interface import GenerationSettings
 from llm_modules.s3cot.steering import Steering
 
 ALPHAS = (0.0, -0.1, -0.2, -0.3, -0.4, -0.5)
@@ -88,9 +89,9 @@ def random_job(folder: Path, questions: int, shortest: int, longest: int) -> Non
 
 def real_job(folder: Path, options: argparse.Namespace) -> None:
     """A model with questions and a direction of its own; completions end by themselves."""
-    from datamodules.prompting import build_rows
-    from datamodules.questions import read_questions
-    from llm_modules.backbone import load_model, load_tokenizer
+    from datamodules.prompts.prompt_data import build_rows
+    from datamodules.records.questions import read_questions
+    from llm_modules.backbone.loading import load_model, load_tokenizer
     from llm_modules.s3cot.formats import read_direction
     from llm_modules.s3cot.layers import select_layers
 

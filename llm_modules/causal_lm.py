@@ -13,16 +13,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch, SupervisedBatch
 from datamodules.errors import InputError
-from llm_modules import backbone as loading
-from llm_modules.adapters import add_adapter
-from llm_modules.checkpoint import TrainableCheckpoint
-from llm_modules.generation import Completion, GenerationSettings, Generator
-from llm_modules.head import OutputHead
+from llm_modules.backbone import loading
+from llm_modules.backbone.adapters import add_adapter
+from llm_modules.backbone.checkpoint import TrainableCheckpoint
+from llm_modules.backbone.head import OutputHead
+from llm_modules.backbone.sharding import call_as_forward, shard
+from llm_modules.generation.generator import Completion, Generator
+from llm_modules.generation.interface import GenerationSettings
 from llm_modules.loss import Likelihood, completion_loss, row_losses
-from llm_modules.mllr.learning_rates import LearningRates, multiplier
-from llm_modules.parameter_groups import ParameterGroup, arranged_by_name, group_rows, group_table, named_groups
-from llm_modules.schedules import Multiplied, ScheduleCallable, WarmupCosine
-from llm_modules.sharding import call_as_forward, shard
+from llm_modules.optim.learning_rates import LearningRates, multiplier
+from llm_modules.optim.parameter_groups import ParameterGroup, arranged_by_name, group_rows, group_table, named_groups
+from llm_modules.optim.schedules import Multiplied, ScheduleCallable, WarmupCosine
 
 
 class CausalLM(TrainableCheckpoint):

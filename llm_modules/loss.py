@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
-from llm_modules.head import OutputHead
+from llm_modules.backbone.head import OutputHead
 
 LOGITS_BYTES = 64 * 2**20
 """Upper bound of the fp32 logits of one chunk: large enough to keep a GPU busy, small beside the weights."""

@@ -12,20 +12,26 @@ LIGHTNING_VERBS = {
     "predict": "run a model over data: find a direction, sample traces",
 }
 OWN_VERBS = {
-    "score": ("rod.score", "score completions without a model, this project's own or anybody's"),
-    "compare": ("rod.compare", "hold test runs against each other, record by record"),
-    "filter": ("rod.filter", "keep the traces that are right, or that agree, and say what was dropped and why"),
-    "import-traces": ("rod.import_traces", "make trace records from responses that another tool wrote"),
-    "export": ("rod.export", "write a trained model as a PEFT folder or a merged Hugging Face folder"),
-    "export-direction": ("rod.export_direction", "write a direction for lm-evaluation-harness, llama.cpp or others"),
+    "score": ("rod.verbs.score", "score completions without a model, this project's own or anybody's"),
+    "compare": ("rod.verbs.compare", "hold test runs against each other, record by record"),
+    "filter": ("rod.verbs.filter", "keep the traces that are right, or that agree, and say what was dropped and why"),
+    "import-traces": ("rod.verbs.import_traces", "make trace records from responses that another tool wrote"),
+    "export": ("rod.verbs.export", "write a trained model as a PEFT folder or a merged Hugging Face folder"),
+    "export-direction": (
+        "rod.verbs.export_direction",
+        "write a direction for lm-evaluation-harness, llama.cpp or others",
+    ),
     "evidence": ("rod.evidence.verb", "measure every claim on the embedded miniature, with controls and seeds"),
-    "make-twins": ("rod.make_twins", "make benign near-twins of malicious requests by swapping words"),
-    "train-judge": ("rod.train_judge", "train the refusal classifier on labelled answers, and estimate how it does"),
-    "miniature": ("rod.miniature", "train the embedded miniature from nothing"),
-    "pairs": ("rod.pairs", "make what MoGU's responders and routers learn from"),
-    "project": ("rod.project", "project a fine-tune onto what alignment changed (SafeLoRA), a control of ML-LR"),
-    "swap": ("rod.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
-    "world": ("rod.world", "write the questions and requests of the embedded miniature's world"),
+    "make-twins": ("rod.verbs.make_twins", "make benign near-twins of malicious requests by swapping words"),
+    "train-judge": (
+        "rod.verbs.train_judge",
+        "train the refusal classifier on labelled answers, and estimate how it does",
+    ),
+    "miniature": ("rod.verbs.miniature", "train the embedded miniature from nothing"),
+    "pairs": ("rod.verbs.pairs", "make what MoGU's responders and routers learn from"),
+    "project": ("rod.verbs.project", "project a fine-tune onto what alignment changed (SafeLoRA), a control of ML-LR"),
+    "swap": ("rod.verbs.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
+    "world": ("rod.verbs.world", "write the questions and requests of the embedded miniature's world"),
 }
 
 

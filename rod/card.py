@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from datamodules.batch import PromptBatch, PromptRow
-from datamodules.prompts import encode_prompt, render_prompt
-from datamodules.records import Question
+from datamodules.prompts.chat_template import encode_prompt, render_prompt
+from datamodules.records.kinds import Question
 from datamodules.world.card import Suite, score, suites, table
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation import GenerationSettings
+from llm_modules.generation.interface import GenerationSettings
 
 CARD = """---
 license: apache-2.0

@@ -11,42 +11,43 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
+import callbacks.evaluation.evaluate
+import callbacks.evaluation.latency
+import callbacks.evaluation.reasoning
+import callbacks.generation.completion_writer
+import callbacks.generation.progress
+import callbacks.generation.traces
+import callbacks.mllr.gradient_norms
+import callbacks.mllr.robust_modules
+import callbacks.mogu.gates
+import callbacks.mogu.probes
+
 # Imported for their classes: a class that is imported can be named without its module in YAML and on the command line.
-import callbacks.calibration
-import callbacks.completion_writer
-import callbacks.direction
-import callbacks.evaluation
-import callbacks.figures
-import callbacks.gates
-import callbacks.gradient_norms
-import callbacks.latency
-import callbacks.probes
-import callbacks.progress
-import callbacks.reasoning
-import callbacks.robust_modules
-import callbacks.steering
-import callbacks.traces
-import datamodules.benchmark
-import datamodules.contrast
-import datamodules.curriculum
-import datamodules.instructions
-import datamodules.prompting
-import datamodules.responses
-import datamodules.twins
+import callbacks.s3cot.calibration
+import callbacks.s3cot.direction
+import callbacks.s3cot.figures
+import callbacks.s3cot.steer
+import datamodules.mllr.twin_data
+import datamodules.mogu.response_data
+import datamodules.prompts.contrast_data
+import datamodules.prompts.prompt_data
+import datamodules.s3cot.curriculum_data
+import datamodules.suites.benchmark_data
+import datamodules.training.instruction_data
 import datamodules.world.data
+import llm_modules.baselines.conditional_steering
+import llm_modules.baselines.prompt_defence
+import llm_modules.baselines.safe_decoding
 import llm_modules.judges.classifier
 import llm_modules.judges.local
 import llm_modules.judges.phrases
 import llm_modules.judges.server
-import llm_modules.mllr.learning_rates
 import llm_modules.mllr.module
-import llm_modules.mogu.conditional_steering
 import llm_modules.mogu.module
-import llm_modules.mogu.probe_module
-import llm_modules.mogu.prompt_defence
 import llm_modules.mogu.responder
-import llm_modules.mogu.safe_decoding
-import llm_modules.muon
+import llm_modules.mogu.v2.probe_module
+import llm_modules.optim.learning_rates
+import llm_modules.optim.muon
 import llm_modules.s3cot.module
 from callbacks.trainer_parts import callbacks_of
 from datamodules.errors import InputError
@@ -101,7 +102,7 @@ class RodCLI(LightningCLI):
             parser.set_defaults({"return_predictions": False})
         if subcommand == "test":
             # Every test is an evaluation: fragments add judges under this key without touching other callbacks.
-            parser.add_lightning_class_args(callbacks.evaluation.Evaluate, "evaluate", required=False)
+            parser.add_lightning_class_args(callbacks.evaluation.evaluate.Evaluate, "evaluate", required=False)
             parser.set_defaults({"verbose": False})
         return parser
 
@@ -123,7 +124,7 @@ class RodCLI(LightningCLI):
             kwargs["logger"] = CSVLogger(folder, name="logs")
         trainer = super().instantiate_trainer(**kwargs)
         for callback in callbacks_of(trainer):
-            if isinstance(callback, callbacks.completion_writer.CompletionWriter):
+            if isinstance(callback, callbacks.generation.completion_writer.CompletionWriter):
                 callback.overwrite = callback.overwrite or bool(self._get(self.config, "overwrite"))
         for checkpoint in trainer.checkpoint_callbacks:
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:

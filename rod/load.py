@@ -6,14 +6,13 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule
 
-import llm_modules.mllr.module
-
 # Imported for their classes, which a configuration names.
-import llm_modules.mogu.conditional_steering
+import llm_modules.baselines.conditional_steering
+import llm_modules.baselines.prompt_defence
+import llm_modules.baselines.safe_decoding
+import llm_modules.mllr.module
 import llm_modules.mogu.module
-import llm_modules.mogu.prompt_defence
 import llm_modules.mogu.responder
-import llm_modules.mogu.safe_decoding
 import llm_modules.s3cot.module
 from datamodules.errors import InputError
 from llm_modules.causal_lm import CausalLM

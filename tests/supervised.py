@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from datamodules.batch import IGNORE_INDEX
-from datamodules.supervised import Example, SupervisedData
+from datamodules.training.supervised import Example, SupervisedData
 
 
 class RandomExamples(SupervisedData):

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-from datamodules.records import Attack, Question
+from datamodules.mogu.records import Attack
+from datamodules.records.kinds import Question
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from datamodules.prompts import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
+from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
 from datamodules.world import chat, files, maths
 from datamodules.world.splits import Split
 

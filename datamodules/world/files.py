@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-from datamodules.records import Instruction, Question
+from datamodules.records.kinds import Instruction, Question
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
 

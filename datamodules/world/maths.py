@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass
 from random import Random
 
-from datamodules.prompts import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
+from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
 from datamodules.world.splits import Split, split_of
 
 MAX_STATE = 50

@@ -6,7 +6,7 @@ from random import Random
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.prompts import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
+from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
 from datamodules.world import chat, maths
 
 EOS_TOKEN = "<|im_end|>"

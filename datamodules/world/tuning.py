@@ -9,9 +9,10 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from datamodules.records import Instruction, to_json
-from datamodules.shards import write_lines
-from datamodules.twins import Replacement, Twins
+from datamodules.mllr.twin_data import Replacement, Twins
+from datamodules.records.kinds import Instruction
+from datamodules.records.reader import to_json
+from datamodules.records.shards import write_lines
 from datamodules.world import chat, files, maths
 from datamodules.world.splits import Split, split_of
 

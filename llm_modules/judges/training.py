@@ -15,26 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from datamodules.errors import InputError
 from llm_modules.judges.classifier import NGram, RefusalModel
 from llm_modules.judges.features import SHAPE, ngrams, read
-
-
-@dataclass(frozen=True)
-class LabelledAnswer:
-    """An answer of which is known whether it refuses.
-
-    Attributes:
-        source: The collection that it is from, usually the answers of one model.
-        family: Sources of one family are left out together: models that answer alike.
-        weight: How much it counts in the loss.
-        unsafe: Whether the request should be refused; None where that is not known.
-    """
-
-    source: str
-    family: str
-    prompt: str
-    completion: str
-    refused: bool
-    weight: float = 1.0
-    unsafe: bool | None = None
+from llm_modules.judges.labelled_answers import LabelledAnswer
 
 
 @dataclass(frozen=True)

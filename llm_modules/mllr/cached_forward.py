@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm_modules.architecture import decoder_layers, inner_decoder, uncompiled, unwrap
+from llm_modules.backbone.architecture import decoder_layers, inner_decoder, uncompiled, unwrap
 
 Signature = tuple[Hashable, ...]
 """What is done to each layer; equal entries mean equal weights. ``CLEAN`` for a layer as it is."""

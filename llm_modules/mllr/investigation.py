@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from datamodules.errors import InputError
 from llm_modules.mllr.cached_forward import CLEAN, CachedForward, Work
-from llm_modules.mllr.names import Module, fused
 from llm_modules.mllr.perturb import SEEDED, Kind, Perturbation
 from llm_modules.mllr.probe import BENIGN, MALICIOUS, Probe, Scores, fit_probe, require_accuracy
 from llm_modules.mllr.robustness import Measurement, Meter, robustness_map
 from llm_modules.mllr.search import Found, Search, SearchSettings, expected_probes, overlap
 from llm_modules.mllr.weights import checksum
+from llm_modules.optim.module_names import Module, fused
 
 FIT, GUIDE = 0.5, 0.25
 """Shares of the pairs that fit the classifier and that guide the search; the rest is for the re-check (ours)."""
@@ -128,7 +128,7 @@ def investigate(
         model: A causal language model; its weights are the same bits afterwards, which is checked.
         malicious: Token ids of the malicious prompts.
         benign: Of their benign twins, in the same order.
-        families: As `datamodules.twins.families` gives them.
+        families: As `datamodules.mllr.twin_data.families` gives them.
         settings: Everything else.
         pilot: For the ``delta`` perturbation.
         pad_id: Any token.

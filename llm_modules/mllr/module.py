@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from datamodules.batch import ContrastBatch
+from llm_modules.backbone.states import ContrastStates
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mllr.cached_forward import CLEAN, CachedForward
-from llm_modules.s3cot.direction import ContrastStates
 
 
 class MLLR(CausalLM):

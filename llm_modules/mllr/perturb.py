@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
-from llm_modules.mllr.names import Module
 from llm_modules.mllr.weights import weights_of
+from llm_modules.optim.module_names import Module
 
 Kind = Literal["gaussian", "zero", "scale", "delta"]
 SEEDED: frozenset[str] = frozenset({"gaussian"})

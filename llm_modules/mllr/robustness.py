@@ -7,9 +7,9 @@ from typing import Literal
 from torch import Tensor
 
 from llm_modules.mllr.cached_forward import CLEAN, CachedForward, Signature
-from llm_modules.mllr.names import Module
 from llm_modules.mllr.perturb import SEEDED, Perturbation
 from llm_modules.mllr.probe import Probe, Scores
+from llm_modules.optim.module_names import Module
 
 Measure = Literal["malicious", "accuracy", "auroc", "margin"]
 """What a drop is a drop of: the share of malicious prompts found (paper: "on malicious prompts above all"), the

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datamodules.errors import InputError
-from llm_modules.mllr.names import TYPES, Module
 from llm_modules.mllr.robustness import Measure, Meter
+from llm_modules.optim.module_names import TYPES, Module
 
 Suffix = Literal["bisection", "linear"]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
-from llm_modules.mllr.names import TYPES, Module, parameters_by_module
+from llm_modules.optim.module_names import TYPES, Module, parameters_by_module
 
 
 class Swap:

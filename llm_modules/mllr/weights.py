@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from llm_modules.architecture import decoder_layers, unwrap
-from llm_modules.mllr.names import TYPES, Module, types_of
+from llm_modules.backbone.architecture import decoder_layers, unwrap
+from llm_modules.optim.module_names import TYPES, Module, types_of
 
 _CHUNK = 1 << 22
 """Weights that a checksum takes at a time."""

@@ -10,24 +10,26 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from datamodules.batch import IGNORE_INDEX, PromptBatch, RouterBatch
+from datamodules.batch import IGNORE_INDEX, PromptBatch
 from datamodules.errors import InputError
-from llm_modules import backbone as loading
-from llm_modules.adapters import add_adapter
+from datamodules.mogu.batch import RouterBatch
+from llm_modules.backbone import loading
+from llm_modules.backbone.adapters import add_adapter
+from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation import Completion, GenerationSettings
+from llm_modules.generation.generator import Completion
+from llm_modules.generation.interface import GenerationSettings
 from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator
-from llm_modules.mogu.joint import joint_groups, token_kl, train_jointly
 from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_means, gate_penalty, penalty_tokens
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.parts import MoGUParts
-from llm_modules.mogu.probes import warm_start
 from llm_modules.mogu.save import load_mogu, save_mogu
-from llm_modules.parameter_groups import ParameterGroup
-from llm_modules.schedules import ScheduleCallable, WarmupConstant
-from llm_modules.sharding import call_as_forward
+from llm_modules.mogu.v2.joint import joint_groups, token_kl, train_jointly
+from llm_modules.mogu.v2.probes import warm_start
+from llm_modules.optim.parameter_groups import ParameterGroup
+from llm_modules.optim.schedules import ScheduleCallable, WarmupConstant
 
 
 class MoGU(CausalLM):

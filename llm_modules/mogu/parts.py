@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from datamodules.errors import InputError
-from llm_modules import backbone as loading
+from llm_modules.backbone import loading
 from llm_modules.mogu.adapters import Responder, read_responder
-from llm_modules.mogu.probes import Probe, read_probes
 from llm_modules.mogu.save import read_settings
+from llm_modules.mogu.v2.probes import Probe, read_probes
 
 
 class MoGUParts:

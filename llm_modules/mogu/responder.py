@@ -7,15 +7,15 @@ from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from datamodules.batch import ResponderBatch
 from datamodules.errors import InputError
-from llm_modules.branches import branch_losses, fits_window, takes_branches
+from datamodules.mogu.batch import ResponderBatch
+from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
 from llm_modules.loss import row_losses
+from llm_modules.mogu.branches import branch_losses, fits_window, takes_branches
 from llm_modules.mogu.losses import RatioForm, responder_loss
 from llm_modules.mogu.target import projection_pattern
-from llm_modules.schedules import ScheduleCallable, WarmupConstant
-from llm_modules.sharding import call_as_forward
+from llm_modules.optim.schedules import ScheduleCallable, WarmupConstant
 
 
 class Responder(CausalLM):

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules import backbone
-from llm_modules.architecture import decoder_layers
+from llm_modules.backbone import loading as backbone
+from llm_modules.backbone.architecture import decoder_layers
 from llm_modules.mogu.adapters import CONFIG, WEIGHTS, read_responder, write_responder
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.model import MoGUModel
@@ -154,7 +154,7 @@ def load_mogu(
         folder: As `save_mogu` wrote it.
         model: The base model; loaded by its name by default. It may be quantised or of another type.
         base: Where the base model is now, if not where it was.
-        options: Of `llm_modules.backbone.load_model`: ``dtype``, ``attn_implementation``, ...
+        options: Of `llm_modules.backbone.loading.load_model`: ``dtype``, ``attn_implementation``, ...
 
     Raises:
         InputError: The folder is broken, or the model is not the base that it belongs to.

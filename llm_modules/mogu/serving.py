@@ -14,7 +14,7 @@ from typing import Any, get_args
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.backbone import DType
+from llm_modules.backbone.loading import DType
 from llm_modules.mogu.first_tokens import mix_first_tokens
 from llm_modules.mogu.save import MODEL_TYPE, load_mogu
 

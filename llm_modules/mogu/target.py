@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from datamodules.errors import InputError
-from llm_modules.architecture import decoder_layers, linear_names, linear_sizes, unwrap
+from llm_modules.backbone.architecture import decoder_layers, linear_names, linear_sizes, unwrap
 
 OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj")
 """What families call the projection at the end of attention (Llama and its kin, OPT, Falcon and GPT-NeoX, GPT-2)."""

@@ -1,6 +1,5 @@
 """The variable-length direction: one vector a decoder layer, where it comes from, and its file (paper, sec. VL-D)."""
 
-import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -11,28 +10,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.errors import InputError
-from llm_modules.architecture import decoder_layers, uncompiled, unwrap
 
 HEADER = "direction"
 """The metadata key of the file that holds the JSON header; the only one, as safetensors writes several in any order."""
-
-
-@dataclass(frozen=True)
-class ContrastStates:
-    """The residual stream after every decoder layer at the last token of both prompts of each pair.
-
-    Shapes: (batch, layers, hidden), float32.
-    """
-
-    positive: Tensor
-    negative: Tensor
-
-    def to(self, device: torch.device | str) -> "ContrastStates":
-        """The same states on another device, as Lightning asks for when it collects what ``predict`` gives."""
-        return ContrastStates(self.positive.to(device), self.negative.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,42 +174,3 @@ def describe(tensors: Mapping[str, Tensor]) -> str:
     shown = [f"'{name}' {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]]
     rest = f" and {len(tensors) - 3} more tensors" if len(tensors) > 3 else ""
     return ", ".join(shown) + rest if shown else "no tensors"
-
-
-@torch.no_grad()
-def capture_last_token(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """The residual stream after every decoder layer at the last token of each prompt.
-
-    Read by forward hooks at the very points where steering adds. ``output_hidden_states`` would give the embedding
-    first and, in place of the last layer's output, that output after the final norm.
-
-    Args:
-        model: A causal language model in eval mode.
-        input_ids: (batch, seq), padded on either side.
-        attention_mask: (batch, seq), 1 at tokens.
-
-    Returns:
-        (batch, layers, hidden) float32, on the device of ``input_ids``.
-    """
-    last = attention_mask.cumsum(dim=1).argmax(dim=1)
-    rows = torch.arange(len(last), device=last.device)
-    states: list[Tensor] = []
-
-    def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        states.append(hidden[rows.to(hidden.device), last.to(hidden.device)].float().to(last.device))
-
-    options: dict[str, Any] = {"use_cache": False}
-    accepted = inspect.signature(unwrap(model).forward).parameters
-    if "position_ids" in accepted:
-        options["position_ids"] = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-    if "logits_to_keep" in accepted:
-        options["logits_to_keep"] = 1
-    handles = [layer.register_forward_hook(keep) for layer in decoder_layers(model)]
-    try:
-        with uncompiled():
-            model(input_ids=input_ids, attention_mask=attention_mask, **options)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.stack(states, dim=1)

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from datamodules.batch import ContrastBatch
+from llm_modules.backbone.states import ContrastStates, capture_last_token
 from llm_modules.causal_lm import CausalLM
-from llm_modules.s3cot.direction import ContrastStates, capture_last_token
 
 
 class S3CoT(CausalLM):

@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rod.compare import compare
 from rod.evidence.rows import Evidence, Row, Rows, Section
+from rod.verbs.compare import compare
 
 _LIBRARIES = ("torch", "lightning", "transformers", "peft")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Protocol
 
-from callbacks.evaluation_report import read_results
+from callbacks.evaluation.report import read_results
 from rod.steps import Step
 
 HEADLINES = ("accuracy", "tokens", "aes", "asr", "refusal_rate", "compliance", "perplexity")

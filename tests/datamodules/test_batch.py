@@ -6,7 +6,7 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from lightning.pytorch.plugins.precision import HalfPrecision
 
 from datamodules.batch import ContrastBatch, PromptBatch, PromptRow
-from datamodules.records import Question
+from datamodules.records.kinds import Question
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])

@@ -5,7 +5,7 @@ import torch
 
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
 from llm_modules import loss as loss_module
-from llm_modules.head import OutputHead
+from llm_modules.backbone.head import OutputHead
 from llm_modules.loss import completion_loss, row_losses
 from tests.architectures import ARCHITECTURES, VOCAB
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rod.__main__ import main
-from tests.callbacks.evaluation_run import metrics, predictions, results, write
+from tests.callbacks.evaluation.evaluation_run import metrics, predictions, results, write
 from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs"

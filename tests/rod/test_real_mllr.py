@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.contrast import ContrastPair
-from datamodules.records import read_records
-from datamodules.twins import Twins, families
-from llm_modules.backbone import load_model
+from datamodules.mllr.twin_data import Twins, families
+from datamodules.prompts.contrast_data import ContrastPair
+from datamodules.records.reader import read_records
+from llm_modules.backbone.loading import load_model
 from llm_modules.mllr.investigation import ProxySettings, investigate
-from llm_modules.mllr.result import RobustModules
 from llm_modules.mllr.search import SearchSettings
 from llm_modules.mllr.weights import checksum
+from llm_modules.optim.robust_modules import RobustModules
 from rod.__main__ import main
 from tests.architectures import ARCHITECTURES, VOCAB
 from tests.conftest import ROOT

@@ -4,7 +4,8 @@ import pytest
 
 from datamodules.errors import InputError
 from llm_modules.judges import training
-from llm_modules.judges.training import LabelledAnswer, TrainingSettings, leave_one_out, train, wilson
+from llm_modules.judges.labelled_answers import LabelledAnswer
+from llm_modules.judges.training import TrainingSettings, leave_one_out, train, wilson
 
 SETTINGS = TrainingSettings(n_ngrams=50, min_count=2, min_sources=2, l2=0.1)
 

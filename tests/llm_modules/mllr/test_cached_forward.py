@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from llm_modules.mllr.cached_forward import CLEAN, CachedForward, Signature
-from llm_modules.mllr.names import Module
 from llm_modules.mllr.perturb import Perturbation
 from llm_modules.mllr.probe import fit_probe
 from llm_modules.mllr.robustness import Meter, robustness_map
+from llm_modules.optim.module_names import Module
 from tests.architectures import ARCHITECTURES, LAYERS
 
 LENGTHS = (5, 9, 9, 12, 20, 7)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from datamodules.errors import InputError
-from llm_modules.mllr.names import Module
 from llm_modules.mllr.perturb import Kind, Perturbation
 from llm_modules.mllr.weights import checksum, weights_of
+from llm_modules.optim.module_names import Module
 from tests.architectures import ARCHITECTURES
 
 KINDS: tuple[Kind, ...] = ("gaussian", "zero", "scale", "delta")

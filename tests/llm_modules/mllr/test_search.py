@@ -8,10 +8,10 @@ import torch
 
 from datamodules.errors import InputError
 from llm_modules.mllr.investigation import ProxySettings, investigate, split_pairs
-from llm_modules.mllr.names import Module
 from llm_modules.mllr.robustness import Measurement
 from llm_modules.mllr.search import Found, Search, SearchSettings, expected_probes, overlap
 from llm_modules.mllr.weights import checksum
+from llm_modules.optim.module_names import Module
 from tests.architectures import ARCHITECTURES
 
 LAYERS = 8

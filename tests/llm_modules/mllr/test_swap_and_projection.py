@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from datamodules.errors import InputError
-from llm_modules.mllr.names import Module, modules_of
-from llm_modules.mllr.projection import project
+from llm_modules.baselines.safelora import project
 from llm_modules.mllr.swap import Swap
 from llm_modules.mllr.weights import checksum, weights_of
+from llm_modules.optim.module_names import Module, modules_of
 from tests.architectures import ARCHITECTURES
 
 

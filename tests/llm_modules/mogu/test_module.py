@@ -9,17 +9,19 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from datamodules.batch import IGNORE_INDEX, PromptBatch, PromptRow, ResponderBatch, RouterBatch, SupervisedBatch
+from datamodules.batch import IGNORE_INDEX, PromptBatch, PromptRow, SupervisedBatch
 from datamodules.errors import InputError
-from datamodules.packing import Example, branch
-from datamodules.records import Question
+from datamodules.mogu.batch import ResponderBatch, RouterBatch
+from datamodules.mogu.branching import branch
+from datamodules.records.kinds import Question
+from datamodules.training.packing import Example
 from llm_modules.mogu import responder as responder_module
 from llm_modules.mogu.adapters import random_responder, write_responder
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.module import MoGU
 from llm_modules.mogu.responder import Responder
 from llm_modules.mogu.target import output_projections
-from llm_modules.schedules import WarmupConstant
+from llm_modules.optim.schedules import WarmupConstant
 from tests.architectures import ARCHITECTURES
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -239,7 +241,9 @@ def test_what_a_mogu_is_made_of_is_checked_before_the_backbone_is_loaded(
     (tmp_path / "none.safetensors").touch()
     copy = shutil.copytree(base, tmp_path / "copy")
     MoGU(folder=str(tmp_path / "mogu"), backbone=str(copy)).configure_model()
-    monkeypatch.setattr("llm_modules.backbone.load_model", lambda *_, **__: pytest.fail("loaded before the check"))
+    monkeypatch.setattr(
+        "llm_modules.backbone.loading.load_model", lambda *_, **__: pytest.fail("loaded before the check")
+    )
     for options, message in (
         (folders | {"glad": str(tmp_path / "absent")}, r"model\.glad: .*no PEFT folder"),
         (folders | {"unwilling": folders["glad"]}, r"model\.unwilling: .* is the glad responder, too"),

@@ -9,15 +9,18 @@ import torch
 from peft import LoraConfig, PeftModel
 from torch.utils.data import DataLoader
 
-from datamodules.batch import RouterBatch
 from datamodules.errors import InputError
-from llm_modules.generation import GenerationSettings, Generator
+from datamodules.mogu.batch import RouterBatch
+from llm_modules.generation.generator import Generator
+from llm_modules.generation.interface import GenerationSettings
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.first_tokens import mix_first_tokens
-from llm_modules.mogu.joint import token_kl
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.module import MoGU
-from llm_modules.mogu.probes import (
+from llm_modules.mogu.save import load_mogu
+from llm_modules.mogu.target import output_projections
+from llm_modules.mogu.v2.joint import token_kl
+from llm_modules.mogu.v2.probes import (
     Probe,
     capture_inputs,
     choose_probes,
@@ -27,10 +30,8 @@ from llm_modules.mogu.probes import (
     save_probes,
     warm_start,
 )
-from llm_modules.mogu.save import load_mogu
-from llm_modules.mogu.target import output_projections
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS
-from tests.callbacks.sampling_run import trainer
+from tests.callbacks.generation.sampling_run import trainer
 from tests.llm_modules.mogu.parts import PROMPTS, batch, responders
 from tests.llm_modules.mogu.test_module import adapters, quiet, router_batch
 from tests.tiny import save_tiny

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from datamodules.errors import InputError
-from llm_modules.architecture import inner_decoder
-from llm_modules.s3cot.direction import ContrastStates, Direction, anchor_layer, capture_last_token, random_like
+from llm_modules.backbone.architecture import inner_decoder
+from llm_modules.backbone.states import ContrastStates, capture_last_token
+from llm_modules.s3cot.direction import Direction, anchor_layer, random_like
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS
 
 IDS = torch.tensor([[0, 0, 7, 8, 9], [3, 4, 5, 6, 7], [0, 0, 0, 0, 50]])

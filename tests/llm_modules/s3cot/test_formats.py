@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from datamodules.errors import InputError
-from llm_modules.architecture import layer_path
+from llm_modules.backbone.architecture import layer_path
 from llm_modules.s3cot.direction import Direction
 from llm_modules.s3cot.formats import Format, export, import_vectors, read_direction
 from llm_modules.s3cot.steering import Steering

@@ -12,11 +12,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from transformers import DynamicCache, PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.architecture import decoder_layers
-from llm_modules.generation import GenerationSettings, Generator
-from llm_modules.s3cot.direction import capture_last_token
+from llm_modules.backbone.architecture import decoder_layers
+from llm_modules.backbone.sharding import shard
+from llm_modules.backbone.states import capture_last_token
+from llm_modules.generation.generator import Generator
+from llm_modules.generation.interface import GenerationSettings
 from llm_modules.s3cot.steering import Positions, Steering
-from llm_modules.sharding import shard
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS, VOCAB
 
 PROMPTS = [[5, 9, 17, 33, 6, 71], [8, 44, 3], [90, 21, 62, 10]]

@@ -1,0 +1,181 @@
+"""Test runs held against each other, record by record."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from callbacks.evaluation.paired import difference
+from callbacks.evaluation.report import Cell
+from datamodules.errors import InputError
+from datamodules.records.reader import read_records
+from datamodules.suites.predictions import Prediction, ScoredResponse
+
+Columns = Mapping[str, Mapping[str, float]]
+"""Metric -> question id -> its value, the mean over samples."""
+_FORMATS = {"tokens": (1, "", 1), "nll": (1, "", 3)}
+"""Metric -> factor, unit and digits in the table; everything else is a rate."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a run has of a cell: its questions (id -> text and gold answer) and their values."""
+
+    questions: Mapping[str, str]
+    columns: Columns
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of one cell in two runs; ``difference`` is that of the second from the first, see `Difference`.
+
+    ``left_out`` counts the records that one run has no value for (an answer over the time limit, an error of a judge):
+    they take no part, and ``records`` do.
+    """
+
+    first: str
+    second: str
+    suite: str
+    system: str
+    wrap: str
+    metric: str
+    records: int
+    left_out: int
+    first_value: float
+    second_value: float
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def read_run(run: Path) -> dict[Cell, Part]:
+    """The values of a run by cell.
+
+    Args:
+        run: Its folder, or its ``predictions.jsonl``.
+
+    Raises:
+        InputError: There are no predictions, or broken ones.
+    """
+    path = run / "predictions.jsonl" if run.is_dir() else run
+    if not path.is_file():
+        raise InputError(f"{run}: no predictions.jsonl; give the folder of a test run that came to its end")
+    cells: dict[Cell, list[Prediction]] = {}
+    for p in read_records(path, Prediction, strict=True) if path.stat().st_size else ():
+        cells.setdefault(Cell(p.suite, p.system, p.wrap), []).append(p)
+    parts = {
+        cell: Part({p.question_id or p.id: f"{p.question}\0{p.gold}" for p in predictions}, _columns(predictions))
+        for cell, predictions in cells.items()
+    }
+    return parts | _responses(path.with_name("responses.jsonl"))
+
+
+def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Mapping[Cell, Part]) -> list[Comparison]:
+    """Every metric that both runs have, in every cell.
+
+    Raises:
+        InputError: The runs are over different suites or records, or have nothing to compare.
+    """
+    if mine.keys() != theirs.keys():
+        only = ", ".join(f"'{cell}'" for cell in sorted(mine.keys() ^ theirs.keys()))
+        raise InputError(f"{first} and {second}: {only} is in one of them only; compare runs of the same suites")
+    for cell, part in mine.items():
+        _check_questions(f"{first} and {second}: '{cell}'", part.questions, theirs[cell].questions)
+    found = [
+        _compared(first, second, cell, metric, column, theirs[cell].columns[metric])
+        for cell, part in mine.items()
+        for metric, column in part.columns.items()
+        if column.keys() & theirs[cell].columns.get(metric, {}).keys()
+    ]
+    if not found:
+        raise InputError(f"{first} and {second}: they have no metric in common; score both in the same way")
+    return found
+
+
+def table_of(comparisons: Sequence[Comparison]) -> Table:
+    """The comparisons for people; ``(-2)`` behind the records says that 2 have no value in one of the runs."""
+    table = Table(title=f"against {comparisons[0].first}", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p"):
+        words = heading in ("run", "suite", "metric")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for c in comparisons:
+        factor, unit, digits = _FORMATS.get(c.metric, (100, " %", 1))
+        table.add_row(
+            c.second,
+            str(Cell(c.suite, c.system, c.wrap)),
+            c.metric + unit,
+            f"{c.records}" + (f" (-{c.left_out})" if c.left_out else ""),
+            f"{factor * c.first_value:.{digits}f}",
+            f"{factor * c.second_value:.{digits}f}",
+            f"{factor * c.difference:+.{digits}f}",
+            f"{factor * c.low:+.{digits}f} to {factor * c.high:+.{digits}f}",
+            f"{c.p:.3g}",
+        )
+    return table
+
+
+def _columns(predictions: Sequence[Prediction]) -> Columns:
+    values: dict[str, dict[str, list[float]]] = {}
+
+    def take(metric: str, value: Callable[[Prediction], float | bool | None]) -> None:
+        for p in predictions:
+            if (known := value(p)) is not None:
+                values.setdefault(metric, {}).setdefault(p.question_id or p.id, []).append(float(known))
+
+    take("accuracy", lambda p: p.correct)
+    take("tokens", lambda p: p.n_tokens)
+    name = "asr" if predictions[0].kind == "safety" else "compliance"
+    for judge in dict.fromkeys(v.judge for p in predictions for v in p.verdicts):
+        said = {p.id: v.complied for p in predictions for v in p.verdicts if v.judge == judge}
+        take(f"{name}/{judge}", lambda p, said=said: said.get(p.id))  # type: ignore[misc]
+    return {metric: {key: math.fsum(v) / len(v) for key, v in found.items()} for metric, found in values.items()}
+
+
+def _responses(path: Path) -> dict[Cell, Part]:
+    """The values of perplexity suites: nats a token of each response."""
+    suites: dict[str, dict[str, float]] = {}
+    for r in read_records(path, ScoredResponse, strict=True) if path.is_file() else ():
+        suites.setdefault(r.suite, {})[r.id] = r.nll / r.n_tokens
+    return {Cell(suite): Part(dict.fromkeys(nlls, ""), {"nll": nlls}) for suite, nlls in suites.items()}
+
+
+def _check_questions(where: str, mine: Mapping[str, str], theirs: Mapping[str, str]) -> None:
+    if mine.keys() != theirs.keys():
+        raise InputError(
+            f"{where} has different records ({len(mine.keys() - theirs.keys())} only in the first, "
+            f"{len(theirs.keys() - mine.keys())} only in the second, such as '{min(mine.keys() ^ theirs.keys())}'); "
+            "compare runs over the same ones"
+        )
+    if other := [key for key, text in mine.items() if text != theirs[key]]:
+        raise InputError(
+            f"{where}: {len(other)} records have another question or gold answer, such as '{min(other)}'; "
+            "compare runs over the same ones"
+        )
+
+
+def _compared(
+    first: str, second: str, cell: Cell, metric: str, a: Mapping[str, float], b: Mapping[str, float]
+) -> Comparison:
+    order = sorted(a.keys() & b.keys())
+    found = difference([a[key] for key in order], [b[key] for key in order])
+    mine, theirs = (math.fsum(values[key] for key in order) / len(order) for values in (a, b))
+    return Comparison(
+        first,
+        second,
+        cell.suite,
+        cell.system,
+        cell.wrap,
+        metric,
+        len(order),
+        len(a.keys() ^ b.keys()),
+        mine,
+        theirs,
+        found.value,
+        found.low,
+        found.high,
+        found.p,
+    )

@@ -1,0 +1,244 @@
+"""The callback behind ``rod test``: writes every answer, scores all of them, says what came of it."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from callbacks.evaluation.measures import Baseline
+from callbacks.evaluation.report import (
+    Result,
+    metrics_json,
+    perplexities,
+    print_table,
+    read_baseline,
+    results_of,
+    scalars,
+)
+from callbacks.evaluation.scoring import JUDGED, score
+from callbacks.generation.completion_writer import CompletionWriter, Finished
+from callbacks.generation.run_settings import generation_settings, library_versions
+from callbacks.trainer_parts import datamodule_of, language_model
+from datamodules.answers.checker import AnswerChecker
+from datamodules.batch import PromptRow, ResponseBatch
+from datamodules.errors import InputError
+from datamodules.prompts.prompt_data import GenerationData
+from datamodules.records.reader import read_records, to_json
+from datamodules.records.shards import JsonlShard, id_lines, merge_shards, write_lines
+from datamodules.suites.benchmark_data import BenchmarkData
+from datamodules.suites.predictions import Prediction, ScoredResponse
+from datamodules.suites.suite import check_golds
+from llm_modules.causal_lm import CausalLM
+from llm_modules.generation.generator import Completion
+from llm_modules.judges.classifier import RefusalClassifier
+from llm_modules.judges.judge import Judge
+from llm_modules.judges.phrases import RefusalPhrases
+
+SHOWN = 32
+"""Answers in the table of samples for loggers that take tables; they are snapshots, so it stays short."""
+PRODUCTS = ("predictions.jsonl", "responses.jsonl", "metrics.json")
+_RESPONSES = "responses.rank*.jsonl"
+
+
+def default_judges() -> list[Judge]:
+    """The refusal classifier, and the phrase rule of the literature, so that rates can be compared."""
+    return [RefusalClassifier(), RefusalPhrases()]
+
+
+class Evaluate(CompletionWriter):
+    """Measures a model on `BenchmarkData`.
+
+    Writes ``completions.rank*.jsonl`` while it generates, and in the end ``predictions.jsonl`` (every prompt,
+    completion, answer and verdict) and ``metrics.json`` (every number with its interval, the settings, who was measured
+    and judged by whom). A run that was killed goes on where it was; one whose completions are all there is only scored.
+    """
+
+    verb = "test"
+    name = "completions"
+
+    def __init__(
+        self,
+        judges: list[Judge] | None = None,
+        baseline: Path | None = None,
+        output: Path | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Say who judges, and what AES is measured against.
+
+        Args:
+            judges: Of the completions of safety and benign suites; the first one's verdicts are in the table. By
+                default the refusal classifier and the phrase rule of the literature.
+            baseline: ``metrics.json`` of a test of the base model on the same suites; without it there is no AES.
+            output: Folder of the files; the run folder by default.
+            overwrite: Remove what an earlier run left there.
+        """
+        super().__init__(output, overwrite)
+        self.judges = judges if judges is not None else default_judges()
+        self.baseline_file = baseline
+        self.baseline: dict[str, Baseline] = {}
+        self.results: list[Result] = []
+        self._responses: JsonlShard | None = None
+
+    def folder(self, trainer: Trainer) -> Path:
+        """Where the files are."""
+        return self.output or Path(trainer.default_root_dir)
+
+    def check(self, trainer: Trainer, module: CausalLM, data: GenerationData) -> None:
+        """Refuse gold answers that cannot be read, prompts that are too long, judges and baselines that are none."""
+        if not isinstance(data, BenchmarkData):
+            raise InputError("data: rod test measures suites; use BenchmarkData and fragments of configs/suites")
+        if any(suite.kind in JUDGED for suite in data.suites.values()):
+            for judge in self.judges:
+                judge.check()
+        names = [judge.name for judge in self.judges]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"evaluate.judges: two are called '{twice[0]}'; give them names")
+        if self.baseline_file is not None:
+            self.baseline = read_baseline(self.baseline_file)
+        _check_lengths(data, module.max_positions)
+        with AnswerChecker() as checker:
+            for suite in data.suites.values():
+                check_golds(suite.name, suite.answer, data.items_of(suite), checker)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """As `CompletionWriter.setup`; responses that were scored are left out too."""
+        if stage == self.verb and self.overwrite and trainer.is_global_zero:
+            folder = self.folder(trainer)
+            for path in (*folder.glob(_RESPONSES), *(folder / name for name in PRODUCTS)):
+                path.unlink(missing_ok=True)
+        super().setup(trainer, pl_module, stage)
+
+    def records(self, finished: Sequence[Finished]) -> list[Prediction]:
+        """A prediction without verdicts for each row."""
+        return [self._prediction(row, completion) for row, completion in finished]
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open this process's files."""
+        super().on_test_start(trainer, pl_module)
+        self._responses = JsonlShard(self.folder(trainer) / f"responses.rank{trainer.global_rank}.jsonl")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the rest of the batch."""
+        self.flush()
+        if isinstance(batch, ResponseBatch) and self._responses is not None:
+            for response_id, likelihood in zip(batch.ids, outputs, strict=True):
+                suite = response_id.split("/", 1)[0]
+                self._responses.append(ScoredResponse(response_id, suite, likelihood.nll, likelihood.n_tokens))
+            self._responses.flush()
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merge the processes' files, score, write and show."""
+        self.close()
+        merged = self.merge(trainer)
+        if trainer.is_global_zero:
+            self._report(trainer, language_model(pl_module), merged)
+        trainer.strategy.barrier("predictions are scored")
+
+    def close(self) -> None:
+        """Write what is finished."""
+        super().close()
+        if self._responses is not None:
+            self._responses.close()
+            self._responses = None
+
+    def done(self, folder: Path, data: GenerationData) -> set[str]:
+        """Ids of the rows and of the responses that an earlier run finished."""
+        scored = {response_id for path in folder.glob(_RESPONSES) for response_id, _ in id_lines(path)}
+        return super().done(folder, data) | scored
+
+    def _prediction(self, row: PromptRow, completion: Completion) -> Prediction:
+        assert self.module is not None
+        assert self.trainer is not None
+        data = _data_of(self.trainer)
+        suite, item = data.suites[row.suite], data.items[row.question.id]
+        return Prediction(
+            id=row.id,
+            completion=str(self.module.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)),
+            question_id=row.question.id,
+            question=row.question.question,
+            gold=row.question.gold,
+            options=item.options,
+            suite=suite.name,
+            kind=suite.kind,
+            group=item.group,
+            system=row.system,
+            wrap=row.wrap,
+            sample=row.sample,
+            seed=row.seed,
+            prompt=row.prompt,
+            prefill=row.prefill,
+            n_tokens=completion.n_tokens,
+            finish_reason=completion.finish_reason,
+            model=self.module.model_id,
+            rule=suite.answer,
+        )
+
+    def _report(self, trainer: Trainer, module: CausalLM, merged: Path) -> None:
+        folder = self.folder(trainer)
+        wanted = {row.id for row in _data_of(trainer).rows}
+        found = read_records(merged, Prediction, strict=True) if merged.stat().st_size else []
+        with AnswerChecker() as checker:
+            scored = score([p for p in found if p.id in wanted], checker, self.judges)
+        write_lines(folder / "predictions.jsonl", map(to_json, scored))
+        self.results = results_of(scored, self.baseline) + self._perplexities(trainer)
+        about = {
+            "model": module.model_id,
+            "settings": generation_settings(trainer, module),
+            "sources": {name: suite.source.describe() for name, suite in _data_of(trainer).suites.items()},
+            "judges": {judge.name: dict(judge.identity()) for judge in self.judges},
+            "baseline_file": str(self.baseline_file) if self.baseline_file else None,
+            "versions": library_versions(),
+        }
+        write_lines(folder / "metrics.json", [metrics_json(self.results, about)])
+        print_table(self.results, f"{module.model_id}")
+        rank_zero_info(f"predictions.jsonl and metrics.json in {folder}")
+        self._log(trainer, scored)
+
+    def _perplexities(self, trainer: Trainer) -> list[Result]:
+        folder = self.folder(trainer)
+        wanted = {response.id for response in _data_of(trainer).responses}
+        if not wanted:
+            return []
+        path = folder / "responses.jsonl"
+        merge_shards(Path(glob.escape(str(folder))) / _RESPONSES, path)
+        return perplexities(r for r in read_records(path, ScoredResponse, strict=True) if r.id in wanted)
+
+    def _log(self, trainer: Trainer, predictions: Sequence[Prediction]) -> None:
+        numbers = scalars(self.results)
+        columns = ["id", "question", "gold", "answer", "correct", "n_tokens", "completion"]
+        rows = [[getattr(p, column) for column in columns] for p in predictions[:SHOWN]]
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+            if hasattr(logger, "log_table"):
+                logger.log_table("test/samples", columns=columns, data=rows)
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(numbers)
+
+
+def _data_of(trainer: Trainer) -> BenchmarkData:
+    """The data of the test; `Evaluate.check` has refused any other."""
+    return cast(BenchmarkData, datamodule_of(trainer))
+
+
+def _check_lengths(data: BenchmarkData, most: int | None) -> None:
+    """Refuse what the model has no room for: prompts, and prompts with the responses to score."""
+    lengths = {row.id: len(row.token_ids) for row in data.rows}
+    lengths |= {response.id: len(response.example.input_ids) for response in data.responses}
+    for name, length in lengths.items():
+        if most is not None and length > most:
+            raise InputError(
+                f"{data.items[name.rsplit('|', 3)[0]].where}: '{name}' has {length} tokens, the model {most} "
+                "positions; leave long records out by the suite's 'keep', or measure another suite"
+            )

@@ -1,0 +1,291 @@
+"""What an evaluation says in the end: ``metrics.json``, a table for the terminal, numbers for the loggers."""
+
+import hashlib
+import json
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from lightning.pytorch.utilities import rank_zero_warn
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from callbacks.evaluation.measures import Baseline, Measures, Values
+from callbacks.evaluation.metrics import aes
+from callbacks.evaluation.record_metrics import Perplexity
+from datamodules.errors import InputError
+from datamodules.suites.predictions import Prediction, ScoredResponse
+
+BASELINE_SYSTEM = "system2"
+"""How the base model's answers are put that AES is measured against (paper)."""
+
+
+class Cell(NamedTuple):
+    """Predictions that are measured together. ``group`` is empty for all groups of a suite together."""
+
+    suite: str
+    system: str = "plain"
+    wrap: str = "none"
+    group: str = ""
+
+    def parts(self) -> list[str]:
+        """The suite, and of the rest what is not as usual."""
+        usual = ("plain", "none", "")
+        return [self.suite, *(value for value, default in zip(self[1:], usual, strict=True) if value != default)]
+
+    def __str__(self) -> str:
+        return " ".join(self.parts())
+
+
+@dataclass(frozen=True)
+class Result:
+    """The numbers of one cell.
+
+    Attributes:
+        suite, system, wrap, group: The cell.
+        kind: Of the suite.
+        n: Completions.
+        records: Different questions.
+        fingerprint: Of ids, questions and gold answers; equal for runs that can be compared.
+        metrics: Name -> ``value`` and what goes with it (``low``, ``high``, ``std`` over samples, ...); None where
+            it is not known.
+        failures: What could not be measured: answers over the time limit, and judges' errors by judge.
+        by_sample: Accuracy and tokens of each sample, where there are several.
+    """
+
+    suite: str
+    system: str
+    wrap: str
+    group: str
+    kind: str
+    n: int
+    records: int
+    fingerprint: str
+    metrics: dict[str, dict[str, float | None]]
+    failures: dict[str, int]
+    by_sample: list[dict[str, float | None]]
+
+    @property
+    def cell(self) -> Cell:
+        """Which predictions these are."""
+        return Cell(self.suite, self.system, self.wrap, self.group)
+
+    def value(self, metric: str) -> float | None:
+        """The number of a metric, None where it was not measured."""
+        return self.metrics.get(metric, {}).get("value")
+
+
+def results_of(predictions: Iterable[Prediction], baseline: dict[str, Baseline] | None = None) -> list[Result]:
+    """The results of all cells, in the order in which they occur; groups after their suite.
+
+    Args:
+        predictions: Scored.
+        baseline: What AES is measured against, by suite.
+    """
+    cells: dict[Cell, list[Prediction]] = defaultdict(list)
+    grouped: dict[Cell, list[Prediction]] = defaultdict(list)
+    for p in predictions:
+        cells[Cell(p.suite, p.system, p.wrap)].append(p)
+        if p.group:
+            grouped[Cell(p.suite, p.system, p.wrap, p.group)].append(p)
+    order = [cell for whole in cells for cell in (whole, *sorted(c for c in grouped if c[:3] == whole[:3]))]
+    # The base model's parts are not in a baseline, and against the whole a part has no score.
+    bases = {cell: base for cell in cells if (base := (baseline or {}).get(cell.suite)) is not None}
+    results = [_result(cell, (cells | grouped)[cell], bases.get(cell)) for cell in order]
+    for result in results:
+        base = bases.get(result.cell)
+        if base is not None and base.fingerprint not in ("", result.fingerprint):
+            rank_zero_warn(f"AES of {result.cell}: the baseline was measured on other questions; test it on the same")
+    return results
+
+
+def perplexities(responses: Iterable[ScoredResponse]) -> list[Result]:
+    """The results of perplexity suites."""
+    suites: dict[str, list[ScoredResponse]] = defaultdict(list)
+    for response in responses:
+        suites[response.suite].append(response)
+    found = []
+    for suite, scored in suites.items():
+        metric = Perplexity(sync_on_compute=False)
+        ids = [r.id for r in scored]
+        metric.update(ids, [r.nll for r in scored], [r.n_tokens for r in scored])
+        metrics = {"perplexity": _known(metric.compute())}
+        found.append(
+            Result(suite, "plain", "none", "", "perplexity", len(ids), len(ids), fingerprint(ids), metrics, {}, [])
+        )
+    return found
+
+
+def read_baseline(path: Path) -> dict[str, Baseline]:
+    """Accuracy and tokens by suite, from the ``metrics.json`` of the base model: its System 2 answers (paper).
+
+    A suite that was put without System 2 gives the answers that there are.
+
+    Raises:
+        InputError: The file is not there or is none.
+    """
+    found: dict[str, Baseline] = {}
+    for result in read_results(path):
+        accuracy, tokens = result.value("accuracy"), result.value("tokens")
+        if result.group or result.wrap != "none" or accuracy is None or tokens is None:
+            continue
+        if result.suite not in found or result.system == BASELINE_SYSTEM:
+            found[result.suite] = Baseline(accuracy, tokens, result.fingerprint)
+    if not found:
+        raise InputError(f"{path}: no suite in it has accuracy and tokens; test the base model on questions with gold")
+    return found
+
+
+def read_results(path: Path) -> list[Result]:
+    """The results in a ``metrics.json``.
+
+    Raises:
+        InputError: The file is not there or is none.
+    """
+    try:
+        return [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["results"]]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the metrics.json of a test run") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no metrics.json of a test run") from error
+
+
+def metrics_json(results: Sequence[Result], about: dict[str, Any]) -> str:
+    """The contents of ``metrics.json``: what was measured (``about``) and the results."""
+    macro = macro_aes(results)
+    content = about | {"macro": macro, "results": [asdict(result) for result in results]}
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def macro_aes(results: Sequence[Result]) -> dict[str, float | None]:
+    """AES on macro-averages over the suites that have one, by system (paper); empty where fewer than two do."""
+    found: dict[str, float | None] = {}
+    for system in dict.fromkeys(result.system for result in results):
+        own = [result.metrics for result in results if result.system == system and not result.group]
+        scored = [metrics for metrics in own if "base_accuracy" in metrics.get("aes", {})]
+        if len(scored) > 1:
+            places = (("accuracy", "value"), ("tokens", "value"), ("aes", "base_accuracy"), ("aes", "base_tokens"))
+            score = aes(*(fmean(metrics[name][key] or 0.0 for metrics in scored) for name, key in places))
+            found[system] = score if math.isfinite(score) else None
+    return found
+
+
+def scalars(results: Sequence[Result]) -> dict[str, float]:
+    """The results for loggers: ``test/gsm8k/system2/accuracy``."""
+    found = {}
+    for result in results:
+        place = "/".join(result.cell.parts())
+        for name, numbers in result.metrics.items():
+            value = numbers.get("value")
+            if value is not None:
+                found[f"test/{place}/{name}"] = value
+    return found
+
+
+HEADINGS = ("suite", "n", "right %", "95 %", "tokens", "cut %", "loop %", "AES", "refused %", "attacks %")
+
+
+def print_table(results: Sequence[Result], title: str, console: Console | None = None) -> None:
+    """The results for people; of several judges the first one's verdicts."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    rows = [_cells(result) for result in results]
+    shown = [i for i in range(len(HEADINGS)) if i < 2 or any(row[i] != "-" for row in rows)]
+    for index in shown:
+        table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=index > 0)
+    for row in rows:
+        table.add_row(*(row[index] for index in shown))
+    console = console or Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    for result in results:
+        if result.kind == "perplexity":
+            value = _number(result.value("perplexity"), 1, digits=3)
+            console.print(f"{result.cell}: perplexity {value}", highlight=False)
+        for name, count in result.failures.items():
+            console.print(f"{result.cell}: {count} of {result.n} not measured: {name}", style="yellow", highlight=False)
+
+
+def fingerprint(records: Iterable[str]) -> str:
+    """A short hash of a set of texts, whatever their order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for record in sorted(set(records)):
+        digest.update(record.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _result(cell: Cell, predictions: list[Prediction], baseline: Baseline | None) -> Result:
+    metrics = _measure(predictions, baseline)
+    samples = sorted({p.sample for p in predictions})
+    parts = [_measure([p for p in predictions if p.sample == s], baseline) for s in samples] if len(samples) > 1 else []
+    if parts:
+        for name, numbers in metrics.items():
+            values = [part[name]["value"] for part in parts if name in part and part[name]["value"] is not None]
+            if len(values) > 1:
+                numbers["std"] = stdev(float(value or 0.0) for value in values)
+    if "aes" in metrics and baseline is not None:
+        metrics["aes"] |= {"base_accuracy": baseline.accuracy, "base_tokens": baseline.tokens}
+    failures = {"answers over the time limit": sum(p.unchecked for p in predictions)}
+    for p in predictions:
+        for verdict in p.verdicts:
+            if verdict.error is not None:
+                failures[f"judge {verdict.judge}"] = failures.get(f"judge {verdict.judge}", 0) + 1
+    questions = {p.question_id or p.id: p for p in predictions}
+    return Result(
+        *cell,
+        kind=predictions[0].kind,
+        n=len(predictions),
+        records=len(questions),
+        fingerprint=fingerprint(f"{key}\0{p.question}\0{p.gold}" for key, p in questions.items()),
+        metrics=metrics,
+        failures={name: count for name, count in failures.items() if count},
+        by_sample=[
+            {"sample": sample} | {name: part[name]["value"] for name in ("accuracy", "tokens", "aes") if name in part}
+            for sample, part in zip(samples, parts, strict=False)
+        ],
+    )
+
+
+def _measure(predictions: Sequence[Prediction], baseline: Baseline | None) -> dict[str, dict[str, float | None]]:
+    measures = Measures(baseline)
+    measures.update(predictions)
+    return {name: _known(numbers) for name, numbers in measures.compute().items()}
+
+
+def _known(numbers: Values) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def _cells(result: Result) -> list[str]:
+    def first(prefix: str) -> dict[str, float | None]:
+        return next((numbers for name, numbers in result.metrics.items() if name.split("/")[0] == prefix), {})
+
+    accuracy, tokens = first("accuracy"), first("tokens")
+    low, high = accuracy.get("low"), accuracy.get("high")
+    interval = "-" if low is None or high is None else f"{100 * low:.1f}-{100 * high:.1f}"
+    return [
+        str(result.cell),
+        f"{result.n:,}",
+        _with_spread(accuracy, 100),
+        interval,
+        _with_spread(tokens, 1),
+        _number(first("truncation").get("value"), 100),
+        _number(first("repetition").get("value"), 100),
+        _number(first("aes").get("value"), 1, digits=3),
+        _number(first("refusal_rate").get("value"), 100),
+        _number(first("asr").get("value"), 100),
+    ]
+
+
+def _number(value: float | None, factor: float, digits: int = 1) -> str:
+    return "-" if value is None else f"{factor * value:.{digits}f}"
+
+
+def _with_spread(numbers: dict[str, float | None], factor: float) -> str:
+    value, spread = numbers.get("value"), numbers.get("std")
+    digits = 0 if factor * (value or 0) >= 1000 else 1
+    return _number(value, factor, digits) + ("" if spread is None else f" ± {factor * spread:.{digits}f}")

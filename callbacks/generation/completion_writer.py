@@ -1,0 +1,220 @@
+"""Completions written as they are generated, so that a run may be killed at any moment and goes on where it stopped."""
+
+import glob
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from callbacks.generation.run_settings import generation_settings, steering_of
+from callbacks.trainer_parts import language_model
+from datamodules.batch import PromptBatch, PromptRow
+from datamodules.errors import InputError
+from datamodules.prompts.prompt_data import GenerationData
+from datamodules.records.shards import JsonlShard, id_lines, merge_shards, write_lines
+from llm_modules.causal_lm import CausalLM
+from llm_modules.generation.generator import Completion
+from llm_modules.generation.interface import GenerationListener
+
+FLUSH_ROWS = 64
+FLUSH_SECONDS = 2.0
+_SETTINGS = "settings.json"
+
+Finished = tuple[PromptRow, Completion]
+
+
+class CompletionWriter(Callback, GenerationListener):
+    """Writes what is generated to ``{name}.rank{r}.jsonl``, and merges all of it in the end.
+
+    Rows are written as they finish, at the latest ``FLUSH_ROWS`` rows or ``FLUSH_SECONDS`` seconds later. A run that
+    is started again in the same folder, with whatever number of processes, skips the rows that are there. Completions
+    of other settings are never mixed in: the folder's ``settings.json`` says which ones it holds.
+
+    Attributes:
+        verb: Of the trainer, in which the callback is active.
+        name: Of the files.
+    """
+
+    verb: Literal["predict", "test"]
+    name: str
+
+    def __init__(self, output: Path | None = None, overwrite: bool = False) -> None:
+        """``output``: folder; ``overwrite``: remove what an earlier run left in it."""
+        self.output = output
+        self.overwrite = overwrite
+        self.module: CausalLM | None = None
+        self.trainer: Trainer | None = None
+        self._shard: JsonlShard | None = None
+        self._rows: tuple[PromptRow, ...] = ()
+        self._finished: list[Finished] = []
+        self._flushed = 0.0
+
+    @abstractmethod
+    def folder(self, trainer: Trainer) -> Path:
+        """Where the files are."""
+
+    @abstractmethod
+    def records(self, finished: Sequence[Finished]) -> list[Any]:
+        """A record with an ``id`` for each row."""
+
+    def check(self, trainer: Trainer, module: CausalLM, data: GenerationData) -> None:
+        """Look for wrong input, before any weights are loaded; raises InputError."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at what the folder holds and tell the data which rows are done, before any weights are loaded.
+
+        Raises:
+            InputError: The data are of another kind, strengths are asked for without a callback that steers, or the
+                folder holds completions of other settings.
+        """
+        if stage != self.verb:
+            return
+        module = language_model(pl_module)
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, GenerationData):
+            raise InputError(
+                f"data: {type(self).__name__} writes what is generated for prompts; use PromptData or BenchmarkData"
+            )
+        if steering_of(trainer) is None and any(row.alpha != 0 for row in data.rows):
+            raise InputError(
+                "data: there is no Steer among trainer.callbacks, so that no strength (alpha) has an effect"
+            )
+        self.check(trainer, module, data)
+        folder = self.folder(trainer)
+        settings = generation_settings(trainer, module)
+        if self.overwrite and trainer.is_global_zero:
+            for path in (*folder.glob(self.shards), self.merged_file(trainer), folder / _SETTINGS):
+                path.unlink(missing_ok=True)
+        trainer.strategy.barrier("old completions are removed")
+        self._check_settings(folder, settings)
+        data.skip(self.done(folder, data))
+        # Nobody writes before everybody has read the same ids.
+        trainer.strategy.barrier("completions are read")
+        if trainer.is_global_zero:
+            write_lines(folder / _SETTINGS, [json.dumps(settings, indent=2)])
+
+    @property
+    def shards(self) -> str:
+        """Pattern of the files of all processes."""
+        return f"{self.name}.rank*.jsonl"
+
+    def merged_file(self, trainer: Trainer) -> Path:
+        """All records in one file, in the order of their ids; there once the run has ended."""
+        return self.folder(trainer) / f"{self.name}.jsonl"
+
+    def row_finished(self, row: int, completion: Completion) -> None:
+        """Take a completion; write when there are some, or when the last time is a while ago.
+
+        Raises:
+            SIGTERMException: The process has been asked to end, which Lightning's loop would not do while it generates.
+        """
+        self._finished.append((self._rows[row], completion))
+        if self.trainer is not None and self.trainer.received_sigterm:
+            raise SIGTERMException
+        if len(self._finished) >= FLUSH_ROWS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def append(self, records: Sequence[Any]) -> None:
+        """Write records that do not come from generation."""
+        assert self._shard is not None
+        for record in records:
+            self._shard.append(record)
+        self._shard.flush()
+
+    def flush(self) -> None:
+        """Write what has finished."""
+        self._flushed = time.monotonic()
+        if self._finished and self._shard is not None:
+            finished, self._finished = self._finished, []
+            self.append(self.records(finished))
+
+    def merge(self, trainer: Trainer) -> Path:
+        """Merge what all processes have written; to be called by all of them. A second call does nothing new."""
+        trainer.strategy.barrier("all completions are written")
+        path = self.merged_file(trainer)
+        if trainer.is_global_zero:
+            merge_shards(Path(glob.escape(str(self.folder(trainer)))) / self.shards, path)
+        trainer.strategy.barrier("completions are merged")
+        return path
+
+    def close(self) -> None:
+        """Write what is finished and let go of the file and the generator; a second call does nothing."""
+        if self._shard is not None:
+            self.flush()
+            self._shard.close()
+            self._shard = None
+        if self.module is not None and self in self.module.generator.listeners:
+            self.module.generator.listeners.remove(self)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open this process's file and listen to the generator."""
+        self._open("predict", trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open this process's file and listen to the generator."""
+        self._open("test", trainer, pl_module)
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Remember the rows that the generator counts."""
+        self._rows = batch.rows if isinstance(batch, PromptBatch) else ()
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Remember the rows that the generator counts."""
+        self._rows = batch.rows if isinstance(batch, PromptBatch) else ()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what is finished; the next start goes on from there."""
+        self.close()
+
+    def _open(self, verb: str, trainer: Trainer, pl_module: LightningModule) -> None:
+        if verb != self.verb:
+            return
+        self.trainer, self.module = trainer, language_model(pl_module)
+        self._shard = JsonlShard(self.folder(trainer) / f"{self.name}.rank{trainer.global_rank}.jsonl")
+        self._flushed = time.monotonic()
+        self.module.generator.listeners.append(self)
+
+    def _check_settings(self, folder: Path, settings: dict[str, Any]) -> None:
+        path = folder / _SETTINGS
+        if not path.is_file():
+            if any(folder.glob(self.shards)):
+                raise InputError(
+                    f"{folder}: there are {self.name} without {_SETTINGS}; name another output, or set overwrite"
+                )
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+        if differing:
+            listed = "; ".join(f"{key}: {before.get(key)} there, {settings.get(key)} now" for key in differing)
+            raise InputError(
+                f"{folder}: holds {self.name} that were made with other settings ({listed}); name another output, "
+                "or pass --overwrite true to replace them"
+            )
+
+    def done(self, folder: Path, data: GenerationData) -> set[str]:
+        """Ids of the rows that an earlier run finished; InputError if it put them otherwise."""
+        prompts = {row.id: (row.prompt, row.prefill) for row in data.rows}
+        done = set()
+        for path in sorted(folder.glob(self.shards)):
+            for row_id, line in id_lines(path):
+                done.add(row_id)
+                values = json.loads(line)
+                if row_id in prompts and (values["prompt"], values.get("prefill", "")) != prompts[row_id]:
+                    raise InputError(
+                        f"{path}: '{row_id}' has another prompt than the data give it now; name another output, or "
+                        f"pass --overwrite true to replace the {self.name}"
+                    )
+        if done:
+            left = sum(row_id not in done for row_id in prompts)
+            rank_zero_info(f"{folder}: {len(prompts) - left} of {len(prompts)} rows are done, {left} are left")
+        return done

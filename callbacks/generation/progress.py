@@ -1,0 +1,135 @@
+"""Progress of generation: rows, tokens per second, time left."""
+
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from callbacks.trainer_parts import language_model
+from llm_modules.causal_lm import CausalLM
+from llm_modules.generation.generator import Completion
+from llm_modules.generation.interface import GenerationListener
+
+LINE_SECONDS = 30.0
+"""Where the output is no terminal, a line this often."""
+BAR_SECONDS = 0.2
+
+
+class GenerationProgress(Callback, GenerationListener):
+    """Shows how generation gets on in ``predict``, ``test`` and ``validate``: a bar, or now and then a line in a log.
+
+    Counts the rows of rank zero, which has as many questions as the others, and the tokens of all forward passes.
+    Lightning's own bar, which counts batches, is switched off meanwhile; in ``fit`` it stays and this one is silent.
+    """
+
+    def __init__(self) -> None:
+        self._module: CausalLM | None = None
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._rows = self._done = self._tokens = 0
+        self._started = self._shown = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the place of Lightning's bar."""
+        if stage != "fit" and trainer.progress_bar_callback is not None:
+            trainer.progress_bar_callback.disable()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give Lightning's bar back."""
+        if stage != "fit" and trainer.progress_bar_callback is not None and trainer.is_global_zero:
+            trainer.progress_bar_callback.enable()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin."""
+        self._begin(trainer, pl_module, trainer.predict_dataloaders)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin."""
+        self._begin(trainer, pl_module, trainer.test_dataloaders)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, unless it is the validation of a fit."""
+        if trainer.state.fn == "validate":
+            self._begin(trainer, pl_module, trainer.val_dataloaders)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End."""
+        self._end()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End."""
+        self._end()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End."""
+        self._end()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self._end()
+
+    def before_forward(self, rows: Tensor) -> None:
+        """A pass makes one token for each of its rows."""
+        self._tokens += len(rows)
+        self._show()
+
+    def row_finished(self, row: int, completion: Completion) -> None:
+        """Count a row."""
+        self._done += 1
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._rows = sum(len(getattr(batch, "rows", ())) for batch in getattr(loader, "batches", ()))
+        self._done = self._tokens = 0
+        self._started = self._shown = time.monotonic()
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
+                TextColumn("{task.fields[speed]:,.0f} tokens/s"),
+                TimeElapsedColumn(),
+                TextColumn("left:"),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
+            self._progress.start()
+            self._task = self._progress.add_task("generating" + _share(trainer), total=self._rows, speed=0.0)
+        self._module = language_model(pl_module)
+        self._module.generator.listeners.append(self)
+
+    def _show(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._shown < (BAR_SECONDS if self._progress else LINE_SECONDS) and not last:
+            return
+        self._shown = now
+        elapsed = max(now - self._started, 1e-9)
+        speed = self._tokens / elapsed
+        if self._progress is not None:
+            self._progress.update(self._task, completed=self._done, speed=speed)
+            return
+        left = elapsed / self._done * (self._rows - self._done) if self._done else float("nan")
+        rank_zero_info(
+            f"generated {self._done:,} of {self._rows:,} rows in {elapsed:.0f} s, {speed:,.0f} tokens/s"
+            + ("" if last or not self._done else f", about {left:.0f} s left")
+        )
+
+    def _end(self) -> None:
+        if self._module is None:
+            return
+        self._show(last=True)
+        self._module.generator.listeners.remove(self)
+        self._module = None
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _share(trainer: Trainer) -> str:
+    return f" (process 1 of {trainer.world_size})" if trainer.world_size > 1 else ""

@@ -1,0 +1,175 @@
+"""Calibration: the dial as table and figure, and the strength chosen from it with its reason."""
+
+import csv
+import io
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from callbacks.generation.traces import TraceWriter
+from callbacks.s3cot.figures import DialPoint, plot_dial
+from callbacks.s3cot.strength_sweep import Choice, DialRow, Judge, Limits, choose, judge_of, read_dial
+from callbacks.trainer_parts import callbacks_of, datamodule_of, language_model, log_figure
+from datamodules.answers.checker import AnswerChecker
+from datamodules.batch import System
+from datamodules.errors import InputError
+from datamodules.records.kinds import Trace
+from datamodules.records.reader import read_records
+from datamodules.records.shards import write_lines
+
+
+class Calibrate(Callback):
+    """Reads the traces of a ``predict`` run over layer sets and strengths when it ends, and chooses a strength.
+
+    Writes ``dial.csv``, ``dial.png`` and ``calibration.yaml``: the chosen layers and strength, the strengths up to it,
+    the baseline at alpha 0, and the reason in words. ``choice.yaml`` is the choice as a piece of configuration for the
+    sampling stage (``--config``). Where nothing qualifies, the choice is empty, the nearest
+    candidate is named and the run ends well all the same. Needs `TraceWriter` beside it.
+    """
+
+    def __init__(
+        self,
+        max_accuracy_drop: float = 0.01,
+        max_disagreement: float = 0.1,
+        max_repetition: float = 0.02,
+        max_truncation: float = 0.02,
+        system: System = "system2",
+        output: Path | None = None,
+    ) -> None:
+        """Set the limits, all ours and fractions of 1.
+
+        Args:
+            max_accuracy_drop: Accuracy that a strength may lose against alpha 0.
+            max_disagreement: Without gold answers: how much less often than alpha 0 a strength may give the answer of
+                the initial trace.
+            max_repetition: Share of traces that may be caught in a loop; alpha 0's own where that is higher.
+            max_truncation: Share of traces that may not come to their end; alpha 0's own where that is higher.
+            system: The instruction whose traces are looked at.
+            output: Folder; the run folder by default.
+        """
+        self.max_accuracy_drop, self.max_disagreement = max_accuracy_drop, max_disagreement
+        self.max_repetition, self.max_truncation = max_repetition, max_truncation
+        self.system, self.output = system, output
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there will be something to compare.
+
+        Raises:
+            InputError: A limit is no fraction; no traces are written, or none at alpha 0, or only those.
+        """
+        if stage != "predict":
+            return
+        for name in ("max_accuracy_drop", "max_disagreement", "max_repetition", "max_truncation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"Calibrate.{name}: must be a fraction from 0 to 1, is {getattr(self, name)}")
+        _writer(trainer)
+        alphas = {row.alpha for row in datamodule_of(trainer).rows if row.system == self.system}
+        if 0 not in alphas or len(alphas) < 2:
+            raise InputError(
+                f"data.alphas: calibration compares strengths with alpha 0 under {self.system}; give 0 and others"
+            )
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the dial, choose, write."""
+        path = _writer(trainer).merge(trainer)
+        if not trainer.is_global_zero:
+            return
+        traces = [trace for trace in read_records(path, Trace) if trace.system == self.system]
+        judge = judge_of(traces)
+        limits = self.limits(judge)
+        with AnswerChecker() as checker:
+            rows = read_dial(traces, limits, language_model(pl_module).tokenizer, checker)
+        choice = choose(rows, limits, judge)
+        folder = self.output or Path(trainer.default_root_dir)
+        _write_csv(rows, folder / "dial.csv")
+        described = yaml.safe_dump(
+            describe(rows, choice, judge, limits), sort_keys=False, allow_unicode=True, width=120
+        )
+        write_lines(folder / "calibration.yaml", [described.rstrip()])
+        _write_choice(rows, choice, folder / "choice.yaml")
+        plot_dial(_points(rows, choice), folder / "dial.png", judged_by="accuracy" if judge == "gold" else "agreement")
+        log_figure(trainer, "dial", folder / "dial.png")
+        if choice.chosen:
+            rank_zero_info(f"calibration: {choice.reason}")
+        else:
+            rank_zero_warn(f"calibration: {choice.reason}")
+
+    def limits(self, judge: Judge) -> Limits:
+        """The limits, by what accuracy is judged by."""
+        drop = self.max_accuracy_drop if judge == "gold" else self.max_disagreement
+        return Limits(drop, self.max_repetition, self.max_truncation)
+
+
+def describe(rows: list[DialRow], choice: Choice, judge: Judge, limits: Limits) -> dict[str, Any]:
+    """What ``calibration.yaml`` says; numbers as they are in the dial, None where nothing is chosen."""
+    chosen = choice.chosen
+    return {
+        "layer_set": chosen.layer_set if chosen else None,
+        "layers": list(chosen.layers) if chosen else None,
+        "alpha": chosen.alpha if chosen else None,
+        "alphas": [0.0, *_up_to(rows, chosen)] if chosen else [0.0],
+        "judged_by": judge,
+        "reason": choice.reason,
+        "baseline": _numbers(rows[0]),
+        "chosen": _numbers(chosen),
+        "nearest": _numbers(choice.nearest),
+        "limits": asdict(limits),
+    }
+
+
+def _write_choice(rows: list[DialRow], choice: Choice, path: Path) -> None:
+    """The choice as a piece of configuration for the sampling stage; no file where nothing was chosen."""
+    path.unlink(missing_ok=True)
+    if choice.chosen is not None:
+        alphas = [0.0, *_up_to(rows, choice.chosen)]
+        settings = {"alphas": alphas, "layer_sets": [choice.chosen.layer_set]}
+        write_lines(path, [yaml.safe_dump({"data": {"init_args": settings}}).rstrip()])
+
+
+def _up_to(rows: list[DialRow], chosen: DialRow) -> list[float]:
+    """Strengths of the chosen layer set from the weakest to the chosen one, on its side of 0."""
+    own = [row.alpha for row in rows if row.layer_set == chosen.layer_set and row.alpha * chosen.alpha > 0]
+    return sorted((alpha for alpha in own if abs(alpha) <= abs(chosen.alpha)), key=abs)
+
+
+def _numbers(row: DialRow | None) -> dict[str, Any] | None:
+    return None if row is None else asdict(row) | {"layers": list(row.layers)}
+
+
+def _points(rows: list[DialRow], choice: Choice) -> list[DialPoint]:
+    return [
+        DialPoint(
+            layer_set=row.layer_set,
+            alpha=row.alpha,
+            length_ratio=row.length_ratio,
+            accuracy=row.accuracy,
+            accuracy_low=row.accuracy_low,
+            accuracy_high=row.accuracy_high,
+            collapsed=row.regime == "collapse",
+            chosen=row is choice.chosen,
+        )
+        for row in rows
+    ]
+
+
+def _write_csv(rows: list[DialRow], path: Path) -> None:
+    """Layers are written as numbers with spaces between them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for field in fields(DialRow)]
+    writer.writerow(names)
+    for row in rows:
+        values = [" ".join(map(str, row.layers)) if name == "layers" else getattr(row, name) for name in names]
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
+    write_lines(path, text.getvalue().splitlines())
+
+
+def _writer(trainer: Trainer) -> TraceWriter:
+    for callback in callbacks_of(trainer):
+        if isinstance(callback, TraceWriter):
+            return callback
+    raise InputError("trainer.callbacks: Calibrate reads what TraceWriter writes; add it")

@@ -1,0 +1,27 @@
+"""The figure of a curriculum's stages."""
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.s3cot.figures import plot_stages
+from callbacks.trainer_parts import datamodule_of, log_figure
+from datamodules.errors import InputError
+
+
+class StageFigure(Callback):
+    """Draws, when training begins, what each stage of the curriculum will be trained on."""
+
+    def __init__(self, output: Path | None = None) -> None:
+        """``output``: PNG file; ``stages.png`` in the run folder by default."""
+        self.output = output
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw and log."""
+        stages = getattr(datamodule_of(trainer), "stage_table", None)
+        if not stages:
+            raise InputError("trainer.callbacks: StageFigure draws the stages of CurriculumData; the data have none")
+        if trainer.is_global_zero:
+            path = self.output or Path(trainer.default_root_dir) / "stages.png"
+            plot_stages(stages, path)
+            log_figure(trainer, "stages", path)

@@ -1,0 +1,132 @@
+"""Reading a span of text as the name of an option, or as a label."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from datamodules.answers.spans import REFUSED, UNDECIDED, plain, sentence, without_filler
+
+_GO_ON = re.compile(
+    r"\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])"
+    r"|(?:because|since|as|which|due|given|based|but|in this case|meaning|while)\b)",
+    re.IGNORECASE,
+)
+_MORE = r"\s{{0,3}}(?:,\s?and|,\s?or|,|/|&|and/or|and|or)\s{{0,3}}(?:options?\s|choices?\s)?\(?([{names}])\)?"
+_MORE_END = r"(?=\s{0,3}$|\s{0,3}[.,;:)!?/\n]|\s(?:and|or|is|are|both|could|can|may|would|depending)\b)"
+
+
+def read_choice(
+    span: str, names: str, options: Mapping[str, str], whole: bool = False, alone: bool = True
+) -> str | None:
+    """The name of the option that a span names, by its name or by its text.
+
+    Args:
+        span: What follows "the answer is", what stands in a box, a line, ...
+        names: One character for each option.
+        options: Their texts, if known. A text that is an option's, as ``E. coli``, is not taken for a name.
+        whole: The span must be the answer and nothing more.
+        alone: Whether a name with text behind it may be taken: not where lines for several options follow each other.
+    """
+    text = plain(span)
+    if not whole:
+        text = without_filler(text)
+    if re.fullmatch(rf"[{re.escape(names)}]{{2,10}}", text):
+        return UNDECIDED if len(set(text)) > 1 else None
+    by_text = _by_text(text, options, whole)
+    if by_text is not None:
+        return by_text
+    kinds = re.escape(names)
+    match = re.match(rf"(?:option |choice |answer:? )?(?:([(\[])\s?)?([{kinds}])(?(1)\s?[)\]])", text, re.IGNORECASE)
+    if match is not None:
+        return _named(text, match, names, options, whole, alone)
+    return UNDECIDED if not whole and REFUSED.match(text) else None
+
+
+def _named(
+    text: str, match: re.Match[str], names: str, options: Mapping[str, str], whole: bool, alone: bool
+) -> str | None:
+    """The name that stands at the beginning, if what follows lets it be one."""
+    name, rest = match[2], text[match.end() :]
+    end = rest.strip(" .)!:;,")
+    if whole and end and not (alone and (rest[:1] in (".", ")", ":") or (match[1] and match[0][:1] in "(["))):
+        return None
+    if whole and end and options.get(name.upper()) and not _same_start(rest.lstrip(".):"), options[name.upper()]):
+        return None
+    if name.islower() and not match[1] and end and (whole or not rest.startswith((")", ":"))):
+        return None  # "a", "i": more often words
+    if not match[1] and not _GO_ON.match(rest):
+        return None  # "B cells", "C-reactive protein", "A good sign"
+    if match[1] and re.match(r"\w", rest):
+        return None
+    name = name.upper()
+    kinds = re.escape(names)
+    more = re.match(_MORE.format(names=kinds) + _MORE_END, rest)
+    more = more or re.search(rf"\b(?:or|and)\s(?:option\s|choice\s)?\(?([{kinds}])(?:[:)]|\.?$)", sentence(rest))
+    if more and more[1] != name:
+        return UNDECIDED
+    if rest.startswith(".") and not match[1] and _is_species(name, rest, options):
+        return None
+    return name
+
+
+_SPECIES = re.compile(
+    r"\. ?(?:coli|difficile|diff|pylori|influenzae|baumannii|cereus|anthracis|albicans|fragilis|perfringens|botulinum"
+    r"|tetani|burgdorferi|histolytica|lamblia|faecalis|faecium|jejuni)\b"
+)
+
+
+def _is_species(name: str, rest: str, options: Mapping[str, str]) -> bool:
+    """Whether ``E. coli`` is meant, not option E."""
+    if _SPECIES.match(rest) is None:
+        return False
+    return name not in options or not _same_start(rest[1:], options[name])
+
+
+def _same_start(text: str, option: str) -> bool:
+    first, second = _key(sentence(text)), _key(option)
+    return bool(first) and bool(second) and (first.startswith(second) or second.startswith(first))
+
+
+def _key(text: str) -> str:
+    """A text for comparison: without case, mark-up and most spaces."""
+    text = re.sub(r"\\(?:d|t)frac", r"\\frac", plain(text)).replace("\\left", "").replace("\\right", "")
+    text = re.sub(r"\s+", " ", text.casefold().replace("−", "-").replace("–", "-")).strip()
+    text = re.sub(r"(?<=[^a-z0-9]) | (?=[^a-z0-9])", "", text)
+    return text.rstrip(".,;:").strip()
+
+
+_AFTER_TEXT = re.compile(r"$|[.;:!?](?!\d)|,(?!\d)| (?:because|since|as|which|due|given|based|but)\b|\(")
+
+
+def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
+    """The option whose text the span gives, or begins with; the longest one, None if two have the same."""
+    said = _key(text)
+    keys = {name: _key(option) for name, option in options.items()}
+    found = [
+        (len(key), name)
+        for name, key in keys.items()
+        if len(key) > 0
+        and not (len(key) == 1 and key.upper() in options)  # "A" is a name before it is a text
+        and (said == key or (not whole and said.startswith(key) and _AFTER_TEXT.match(said[len(key) :])))
+    ]
+    longest = max((length for length, _ in found), default=0)
+    best = [name for length, name in found if length == longest]
+    return best[0] if len(best) == 1 else None
+
+
+def read_label(span: str, labels: Sequence[str], whole: bool = False) -> str | None:
+    """The label that a span begins with, as it is written in ``labels``. "No" before a noun is none: "no effect"."""
+    text = plain(span)
+    if not whole:
+        text = without_filler(text)
+    alternatives = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    match = re.match(rf"(?:{alternatives})(?![\w-])", text, re.IGNORECASE)
+    if match is None:
+        return UNDECIDED if not whole and REFUSED.match(text) else None
+    rest = text[match.end() :]
+    if re.match(rf"\s?(?:/|or|and)\s?(?:{alternatives})\b", rest, re.IGNORECASE):
+        return UNDECIDED
+    if whole and rest.strip(" .!)"):
+        return None
+    if not re.match(r"\s{0,3}(?:$|[.,;:!?()\n–—-]|(?:because|since|as|it|this|the|there|they|he|she|that)\b)", rest):
+        return None
+    return next(label for label in labels if label.casefold() == match[0].casefold())

@@ -1,0 +1,120 @@
+"""Where in a completion answers are looked for. Each place yields spans of text, the last one of the completion first.
+
+All take time linear in the length of the completion: repetitions in the patterns have an upper bound.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+from datamodules.answers.checker import extract_boxed
+
+MOST_SPANS = 20
+"""Spans of one place that are looked at."""
+
+
+def _boxed(text: str) -> Iterator[str]:
+    if (box := extract_boxed(text)) is not None:
+        yield box
+
+
+_TAGGED = re.compile(
+    r"""\b(?:final_?)?answer\s?\(\s?(["'])(?P<call>[^"'\n]{1,300})\1\s?\)"""
+    r"""|<answer>\s{0,9}(?P<tag>[^<]{1,300})</answer>"""
+    r"""|["'](?:final_?)?answer["']\s?:\s?(?:"(?P<string>[^"\n]{1,300})"|(?P<bare>-?[\w.]{1,40})(?=\s{0,9}[,}]))"""
+    r"""|\[\[(?P<brackets>[^\[\]\n]{1,60})\]\]""",
+    re.IGNORECASE,
+)
+_HASHES = re.compile(r"####(?!#)\s{0,9}([^\n#]{1,300})")
+
+
+_JOINT = re.compile(r"(?:[\s,;/&|]|\bor\b|\band\b|\bAction:|\bAnswer:){1,12}", re.IGNORECASE)
+
+
+def _tagged(text: str) -> Iterator[str]:
+    """Tagged answers, the last one first; ``Answer("A") or Answer("B")`` is one: "A or B"."""
+    found: list[str] = []
+    end = -1
+    for match in _TAGGED.finditer(text):
+        answer = next(group for group in match.groupdict().values() if group)
+        if found and _JOINT.fullmatch(text[end : match.start()][:40]) and len(found[-1]) < 300:
+            found[-1] += f" or {answer}"
+        else:
+            found.append(answer)
+        end = match.end()
+    return reversed(found)
+
+
+def _hashes(text: str) -> Iterator[str]:
+    return reversed(_HASHES.findall(text))
+
+
+_GAP = r"[\s*_]{0,4}"
+_IS = rf"(?:{_GAP}(?:\b(?:is|are|was|would be|should be|must be|will be)\b|=){_GAP}[:：]?|{_GAP}[:：])"
+_ANSWER = (
+    rf"(?<![A-Za-z])answer(?:{_GAP}\((?:final|in [a-z]{{1,12}})\))?(?:\s(?:to|for|of)\b[^.:\n]{{0,80}}?)?"
+    rf"(?:{_IS}|[*_:]{{0,4}}[ ]?\n)"
+)
+_CHOOSE = (
+    r"\b(?:correct|right|best|final|appropriate|likely|suitable|accurate|true)\s(?:option|choice|alternative|one)"
+    rf"(?:\shere)?{_IS}|\b(?:I|I'd|I'll|we)\s(?:would\s|will\s)?(?:choose|select|pick|go\s(?:with|for))\b[:]?"
+    r"|\b(?:is|be)\s(?:therefore\s|thus\s)?(?=(?:option|choice)\s\(?[A-Z]\b)"
+)
+_CUE = re.compile(_ANSWER, re.IGNORECASE)
+_CHOICE_CUE = re.compile(f"{_ANSWER}|{_CHOOSE}", re.IGNORECASE)
+_NUMBER_CUE = re.compile(rf"{_ANSWER}|^A:", re.IGNORECASE | re.MULTILINE)
+_SUBJECT = (
+    r"(?<!\bnor )(?<!\bor )(?<!\band )(?<!\bneither )(?:\b(?P<noun>[Oo]ption|[Cc]hoice|[Aa]nswer)\s)?"
+    r"[*_]{0,2}(?P<name>\([A-Z]\)|(?<![\w'.(])[A-Z](?![\w'.]))[*_]{0,2}"
+    r"\s(?:is|must be|would be)\s(?:therefore\s|thus\s|clearly\s)?"
+)
+_IS_ANSWER = re.compile(
+    rf"{_SUBJECT}(?:the\s)(?:only\s|most\s|single\s)?"
+    r"(?:(?:correct|right|best|appropriate|accurate|likely)\s)?(?:answer|option|choice|one)\b"
+)
+_IS_CORRECT = re.compile(rf"{_SUBJECT}(?:the\s)?(?:most\s)?(?:correct|right|best)\b")
+_SUPPOSED = re.compile(r"\b(?:if|whether|suppose|assume|assuming|unless)\b[^.\n]{0,40}$", re.IGNORECASE)
+
+
+def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
+    """What follows "the answer is" and the like, the last one first.
+
+    Args:
+        text: The completion.
+        choice: Look for "the correct option is" and "(C) is the answer" too.
+        number: Look for ``A:`` at the beginning of a line too; of a choice that would be an option.
+    """
+    cue = _CHOICE_CUE if choice else _NUMBER_CUE if number else _CUE
+    found = [(match.start(), text[match.end() : match.end() + 300]) for match in cue.finditer(text)]
+    if choice:
+        called = [match for match in _IS_CORRECT.finditer(text) if match["noun"]]
+        if len({match["name"].strip("()") for match in called}) > 1:
+            called = []  # options are gone through, true ones and false ones
+        found += [(match.start(), match["name"]) for match in (*called, *_IS_ANSWER.finditer(text))]
+        found.sort()
+    for start, span in reversed(found[-MOST_SPANS:]):
+        if not _SUPPOSED.search(text[max(0, start - 60) : start]):
+            yield span
+
+
+def _last_line(text: str) -> Iterator[str]:
+    if lines := text.strip().rsplit("\n", 1):
+        yield lines[-1]
+
+
+def _first_line(text: str) -> Iterator[str]:
+    yield text.strip().partition("\n")[0]
+
+
+def _whole(text: str) -> Iterator[str]:
+    yield text
+
+
+PLACES: dict[str, Callable[[str], Iterator[str]]] = {
+    "boxed": _boxed,
+    "tagged": _tagged,
+    "hashes": _hashes,
+    "last_line": _last_line,
+    "first_line": _first_line,
+    "last_number": _whole,
+}
+"""The places that need no more than the text."""

@@ -1,0 +1,192 @@
+r"""From a completion to its answer: an ordered list of places to look in, and a type to read what stands there as.
+
+A suite names both in YAML. What is found in a place but cannot be read as the type is passed over; a place where the
+model says that it does not decide ("none of the above", "A or C", "10 to 12") ends the search without an answer, so
+that a weaker place cannot make one up by chance.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, get_args
+
+import regex
+
+from datamodules.answers.choices import read_choice, read_label
+from datamodules.answers.numbers import last_number, read_maths, read_number
+from datamodules.answers.places import MOST_SPANS, PLACES, stated
+from datamodules.answers.spans import UNDECIDED
+from datamodules.errors import InputError
+
+AnswerType = Literal["maths", "number", "choice", "label", "text", "facts"]
+Extractor = Literal["boxed", "tagged", "hashes", "stated", "last_line", "first_line", "last_number", "pattern"]
+Options = Sequence[str] | Mapping[str, str]
+"""The texts of the options, named A, B, C, ... in order; or their names to their texts."""
+
+EXTRACTORS: dict[AnswerType, tuple[Extractor, ...]] = {
+    "maths": ("boxed",),  # paper: only what stands in the last balanced box counts
+    "number": ("boxed", "hashes", "tagged", "stated", "last_number"),
+    "choice": ("boxed", "tagged", "hashes", "stated", "last_line", "first_line"),
+    "label": ("boxed", "tagged", "hashes", "stated", "last_line", "first_line"),
+    "text": ("boxed", "tagged", "hashes", "stated", "last_line"),
+    "facts": (),  # the whole completion counts, see `holds_facts`
+}
+"""Where each type is looked for by default, first place first."""
+
+YES_NO_MAYBE = ("yes", "no", "maybe")
+LETTERS = "ABCDEFGHIJ"
+"""The names of options where a record does not give them."""
+PATTERN_SECONDS = 5.0
+_CLOSED: frozenset[Extractor] = frozenset({"boxed", "tagged", "pattern"})
+"""Places with an end of their own: the rest may be cut short in an unfinished completion (``12`` of ``125``)."""
+
+
+@dataclass(frozen=True)
+class AnswerRule:
+    r"""How a suite's answers are found and read.
+
+    Args:
+        type: ``maths``: anything that math-verify compares. ``number``: a number without unit, currency or thousands
+            commas. ``choice``: the name of one of the options. ``label``: one of ``labels``. ``text``: as it stands.
+            ``facts``: the gold answer lists phrases, and all of them have to be in the completion.
+        extractors: Places to look in, in order; by default those of ``EXTRACTORS``.
+
+            - ``boxed``: the last balanced ``\boxed{}``.
+            - ``tagged``: ``Answer("C")``, ``<answer>C</answer>``, ``"answer": "C"``, ``[[C]]``.
+            - ``hashes``: behind the last ``####``.
+            - ``stated``: "the answer is C", "Answer: C", for choices also "the correct option is C", "(C) is correct".
+            - ``last_line``, ``first_line``: if the line is the answer and nothing more.
+            - ``last_number``: the last number of the text.
+            - ``pattern``: what the one group of ``pattern`` has in its last match.
+        pattern: Regular expression for the extractor ``pattern``, which it implies as the only one.
+        labels: Of type ``label``; by default yes, no, maybe.
+        stop: The completion ends where the first of these texts begins: a model that goes on with a question of its
+            own is not to be taken by its answer to that.
+
+    Raises:
+        InputError: An extractor is unknown, or the pattern is missing or has not exactly one group.
+    """
+
+    type: AnswerType = "maths"
+    extractors: tuple[Extractor, ...] | None = None
+    pattern: str | None = None
+    labels: tuple[str, ...] = YES_NO_MAYBE
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = get_args(Extractor)
+        if unknown := [name for name in self.places if name not in known]:
+            raise InputError(f"extractors: there is no {unknown[0]!r}; there are {', '.join(known)}")
+        if (self.pattern is None) == ("pattern" in self.places):
+            raise InputError("answer: the extractor 'pattern' and a pattern need each other")
+        if self.pattern is not None and _compiled(self.pattern).groups != 1:
+            raise InputError(f"pattern {self.pattern!r}: it needs one group round the answer, as in 'Answer: (.+)'")
+
+    @property
+    def places(self) -> tuple[Extractor, ...]:
+        """The extractors in use."""
+        if self.extractors is not None:
+            return tuple(self.extractors)
+        return ("pattern",) if self.pattern is not None else EXTRACTORS[self.type]
+
+    def extract(self, text: str, options: Options = (), finished: bool = True) -> str | None:
+        """The answer in a completion, or None.
+
+        Args:
+            text: The completion. Of one that thinks in ``<think>`` only what follows counts, but for boxes.
+            options: Of a choice; their texts are recognised where they stand in place of the name.
+            finished: Whether the completion ended by itself. If not, only places with an end of their own count.
+
+        Raises:
+            InputError: The pattern takes too long.
+        """
+        for mark in self.stop:
+            text = text.partition(mark)[0]
+        named = named_options(options)
+        for place in self.places:
+            if not finished and place not in _CLOSED:
+                continue
+            for span in islice(self._spans(place, text), MOST_SPANS):
+                answer = self._read(span, place, text, named)
+                if answer is UNDECIDED:
+                    return None
+                if answer is not None:
+                    return answer
+        return None
+
+    def _spans(self, place: Extractor, text: str) -> Iterator[str]:
+        if place == "pattern":
+            assert self.pattern is not None
+            return _matches(self.pattern, text)
+        if place == "stated":
+            return stated(_after_thought(text), self.type == "choice", self.type in ("number", "maths"))
+        return PLACES[place](text if place == "boxed" else _after_thought(text))
+
+    def _read(self, span: str, place: Extractor, text: str, options: Mapping[str, str]) -> str | None:
+        bare = place in ("last_line", "first_line")
+        if place == "last_number":
+            return last_number(span)
+        if self.type == "choice":
+            names = "".join(options) or LETTERS
+            return read_choice(span, names, options, whole=bare, alone=not bare or _one_option_line(text, names))
+        if self.type == "label":
+            return read_label(span, self.labels, whole=bare)
+        if self.type == "number":
+            return read_number(span, whole=bare)
+        if self.type == "maths" and place != "boxed":
+            return read_maths(span)
+        return span.strip() or None
+
+
+def holds_facts(text: str, facts: str) -> bool:
+    """Whether a completion holds all phrases of ``facts``, separated by semicolons, as whole words in any case."""
+    wanted = [fact.strip() for fact in facts.split(";") if fact.strip()]
+    return all(re.search(rf"(?<!\w){re.escape(fact)}(?!\w)", text, re.IGNORECASE) for fact in wanted)
+
+
+def named_options(options: Options) -> dict[str, str]:
+    """Names to texts of options."""
+    if isinstance(options, Mapping):
+        return {str(name).upper(): text for name, text in options.items()}
+    if len(options) > 26:
+        raise InputError(f"options: {len(options)} are more than there are letters")
+    return {chr(ord("A") + i): text for i, text in enumerate(options)}
+
+
+def _after_thought(text: str) -> str:
+    """What follows the thinking; nothing where the thinking does not end."""
+    _, end, tail = text.rpartition("</think>")
+    if end:
+        return tail
+    return "" if "<think>" in text else text
+
+
+def _one_option_line(text: str, names: str) -> bool:
+    """Whether at most one option is discussed at the beginning of a line: else none of the lines is the answer."""
+    starts = re.findall(
+        rf"^[\s*_(-]{{0,9}}(?:option |choice |statement |\()?([{re.escape(names)}])(?:[).:]| is\b)", text, re.M | re.I
+    )
+    return len({name.upper() for name in starts}) <= 1
+
+
+def _compiled(pattern: str) -> "regex.Pattern[str]":
+    try:
+        return regex.compile(pattern)
+    except regex.error as error:
+        raise InputError(f"pattern {pattern!r}: no regular expression: {error}") from error
+
+
+def _matches(pattern: str, text: str) -> Iterator[str]:
+    """The group of the last match. A search that backtracks for ever ends at the time limit, which `re` has not."""
+    last = None
+    try:
+        for last in _compiled(pattern).finditer(text, timeout=PATTERN_SECONDS):  # noqa: B007
+            pass
+    except TimeoutError:
+        raise InputError(
+            f"pattern {pattern!r}: it takes more than {PATTERN_SECONDS:g} s on a completion of {len(text)} characters; "
+            "write it without a repetition within a repetition"
+        ) from None
+    if last is not None and last[1]:
+        yield last[1]

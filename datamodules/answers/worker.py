@@ -1,0 +1,119 @@
+"""The process that runs math-verify for `datamodules.answers.checker`; a script that imports nothing of the project.
+
+Its argument is the time limit in seconds. It says ``ready`` (or what is missing) in one line, then answers each line
+of standard input, the JSON list ``[gold, predicted]``, with ``true`` or ``false``, or ``null`` where it gives up.
+``[gold, null]`` asks whether gold can be read as mathematics.
+
+What sympy is lost in cannot be interrupted, so the answers are given by a child that the operating system ends: a timer
+counts the child's own processor time, so that a busy machine changes no verdict. Its parent, which has done the slow
+import once and for all, says ``null`` and forks the next child in milliseconds. A child does not outlive its parent by
+more than one answer. Where there is no fork, the process itself answers, and ends at the limit.
+"""
+
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+MEMORY_LIMIT = 4 * 1024**3
+"""Bytes of address space: towers of powers fill the memory of a machine before the time limit ends them."""
+USUAL = ("x^2 - 3x + \\frac{1}{2}", "(1, -2)", "2\\sqrt{3}", "[0, \\infty)", "x = 5", "1, 2", "18 \\text{ cm}")
+"""Answers to begin with."""
+WALL_FACTOR = 20
+"""Time on the wall against processor time, at most: for an answer that waits instead of working."""
+
+
+def main(time_limit: float) -> None:
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which may want to finish properly
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    nowhere = open(os.devnull, "w")  # noqa: SIM115
+    os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    try:
+        verdict_on = _mathematics()
+    except ImportError as error:
+        print(error, file=replies, flush=True)
+        return
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+
+    def serve(parent: int | None) -> None:
+        while line := sys.stdin.readline():  # at most one request is under way: none ends with a child but its own
+            if parent is not None and os.getppid() != parent:
+                return
+            _start_timer(time_limit, nowhere)
+            try:
+                verdict: bool | None = verdict_on(*json.loads(line))
+            except MemoryError:
+                verdict = None
+            _stop_timer()
+            print(json.dumps(verdict), file=replies, flush=True)
+
+    print("ready", file=replies, flush=True)
+    if not hasattr(os, "fork"):
+        serve(None)
+        return
+    parent = os.getpid()
+    while True:
+        child = os.fork()
+        if child == 0:
+            serve(parent)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status == 0:
+            return
+        print("null", file=replies, flush=True)
+
+
+def _start_timer(time_limit: float, nowhere: object) -> None:
+    """End this process, whatever it does, after its processor time; or after much longer on the wall."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, time_limit)  # SIGPROF ends a process that does not handle it
+        faulthandler.dump_traceback_later(WALL_FACTOR * time_limit, exit=True, file=nowhere)  # type: ignore[arg-type]
+    else:
+        faulthandler.dump_traceback_later(time_limit, exit=True, file=nowhere)  # type: ignore[arg-type]
+
+
+def _stop_timer() -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _mathematics() -> Callable[[str, str | None], bool]:
+    """What decides on (gold, predicted). ImportError if math-verify is missing."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    logging.disable(logging.CRITICAL)
+    latex = LatexExtractionConfig()
+    unitless = LatexExtractionConfig(normalization_config=replace(latex.normalization_config, units=False))
+
+    @lru_cache(maxsize=4096)  # answers to one question are much alike, and reading takes most of the time
+    def read(text: str) -> list:
+        """What math-verify makes of it: sympy expressions, and the text itself."""
+        found = parse(f"\\boxed{{{text}}}", parsing_timeout=None)
+        if any(not isinstance(expression, str) for expression in found):
+            return found
+        # It takes the last letter of "b + c" for a unit, cuts it off and fails on the rest.
+        return parse(f"\\boxed{{{text}}}", [unitless, ExprExtractionConfig()], parsing_timeout=None)
+
+    def verdict_on(gold: str, predicted: str | None) -> bool:
+        if predicted is None:
+            return any(not isinstance(expression, str) for expression in read(gold))
+        return bool(verify(read(gold), read(predicted), timeout_seconds=None))
+
+    for usual in USUAL:  # the parser learns as it reads, and every child knows what is learnt here
+        read(usual)
+    return verdict_on
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))

@@ -1,0 +1,132 @@
+"""Malicious requests with benign near-twins: the data that the security-feature classifier is made from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from datamodules.errors import InputError
+from datamodules.prompts.contrast_data import ContrastData, ContrastPair
+from datamodules.records.questions import part_of, run_folder
+from datamodules.records.reader import read_records
+from datamodules.records.same_text import squeeze
+from datamodules.records.validation import text_fields
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A word or phrase of the malicious request and what stands for it in the benign one."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A malicious request and a benign one that differs from it in a few words (paper)."""
+
+    id: str
+    malicious: str
+    benign: str
+    replaced: tuple[Replacement, ...] = ()
+
+
+class TwinData(ContrastData):
+    """Pairs of a malicious request and its benign twin, for the stage that probes and searches.
+
+    The positive side of a pair is the malicious one. None of its texts may occur in the files that results are
+    measured on: name those in ``evaluation``, and the run refuses to begin if one does.
+    """
+
+    def __init__(
+        self,
+        pairs: Path,
+        evaluation: list[Path] | None = None,
+        drop_overlap: bool = False,
+        fields: dict[str, str] | None = None,
+        offset: int = 0,
+        limit: int = 400,
+        batch_size: int = 32,
+        chat_template: str | None = None,
+    ) -> None:
+        """Name the files; they are read in ``setup``.
+
+        Args:
+            pairs: JSONL file with ``malicious`` and ``benign`` in each line, as ``rod make-twins`` writes it.
+            evaluation: JSONL files of test prompts; any text field of theirs counts.
+            drop_overlap: Leave pairs out that have a text in one of these files, and say how many, instead of refusing.
+            fields: Our names of fields to those of the file, where they differ.
+            offset: Pairs to leave out at the beginning.
+            limit: Pairs to take.
+            batch_size: Prompts of a forward pass.
+            chat_template: ``plain`` or a jinja file, for a model without one or instead of its own.
+        """
+        super().__init__(
+            contrast_file=pairs,
+            fields=fields,
+            offset=offset,
+            limit=limit,
+            batch_size=batch_size,
+            chat_template=chat_template,
+        )
+        self.pairs_file = pairs
+        self.evaluation = evaluation or []
+        self.drop_overlap = drop_overlap
+
+    def _read(self) -> list[ContrastPair]:
+        records = read_records(self.pairs_file, Twins, fields=self.fields, rejected_dir=run_folder(self))
+        if self.drop_overlap:
+            tested = {squeeze(text) for path in self.evaluation for line in text_fields(path) for text in line}
+            apart = [twin for twin in records if not {squeeze(twin.malicious), squeeze(twin.benign)} & tested]
+            rank_zero_info(f"{self.pairs_file}: {len(records) - len(apart)} pairs left out that are tested on")
+            records = apart
+        records = part_of(self.pairs_file, records, self.offset, self.limit)
+        same = [twin.id for twin in records if squeeze(twin.malicious) == squeeze(twin.benign)]
+        if same:
+            raise InputError(
+                f"{self.pairs_file}: {len(same)} pairs have the same text on both sides (such as {same[0]}); there "
+                "would be one class of prompts only"
+            )
+        texts = (text for twin in records for text in (twin.malicious, twin.benign))
+        check_apart(self.pairs_file, texts, self.evaluation)
+        return [ContrastPair(twin.id, twin.malicious, twin.benign) for twin in records]
+
+
+def check_apart(source: Path, texts: Iterable[str], evaluation: Sequence[Path]) -> None:
+    """Refuse data of which a text also stands in an evaluation file; case and white space do not matter.
+
+    Raises:
+        InputError: One does, or a file cannot be read.
+    """
+    known = {squeeze(text) for text in texts}
+    for path in evaluation:
+        found = [text for line in text_fields(path) for text in line if squeeze(text) in known]
+        if found:
+            raise InputError(
+                f"{source}: {len(set(found))} of its texts also stand in the evaluation file {path} (such as "
+                f"{found[0]!r}); what is measured there would not be held out: take them from one of the two, or set "
+                "data.drop_overlap"
+            )
+    if evaluation:
+        rank_zero_info(f"{source}: no text in common with {', '.join(map(str, evaluation))}")
+
+
+def families(pairs: Sequence[ContrastPair]) -> list[int]:
+    """A number for each pair, the same for pairs that share a text, directly or through others.
+
+    They must fall into one part of any split, or a text would be both learnt from and held out.
+    """
+    parent = list(range(len(pairs)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[str, int] = {}
+    for index, pair in enumerate(pairs):
+        for text in (squeeze(pair.positive), squeeze(pair.negative)):
+            parent[root(index)] = root(first.setdefault(text, index))
+    return [root(index) for index in range(len(pairs))]

@@ -1,0 +1,94 @@
+"""Benign near-twins of malicious requests, by swapping words (paper: "a few words"; the list is ours)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.errors import InputError
+from datamodules.mllr.twin_data import Replacement, Twins
+from datamodules.records.kinds import Question
+
+SHIPPED = Path(__file__).with_name("twin_words.txt")
+
+
+@dataclass(frozen=True)
+class Untwinned:
+    """A malicious request for which the list has no word, or too few."""
+
+    id: str
+    malicious: str
+    reason: str
+
+
+class TwinMaker:
+    """Replaces words of malicious requests so that what is asked for is harmless and the rest stays as it was.
+
+    Longer entries go first, so that ``credit card number`` is replaced before ``credit card``. Case and a plural's or
+    verb's ending at the start of the entry's own forms are kept where the list gives them.
+    """
+
+    def __init__(self, words: Mapping[str, str], min_replaced: int = 1) -> None:
+        """Take a list.
+
+        Args:
+            words: What is replaced -> what stands for it, in lower case.
+            min_replaced: Replacements that a twin must have.
+
+        Raises:
+            InputError: The list is empty, or replaces a phrase by itself.
+        """
+        if not words:
+            raise InputError("make-twins: the list of words is empty")
+        if idle := [old for old, new in words.items() if old.lower() == new.lower()]:
+            raise InputError(f"make-twins: the list replaces '{idle[0]}' by itself")
+        self.words = {old.lower(): new for old, new in words.items()}
+        self.min_replaced = min_replaced
+        longest_first = sorted(self.words, key=lambda old: (-len(old), old))
+        self._pattern = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", re.IGNORECASE)
+
+    def twin(self, request: Question) -> Twins | Untwinned:
+        """The benign twin of a request with what was replaced, or why there is none."""
+        replaced: list[Replacement] = []
+
+        def swap(match: re.Match[str]) -> str:
+            new = self.words[match[0].lower()]
+            new = new[0].upper() + new[1:] if match[0][0].isupper() else new
+            replaced.append(Replacement(match[0], new))
+            return new
+
+        benign = self._pattern.sub(swap, request.question)
+        benign = re.sub(r"\b([Aa])n? (?=(\w))", lambda m: m[1] + ("n " if m[2].lower() in "aeiou" else " "), benign)
+        if len(replaced) < self.min_replaced:
+            reason = "no word of the list stands in it" if not replaced else f"only {len(replaced)} words to replace"
+            return Untwinned(request.id, request.question, reason)
+        return Twins(request.id, request.question, benign, tuple(replaced))
+
+
+def read_words(path: Path) -> dict[str, str]:
+    """A list of ``old = new`` lines; empty lines and those that begin with # are passed over.
+
+    Raises:
+        InputError: The file cannot be read, or a line is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no list of words can be read: {error}") from error
+    words: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        old, equals, new = (part.strip() for part in line.partition("="))
+        if not (old and equals and new):
+            raise InputError(f"{path}:{number}: a line reads 'old = new', not {line.strip()!r}")
+        if old.lower() in words:
+            raise InputError(f"{path}:{number}: '{old}' stands in an earlier line")
+        words[old.lower()] = new
+    return words
+
+
+def make_twins(requests: Sequence[Question], maker: TwinMaker) -> tuple[list[Twins], list[Untwinned]]:
+    """Twins of all requests, and those without one."""
+    made = [maker.twin(request) for request in requests]
+    return [m for m in made if isinstance(m, Twins)], [m for m in made if isinstance(m, Untwinned)]

@@ -1,0 +1,196 @@
+"""Making of the pairs that MoGU learns from: which responses go with which request, what is dropped, what is kept."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from datamodules.errors import InputError
+from datamodules.mogu.records import Attack, ResponsePair
+from datamodules.prompts.contrast_data import ContrastPair
+from datamodules.records.kinds import Trace
+from datamodules.records.same_text import squeeze
+
+REFUSAL = (
+    r"\b(sorry|apologi[sz]e|can(no|['’])t|won['’]t|will not|unable to|not able to|as an ai|not appropriate|unethical"
+    r"|against my (guidelines|programming))\b"
+)
+"""What an answer says that is taken for a refusal, upper and lower case alike (ours)."""
+
+REFUSALS = (
+    "I'm sorry, but I cannot help with that.",
+    "I cannot assist with this request.",
+    "Sorry, I will not do that.",
+    "I'm sorry, but I am not able to answer that.",
+    "No, I will not help with this.",
+    "I cannot provide that.",
+)
+"""Written refusals (ours)."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A request that became no pair, and why."""
+
+    id: str
+    prompt: str
+    malicious: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What came out.
+
+    Attributes:
+        train: As many benign as malicious pairs.
+        val: The same, to choose checkpoints on.
+        held_out: Malicious requests that are in neither, for tests.
+        dropped: Requests that became none.
+        report: Counts in words.
+    """
+
+    train: list[ResponsePair] = field(repr=False)
+    val: list[ResponsePair] = field(repr=False)
+    held_out: list[Attack] = field(repr=False)
+    dropped: list[Dropped] = field(repr=False)
+    report: dict[str, int | dict[str, int]]
+
+
+def make_pairs(
+    answers: Sequence[Trace],
+    attacks: Sequence[Attack],
+    *,
+    n_train: int,
+    n_val: int,
+    refusals: Sequence[str] = REFUSALS,
+    rejections: Sequence[Trace] = (),
+    refusal_rule: str = REFUSAL,
+    seed: int = 0,
+) -> Pairs:
+    """Put requests and responses together (paper, sec. 3.1).
+
+    (benign, glad) is the base model's own answer, dropped if it is a refusal or does not come to its end; (benign,
+    reject) a written refusal; (malicious, glad) the affirmative opening; (malicious, reject) the base model's own
+    refusal where it gives one and comes to its end, else a written one. A refusal may name the request with
+    ``{prompt}``. Of requests that `squeeze` makes the same one is taken, and none as benign that is malicious too.
+
+    Args:
+        answers: The base model's answers to benign requests.
+        attacks: Malicious requests with openings.
+        n_train: Pairs of each class to train on (paper: 300); fewer of both where one has fewer.
+        n_val: Pairs of each class to choose checkpoints on.
+        refusals: Written refusals.
+        rejections: The base model's answers to the malicious requests; whole ones that are refusals are used.
+        refusal_rule: Regular expression; an answer with a match is a refusal.
+        seed: Of the split and of the choice of refusals.
+
+    Raises:
+        InputError: A number is too small, the rule is none, or a class is empty.
+    """
+    for option, number, least in (("n_train", n_train, 1), ("n_val", n_val, 0)):
+        if number < least:
+            raise InputError(f"--{option}: must be {least} or more, is {number}")
+    try:
+        rule = re.compile(refusal_rule, re.IGNORECASE)
+    except re.error as error:
+        raise InputError(f"--refusal_rule: no regular expression: {error}") from error
+    if not refusals:
+        raise InputError("--refusals: the file has no line; a refusal a line is wanted")
+    benign, dropped = _benign(answers, {squeeze(attack.prompt) for attack in attacks}, rule, refusals, seed)
+    own = {
+        trace.question: trace.completion.strip()
+        for trace in rejections
+        if trace.finish_reason == "stop" and rule.search(trace.completion)
+    }
+    malicious, more = _malicious(attacks, own, refusals, seed)
+    dropped += more
+    for name, pairs in (("benign", benign), ("malicious", malicious)):
+        if not pairs:
+            reasons = _listed(d.reason for d in dropped)
+            raise InputError(f"pairs: no {name} request is left ({reasons or 'none was given'})")
+    random.Random(f"{seed}/split").shuffle(benign)
+    random.Random(f"{seed}/split").shuffle(malicious)
+    total = min(len(benign), len(malicious), n_train + n_val)
+    if total < n_train + n_val:
+        n_val = min(n_val, max(1, total // 5), total - 1)  # checkpoints are chosen on one at least
+    n_train = total - n_val
+    by_id = {attack.id: attack for attack in attacks}
+    used = {pair.id for pair in malicious[:total]}
+    held_out = [by_id[pair.id] for pair in malicious if pair.id not in used]
+    report: dict[str, int | dict[str, int]] = {
+        "benign": len(answers),
+        "malicious": len(attacks),
+        "train_each": n_train,
+        "val_each": n_val,
+        "held_out": len(held_out),
+        "benign_left_over": len(benign) - total,
+        "own_refusals": sum(pair.prompt in own for pair in malicious),
+        "dropped": dict(Counter(d.reason for d in dropped)),
+    }
+    train = benign[:n_train] + malicious[:n_train]
+    return Pairs(train, benign[n_train:total] + malicious[n_train:total], held_out, dropped, report)
+
+
+def contrast(pairs: Sequence[ResponsePair]) -> list[ContrastPair]:
+    """Malicious requests against benign ones, one each: what a refusal direction is made from."""
+    kinds = [[pair for pair in pairs if pair.malicious == kind] for kind in (True, False)]
+    return [
+        ContrastPair(f"{bad.id}|{good.id}", bad.prompt, good.prompt, bad.system, good.system)
+        for bad, good in zip(*kinds, strict=False)
+    ]
+
+
+def _benign(
+    answers: Sequence[Trace], malicious: Collection[str], rule: re.Pattern[str], refusals: Sequence[str], seed: int
+) -> tuple[list[ResponsePair], list[Dropped]]:
+    pairs: list[ResponsePair] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for trace in answers:
+        reason, request = "", squeeze(trace.question)
+        if request in malicious:
+            reason = "benign: it is among the malicious requests too"
+        elif rule.search(trace.completion):
+            reason = "benign: the base model refuses"
+        elif trace.finish_reason != "stop":
+            reason = "benign: the answer does not come to its end"
+        elif not trace.completion.strip():
+            reason = "benign: the answer is empty"
+        elif request in seen:
+            reason = "benign: it occurs twice"
+        if reason:
+            dropped.append(Dropped(trace.question_id, trace.question, False, reason))
+            continue
+        seen.add(request)
+        rejection = _written(refusals, trace.question_id, trace.question, seed)
+        pairs.append(ResponsePair(f"benign/{trace.id}", trace.question, False, trace.completion, rejection))
+    return pairs, dropped
+
+
+def _malicious(
+    attacks: Sequence[Attack], own: Mapping[str, str], refusals: Sequence[str], seed: int
+) -> tuple[list[ResponsePair], list[Dropped]]:
+    pairs: list[ResponsePair] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for attack in attacks:
+        request = squeeze(attack.prompt)
+        if not attack.target.strip() or request in seen:
+            reason = "malicious: there is no opening" if not attack.target.strip() else "malicious: it occurs twice"
+            dropped.append(Dropped(attack.id, attack.prompt, True, reason))
+            continue
+        seen.add(request)
+        rejection = own.get(attack.prompt) or _written(refusals, attack.id, attack.prompt, seed)
+        pairs.append(ResponsePair(attack.id, attack.prompt, True, attack.target, rejection, True, attack.system))
+    return pairs, dropped
+
+
+def _written(refusals: Sequence[str], key: str, prompt: str, seed: int) -> str:
+    """One of the refusals, the same for a request in every run."""
+    return random.Random(f"{seed}/{key}").choice(refusals).replace("{prompt}", prompt)
+
+
+def _listed(reasons: Iterable[str]) -> str:
+    return ", ".join(f"{reason}: {n}" for reason, n in Counter(reasons).items())

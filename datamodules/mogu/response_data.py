@@ -1,0 +1,235 @@
+"""Training data of MoGU: two opposite responses to a request, and requests with the response that is right for them."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.batch import IGNORE_INDEX
+from datamodules.errors import InputError
+from datamodules.mogu.batch import ResponderBatch, RouterBatch
+from datamodules.mogu.branching import branch
+from datamodules.mogu.records import ResponsePair
+from datamodules.prompts.chat_template import encode_pair
+from datamodules.prompts.instruction_span import InstructionFinder
+from datamodules.records.questions import tokenizer_of
+from datamodules.records.reader import read_records
+from datamodules.training.packing import Example, pad
+from datamodules.training.supervised import BatchLoader, SupervisedData
+
+Role = Literal["glad", "unwilling"]
+_NONE = Example((), ())
+
+
+@dataclass(frozen=True)
+class OpposedExample(Example):
+    """A response to learn, and the opposite response to the same request."""
+
+    opposite: Example = _NONE
+
+    @property
+    def longest(self) -> int:
+        """Of the two responses."""
+        return max(len(self.input_ids), len(self.opposite.input_ids))
+
+
+@dataclass(frozen=True)
+class RoutedExample(Example):
+    """The response that is right for a request; the instruction is in the tokens from ``start`` to before ``end``."""
+
+    malicious: bool = False
+    start: int = 0
+    end: int = 0
+
+
+class _PairData(SupervisedData):
+    """What both stages read: files of `ResponsePair` records."""
+
+    def __init__(
+        self,
+        pairs: Path,
+        val_pairs: Path | None = None,
+        limit: int | None = None,
+        strict: bool = True,
+        chat_template: str | None = None,
+        batch_size: int = 8,
+        max_length: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        """Describe the data; files are read in ``setup``.
+
+        Args:
+            pairs: JSONL file, as ``rod pairs`` writes it.
+            val_pairs: Another one, to choose the checkpoint on.
+            limit: Pairs of each class to train on; all by default.
+            strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
+            chat_template: ``plain``, or a jinja file, instead of the tokenizer's own template.
+            batch_size: Requests of a batch on each process.
+            max_length: Longest example in tokens; longer ones are left out, counted and reported.
+            seed: Seed of the order.
+            num_workers: Worker processes that make batches.
+
+        Raises:
+            InputError: A number is too small.
+        """
+        super().__init__(batch_size, None, False, max_length, seed, num_workers)
+        if limit is not None and limit < 1:
+            raise InputError(f"data.limit: must be 1 or more, is {limit}")
+        self.pairs, self.val_pairs, self.limit, self.strict = pairs, val_pairs, limit, strict
+        self.chat_template = chat_template
+
+    def setup(self, stage: str) -> None:
+        """Read the files and encode what is in them."""
+        super().setup(stage)
+        _ = self.examples
+
+    def train_examples(self, stage: int) -> Sequence[Example]:
+        """The same examples in every epoch."""
+        return self.examples[0]
+
+    def val_examples(self) -> Sequence[Example]:
+        """Those of ``val_pairs``."""
+        return self.examples[1]
+
+    @cached_property
+    def examples(self) -> tuple[list[Example], list[Example]]:
+        """Encoded examples for training and for validation."""
+        val = self._encode(self.val_pairs, self._read(self.val_pairs, None)) if self.val_pairs is not None else []
+        return self._encode(self.pairs, self._read(self.pairs, self.limit)), val
+
+    @abstractmethod
+    def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
+        """What is learnt from the pairs of a file."""
+
+    def _read(self, path: Path, limit: int | None) -> list[ResponsePair]:
+        pairs = read_records(path, ResponsePair, strict=self.strict)
+        return [pair for kind in (False, True) for pair in [p for p in pairs if p.malicious == kind][:limit]]
+
+    def _respond(self, pair: ResponsePair, glad: bool) -> Example:
+        return encode_response(tokenizer_of(self), pair, glad, self.chat_template)
+
+
+class ResponderData(_PairData):
+    """Malicious requests for the glad responder, benign ones for the unwilling one, with both responses (paper)."""
+
+    def __init__(
+        self,
+        pairs: Path,
+        role: Role,
+        val_pairs: Path | None = None,
+        limit: int | None = None,
+        strict: bool = True,
+        chat_template: str | None = None,
+        batch_size: int = 8,
+        max_length: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        """Describe the data.
+
+        Args:
+            pairs: JSONL file, as ``rod pairs`` writes it.
+            role: ``glad`` learns the glad response to malicious requests, ``unwilling`` the rejection of benign ones.
+            val_pairs: Another one, to choose the checkpoint on.
+            limit: Requests to train on; all by default.
+            strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
+            chat_template: ``plain``, or a jinja file, instead of the tokenizer's own template.
+            batch_size: Requests of a batch on each process; the batch has two rows for each.
+            max_length: Longest example in tokens; longer ones are left out, counted and reported.
+            seed: Seed of the order.
+            num_workers: Worker processes that make batches.
+        """
+        super().__init__(pairs, val_pairs, limit, strict, chat_template, batch_size, max_length, seed, num_workers)
+        self.role: Role = role
+
+    def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
+        """Both responses to each request, in one batch."""
+        return partial(_collate_opposed, pad_id=_pad_id(self.tokenizer), mean_items=mean_items)
+
+    def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
+        """Examples of the role's class.
+
+        Raises:
+            InputError: There is none.
+        """
+        glad = self.role == "glad"
+        own = [pair for pair in pairs if pair.malicious == glad]
+        if not own:
+            kind = "malicious" if glad else "benign"
+            raise InputError(f"{path}: no {kind} request is there for the {self.role} responder to learn from")
+        examples: list[Example] = []
+        for pair in own:
+            wanted, opposite = self._respond(pair, glad), self._respond(pair, not glad)
+            examples.append(OpposedExample(wanted.input_ids, wanted.labels, opposite))
+        return examples
+
+
+class RouterData(_PairData):
+    """Benign requests with glad responses and malicious ones with rejections, in equal numbers (paper)."""
+
+    def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
+        """Rows with what their gates should be."""
+        return partial(_collate_routed, pad_id=_pad_id(self.tokenizer), mean_items=mean_items)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The training examples, in the order of the file."""
+        examples = self._usable(self.examples[0], "predict")
+        size = self.batch_size or 8
+        batches = [list(range(i, min(i + size, len(examples)))) for i in range(0, len(examples), size)]
+        return BatchLoader(examples, batches, self.collate(None, None), self.num_workers)
+
+    def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
+        """Examples of both classes.
+
+        Raises:
+            InputError: One is empty, or the chat template hides where a request's words are.
+        """
+        kinds = {pair.malicious for pair in pairs}
+        if len(kinds) < 2:
+            kind = "benign" if True in kinds else "malicious"
+            raise InputError(f"{path}: no {kind} request is there; routers learn to tell the two kinds apart")
+        finder = InstructionFinder(tokenizer_of(self), self.chat_template)
+        examples: list[Example] = []
+        for pair in pairs:
+            example = self._respond(pair, not pair.malicious)
+            prompt = [i for i, label in zip(example.input_ids, example.labels, strict=True) if label == IGNORE_INDEX]
+            try:
+                span = finder.find(pair.prompt, prompt, pair.system)
+            except InputError as error:
+                raise InputError(f"{path}: request '{pair.id}': {error}") from error
+            examples.append(RoutedExample(example.input_ids, example.labels, pair.malicious, *span))
+        return examples
+
+
+def encode_response(
+    tokenizer: PreTrainedTokenizerBase, pair: ResponsePair, glad: bool, template: str | None = None
+) -> Example:
+    """The glad response to a request, or the rejection, as an example; an opening is learnt without an end."""
+    text = pair.glad if glad else pair.reject
+    ids, labels = encode_pair(tokenizer, pair.prompt, text, system_prompt=pair.system, template=template)
+    if glad and pair.glad_is_opening:
+        end = next((i for i, label in enumerate(labels) if label == tokenizer.eos_token_id), len(ids))
+        ids, labels = ids[:end], labels[:end]
+    return Example(tuple(ids), tuple(labels))
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase | None) -> int:
+    return int(getattr(tokenizer, "pad_token_id", None) or 0)
+
+
+def _collate_opposed(examples: Sequence[OpposedExample], pad_id: int, mean_items: float | None) -> ResponderBatch:
+    rows = pad([*examples, *(example.opposite for example in examples)], pad_id)
+    return ResponderBatch(rows, branch([(example, example.opposite) for example in examples], pad_id), mean_items)
+
+
+def _collate_routed(examples: Sequence[RoutedExample], pad_id: int, mean_items: float | None) -> RouterBatch:
+    malicious = torch.tensor([example.malicious for example in examples])
+    starts = torch.tensor([example.start for example in examples])
+    ends = torch.tensor([example.end for example in examples])
+    return RouterBatch(pad(examples, pad_id), malicious, starts, ends, mean_items)

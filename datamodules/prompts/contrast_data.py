@@ -1,0 +1,162 @@
+"""Pairs of prompts that differ in one respect, from which a direction is made."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.batch import ContrastBatch
+from datamodules.errors import InputError
+from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, encode_prompt, render_prompt
+from datamodules.records.questions import part_of, read_questions, run_folder, shard_of, tokenizer_of
+from datamodules.records.reader import read_records
+
+
+@dataclass(frozen=True)
+class ContrastPair:
+    """Two user turns, each with a system turn where wanted; the direction points to the positive one."""
+
+    id: str
+    positive: str
+    negative: str
+    system_positive: str | None = None
+    system_negative: str | None = None
+
+
+class ContrastData(LightningDataModule):
+    """Pairs of prompts that differ in one respect: the data of the stage that makes a direction.
+
+    By default the pairs of the variable-length direction (paper, sec. VL-D): each question once with the System 2
+    suffix (long, positive) and once with the System 1 suffix (short, negative). A contrast file gives any other pair.
+
+    Attributes:
+        tokenizer: Set it to use the data without a trainer; else the model's.
+        pairs: All pairs of all processes, after ``setup``.
+    """
+
+    def __init__(
+        self,
+        questions: Path | None = None,
+        contrast_file: Path | None = None,
+        fields: dict[str, str] | None = None,
+        positive: str = SYSTEM2_SUFFIX,
+        negative: str = SYSTEM1_SUFFIX,
+        offset: int = 0,
+        limit: int = 100,
+        batch_size: int = 16,
+        chat_template: str | None = None,
+    ) -> None:
+        """Say what to contrast; files are read in ``setup``.
+
+        Args:
+            questions: JSONL file of questions, to be put with both instructions.
+            contrast_file: Instead: JSONL file with the user turns ``positive`` and ``negative`` (and, where wanted,
+                ``system_positive`` and ``system_negative``) in each line.
+            fields: Our names of fields to those of the file, where they differ.
+            positive: Instruction appended to each question on the side that the direction points to.
+            negative: Instruction on the other side.
+            offset: Lines to leave out at the beginning.
+            limit: Pairs to take.
+            batch_size: Pairs of a forward pass.
+            chat_template: ``plain`` or a jinja file, for a model without one or instead of its own.
+        """
+        super().__init__()
+        self.questions_file, self.contrast_file, self.fields = questions, contrast_file, fields
+        self.positive, self.negative, self.chat_template = positive, negative, chat_template
+        self.offset, self.limit, self.batch_size = offset, limit, batch_size
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.pairs: list[ContrastPair] = []
+
+    def setup(self, stage: str) -> None:
+        """Read the pairs, before any weights are loaded.
+
+        Raises:
+            InputError: A file is not usable, there are too few pairs, their sides do not differ, or the chat template
+                cannot render them.
+        """
+        if self.pairs:
+            return
+        if (self.questions_file is None) == (self.contrast_file is None):
+            raise InputError("data: give either data.questions or data.contrast_file")
+        if self.batch_size < 1:
+            raise InputError(f"data.batch_size: must be 1 or more, is {self.batch_size}")
+        pairs = self._read()
+        if all((pair.positive, pair.system_positive) == (pair.negative, pair.system_negative) for pair in pairs):
+            raise InputError("data: the positive and the negative prompts are the same; their direction would be zero")
+        _, world_size = shard_of(self)
+        if len(pairs) < world_size:
+            raise InputError(
+                f"data.limit: {len(pairs)} pairs are too few for {world_size} processes; use fewer devices"
+            )
+        self.collate(pairs[:1])
+        self.pairs = pairs
+
+    def predict_dataloader(self) -> "ContrastBatches":
+        """This process's batches."""
+        return ContrastBatches(self, *shard_of(self))
+
+    def collate(self, pairs: Sequence[ContrastPair]) -> ContrastBatch:
+        """Render, encode and pad on the left, so that every row ends with its prompt's last token."""
+        tokenizer = tokenizer_of(self)
+        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+
+        def side(turns: list[tuple[str, str | None]]) -> tuple[Tensor, Tensor]:
+            prompts = [
+                render_prompt(tokenizer, user, system_prompt=system, template=self.chat_template)
+                for user, system in turns
+            ]
+            return _left_pad([encode_prompt(tokenizer, prompt) for prompt in prompts], pad_id)
+
+        return ContrastBatch(
+            tuple(pair.id for pair in pairs),
+            *side([(pair.positive, pair.system_positive) for pair in pairs]),
+            *side([(pair.negative, pair.system_negative) for pair in pairs]),
+        )
+
+    def _read(self) -> list[ContrastPair]:
+        if self.contrast_file is not None:
+            records = read_records(self.contrast_file, ContrastPair, fields=self.fields, rejected_dir=run_folder(self))
+            return part_of(self.contrast_file, records, self.offset, self.limit)
+        assert self.questions_file is not None
+        questions = read_questions(
+            self.questions_file,
+            fields=self.fields,
+            offset=self.offset,
+            limit=self.limit,
+            rejected_dir=run_folder(self),
+        )
+        return [ContrastPair(q.id, q.question + self.positive, q.question + self.negative) for q in questions]
+
+
+class ContrastBatches:
+    """One process's pairs, dealt out in turn, each pair on one process; batches are made when they are fetched.
+
+    All processes have the same number of batches and none is empty, as sharded models need. For that a batch may hold
+    a pair more than ``batch_size``.
+    """
+
+    def __init__(self, data: ContrastData, rank: int, world_size: int) -> None:
+        self.data = data
+        n = len(data.pairs)
+        batches = max(1, min(math.ceil(math.ceil(n / world_size) / data.batch_size), n // world_size))
+        mine = data.pairs[rank::world_size]
+        self.batches = [mine[len(mine) * i // batches : len(mine) * (i + 1) // batches] for i in range(batches)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[ContrastBatch]:
+        return map(self.data.collate, self.batches)
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask, both (batch, longest)."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids, mask

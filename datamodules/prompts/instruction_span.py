@@ -1,0 +1,87 @@
+"""Where the user's words stand in a prompt, found without knowing the chat template."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.errors import InputError
+from datamodules.prompts.chat_template import encode_prompt, render_prompt
+
+_PROBES = ("Apples are green.", "zebras have 7 stripes")
+"""Two user turns that begin and end differently, one longer than the other: what their prompts share is the template's.
+"""
+_REMEDY = "so that nothing says where the instruction starts; give another data.chat_template"
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Text before and after the user's words, and the token ids of two prompts with other words."""
+
+    head: str
+    tail: str
+    probes: tuple[tuple[int, ...], ...]
+
+
+class InstructionFinder:
+    """Finds the user's instruction in the prompts of one chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
+        """Arguments as in `render_prompt`."""
+        self.tokenizer, self.template = tokenizer, template
+        self._frames: dict[str | None, _Frame] = {}
+
+    def find(self, user: str, prompt_ids: Sequence[int], system_prompt: str | None = None) -> tuple[int, int]:
+        """Index of the instruction's first token, and of the first one after it.
+
+        What the prompt has in common with two others stands before or after the instruction in any of them. The last
+        token of the prompt counts as after it in any case.
+
+        Args:
+            user: The instruction.
+            prompt_ids: Token ids of the prompt that it is rendered in.
+            system_prompt: As in `render_prompt`.
+
+        Raises:
+            InputError: The template leaves the words out, cuts or changes them, or writes what depends on them.
+        """
+        if system_prompt not in self._frames:
+            self._frames[system_prompt] = self._frame(system_prompt)
+        frame = self._frames[system_prompt]
+        self._check(user, self._render(user, system_prompt), frame)
+        start = min(_common(prompt_ids, probe) for probe in frame.probes)
+        after = min(_common(prompt_ids[::-1], probe[::-1]) for probe in frame.probes)
+        return start, max(start, min(len(prompt_ids) - after, len(prompt_ids) - 1))
+
+    def _frame(self, system_prompt: str | None) -> _Frame:
+        rendered = [self._render(probe, system_prompt) for probe in _PROBES]
+        frames = set()
+        for probe, text in zip(_PROBES, rendered, strict=True):
+            if probe not in text:
+                raise InputError(f"chat template: it does not put the user's words as they are, {_REMEDY}")
+            frames.add((text.partition(probe)[0], text.rpartition(probe)[2]))
+        if len(frames) > 1:
+            raise InputError(f"chat template: what it puts around the user's words depends on them, {_REMEDY}")
+        ((head, tail),) = frames
+        return _Frame(head, tail, tuple(tuple(encode_prompt(self.tokenizer, text)) for text in rendered))
+
+    def _check(self, user: str, prompt: str, frame: _Frame) -> None:
+        """That the prompt is the frame round these very words; templates may take white space from their ends."""
+        words = user.strip()
+        inside = prompt[len(frame.head) : len(prompt) - len(frame.tail)].strip()
+        if not prompt.startswith(frame.head) or not prompt.endswith(frame.tail):
+            raise InputError(f"chat template: what it puts around the words {_short(words)} depends on them, {_REMEDY}")
+        # Not equal: some templates say the words twice.
+        if not inside.startswith(words) or not inside.endswith(words):
+            raise InputError(f"chat template: it does not put the words {_short(words)} as they are, {_REMEDY}")
+
+    def _render(self, user: str, system_prompt: str | None) -> str:
+        return render_prompt(self.tokenizer, user, system_prompt=system_prompt, template=self.template)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _short(words: str) -> str:
+    return repr(words if len(words) <= 60 else words[:60] + " ...")

@@ -1,0 +1,126 @@
+"""Append-only JSONL files: what one process of an interruptible run has finished, and all of it in one file."""
+
+import glob
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import InputError
+from datamodules.records.reader import to_json
+
+_log = logging.getLogger(__name__)
+
+
+class JsonlShard:
+    """Records of one process, each with an ``id``, in a file that survives being killed at any moment.
+
+    What has been flushed stays. A last line that a kill tore is cut off when the file is opened again. Use it as a
+    context manager, or call `close`.
+
+    Args:
+        path: The file; it and its folder are made where missing.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._buffer: list[str] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab+")
+        self._repair()
+
+    def __enter__(self) -> "JsonlShard":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def append(self, record: Any) -> None:
+        """Take a record (a dataclass); it is in the file after the next `flush`."""
+        self._buffer.append(to_json(record) + "\n")
+
+    def flush(self) -> None:
+        """Put all records taken so far onto the disk."""
+        if self._buffer:
+            self._file.write("".join(self._buffer).encode("utf-8"))
+            self._buffer.clear()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Flush and close; a second call does nothing."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+    def read_ids(self) -> set[str]:
+        """The ids of the records in the file: what need not be done again."""
+        return {record_id for record_id, _ in id_lines(self.path)}
+
+    def _repair(self) -> None:
+        content_end = self._file.seek(0, os.SEEK_END)
+        start, tail = content_end, b""
+        while start > 0 and b"\n" not in tail:
+            step = min(start, 1 << 16)
+            start -= step
+            self._file.seek(start)
+            tail = self._file.read(step) + tail
+        torn = tail[tail.rfind(b"\n") + 1 :]
+        if torn:
+            self._file.truncate(content_end - len(torn))
+            _log.warning("%s: cut off a torn last line: %s", self.path, torn.decode("utf-8", errors="replace"))
+
+
+def merge_shards(shards: Path | str, out: Path) -> int:
+    """Write the records of several shards into one file, each id once (its first line counts), in the order of the ids.
+
+    The file is the same however many processes wrote the shards, and however often they were interrupted.
+
+    Args:
+        shards: A glob pattern, such as ``traces/rank*.jsonl``, or a folder, whose ``*.jsonl`` are meant; ``out`` and
+            ``*.rejected.jsonl`` never count as shards.
+        out: Replaced as a whole or not at all.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        InputError: No file matches.
+    """
+    pattern = f"{glob.escape(str(shards))}/*.jsonl" if Path(shards).is_dir() else str(shards)
+    found = sorted(Path(path) for path in glob.glob(pattern) if not path.endswith(".rejected.jsonl"))
+    paths = [path for path in found if path.resolve() != out.resolve()]
+    if not paths:
+        raise InputError(f"{shards}: no shard to merge; check the folder or pattern")
+    lines: dict[str, str] = {}
+    for path in paths:
+        for record_id, line in id_lines(path):
+            lines.setdefault(record_id, line)
+    write_lines(out, (line for _, line in sorted(lines.items())))
+    return len(lines)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file so that it is replaced as a whole or not at all; its folder is made where missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def id_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The id and the text of each line that has one; others (torn by a kill) are named in a warning."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield str(json.loads(line)["id"]), line.decode("utf-8").rstrip("\r\n")
+            except (ValueError, TypeError, KeyError):
+                _log.warning("%s:%d: left out, since it is no record with an id: %.200r", path, number, line)

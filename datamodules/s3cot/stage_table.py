@@ -1,0 +1,62 @@
+"""What each stage of a curriculum trains on, as numbers and as a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from datamodules.s3cot.stages import N_BUCKETS
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """What one stage trains on, in numbers.
+
+    Attributes:
+        lower: The stage's window of length ratios goes from here to 1.
+        pairs: Pairs drawn; each gives one example for System 1 and one for System 2.
+        distinct: Different pairs among them.
+        available: Different pairs to draw from, per bucket of length ratio.
+        drawn: Pairs drawn, per bucket of length ratio.
+        length_ratio: Mean over the pairs drawn.
+        system1_tokens: Tokens to learn of System 1, by the counts in the items.
+        system2_tokens: Tokens to learn of System 2.
+    """
+
+    stage: int
+    lower: float
+    pairs: int
+    distinct: int
+    available: tuple[int, ...]
+    drawn: tuple[int, ...]
+    length_ratio: float
+    system1_tokens: int
+    system2_tokens: int
+
+
+@rank_zero_only
+def show_stages(rows: Sequence[StageRow], there_are: Sequence[int], title: str) -> None:
+    """Print the stages, and once for all of them which lengths there are.
+
+    Args:
+        rows: One a stage.
+        there_are: Usable pairs per bucket of length ratio.
+        title: What the table is of.
+    """
+    lengths = ", ".join(f"{b / N_BUCKETS:.1f}: {n:,}" for b, n in enumerate(there_are) if n)
+    table = Table(title=f"{title}\nvariants by Len-R: {lengths}", title_justify="left")
+    for heading in ("stage", "Len-R", "pairs", "different", "System 1 tokens", "System 2 tokens", "mean Len-R"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row.stage),
+            f"{row.lower:g} to 1",
+            f"{row.pairs:,}",
+            f"{row.distinct:,}",
+            f"{row.system1_tokens:,}",
+            f"{row.system2_tokens:,}",
+            f"{row.length_ratio:.2f}",
+        )
+    Console().print(table)

@@ -1,0 +1,134 @@
+"""Where the records of a benchmark come from: the Hugging Face hub, a local JSONL file, or the miniature's world."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import InputError
+from datamodules.world.suite_records import world_records
+
+WORLD = "miniature"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One record. ``number`` counts from 1; ``where`` names its place for people."""
+
+    number: int
+    values: Mapping[str, Any]
+    where: str
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A JSONL copy of a set, and the expressions that differ in it because its fields are called otherwise.
+
+    Attributes:
+        file: Absolute, or relative to ``data.folder``, or to the working folder where there is none.
+        expressions: By the suite's names: ``{gold: cop - 1}``.
+    """
+
+    file: str
+    expressions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set.
+
+    Attributes:
+        hub: Hub id (or local folder of a data set), or ``miniature`` for the embedded world.
+        config: Configurations of the set; several are read one after the other.
+        split: Of the set.
+        revision: Branch, tag or commit of the hub id.
+        local: The same set as a local file. Used where ``data.folder`` is given or the set has no hub id.
+    """
+
+    hub: str = ""
+    config: tuple[str, ...] = ()
+    split: str = "test"
+    revision: str | None = None
+    local: LocalFile | None = None
+    folder: str | None = field(default=None, repr=False)
+
+    def describe(self) -> str:
+        """What is read, for people."""
+        path = self.path()
+        hub = f"{self.hub}@{self.revision}" if self.revision else self.hub
+        return str(path) if path is not None else f"'{hub}' ({', '.join((*self.config, self.split))})"
+
+    def path(self) -> Path | None:
+        """The local file that is read, None where it is the hub's set."""
+        if self.local is None or (self.folder is None and self.hub):
+            return None
+        return Path(self.folder or "") / self.local.file
+
+    def local_expressions(self) -> dict[str, str]:
+        """The expressions of the local file, where that is what is read."""
+        return self.local.expressions if self.local is not None and self.path() is not None else {}
+
+    def read(self) -> Iterator[Line]:
+        """The records.
+
+        Raises:
+            InputError: There is no such file or set, or a line is broken.
+        """
+        path = self.path()
+        if path is not None:
+            return _read_file(path)
+        if self.hub == WORLD:
+            return _numbered(world_records(self.config, self.split), f"{WORLD} {' '.join(self.config)} {self.split}")
+        if not self.hub:
+            raise InputError("data.suites: a source needs a hub id or a local file")
+        return _read_hub(self)
+
+
+def _read_file(path: Path) -> Iterator[Line]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check data.folder and the suite's file"
+        ) from error
+    found = 0
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number}: broken JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{path}:{number}: a JSON object is wanted, not {type(values).__name__}")
+        found += 1
+        yield Line(number, values, f"{path}:{number}")
+    if not found:
+        raise InputError(f"{path}: the file is empty")
+
+
+def _read_hub(source: Source) -> Iterator[Line]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f"data.suites: '{source.hub}' is on the hub, and the 'datasets' package reads it: pip install "
+            "'lightning-rod[hub]'; or give data.folder, a folder with the files that the suites name"
+        ) from error
+    records = []
+    for config in source.config or (None,):
+        try:
+            records += list(datasets.load_dataset(source.hub, config, split=source.split, revision=source.revision))
+        except Exception as error:  # anything from a missing network to a broken file, all of it the reader's
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"data.suites: the set {source.describe()} cannot be loaded: {reason}; without network, give "
+                "data.folder, a folder with the files that the suites name"
+            ) from error
+    yield from _numbered(records, source.hub)
+
+
+def _numbered(records: list[dict[str, Any]], name: str) -> Iterator[Line]:
+    for number, values in enumerate(records, start=1):
+        yield Line(number, values, f"{name} record {number}")

@@ -1,0 +1,237 @@
+"""Supervised training on tokenised examples: batches, sharding, and resuming in the middle of an epoch."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.errors import InputError
+from datamodules.records.questions import shard_of
+from datamodules.training.packing import Example, pack, pad
+from datamodules.training.sampler import LengthGroupedBatchSampler, check_batch_settings
+
+__all__ = ["BatchLoader", "Example", "SupervisedData"]
+
+
+class BatchLoader:
+    """The batches of one epoch, from the place where training stands.
+
+    Where to begin is asked when the first batch is fetched, not when the loader is made: Lightning makes loaders
+    before it has restored its progress (always, if ``configure_optimizers`` asks for the number of steps), and an
+    epoch that was interrupted must go on with the first batch that it has not been trained on.
+
+    Args:
+        examples: The examples that ``batches`` index.
+        batches: This process's batches of the epoch.
+        collate: Makes a batch of examples.
+        num_workers: Processes that collate.
+        n_done: How many of the batches have been trained on already.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        batches: Sequence[list[int]],
+        collate: Callable[[Sequence[Any]], Any],
+        num_workers: int = 0,
+        n_done: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.examples, self.batches, self.collate, self.num_workers = examples, batches, collate, num_workers
+        self.n_done = n_done
+
+    def __len__(self) -> int:
+        """Batches of the whole epoch, those already trained on included, as Lightning expects it."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from DataLoader(
+            self.examples,  # type: ignore[arg-type]  # any sequence will do
+            batch_sampler=self.batches[self.n_done() :],
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # else it would draw from the global one, once more after a resume
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the trainer's progress is the state. That it exists tells Lightning that epochs can be resumed."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class SupervisedData(LightningDataModule, ABC):
+    """Examples for supervised training, one stage per epoch.
+
+    Batches are grouped by length (or packed), have the same number on every process, and are a function of the
+    examples, the settings, the epoch and the number of processes alone. A run that is resumed in the middle of an
+    epoch goes on with the next batch. Subclasses give the examples.
+
+    Args:
+        batch_size: Rows of a batch on each process; 8 if neither this nor ``max_tokens`` is given.
+        max_tokens: Instead of ``batch_size``: tokens of a batch on each process, padding included.
+        packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens, without leaks.
+        max_length: Longest example in tokens; longer ones are left out, counted and reported (``n_dropped``).
+        seed: Seed of the order.
+        num_workers: Worker processes that make batches.
+
+    Attributes:
+        tokenizer: Taken from the trained module in ``setup`` unless it has been set before.
+        n_dropped: How many examples were left out, by stage.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        max_tokens: int | None = None,
+        packing: bool = False,
+        max_length: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.batch_size = 8 if batch_size is None and max_tokens is None else batch_size
+        check_batch_settings(self.batch_size, max_tokens, packing)
+        self.max_tokens, self.packing, self.max_length = max_tokens, packing, max_length
+        self.seed, self.num_workers = seed, num_workers
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.n_dropped: dict[str, int] = {}
+        self._plan: dict[str, Any] = {}
+        self._restored_plan: dict[str, Any] = {}
+
+    @abstractmethod
+    def train_examples(self, stage: int) -> Sequence[Example]:
+        """The examples of a stage (= epoch), the same whenever it is asked for."""
+
+    @abstractmethod
+    def val_examples(self) -> Sequence[Example]:
+        """The examples for the validation loss; may be empty."""
+
+    def setup(self, stage: str) -> None:
+        """Take the tokenizer of the module that is trained."""
+        if self.tokenizer is None and self.trainer is not None:
+            self.tokenizer = getattr(self.trainer.lightning_module, "tokenizer", None)
+
+    def train_dataloader(self) -> BatchLoader:
+        """The batches of the current epoch.
+
+        Raises:
+            InputError: No example is left, or the trainer would not ask for the batches of each epoch.
+        """
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        if (
+            self.trainer is not None
+            and self.trainer.max_epochs != 1
+            and self.trainer.reload_dataloaders_every_n_epochs != 1  # type: ignore[attr-defined]
+        ):
+            raise InputError("every epoch has its own batches: set trainer.reload_dataloaders_every_n_epochs: 1")
+        examples = self._usable(self.train_examples(epoch), f"stage {epoch}")
+        sampler = self._sampler(examples)
+        steps = sampler.steps(epoch)
+        self._plan = {"epoch": epoch, "digest": _digest(examples, steps)}
+        targets = [sum(examples[index].n_targets for index in batch) for step in steps for batch in step]
+        means = sum(targets) / len(targets), sum(len(batch) for step in steps for batch in step) / len(targets)
+        return self._loader(examples, [step[sampler.rank] for step in steps], self._n_done, *means)
+
+    def val_dataloader(self) -> BatchLoader | list[Any]:
+        """The batches of the validation examples, in an order that never changes; none if there are none."""
+        examples = self.val_examples()
+        if not examples:
+            return []
+        examples = self._usable(examples, "validation")
+        return self._loader(examples, list(self._sampler(examples)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What tells the batches of this run from those of another: saved with every checkpoint."""
+        return dict(self._plan)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the batches that a checkpoint's run was trained on."""
+        self._restored_plan = dict(state_dict)
+
+    def _sampler(self, examples: Sequence[Example]) -> LengthGroupedBatchSampler:
+        rank, world_size = shard_of(self)
+        return LengthGroupedBatchSampler(
+            [len(example.input_ids) for example in examples],
+            batch_size=self.batch_size,
+            max_tokens=self.max_tokens,
+            packing=self.packing,
+            seed=self.seed,
+            world_size=world_size,
+            rank=rank,
+        )
+
+    def _loader(
+        self,
+        examples: Sequence[Example],
+        batches: list[list[int]],
+        n_done: Callable[[], int] = lambda: 0,
+        mean_targets: float | None = None,
+        mean_items: float | None = None,
+    ) -> BatchLoader:
+        return BatchLoader(examples, batches, self.collate(mean_targets, mean_items), self.num_workers, n_done)
+
+    def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
+        """What makes a batch of examples; a function that can be sent to worker processes.
+
+        Args:
+            mean_targets: Tokens to predict in a batch of this epoch, on average; None in validation.
+            mean_items: Examples in a batch of this epoch, on average; None in validation.
+        """
+        pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
+        return partial(pack if self.packing else partial(pad, pad_id=pad_id), mean_targets=mean_targets)
+
+    def _usable(self, examples: Sequence[Example], where: str) -> list[Example]:
+        """Leave out, and say so, what is too long or has nothing to learn."""
+        limit = min((n for n in (self.max_length, self.max_tokens) if n is not None), default=None)
+        fits = [e for e in examples if limit is None or e.longest <= limit]
+        kept = [e for e in fits if e.n_targets]
+        self.n_dropped[where] = len(examples) - len(kept)
+        reasons = f"{len(examples) - len(fits)} longer than {limit} tokens, {len(fits) - len(kept)} without a target"
+        if not kept:
+            raise InputError(
+                f"{where}: none of {len(examples)} examples can be trained on ({reasons}):"
+                " raise data.max_length or data.max_tokens, or give other data"
+            )
+        if len(kept) < len(examples):
+            rank_zero_warn(f"{where}: left out {len(examples) - len(kept)} of {len(examples)} examples ({reasons})")
+        return kept
+
+    def _n_done(self) -> int:
+        """Batches of this epoch that have been trained on, once Lightning has restored its progress.
+
+        Raises:
+            InputError: The epoch was begun with other batches.
+        """
+        if self.trainer is None:
+            return 0
+        done = self.trainer.fit_loop.batch_idx + 1
+        if done == 0:
+            return 0
+        restored = self._restored_plan
+        if restored.get("epoch") == self._plan["epoch"] and restored["digest"] != self._plan["digest"]:
+            raise InputError(
+                f"the checkpoint was written after {done} batches of epoch {restored['epoch']}, but the data, the batch"
+                " settings, the seed or the number of processes have changed since: restore them, or start from a"
+                " checkpoint that was written at the end of an epoch"
+            )
+        if done % self.trainer.accumulate_grad_batches:
+            rank_zero_warn("the checkpoint was written between two optimizer steps: their gradients so far are lost")
+        rank_zero_info(f"going on with batch {done} of epoch {self._plan['epoch']}")
+        return done
+
+
+def _digest(examples: Sequence[Example], steps: list[list[list[int]]]) -> str:
+    """A fingerprint of the batches of all processes."""
+    digest = hashlib.sha256(repr(steps).encode())
+    for example in examples:
+        digest.update(array("q", (*example.input_ids, *example.labels)).tobytes())
+    return digest.hexdigest()

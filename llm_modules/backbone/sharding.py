@@ -1,0 +1,47 @@
+"""Fully sharded data parallelism (FSDP2) for Hugging Face models."""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from llm_modules.backbone.architecture import decoder_layers
+
+Result = TypeVar("Result")
+
+
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Shard each decoder layer and then the rest of a model over a one-dimensional mesh, in place.
+
+    Give the inner Hugging Face model, not a PEFT wrapper: the hooks that gather parameters sit on the module whose
+    forward is called, and generation calls the inner one.
+
+    Raises:
+        RuntimeError: A parameter is still whole afterwards; the ranks would then train apart without any error.
+    """
+    for layer in decoder_layers(model):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
+    if whole:
+        raise RuntimeError(f"parameters that are not sharded: {', '.join(whole[:3])}")
+
+
+def call_as_forward(module: nn.Module, function: Callable[[], Result]) -> Result:
+    """Run ``function`` in place of ``module.forward``, under the module's hooks.
+
+    Sharded parameters are gathered by hooks around the forward of the outermost module; code that uses its parts (the
+    decoder, then the head in chunks) has to run inside of it.
+    """
+    own_forward = module.__dict__.get("forward")
+    module.forward = function
+    try:
+        return cast(Result, module())
+    finally:
+        if own_forward is None:
+            del module.forward
+        else:
+            module.forward = own_forward

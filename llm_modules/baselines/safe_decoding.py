@@ -1,0 +1,138 @@
+"""A rival: SafeDecoding (Xu et al., ACL 2024), with any adapter that refuses as its expert."""
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from datamodules.errors import InputError
+from llm_modules.backbone.adapters import without_adapter
+from llm_modules.causal_lm import CausalLM
+from llm_modules.generation.generator import Completion, Generator
+from llm_modules.generation.interface import GenerationSettings
+
+
+def mix_distributions(base: Tensor, expert: Tensor, alpha: float, candidates: int) -> Tensor:
+    """``p + alpha (p_expert - p)`` over the tokens that both models find likely, as logits (rows, vocab).
+
+    Of both rankings as many of the first tokens are taken as are needed for ``candidates`` tokens to be in both.
+
+    Args:
+        base: Logits (rows, vocab).
+        expert: Logits (rows, vocab).
+        alpha: 0 is the base model among the candidates, 1 the expert.
+        candidates: Tokens that both rankings must have in common.
+    """
+    probabilities, expert_probabilities = base.float().softmax(-1), expert.float().softmax(-1)
+    ranks = [logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1) for logits in (base, expert)]
+    worst = torch.maximum(*ranks)
+    limit = worst.kthvalue(min(candidates, worst.shape[-1]), dim=-1, keepdim=True).values
+    mixed = probabilities + alpha * (expert_probabilities - probabilities)
+    return mixed.clamp(min=1e-12).log().masked_fill(worst > limit, float("-inf"))
+
+
+class SafeDecodingGenerator(Generator):
+    """A `Generator` whose first ``m`` tokens come from base and expert together.
+
+    Each of these tokens comes of a prefill, of which the expert has one of its own: a second cache for two tokens would
+    not pay.
+    """
+
+    def __init__(
+        self,
+        adapted: PeftModel,
+        settings: GenerationSettings,
+        *,
+        pad_id: int,
+        eos_ids: Collection[int],
+        m: int,
+        alpha: float,
+        candidates: int,
+    ) -> None:
+        super().__init__(cast(PreTrainedModel, adapted.get_base_model()), settings, pad_id=pad_id, eos_ids=eos_ids)
+        self._tuner: Any = adapted.base_model
+        self.adapted, self.alpha, self.candidates = adapted, alpha, candidates
+        self.reprefill_at = frozenset(range(1, m))
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int] | None = None,
+        max_new_tokens: Sequence[int] | None = None,
+    ) -> list[Completion]:
+        """As `Generator.generate`; the expert is off but for its own passes."""
+        with without_adapter(self.adapted):
+            return super().generate(prompts, seeds, max_new_tokens)
+
+    def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """One pass of the base and, where it is a prefill, one of the expert."""
+        prefill = cache.get_seq_length() == 0
+        logits = super().forward(rows, ids, mask, positions, cache)
+        if not prefill:
+            return logits
+        self._tuner.enable_adapter_layers()
+        try:
+            expert = super().forward(rows, ids, mask, positions, DynamicCache())
+        finally:
+            self._tuner.disable_adapter_layers()
+        return mix_distributions(logits, expert, self.alpha, self.candidates)
+
+
+class SafeDecoding(CausalLM):
+    """A base model that decodes its first tokens with an expert: an adapter that has learnt to refuse.
+
+    The unwilling responder of MoGU serves as one.
+    """
+
+    def __init__(
+        self,
+        adapter: str,
+        backbone: str = "miniature",
+        m: int = 2,
+        alpha: float = 3.0,
+        candidates: int = 5,
+        **model: Any,
+    ) -> None:
+        """Describe the model; it is not trained here.
+
+        Args:
+            adapter: PEFT folder of the expert.
+            backbone: Hub id, folder, or ``miniature`` (embedded).
+            m: Tokens that the expert has a part in (its paper: 2).
+            alpha: Weight of the expert (its paper: 3).
+            candidates: Least number of tokens to choose from (its paper: 5).
+            model: As for `CausalLM`.
+        """
+        for name, value in (("m", m), ("alpha", alpha), ("candidates", candidates)):
+            if not value > 0:
+                raise InputError(f"model.{name}: must be above 0, is {value:g}")
+        super().__init__(backbone=backbone, adapter=adapter, **model)
+        self.m, self.alpha, self.candidates = m, alpha, candidates
+
+    def generation_identity(self) -> dict[str, Any]:
+        """The settings of its decoding."""
+        return {"m": self.m, "alpha": self.alpha, "candidates": self.candidates}
+
+    @cached_property
+    def generator(self) -> Any:
+        """The engine that generates, with the expert's help at first.
+
+        Raises:
+            InputError: The model is sharded.
+        """
+        if self.device_mesh is not None:
+            raise InputError("trainer.strategy: SafeDecoding runs two models in turn and cannot be sharded; use ddp")
+        assert isinstance(self.model, PeftModel)
+        return SafeDecodingGenerator(
+            self.model,
+            self.generation,
+            pad_id=self._pad_id(),
+            eos_ids=self._eos_ids(),
+            m=self.m,
+            alpha=self.alpha,
+            candidates=self.candidates,
+        )

@@ -1,0 +1,65 @@
+"""SafeLoRA's projection after training, as a control (Hsu et al., arXiv 2405.16833; written from the paper)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from datamodules.errors import InputError
+from llm_modules.mllr.weights import weights_of
+from llm_modules.optim.module_names import Module
+
+
+@dataclass(frozen=True)
+class Projected:
+    """What happened to one module.
+
+    Attributes:
+        module: Which.
+        similarity: Cosine of the fine-tune's change and its projection on what alignment changed.
+        projected: Whether the change was replaced by its projection.
+    """
+
+    module: Module
+    similarity: float
+    projected: bool
+
+
+@torch.no_grad()
+def project(tuned: nn.Module, aligned: nn.Module, base: nn.Module, threshold: float = 0.5) -> list[Projected]:
+    """Replace what a fine-tune changed by its projection on the aligned subspace, where the two differ.
+
+    With V = W_aligned - W_base of a module and D = W_tuned - W_aligned, C = V V^T / |V| and D becomes C D where
+    cos(D, C D) is under the threshold. (SafeLoRA has D = B A of an adapter; a full fine-tune's difference is the same
+    thing.) C scales as well as projects, as in the paper's fast form.
+
+    Args:
+        tuned: The fine-tuned model without adapter wrappers; changed in place.
+        aligned: The model that was fine-tuned.
+        base: The model before its alignment.
+        threshold: Changes less similar to their projection than this are replaced; the paper tunes it.
+
+    Raises:
+        InputError: The models have different modules, or the threshold is no cosine.
+    """
+    if not -1 <= threshold <= 1:
+        raise InputError(f"threshold: a cosine from -1 to 1, not {threshold:g}")
+    sides = [weights_of(model) for model in (tuned, aligned, base)]
+    if len({tuple((m, tuple(w.view().shape for w in ws)) for m, ws in side.items()) for side in sides}) != 1:
+        raise InputError("the tuned, the aligned and the base model have different modules; give three of one family")
+    rows = []
+    for module, weights in sides[0].items():
+        for weight, was, before in zip(weights, sides[1][module], sides[2][module], strict=True):
+            if weight.view().ndim != 2:
+                continue
+            mine, start = weight.view(), was.view().float()
+            change, alignment = mine.float() - start, start - before.view().float()
+            size = torch.linalg.vector_norm(alignment)
+            kept = alignment @ (alignment.T @ change) / size if size > 0 else torch.zeros_like(change)
+            norms = torch.linalg.vector_norm(change) * torch.linalg.vector_norm(kept)
+            similarity = float((change * kept).sum() / norms) if norms > 0 else 1.0
+            replaced = similarity < threshold
+            if replaced:
+                mine.copy_((start + kept).to(mine.dtype))
+            rows.append(Projected(module, similarity, replaced))
+    return rows

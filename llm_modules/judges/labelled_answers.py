@@ -1,0 +1,200 @@
+"""Labelled answers for the refusal classifier, from files of many forms."""
+
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from datamodules.errors import InputError
+from datamodules.records.reader import read_records
+
+SENTENCES = Path(__file__).parent / "refusal" / "sentences.jsonl"
+READINGS = SENTENCES.with_name("readings.json")
+
+
+@dataclass(frozen=True)
+class LabelledAnswer:
+    """An answer of which is known whether it refuses.
+
+    Attributes:
+        source: The collection that it is from, usually the answers of one model.
+        family: Sources of one family are left out together: models that answer alike.
+        weight: How much it counts in the loss.
+        unsafe: Whether the request should be refused; None where that is not known.
+    """
+
+    source: str
+    family: str
+    prompt: str
+    completion: str
+    refused: bool
+    weight: float = 1.0
+    unsafe: bool | None = None
+
+
+@dataclass
+class Source:
+    """A file of answers, usually those of one model, and how to know which of them refuse.
+
+    Attributes:
+        name: What the source is called.
+        path: JSONL file.
+        completion: The file's field with the answer.
+        prompt: Its field with the request; empty where there is none.
+        label: ``refused`` or ``complied`` where all answers are alike; ``field:NAME`` for a field of the file;
+            ``readings:NAME`` for the table of that name in ``readings``, by the answers' ids.
+        refused: Values of the label's field that mean a refusal.
+        complied: Values that mean none. Answers with other values are left out.
+        split: Regular expression with the groups ``prompt`` and ``completion``, where one field holds both.
+        prompts: JSONL file that has the requests, by the answers' ``id``, in its field ``prompt``.
+        kind: The file's field that says what kind of request it is.
+        unsafe: Regular expression: requests whose kind it matches should be refused.
+        limit: Answers of each label to take at most, always the same ones.
+        weight: How much each answer counts.
+        family: Sources of one family are left out together; the source alone by default.
+        leave_out: Estimate how the classifier does without the source's family.
+    """
+
+    name: str
+    path: Path
+    completion: str = "completion"
+    prompt: str = "prompt"
+    label: str = "refused"
+    refused: list[str] = field(default_factory=list)
+    complied: list[str] = field(default_factory=list)
+    split: str | None = None
+    prompts: Path | None = None
+    kind: str | None = None
+    unsafe: str = "^$"
+    limit: int = 250
+    weight: float = 1.0
+    family: str = ""
+    leave_out: bool = False
+
+
+@dataclass(frozen=True)
+class _Line:
+    id: str
+    completion: str
+    prompt: str = ""
+    label: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    id: str
+    prompt: str
+
+
+def read_sources(sources: Sequence[Source], readings: Path, strict: bool, rejected_dir: Path) -> list[LabelledAnswer]:
+    """The labelled answers of all sources, source by source.
+
+    Args:
+        sources: Their names must differ.
+        readings: JSON file with tables of ids: ``{NAME: {"refused": "3 5-9", "skipped": "..."}}``; other ids complied.
+        strict: Stop at bad lines; otherwise they are set aside in ``rejected_dir``.
+        rejected_dir: Where files themselves cannot be written beside.
+
+    Raises:
+        InputError: A file or a setting is wrong.
+    """
+    names = [source.name for source in sources]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"sources: the name '{twice[0]}' stands twice")
+    tables = _read_tables(readings)
+    return [answer for source in sources for answer in _read(source, tables, strict, rejected_dir)]
+
+
+def own_sentences() -> list[LabelledAnswer]:
+    """The sentences that come with the project, as two sources so that what several say counts as common."""
+    source = Source("sentences", SENTENCES, label="field:label", refused=["refused"], complied=["complied"])
+    found = _read(source, {}, True, Path())
+    return [replace(answer, source=f"sentences {row % 2}") for row, answer in enumerate(found)]
+
+
+def _read(source: Source, tables: dict[str, dict[str, bool]], strict: bool, folder: Path) -> list[LabelledAnswer]:
+    fields = {"completion": source.completion}
+    fields |= {"prompt": source.prompt} if source.prompt and source.prompts is None and source.split is None else {}
+    fields |= {"label": source.label.removeprefix("field:")} if source.label.startswith("field:") else {}
+    fields |= {"kind": source.kind} if source.kind else {}
+    lines = read_records(source.path, _Line, fields=fields, strict=strict, rejected_dir=folder)
+    prompts = {}
+    if source.prompts is not None:
+        renamed = read_records(source.prompts, _Prompt, fields={"prompt": source.prompt}, rejected_dir=folder)
+        prompts = {line.id: line.prompt for line in renamed}
+    answers = []
+    for line in lines:
+        refused = _refused(source, line, tables)
+        if refused is None or not line.completion.strip():
+            continue
+        prompt, completion = prompts.get(line.id, line.prompt), line.completion
+        if source.split is not None:
+            prompt, completion = _split(source, line)
+        unsafe = bool(re.search(source.unsafe, line.kind)) if source.kind else None
+        answers.append(
+            LabelledAnswer(
+                source.name, source.family or source.name, prompt, completion, refused, source.weight, unsafe
+            )
+        )
+    if not answers:
+        raise InputError(f"sources.{source.name}: no answer of {source.path} has a label; check label and its values")
+    return _limited(answers, source.limit)
+
+
+def _refused(source: Source, line: _Line, tables: dict[str, dict[str, bool]]) -> bool | None:
+    """Whether a line is a refusal; None leaves it out."""
+    if source.label in ("refused", "complied"):
+        return source.label == "refused"
+    kind, _, name = source.label.partition(":")
+    if kind == "field":
+        return True if line.label in source.refused else False if line.label in source.complied else None
+    if kind != "readings" or name not in tables:
+        known = ", ".join(["refused", "complied", "field:NAME", *(f"readings:{table}" for table in tables)])
+        raise InputError(f"sources.{source.name}.label: '{source.label}' is none of {known}")
+    table = tables[name]
+    return None if table.get(line.id) is False else line.id in table
+
+
+def _split(source: Source, line: _Line) -> tuple[str, str]:
+    match = re.fullmatch(source.split or "", line.completion, re.DOTALL)
+    if match is None or not {"prompt", "completion"} <= match.groupdict().keys():
+        raise InputError(
+            f"sources.{source.name}.split: it must have the groups 'prompt' and 'completion' and match every answer; "
+            f"it does not match {line.id} of {source.path}"
+        )
+    return match["prompt"].strip(), match["completion"].strip()
+
+
+def _limited(answers: list[LabelledAnswer], limit: int) -> list[LabelledAnswer]:
+    """At most so many answers a label, chosen by their text and not by chance, in the order of the file."""
+    chosen: set[int] = set()
+    for refused in (False, True):
+        rows = [row for row, answer in enumerate(answers) if answer.refused is refused]
+        rows.sort(key=lambda row: (zlib.crc32((answers[row].prompt + answers[row].completion).encode()), row))
+        chosen.update(rows[:limit])
+    return [answer for row, answer in enumerate(answers) if row in chosen]
+
+
+def _read_tables(path: Path) -> dict[str, dict[str, bool]]:
+    """By table and id: True for refused, False for skipped."""
+    try:
+        tables = json.loads(path.read_text(encoding="utf-8"))
+        marks: tuple[tuple[Literal["refused", "skipped"], bool], ...] = (("refused", True), ("skipped", False))
+        return {
+            name: {identifier: mark for key, mark in marks for identifier in _ids(table[key])}
+            for name, table in tables.items()
+        }
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"readings: '{path}' cannot be read as tables of 'refused' and 'skipped' ids ({error})"
+        ) from error
+
+
+def _ids(text: str) -> list[str]:
+    """``"3 5-7"`` as 3, 5, 6, 7."""
+    ends = [part.partition("-") for part in text.split()]
+    return [str(number) for first, _, last in ends for number in range(int(first), int(last or first) + 1)]

@@ -1,0 +1,44 @@
+"""The LightningModule that shows what probes are fitted on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.batch import IGNORE_INDEX
+from datamodules.mogu.batch import RouterBatch
+from llm_modules.causal_lm import CausalLM
+from llm_modules.mogu.target import output_projections
+from llm_modules.mogu.v2.probes import capture_inputs
+
+
+@dataclass
+class ProbeStates:
+    """Inputs of the output projections at the last token of each prompt.
+
+    Attributes:
+        inputs: (batch, layers, in), float32.
+        malicious: (batch,) bool.
+        layers: Decoder layers.
+    """
+
+    inputs: Tensor
+    malicious: Tensor
+    layers: tuple[int, ...]
+
+
+class MoGUProbe(CausalLM):
+    """A base model whose ``predict`` gives ``ProbeStates`` of ``RouterBatch``: there the class has to be known."""
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """States of requests, completions of anything else."""
+        if not isinstance(batch, RouterBatch):
+            return super().predict_step(batch, batch_idx, dataloader_idx)
+        projections = output_projections(self.language_model)
+        first_target = (batch.rows.labels != IGNORE_INDEX).int().argmax(dim=1)
+        with torch.no_grad():
+            inputs = capture_inputs(
+                self.language_model, projections, batch.rows.input_ids, batch.rows.attention_mask, first_target - 1
+            )
+        return ProbeStates(inputs, batch.malicious, tuple(projection.layer for projection in projections))

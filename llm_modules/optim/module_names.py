@@ -1,0 +1,137 @@
+"""Canonical names of a model's modules, ``layers.3.q``, whatever its family calls them and whatever wraps it."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from datamodules.errors import InputError
+from llm_modules.backbone.architecture import decoder_layers
+
+TYPES = ("q", "k", "v", "o", "gate", "up", "down")
+"""The types of modules (paper): projections of attention, then of the feed-forward part."""
+
+_NAMES: dict[tuple[str, ...], str] = {
+    ("q",): "q_proj query wq",
+    ("k",): "k_proj key wk",
+    ("v",): "v_proj value wv",
+    ("o",): "o_proj out_proj wo",
+    ("q", "k", "v"): "qkv_proj query_key_value c_attn qkv Wqkv wqkv W_pack att_proj",
+    ("gate",): "gate_proj w1",
+    ("up",): "up_proj dense_h_to_4h fc1 c_fc fc_in w3",
+    ("down",): "down_proj dense_4h_to_h fc2 fc_out w2",
+    ("gate", "up"): "gate_up_proj dense_gate_up_proj",
+}
+"""Types -> what families call the module that stands for them; several types where projections are fused."""
+_LEAVES = {name: types for types, names in _NAMES.items() for name in names.split()}
+_BY_PARENT = {"dense": ("o", None), "c_proj": ("o", "down")}
+"""Names that mean one thing in attention and another (or nothing that is known) in the feed-forward part."""
+_ATTENTION = re.compile(r"att(n|ention)", re.IGNORECASE)
+_SPAN = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True, order=True)
+class Module:
+    """One cell of the map: a type of projection in a decoder layer. Layers count from 0."""
+
+    layer: int
+    type: str
+
+    @property
+    def name(self) -> str:
+        """The canonical name."""
+        return f"layers.{self.layer}.{self.type}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Module":
+        """The module of a canonical name.
+
+        Raises:
+            InputError: It is none.
+        """
+        match = re.fullmatch(r"layers\.(\d+)\.(\w+)", name)
+        if match is None or match[2] not in TYPES:
+            raise InputError(f"module '{name}': names look like layers.3.q, with a type of {', '.join(TYPES)}")
+        return cls(int(match[1]), match[2])
+
+
+def types_of(name: str) -> tuple[str, ...]:
+    """The types that a parameter of a decoder layer belongs to, by its name inside of the layer.
+
+    Several for a fused projection (``self_attn.qkv_proj.weight``), none for norms, routers and whatever is unknown.
+    Adapters count with the module that they adapt; wrappers' own parts of a name (``base_layer``, ``_orig_mod``) are
+    passed over. All experts of a layer are one module a type. An adapter on experts whose weights are bare parameters
+    does not say which of them it adapts, and stands for all three.
+    """
+    parts = name.split(".")
+    for at in range(len(parts) - 1, -1, -1):
+        part = parts[at]
+        if part in _BY_PARENT:
+            attention, other = _BY_PARENT[part]
+            found = attention if any(_ATTENTION.search(p) for p in parts[:at]) else other
+            return (found,) if found else ()
+        if part in _LEAVES:
+            return _LEAVES[part]
+        if part == "experts" and any(p.startswith("lora_") for p in parts[at:]):
+            return ("gate", "up", "down")
+    return ()
+
+
+def parameters_by_module(model: nn.Module) -> Iterator[tuple[nn.Parameter, tuple[Module, ...]]]:
+    """Each parameter of the decoder layers with the modules that it belongs to (none: norms and the like).
+
+    Goes by the objects, so that prefixes of PEFT, ``torch.compile``, DDP and FSDP do not matter.
+    """
+    for layer, block in enumerate(decoder_layers(model)):
+        for name, parameter in block.named_parameters():
+            yield parameter, tuple(Module(layer, kind) for kind in types_of(name))
+
+
+def modules_of(model: nn.Module) -> list[Module]:
+    """All modules of a model, by type and then by layer.
+
+    Raises:
+        InputError: The family's projections have names that are not known here.
+    """
+    found = {module for _, modules in parameters_by_module(model) for module in modules}
+    if not found:
+        block = decoder_layers(model)[0]
+        names = ", ".join(name for name, parameter in block.named_parameters() if parameter.ndim > 1)
+        raise InputError(f"model: none of the matrices of a {type(block).__name__} is a known projection: {names}")
+    return sorted(found, key=lambda module: (TYPES.index(module.type), module.layer))
+
+
+def fused(model: nn.Module) -> list[tuple[str, ...]]:
+    """The groups of types that share a parameter in this model, such as ``(q, k, v)``; they cannot be told apart."""
+    groups = {tuple(m.type for m in modules) for _, modules in parameters_by_module(model) if len(modules) > 1}
+    return sorted(groups)
+
+
+def select(patterns: Iterable[str], modules: Sequence[Module], key: str) -> set[Module]:
+    """The modules that patterns mean: ``layers.3.q``, ``layers.0-2.*``, ``layers.*.down``.
+
+    Args:
+        patterns: A layer, a span of layers or ``*``; a type or ``*``.
+        modules: All modules of the model.
+        key: The YAML key that they stand under, for messages.
+
+    Raises:
+        InputError: A pattern has another form or matches nothing.
+    """
+    chosen: set[Module] = set()
+    for pattern in patterns:
+        head, layers, kind = (*pattern.split("."), "", "")[:3]
+        span = _SPAN.fullmatch(layers)
+        if head != "layers" or pattern.count(".") != 2 or not (span or layers == "*"):
+            raise InputError(f"{key}: '{pattern}' is no pattern; write layers.3.q, layers.0-2.* or layers.*.down")
+        inside = range(int(span[1]), int(span[2] or span[1]) + 1) if span else None
+        found = {m for m in modules if kind in ("*", m.type) and (inside is None or m.layer in inside)}
+        if not found:
+            layers_there = max(m.layer for m in modules)
+            kinds = ", ".join(dict.fromkeys(m.type for m in modules))
+            raise InputError(
+                f"{key}: '{pattern}' matches nothing; the model has layers 0-{layers_there} and the types {kinds}"
+            )
+        chosen |= found
+    return chosen

@@ -1,0 +1,65 @@
+"""Muon for hidden matrices and AdamW for everything else, as one optimiser."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.optim import AdamW, Muon, Optimizer
+
+from datamodules.errors import InputError
+from llm_modules.optim.parameter_groups import ParameterGroup
+
+
+class MuonAdamW(Optimizer):
+    """``torch.optim.Muon`` on groups of the kind ``matrices``, ``torch.optim.AdamW`` on all others.
+
+    Small models that are trained from scratch learn about twice as fast by it as by AdamW alone. A schedule and the
+    learning-rate monitor see ordinary groups, and the state is that of one optimiser.
+
+    Args:
+        params: Named groups as ``llm_modules.optim.parameter_groups.named_groups`` makes them.
+        lr: Rate of Muon, for hidden matrices.
+        adamw_lr: Rate of AdamW, for embeddings, norms and biases.
+        momentum: Of Muon.
+        betas: Of AdamW.
+        weight_decay: Of both, where a group has none of its own.
+
+    Raises:
+        InputError: ``params`` are not named groups.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[ParameterGroup],
+        lr: float = 0.015,
+        adamw_lr: float = 3e-3,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+    ) -> None:
+        groups: list[dict[str, Any]] = []
+        for group in params:
+            if not isinstance(group, dict) or "kind" not in group:
+                raise InputError("MuonAdamW: it needs named parameter groups, to tell hidden matrices from embeddings")
+            groups.append(dict(group))
+        matrices = [group for group in groups if group["kind"] == "matrices"]
+        others = [group for group in groups if group["kind"] != "matrices"]
+        # The parts fill in the defaults of their groups and do the arithmetic; groups and state are shared.
+        self._muon = Muon(matrices, lr, weight_decay, momentum) if matrices else None
+        self._adamw = AdamW(others, adamw_lr, betas, weight_decay=weight_decay) if others else None
+        super().__init__(groups, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient; returns what ``closure`` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part, kind_fits in ((self._muon, True), (self._adamw, False)):
+            if part is not None:
+                # Loading a state puts new objects in their place, so that they are handed over at every step.
+                part.state = self.state
+                part.param_groups = [g for g in self.param_groups if (g["kind"] == "matrices") == kind_fits]
+                part.step()
+        return loss

@@ -1,0 +1,209 @@
+"""The commands behind ML-LR's evidence: those of its page, run in a folder of the seed's own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rod.evidence.commands import Commands
+from rod.evidence.s3cot.steps import tuned_steps
+from rod.steps import Step, config
+
+STAGES = Path("runs/mllr")
+"""Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
+RESULT = "1_search/robust_modules.yaml"
+NOISE = STAGES / "1_search_noise/robust_modules.yaml"
+MADE = Path("runs/miniature")
+"""A miniature made anew, before and after its alignment; without it (`make miniature`) SafeLoRA is left out."""
+REMADE = STAGES / "remade"
+TASKS = {"maths": STAGES, "howto": STAGES / "howto"}
+"""Tuning task -> its folder."""
+SEEDS = {"maths": 5, "howto": 3}
+S3COT_SEEDS = 2
+CHOSEN: dict[str, dict[str, float]] = {
+    "maths": {
+        "mllr": 8e-4,
+        "plain": 6e-4,
+        "uniform_low": 3e-4,
+        "random_set": 8e-4,
+        "inverse": 6e-4,
+        "adapters_only": 4e-3,
+        "sppft": 4e-4,
+        "swat": 6e-4,
+        "mllr_noise": 6e-4,
+    },
+    "howto": {"mllr": 6e-4, "plain": 6e-4, "uniform_low": 2.5e-4, "random_set": 8e-4},
+}
+"""Tuning task -> condition -> learning rate, chosen on dev prompts from the sweep of seed 0 by `LEAST_TASK`. ``plain``
+has the rate of the pilot."""
+LEAST_TASK = {"maths": 0.98, "howto": 0.85}
+"""A condition is tested at the lowest rate of its sweep that reaches this accuracy on the task's dev prompts."""
+SWEEP: dict[str, tuple[float, ...]] = {
+    "mllr": (4e-4, 6e-4, 8e-4, 1e-3, 1.5e-3),
+    "uniform_low": (1e-4, 1.5e-4, 2e-4, 2.5e-4, 3e-4, 4e-4),
+    "random_set": (3e-4, 4e-4, 6e-4, 8e-4),
+    "inverse": (3e-4, 4e-4, 6e-4, 8e-4),
+    "adapters_only": (2e-3, 4e-3, 8e-3),
+    "sppft": (1.5e-4, 2e-4, 3e-4, 4e-4),
+    "swat": (2e-4, 3e-4, 4e-4, 6e-4),
+    "mllr_noise": (2e-4, 3e-4, 4e-4, 6e-4),
+}
+SWEPT = {"maths": tuple(SWEEP), "howto": ("mllr", "uniform_low", "random_set", "mllr_noise")}
+
+
+def suites(task: str) -> list[str | Path]:
+    """Refusals, abilities and a task."""
+    return [f for name in ("safety", "abilities", f"task_{task}") for f in config("mllr", "suites", f"{name}.yaml")]
+
+
+def fragments(task: str, condition: str) -> list[str | Path]:
+    """What a condition adds to ``2_tune.yaml``, and to the test of its checkpoint."""
+    result = NOISE if condition == "mllr_noise" else TASKS[task] / RESULT
+    own = [] if condition.startswith("mllr") else config("mllr", "controls", f"{condition}.yaml")
+    return own if condition == "sppft" else [*own, "--model.init_args.learning_rates.result", result]
+
+
+def tuned(task: str, condition: str) -> Path:
+    """The folder of a fit."""
+    return TASKS[task] / "2_tune" / condition
+
+
+def tested(task: str, condition: str) -> Path:
+    """The folder of a test."""
+    return TASKS[task] / "3_test" / condition
+
+
+def swept(task: str, condition: str, rate: float) -> Path:
+    """The folder of a fit of the sweep; its test on dev prompts is in ``dev``."""
+    return TASKS[task] / "sweep" / f"{condition}-{rate:g}"
+
+
+class MLLRCommands(Commands):
+    """Steps of one seed."""
+
+    def world(self) -> Step:
+        """Requests and tuning data."""
+        return self.step(["world"], Path("runs/world/twins.train.jsonl"))
+
+    def search(self, task: str, stability: bool = True) -> list[Step]:
+        """A pilot of the fine-tune, and the modules that can take its change."""
+        pilot, model = TASKS[task] / "0_pilot", TASKS[task] / "0_pilot/model"
+        data = ["--data.init_args.path", f"runs/world/tuning.{task}.train.jsonl"]
+        fit = self.run("fit", config("mllr", "0_pilot.yaml"), pilot, *data)
+        return [fit, self.export(pilot, model), self._search(model, TASKS[task] / "1_search", stability)]
+
+    def noise_search(self) -> Step:
+        """The robust modules under this seed's Gaussian noise."""
+        seeds = [10 * self.seed + n for n in range(3)]
+        checks = [100 + seed for seed in seeds]
+        words = ["--trainer.callbacks.seeds", str(seeds), "--trainer.callbacks.check_seeds", str(checks)]
+        files = [*config("mllr", "1_probe_and_search.yaml"), *config("mllr", "controls", "noise.yaml")]
+        return self.run("predict", files, STAGES / "1_search_noise", *words, drawn=False)
+
+    def _search(self, pilot: Path, root: Path, stability: bool = True, *words: str | Path) -> Step:
+        more: list[str | Path] = [
+            "--trainer.callbacks.pilot",
+            pilot,
+            "--trainer.callbacks.stability",
+            str(stability).lower(),
+        ]
+        return self.run("predict", config("mllr", "1_probe_and_search.yaml"), root, *more, *words, drawn=False)
+
+    def tune(self, task: str, condition: str, rate: float, root: Path, *more: str | Path) -> Step:
+        """A benign fine-tune."""
+        words: list[str | Path] = ["--data.init_args.path", f"runs/world/tuning.{task}.train.jsonl"]
+        words += ["--model.init_args.optimizer.init_args.lr", f"{rate:g}"]
+        if condition == "random_set":
+            words += ["--model.init_args.learning_rates.random_set", str(self.seed)]
+        return self.run("fit", [*config("mllr", "2_tune.yaml"), *fragments(task, condition)], root, *words, *more)
+
+    def test(self, task: str, condition: str, fit: Path | None, root: Path, *words: str | Path) -> Step:
+        """Refusals, abilities and the task, on held-out prompts; of the aligned model where there is no fit."""
+        files = [*config("mllr", "3_test.yaml"), *(fragments(task, condition) if fit else [])]
+        start: list[str | Path] = ["--ckpt_path", fit / "checkpoints/last.ckpt"] if fit else []
+        return self.run("test", [*files, *suites(task)], root, *words, *start, drawn=False)
+
+    def arm(self, task: str, condition: str) -> list[Step]:
+        """A fine-tune at its chosen rate, and its test."""
+        fit = tuned(task, condition)
+        return [
+            self.tune(task, condition, CHOSEN[task][condition], fit),
+            self.test(task, condition, fit, tested(task, condition)),
+        ]
+
+    def sweep(self, task: str) -> Iterator[Step]:
+        """Fits at several rates, tested on dev prompts: what the rates were chosen from."""
+        for condition in SWEPT[task]:
+            for rate in SWEEP[condition]:
+                root = swept(task, condition, rate)
+                yield self.tune(task, condition, rate, root)
+                yield self.test(task, condition, root, root / "dev", "--data.init_args.split", "dev")
+
+    def swap(self) -> Step:
+        """Which modules carry the refusals of the aligned model, seen from the plainly tuned one."""
+        table = STAGES / "swap/swap.csv"
+        words: list[str | Path] = ["swap", "--tuned", STAGES / "plain", "--aligned", "miniature", "--output", table]
+        words += ["--requests", "runs/world/requests.forbidden.test.jsonl", "--overwrite", "true"]
+        return self.step(words, table)
+
+    def safelora(self, made: Path) -> list[Step]:
+        """SafeLoRA needs the model before alignment: on a miniature made anew, with what it is held against."""
+        aligned: list[str | Path] = ["--model.init_args.backbone", made / "model"]
+        result = REMADE / RESULT
+        grouped: list[str | Path] = [*aligned, "--model.init_args.learning_rates.result", result]
+        pilot, plain, projected = REMADE / "0_pilot", REMADE / "plain", REMADE / "safelora"
+        test = [*config("test.yaml"), *suites("maths"), "--model.init_args.backbone"]
+        words: list[str | Path] = ["project", "--tuned", plain, "--aligned", made / "model"]
+        words += ["--base", made / "1_pretrain/model", "--output", projected, "--overwrite", "true"]
+        found = [
+            self.run("fit", config("mllr", "0_pilot.yaml"), pilot, *aligned),
+            self.export(pilot, pilot / "model"),
+            self._search(pilot / "model", REMADE / "1_search", True, *aligned),
+            self.run("test", [*test, made / "model"], REMADE / "3_test/aligned", drawn=False),
+        ]
+        for condition in ("plain", "mllr"):
+            fit = REMADE / "2_tune" / condition
+            found.append(self.tune("maths", condition, CHOSEN["maths"][condition], fit, *grouped))
+            found.append(self.test("maths", condition, fit, REMADE / "3_test" / condition, *grouped))
+        return [
+            *found,
+            self.export(REMADE / "2_tune/plain", plain),
+            self.step(words, projected / "tokenizer_config.json"),
+            self.run("test", [*test, projected], REMADE / "3_test/safelora", drawn=False),
+        ]
+
+    def s3cot(self) -> list[Step]:
+        """S³-CoT's fine-tune is a benign one too: it is its own pilot, and is done again with the groups."""
+        first, again, pilot = Path("runs/s3cot/5_curriculum/tuned"), STAGES / "s3cot/tuned_mllr", STAGES / "s3cot/pilot"
+        root = STAGES / "s3cot/1_search"
+        files = [*config("s3cot", "5_curriculum.yaml"), *config("mllr", "curriculum.yaml")]
+        found = [
+            *tuned_steps(self.folder, self.seed),
+            self.export(first, pilot, name="best"),
+            self._search(pilot, root),
+            self.run("fit", files, again, "--model.init_args.learning_rates.result", root / "robust_modules.yaml"),
+        ]
+        for name, fit in (("s3cot", first), ("s3cot_mllr", again)):
+            files = [*config("s3cot", "6_test.yaml"), *config("mllr", "suites", "safety.yaml")]
+            words: list[str | Path] = ["--ckpt_path", fit / "checkpoints/best.ckpt"]
+            found.append(self.run("test", files, STAGES / "s3cot" / name, *words))
+        return found
+
+
+def steps(folder: Path, seed: int, controls: bool) -> list[Step]:
+    """All commands of one seed; without controls, the problem and the remedy."""
+    do = MLLRCommands(folder, seed)
+    found = [do.world(), *do.search("maths", stability=controls)]
+    found.append(do.test("maths", "aligned", None, tested("maths", "aligned")))
+    if not controls:
+        return [*found, *do.arm("maths", "plain"), *do.arm("maths", "mllr")]
+    found.append(do.noise_search())
+    for task in TASKS:
+        if seed >= SEEDS[task]:
+            continue
+        if task != "maths":
+            found += [*do.search(task), do.test(task, "aligned", None, tested(task, "aligned"))]
+        found += do.sweep(task) if seed == 0 else []
+        found += [step for condition in CHOSEN[task] for step in do.arm(task, condition)]
+    found += [do.export(tuned("maths", "plain"), STAGES / "plain"), do.swap()]
+    if seed == 0 and (MADE / "model/config.json").is_file():
+        found += do.safelora(MADE.resolve())
+    return [*found, *(do.s3cot() if seed < S3COT_SEEDS else [])]

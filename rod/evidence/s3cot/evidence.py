@@ -1,0 +1,123 @@
+"""S³-CoT's claims on the miniature: the commands of the README and its controls, and what they measured."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from callbacks.evaluation.metrics import aes
+from callbacks.evaluation.report import Result, read_results
+from callbacks.s3cot.figures import SystemPoint, plot_accuracy_tokens
+from rod.evidence.rows import Rows, Section, Value
+from rod.evidence.s3cot.steps import DIALS, STAGES, TRAINED, _steps
+from rod.steps import Step
+
+SUITES = {"system1": "maths/system1", "system2": "maths/system2"}
+DIGITS = {"accuracy": 3, "tokens": 1, "aes": 3}
+COLUMNS = [("system1", metric) for metric in ("accuracy", "tokens", "aes")]
+COLUMNS += [("system2", metric) for metric in ("accuracy", "tokens")]
+
+
+class S3CoTEvidence:
+    """What S³-CoT has to say for itself."""
+
+    method = "s3cot"
+    seeds = 3
+    figures: Mapping[str, str] = {
+        "direction.png": f"{STAGES}/1_direction/direction.png",
+        "dial.png": f"{STAGES}/dial/steered/dial.png",
+        "stages.png": f"{STAGES}/5_curriculum/tuned/stages.png",
+    }
+    compared: Sequence[str] = (f"{STAGES}/6_test/base", f"{STAGES}/6_test/tuned")
+
+    def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
+        """The commands of one seed; without controls, the checkpoint is chosen on fewer problems."""
+        return _steps(folder, seed, controls, [] if controls else ["--data.init_args.val_limit", "100"])
+
+    def values(self, folder: Path) -> Iterator[Value]:
+        """All numbers of one seed."""
+        stages = folder / STAGES
+        base = _systems(stages / "6_test/base/metrics.json")
+        start = base["system2"]
+        yield from _tested("base", "system2", start, start)
+        yield from _tested("prompt_only", "system1", base["system1"], start)
+        for condition in TRAINED:
+            path = stages / f"6_test/{condition}/metrics.json"
+            if path.is_file():
+                for system, numbers in _systems(path).items():
+                    yield from _tested(condition, system, numbers, start)
+        for name, file in (("filter_gold", "items.report.json"), ("filter_agreement", "items_agreement.report.json")):
+            path = stages / "4_filter" / file
+            if path.is_file():
+                yield from _filtered(name, json.loads(path.read_text(encoding="utf-8")))
+        for condition in DIALS:
+            path = stages / f"dial/{condition}/dial.csv"
+            if path.is_file():
+                yield from _dial(condition, path)
+
+    def sections(self, table: Rows) -> list[Section]:
+        """After training, the dial, the filters."""
+        headings = ("condition", "System 1 accuracy", "tokens", "AES", "System 2 accuracy", "tokens")
+        trained = []
+        for condition in ("base", "prompt_only", *TRAINED):
+            cells = [table.cell(condition, SUITES[system], metric, DIGITS[metric]) for system, metric in COLUMNS]
+            if any(cell != "-" for cell in cells):
+                trained.append([condition, *cells])
+        title = "S³-CoT on the miniature, held-out problems (AES against the base model's System 2)"
+        found = [Section(title, headings, trained)]
+        dial = dict.fromkeys((row.condition, row.suite) for row in table.rows if row.suite.startswith("dial/"))
+        if dial:
+            rows = [
+                [
+                    condition,
+                    suite.removeprefix("dial/alpha"),
+                    table.cell(condition, suite, "length_ratio"),
+                    table.cell(condition, suite, "accuracy"),
+                ]
+                for condition, suite in dial
+            ]
+            found.append(Section("The dial", ("condition", "alpha", "Len-R", "accuracy"), rows))
+        filters = [row for row in table.rows if row.suite == "traces"]
+        if filters:
+            rows = [[row.condition, row.metric, row.text(4)] for row in filters]
+            found.append(Section("The filters", ("filter", "measure", "value"), rows))
+        return found
+
+    def plot(self, table: Rows, folder: Path) -> None:
+        """Accuracy against tokens, with the controls as points."""
+        points = []
+        for condition in ("base", "prompt_only", *TRAINED):
+            suite = SUITES["system2" if condition == "base" else "system1"]
+            accuracy, tokens = (table.find(condition, suite, metric) for metric in ("accuracy", "tokens"))
+            if accuracy and tokens:
+                spread = (tokens.std, accuracy.std)
+                points.append(SystemPoint(condition, tokens.mean, accuracy.mean, *spread, control=condition != "tuned"))
+        plot_accuracy_tokens(points, folder / "accuracy_tokens.png")
+
+
+def _tested(condition: str, system: str, found: Result, start: Result) -> Iterator[Value]:
+    accuracy, tokens = found.value("accuracy") or 0.0, found.value("tokens") or 0.0
+    score = aes(accuracy, tokens, start.value("accuracy") or 0.0, start.value("tokens") or 0.0)
+    for metric, value in (("accuracy", accuracy), ("tokens", tokens), ("aes", score)):
+        yield Value(condition, SUITES[system], metric, value, found.n)
+
+
+def _filtered(name: str, numbers: dict[str, Any]) -> Iterator[Value]:
+    for metric in ("kept_share", "precision"):
+        if numbers.get(metric) is not None:
+            yield Value(name, "traces", metric, numbers[metric], numbers["traces"])
+
+
+def _dial(condition: str, path: Path) -> Iterator[Value]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            suite = f"dial/alpha{float(line['alpha']):g}"
+            for metric in ("length_ratio", "tokens", "accuracy", "repetition", "truncation"):
+                if math.isfinite(float(line[metric])):
+                    yield Value(condition, suite, metric, float(line[metric]), int(line["n"]))
+
+
+def _systems(path: Path) -> dict[str, Result]:
+    return {result.system: result for result in read_results(path)}

@@ -1,0 +1,49 @@
+"""``rod compare``: two or more test runs side by side, with paired significance."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(args: Sequence[str]) -> None:
+    """Parse the options and compare."""
+    from rod.parser import Parser
+
+    parser = Parser(prog="rod compare", description=str(compare.__doc__).partition("Args:")[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="Folders of test runs, or predictions.jsonl files.")
+    parser.add_argument("--output", type=Path, default=None, help="JSON file for the numbers.")
+    options = parser.parse_args(list(args))
+    compare(options.runs, options.output)
+
+
+def compare(runs: Sequence[Path], output: Path | None = None) -> None:
+    """Print test runs side by side: every other run against the first, record by record.
+
+    Right answers and verdicts of single samples are compared by McNemar's exact test, everything else by a paired
+    bootstrap over records. Runs over different records are refused.
+
+    Args:
+        runs: Folders of test runs, or their ``predictions.jsonl``.
+        output: JSON file for the numbers.
+    """
+    import json
+    import os
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from callbacks.evaluation.comparison import compare_runs, read_run, table_of
+    from datamodules.errors import InputError
+    from datamodules.records.shards import write_lines
+
+    if len(set(runs)) < max(2, len(runs)):
+        raise InputError("rod compare: give two different runs or more")
+    # What the paths have in common says nothing; a run that is the folder of another keeps its name.
+    shared = os.path.commonpath([run.absolute() for run in runs])
+    names = [os.path.relpath(run.absolute(), shared) if str(run.absolute()) != shared else run.name for run in runs]
+    first, *others = [(name, read_run(run)) for name, run in zip(names, runs, strict=True)]
+    comparisons = [row for other in others for row in compare_runs(*first, *other)]
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table_of(comparisons))
+    if output is not None:
+        write_lines(output, [json.dumps([asdict(row) for row in comparisons], indent=2, allow_nan=False)])
+        console.print(f"wrote {output}", highlight=False)

@@ -1,0 +1,181 @@
+"""``rod train-judge``: train the refusal classifier, and estimate how it does on models that it has not seen."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from llm_modules.judges.labelled_answers import LabelledAnswer, Source
+    from llm_modules.judges.training import LeftOut, TrainingSettings
+
+
+def main(args: Sequence[str]) -> None:
+    """Parse the options and train."""
+    from llm_modules.judges.labelled_answers import READINGS, Source
+    from llm_modules.judges.training import TrainingSettings
+    from rod.parser import Parser
+
+    parser = Parser(prog="rod train-judge", description=(run.__doc__ or "").partition("Args:")[0])
+    parser.add_argument("--config", action="config", help="YAML file with these options.")
+    parser.add_argument("--sources", type=list[Source], required=True, help="Files of labelled answers.")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="Folder that the files' paths start from.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder for the weights and the report.")
+    parser.add_argument("--readings", type=Path, default=READINGS, help="JSON file with labels by id.")
+    parser.add_argument("--sentences", type=bool, default=True, help="Learn from the project's own sentences too.")
+    parser.add_argument("--estimate", type=bool, default=True, help="Leave one model out after the other.")
+    parser.add_argument("--strict", type=bool, default=False, help="Stop at the first bad line.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace weights that stand there.")
+    parser.add_class_arguments(TrainingSettings, "settings")
+    options = parser.instantiate_classes(parser.parse_args(list(args))).as_dict()
+    options.pop("config")
+    settings = options.pop("settings")
+    settings = settings if isinstance(settings, TrainingSettings) else TrainingSettings(**settings)
+    sources = [source if isinstance(source, Source) else Source(**source) for source in options.pop("sources")]
+    run(sources, settings=settings, **options)
+
+
+def run(
+    sources: list["Source"],
+    settings: "TrainingSettings",
+    data: Path,
+    output: Path,
+    readings: Path,
+    sentences: bool,
+    estimate: bool,
+    strict: bool,
+    overwrite: bool,
+) -> Path:
+    """Train the refusal classifier on files of labelled answers.
+
+    Writes ``refusal.safetensors`` and ``refusal.json``, and with ``estimate`` the report
+    ``leave_one_out.json``: how classifiers that know neither a model nor the prompts agree with its labels, beside the
+    phrase rule; every disagreement is in ``disagreements.jsonl``. The same files give the same bytes.
+
+    Args:
+        sources: The files and how to know which answers refuse.
+        settings: Of the training.
+        data: Folder that the files' paths start from.
+        output: Folder to write to.
+        readings: JSON file with labels by id.
+        sentences: Learn from the project's own sentences too.
+        estimate: Leave one model out after the other.
+        strict: Stop at the first bad line; otherwise bad lines are set aside in ``output`` and counted.
+        overwrite: Replace weights that an earlier run left.
+    """
+    import torch
+
+    from llm_modules.judges.labelled_answers import own_sentences, read_sources
+    from rod.verbs.files import require_new
+
+    require_new([output / "refusal.safetensors", output / "refusal.json"], overwrite)
+    output.mkdir(parents=True, exist_ok=True)
+    placed = [
+        replace(source, path=data / source.path, prompts=data / source.prompts if source.prompts else None)
+        for source in sources
+    ]
+    answers = read_sources(placed, readings, strict, output)
+    answers += own_sentences() if sentences else []
+    about: dict[str, object] = {
+        "settings": asdict(settings),
+        "answers": len(answers),
+        "refused": sum(answer.refused for answer in answers),
+        "sources": list(dict.fromkeys(answer.source for answer in answers)),
+    }
+    # Sums are rounded by how threads share them: with one, every machine writes the same bytes.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _train(answers, settings, about, [source.name for source in sources if source.leave_out and estimate], output)
+    finally:
+        torch.set_num_threads(threads)
+    return output
+
+
+def _train(
+    answers: list["LabelledAnswer"],
+    settings: "TrainingSettings",
+    about: dict[str, object],
+    held_out: list[str],
+    output: Path,
+) -> None:
+    """Fit, estimate what there is to estimate, and write the weights last."""
+    import json
+
+    from rich.console import Console
+
+    from datamodules.records.shards import write_lines
+    from llm_modules.judges.training import leave_one_out, train
+
+    console = Console()
+    model = train(answers, settings, about)
+    if held_out:
+        left_out = leave_one_out(answers, held_out, settings, lambda name: console.print(f"leaving out {name}"))
+        rows = [row for found in left_out for row in rows_of(found)]
+        write_lines(output / "leave_one_out.json", [json.dumps({"about": about, "rows": rows}, indent=1)])
+        wrong = [line for found in left_out for line in _disagreements(found)]
+        write_lines(output / "disagreements.jsonl", [json.dumps(line, ensure_ascii=False) for line in wrong])
+        console.print(_table(rows))
+    model.save(output)
+    console.print(f"wrote {output}: {len(model.ngrams)} n-grams of {len(answers)} answers", highlight=False)
+
+
+def rows_of(found: "LeftOut") -> list[dict[str, object]]:
+    """How classifier and phrase rule agree with the labels of a source: all of it, then by whether to refuse."""
+    from llm_modules.judges.phrases import RULES
+    from llm_modules.judges.training import wilson
+
+    def row(part: str, chosen: list[int]) -> dict[str, object]:
+        labels = [found.answers[index].refused for index in chosen]
+        said = {
+            "phrases": [RULES["xstest_anywhere"].refused(found.answers[index].completion) for index in chosen],
+            "classifier": [found.refusal[index] >= 0.5 for index in chosen],
+            "classifier_kin": [found.refusal_kin[index] >= 0.5 for index in chosen],
+        }
+        right = {judge: sum(map(bool.__eq__, labels, answers)) for judge, answers in said.items()}
+        shares = {judge: count / len(chosen) for judge, count in right.items()}
+        intervals = {f"{judge}_interval": wilson(count, len(chosen)) for judge, count in right.items()}
+        return {"source": found.source, "part": part, "n": len(chosen), **shares, **intervals}
+
+    unsafe = [answer.unsafe for answer in found.answers]
+    parts = {"all": list(range(len(unsafe)))}
+    for part, flag in (("safe", False), ("unsafe", True)):
+        parts[part] = [index for index, value in enumerate(unsafe) if value is flag]
+    return [row(part, chosen) for part, chosen in parts.items() if chosen]
+
+
+def _disagreements(found: "LeftOut") -> list[dict[str, object]]:
+    """Answers that a classifier which knew nothing of the family took for what they are not, the surest first."""
+    pairs = zip(found.answers, found.refusal, strict=True)
+    wrong = [(answer, refusal) for answer, refusal in pairs if (refusal >= 0.5) is not answer.refused]
+    wrong.sort(key=lambda pair: -abs(pair[1] - 0.5))
+    return [
+        {
+            "source": found.source,
+            "refused": answer.refused,
+            "refusal": round(refusal, 4),
+            "prompt": answer.prompt,
+            "completion": answer.completion,
+        }
+        for answer, refusal in wrong
+    ]
+
+
+def _table(rows: Sequence[dict[str, object]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title="agreement with the labels, % (95 % interval)")
+    for heading in ("left out", "requests", "n", "phrase rule", "classifier, family unseen", "..., family seen"):
+        table.add_column(heading)
+    for row in rows:
+        judges = ("phrases", "classifier", "classifier_kin")
+        cells = [_cell(row[judge], row[f"{judge}_interval"]) for judge in judges]
+        table.add_row(str(row["source"]), str(row["part"]), str(row["n"]), *cells)
+    return table
+
+
+def _cell(share: Any, interval: Any) -> str:
+    low, high = interval
+    return f"{100 * share:.1f} ({100 * low:.1f}-{100 * high:.1f})"

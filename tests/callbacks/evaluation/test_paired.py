@@ -1,0 +1,68 @@
+import math
+
+import numpy as np
+import pytest
+
+from callbacks.evaluation.paired import difference, mcnemar
+
+
+def test_mcnemar_by_hand() -> None:
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
+    assert mcnemar(5, 0) == mcnemar(0, 5)
+    # Of ten: P(X <= 1) = (1 + 10) / 1024, twice.
+    assert mcnemar(1, 9) == pytest.approx(22 / 1024)
+    assert mcnemar(3, 3) == 1  # twice the tail is above 1
+    z = (300 - 200 - 1) / 500**0.5  # the normal approximation with its correction
+    assert mcnemar(200, 300) == pytest.approx(math.erfc(z / 2**0.5), rel=0.1)
+
+
+def test_right_and_wrong_are_compared_by_mcnemar() -> None:
+    first = [1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    second = [0, 1, 1, 1, 1, 1, 1, 1, 0, 0]
+    found = difference(first, second)
+    assert found.value == pytest.approx(0.4)
+    assert found.p == mcnemar(1, 5) == pytest.approx(2 * 7 / 64)
+    assert found.low < 0.4 < found.high
+    assert difference(second, first).value == pytest.approx(-0.4)
+    assert difference(second, first).p == found.p
+
+
+def test_counts_are_compared_by_the_bootstrap() -> None:
+    generator = np.random.default_rng(0)
+    first = generator.normal(100, 30, size=400)
+    found = difference(first, first - 3 + generator.normal(0, 10, size=400))
+    # Pairing takes out the spread of the records: the error is 10 / 20, not 30 * sqrt(2) / 20.
+    assert found.value == pytest.approx(-3, abs=1.5)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5, rel=0.1)
+    assert found.low < found.value < found.high < 0
+    assert found.p == pytest.approx(1e-4)  # no resample above 0: one in their number
+
+
+def test_no_difference() -> None:
+    same = difference([3.0, 5.0, 8.0], [3.0, 5.0, 8.0])
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert difference([1, 0, 1], [1, 0, 1]).p == 1
+    noise = np.random.default_rng(1).normal(0, 1, size=300)
+    assert difference(noise, noise[::-1]).p > 0.05
+
+
+def test_p_of_the_bootstrap_is_twice_the_rarer_side() -> None:
+    # Two records, gains -1 and 3: means -1, 1, 1, 3 are equally likely, a quarter of them at most 0.
+    found = difference([10.0, 10.0], [9.0, 13.0], resamples=20_000)
+    assert found.p == pytest.approx(0.5, abs=0.02)
+    assert (found.low, found.high) == (-1, 3)
+
+
+def test_the_seed_decides() -> None:
+    first, second = [1.5, 2.5, 3.0, 9.0], [2.0, 2.0, 8.0, 9.5]
+    assert difference(first, second) == difference(first, second)
+    draws = {difference(first, second, resamples=50, seed=seed).low for seed in range(5)}
+    assert len(draws) > 1
+
+
+def test_what_is_not_paired_is_an_error() -> None:
+    with pytest.raises(ValueError, match="paired values of 2 and 1 records"):
+        difference([1, 0], [1])
+    with pytest.raises(ValueError, match="paired values of 0"):
+        difference([], [])

@@ -1,0 +1,232 @@
+import csv
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+
+from callbacks.generation.traces import TraceWriter
+from callbacks.s3cot.calibration import Calibrate
+from callbacks.s3cot.strength_sweep import Limits, choose, judge_of, read_dial
+from datamodules.answers.checker import AnswerChecker
+from datamodules.errors import InputError
+from datamodules.records.kinds import Trace
+from tests.callbacks.generation.sampling_run import data, module, prepare, steer, trainer
+from tests.tiny import tiny_tokenizer
+
+LIMITS = Limits(accuracy_drop=0.01, repetition=0.02, truncation=0.02)
+TOKENIZER = tiny_tokenizer()
+
+
+def trace(question: int, layer_set: str, alpha: float, tokens: int, right: bool = True, **changes: object) -> Trace:
+    known = Trace(
+        id=f"q{question}|system2|{layer_set or '-'}|a{alpha:g}|s0",
+        question_id=f"q{question}",
+        question="?",
+        gold="1",
+        system="system2",
+        alpha=alpha,
+        layers=(1, 2) if alpha else (),
+        sample=0,
+        seed=0,
+        prompt="?",
+        completion="Wait, so \\boxed{1}" if right else "\\boxed{2}",
+        n_tokens=tokens,
+        finish_reason="stop",
+        answer="1" if right else "2",
+        correct=right,
+        model="tiny",
+    )
+    return replace(known, **changes)
+
+
+def cell(layer_set: str, alpha: float, tokens: int, n_right: int, **changes: object) -> list[Trace]:
+    """Ten questions, of which so many are answered right."""
+    return [trace(q, layer_set, alpha, tokens, q < n_right, **changes) for q in range(10)]
+
+
+def grid() -> list[Trace]:
+    """anchor:2 is good down to -0.2 and falls apart after it, anchor:4 costs accuracy at once."""
+    loop = {"completion": "so on " * 100, "finish_reason": "length", "answer": None, "correct": None}
+    return [
+        *cell("", 0.0, 100, 9),
+        *cell("anchor:2", -0.1, 97, 9),
+        *cell("anchor:2", -0.2, 60, 9),
+        *cell("anchor:2", -0.3, 50, 8),
+        *cell("anchor:2", -0.4, 300, 0, **loop),
+        *cell("anchor:4", -0.1, 40, 7),
+        *cell("anchor:4", -0.2, 30, 4),
+    ]
+
+
+def dial_of(traces: list[Trace]) -> list:
+    with AnswerChecker() as checker:
+        return read_dial(traces, LIMITS, TOKENIZER, checker)
+
+
+def test_dial_by_hand() -> None:
+    rows = dial_of(grid())
+    found = {(row.layer_set, row.alpha): row for row in rows}
+    assert list(found) == [
+        ("", 0.0),
+        ("anchor:2", -0.1),
+        ("anchor:2", -0.2),
+        ("anchor:2", -0.3),
+        ("anchor:2", -0.4),
+        ("anchor:4", -0.1),
+        ("anchor:4", -0.2),
+    ]
+    assert [row.length_ratio for row in rows] == pytest.approx([1, 0.97, 0.6, 0.5, 3, 0.4, 0.3])
+    assert [row.accuracy for row in rows] == pytest.approx([0.9, 0.9, 0.9, 0.8, 0, 0.7, 0.4])
+    assert [row.regime for row in rows] == [
+        "initial",
+        "weak",
+        "moderate",
+        "moderate",
+        "collapse",
+        "moderate",
+        "collapse",  # less than half of the initial accuracy
+    ]
+    broken = found["anchor:2", -0.4]
+    assert (broken.repetition, broken.truncation) == (1, 1)
+    assert broken.repeated_ngrams > 0.9
+    assert broken.so == pytest.approx(100 * 1000 / 3000)
+    good = found["anchor:2", -0.2]
+    assert (good.repetition, good.truncation, good.layers, good.n) == (0, 0, (1, 2), 10)
+    assert good.wait == pytest.approx(100 * 9 / 600)
+    assert good.accuracy_low < 0.9 < good.accuracy_high
+
+
+def test_length_ratio_is_taken_on_the_same_questions() -> None:
+    long = [trace(10, "", 0.0, 10_000)]  # has no steered partner yet, as in a run that was stopped
+    orphan = [trace(11, "anchor:2", -0.2, 10_000)]  # has no initial one
+    row = next(row for row in dial_of(grid() + long + orphan) if (row.layer_set, row.alpha) == ("anchor:2", -0.2))
+    assert row.length_ratio == pytest.approx(0.6)
+
+
+def test_the_strongest_within_limits_is_chosen_with_its_reason() -> None:
+    rows = dial_of(grid())
+    choice = choose(rows, LIMITS, "gold")
+    assert (choice.chosen.layer_set, choice.chosen.alpha) == ("anchor:2", -0.2)
+    assert choice.reason == (
+        "1 of 6 settings shorten and stay within the limits (accuracy at most 1.0 points under the 90.0% of alpha 0, "
+        "loops in at most 2.0% and truncation in at most 2.0% of the traces); of them alpha -0.2 on anchor:2 (layers "
+        "1, 2) shortens most: length ratio 0.60 at accuracy 90.0% (95 % interval 70.0% to 100.0%, 10 traces). The next "
+        "stronger one, -0.3, is not taken: accuracy 80.0% is 10.0 points lower."
+    )
+    allowing = choose(rows, replace(LIMITS, accuracy_drop=0.1), "gold")
+    assert (allowing.chosen.layer_set, allowing.chosen.alpha) == ("anchor:2", -0.3)
+
+
+def test_a_base_that_loops_itself_does_not_rule_everything_out() -> None:
+    looping = {trace(q, name, alpha, 1).id for q in (0, 1) for name, alpha in (("", 0.0), ("anchor:2", -0.2))}
+    traces = [replace(t, completion="so on " * 100) if t.id in looping else t for t in grid()]
+    assert choose(dial_of(traces), LIMITS, "gold").chosen.alpha == -0.2
+
+
+def test_nothing_qualifies() -> None:
+    choice = choose(
+        dial_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 60, 7), *cell("all", -0.2, 50, 2)]), LIMITS, "gold"
+    )
+    assert choice.chosen is None
+    assert choice.nearest.alpha == -0.1
+    assert "nearest is alpha -0.1 on all (layers 1, 2): length ratio 0.60, but accuracy 70.0% is 20.0" in choice.reason
+    weak = choose(dial_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 99, 9)]), LIMITS, "gold")
+    assert weak.chosen is None
+    assert "no strength shortens to a length ratio of 0.95 or less; nearest is alpha -0.1" in weak.reason
+
+
+def test_a_base_without_a_right_answer_has_nothing_to_lose() -> None:
+    choice = choose(dial_of([*cell("", 0.0, 100, 0), *cell("all", -0.1, 50, 0)]), LIMITS, "gold")
+    assert (choice.chosen, choice.nearest) == (None, None)
+    assert choice.reason == "None of 1 settings is chosen: there is no right answer at alpha 0 to lose."
+
+
+def test_without_gold_the_initial_answer_judges() -> None:
+    traces = [replace(t, gold=None, correct=None) for t in grid()]
+    assert judge_of(traces) == "agreement"
+    rows = dial_of(traces)
+    # Initial and steered traces give answer 1 to the first questions and 2 to the others.
+    assert [row.accuracy for row in rows] == pytest.approx([1, 1, 1, 0.9, 0, 0.8, 0.5])
+    choice = choose(rows, Limits(0.1, 0.02, 0.02), "agreement")
+    assert (choice.chosen.layer_set, choice.chosen.alpha) == ("anchor:2", -0.3)
+    assert "agreement with the initial answer at most 10.0 points under the 100.0%" in choice.reason
+
+
+def test_no_answer_agrees_with_nothing() -> None:
+    traces = [replace(t, gold=None, correct=None, answer=None) for t in grid()]
+    assert {row.accuracy for row in dial_of(traces)} == {0}
+
+
+def test_there_must_be_initial_traces() -> None:
+    with pytest.raises(InputError, match=r"add 0 to data\.alphas"):
+        dial_of(cell("all", -0.1, 60, 7))
+
+
+def run_with(folder: Path, source: Path, traces: list[Trace], callback: Calibrate) -> None:
+    """A real predict run whose rows are all in the folder already."""
+    settings = {"alphas": [0.0, -0.1, -0.2, -0.3, -0.4], "layer_sets": ["anchor:2"]}
+    run = trainer(folder, steer(source), TraceWriter(), limit_predict_batches=0)
+    run.predict(module(source), data(source, **settings), return_predictions=False)
+    shard = folder / "traces" / "traces.rank0.jsonl"
+    questions = data(source, **settings)
+    questions.tokenizer = TOKENIZER
+    questions.setup("predict")
+    prompts = {row.id: row.prompt for row in questions.rows}
+    with shard.open("w") as file:
+        for one in traces:
+            file.write(json.dumps(asdict(replace(one, prompt=prompts.get(one.id, "?")))) + "\n")
+    run = trainer(folder, callback, steer(source), TraceWriter(), logger=CSVLogger(folder))
+    run.predict(module(source), data(source, **settings), return_predictions=False)
+
+
+def test_files_of_a_run(tmp_path: Path) -> None:
+    source = prepare(tmp_path / "source", questions=10)
+    run_with(tmp_path / "run", source, grid(), Calibrate())
+    written = yaml.safe_load((tmp_path / "run" / "calibration.yaml").read_text())
+    assert written["alpha"] == -0.2
+    assert written["alphas"] == [0, -0.1, -0.2]
+    assert (written["layer_set"], written["layers"], written["judged_by"]) == ("anchor:2", [1, 2], "gold")
+    assert (written["baseline"]["accuracy"], written["baseline"]["tokens"]) == (0.9, 100)
+    assert written["chosen"]["length_ratio"] == 0.6
+    assert "shortens most" in written["reason"]
+    handed_on = yaml.safe_load((tmp_path / "run" / "choice.yaml").read_text())
+    assert handed_on == {"data": {"init_args": {"alphas": [0, -0.1, -0.2], "layer_sets": ["anchor:2"]}}}
+    with (tmp_path / "run" / "dial.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 7
+    assert (table[2]["layers"], table[2]["length_ratio"], table[2]["regime"]) == ("1 2", "0.6", "moderate")
+    assert (tmp_path / "run" / "dial.png").stat().st_size > 10_000
+
+
+def test_a_run_ends_well_where_nothing_qualifies(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    source = prepare(tmp_path / "source", questions=10)
+    bad = [t if t.alpha == 0 else replace(t, correct=False) for t in grid()]
+    run_with(tmp_path / "run", source, bad, Calibrate())
+    written = yaml.safe_load((tmp_path / "run" / "calibration.yaml").read_text())
+    assert (written["alpha"], written["layers"], written["alphas"], written["chosen"]) == (None, None, [0], None)
+    assert written["nearest"]["alpha"] < 0
+    assert not (tmp_path / "run" / "choice.yaml").exists()
+    assert any("None of 6 settings is chosen" in str(warning.message) for warning in recwarn)
+
+
+def test_a_random_model_is_calibrated_from_its_own_traces(tmp_path: Path) -> None:
+    source = prepare(tmp_path / "source")
+    run = trainer(tmp_path, steer(source), TraceWriter(), Calibrate())
+    run.predict(module(source), data(source), return_predictions=False)
+    assert yaml.safe_load((tmp_path / "calibration.yaml").read_text())["alpha"] is None
+
+
+def test_input_that_cannot_be(tmp_path: Path) -> None:
+    source = prepare(tmp_path / "source")
+    with pytest.raises(InputError, match="reads what TraceWriter writes"):
+        trainer(tmp_path, steer(source), Calibrate()).predict(module(source), data(source))
+    for alphas in ([0.0], [-0.1, -0.2]):
+        run = trainer(tmp_path, steer(source), TraceWriter(), Calibrate())
+        with pytest.raises(InputError, match="give 0 and others"):
+            run.predict(module(source), data(source, alphas=alphas))
+    run = trainer(tmp_path, steer(source), TraceWriter(), Calibrate(max_truncation=5))
+    with pytest.raises(InputError, match=r"Calibrate\.max_truncation: must be a fraction"):
+        run.predict(module(source), data(source))

@@ -1,0 +1,89 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.image
+import numpy as np
+import pytest
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from callbacks.s3cot.figures import (
+    DialPoint,
+    SystemPoint,
+    _collapsed_spans,
+    plot_accuracy_tokens,
+    plot_dial,
+    plot_stages,
+)
+from callbacks.s3cot.stages import StageFigure
+from datamodules.errors import InputError
+from datamodules.s3cot.curriculum_data import StageRow
+
+
+def point(alpha: float, layer_set: str = "", collapsed: bool = False, chosen: bool = False) -> DialPoint:
+    return DialPoint(layer_set, alpha, 1 + alpha, 0.9, 0.85, 0.95, collapsed, chosen)
+
+
+def stage(index: int) -> StageRow:
+    drawn = tuple(5 if bucket >= 9 - index else 0 for bucket in range(10))
+    return StageRow(index, 0.9 - 0.1 * index, sum(drawn), sum(drawn), drawn, drawn, 0.95 - 0.05 * index, 100, 200)
+
+
+def colours(path: Path) -> set[str]:
+    """Colours that fill more than a few pixels."""
+    pixels = (matplotlib.image.imread(path)[..., :3] * 255).round().astype(np.uint32)
+    codes, counts = np.unique(pixels @ np.array([65536, 256, 1]), return_counts=True)
+    return {f"#{code:06X}" for code, count in zip(codes, counts, strict=True) if count > 60}
+
+
+def test_dial_shows_every_layer_set_the_choice_and_the_collapse(tmp_path: Path) -> None:
+    points = [point(0.0), point(-0.2, "a", chosen=True), point(-0.4, "a", True), point(-0.2, "b")]
+    plot_dial([*points, point(-0.4, "b", True)], tmp_path / "dial.png")
+    plot_dial([p for p in points if not p.collapsed and not p.chosen], tmp_path / "plain.png")
+    blue, orange, star = "#0072B2", "#D55E00", "#F0E442"
+    assert {blue, orange, star, "#EAEAEA"} <= colours(tmp_path / "dial.png")
+    assert star not in colours(tmp_path / "plain.png")
+    assert blue in colours(tmp_path / "plain.png")
+
+
+def test_dial_survives_unknown_numbers(tmp_path: Path) -> None:
+    nan = float("nan")
+    plot_dial([DialPoint("", 0.0, 1, nan, nan, nan, False, False)], tmp_path / "dial.png", judged_by="agreement")
+    assert (tmp_path / "dial.png").is_file()
+
+
+def test_only_where_every_layer_set_collapses_is_shaded() -> None:
+    points = [point(0.0), point(-0.1, "a"), point(-0.2, "a", True), point(-0.3, "a", True), point(-0.2, "b", True)]
+    assert _collapsed_spans(points) == [(pytest.approx(-0.35), pytest.approx(-0.15))]
+    assert _collapsed_spans([*points, point(-0.3, "b")]) == [(pytest.approx(-0.25), pytest.approx(-0.15))]
+    assert _collapsed_spans([point(0.0)]) == []
+
+
+@pytest.mark.parametrize("n", [1, 10])
+def test_stages(tmp_path: Path, n: int) -> None:
+    plot_stages([stage(index) for index in range(n)], tmp_path / "new" / "stages.png")
+    assert {"#0072B2", "#D55E00"} <= colours(tmp_path / "new" / "stages.png")
+
+
+def test_accuracy_tokens_with_many_conditions(tmp_path: Path) -> None:
+    points = [SystemPoint(f"condition {i}", 10 * i, 0.9, 1, 0.01, control=i % 2 == 1) for i in range(9)]
+    plot_accuracy_tokens(points, tmp_path / "plane.png")
+    assert {"#0072B2", "#D55E00", "#009E73", "#CC79A7"} <= colours(tmp_path / "plane.png")
+
+
+def test_stage_figure_of_a_fit(tmp_path: Path) -> None:
+    class Images(CSVLogger):
+        images: list[str]
+
+        def log_image(self, key: str, images: list[str]) -> None:
+            self.images = [key, *images]
+
+    logger = Images(tmp_path)
+    trainer = Trainer(logger=logger, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+    trainer.datamodule = SimpleNamespace(stage_table=[stage(0), stage(1)])
+    StageFigure().on_fit_start(trainer, LightningModule())
+    assert (tmp_path / "stages.png").is_file()
+    assert logger.images == ["stages", str(tmp_path / "stages.png")]
+    trainer.datamodule = SimpleNamespace()
+    with pytest.raises(InputError, match="StageFigure"):
+        StageFigure().on_fit_start(trainer, LightningModule())

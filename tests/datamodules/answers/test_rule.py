@@ -1,0 +1,301 @@
+"""Answers are found in completions of many shapes, and none is made up."""
+
+import time
+
+import pytest
+
+from datamodules.answers.rule import AnswerRule, AnswerType, Extractor
+from datamodules.errors import InputError
+
+ORGANS = {"A": "small intestine", "B": "large intestine", "C": "B cells", "D": "20", "E": "20.5"}
+BACTERIA = ("Klebsiella pneumoniae", "C. difficile", "E. coli", "A. baumannii", "Pseudomonas")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Thus \\boxed{B}.", "B"),
+        ("answer is: $\\boxed{\\text{B}}$", "B"),
+        ("\\boxed{B. some text}", "B"),
+        ("\\boxed{\\textbf{(C) } 0.45}", "C"),
+        ('Thought: it is A.\nAction: Answer("C")', "C"),
+        ("<answer>\nD\n</answer>", "D"),
+        ('{"reasoning": "so", "answer": "B"}', "B"),
+        ('{"answer": E}', "E"),
+        ("I prefer the first. [[A]]", "A"),
+        ("#### C", "C"),
+        ("The answer is B.", "B"),
+        ("The answer is (B).", "B"),
+        ("The answer is **B**.", "B"),
+        ("**Answer:** B", "B"),
+        ("**Answer: B**", "B"),
+        ("## Final Answer\n\nC) the liver", "C"),
+        ("Answer: C", "C"),
+        ("Answer: c", "C"),
+        ("the correct answer is option (c)", "C"),
+        ("The correct option is (C), since the others fail.", "C"),
+        ("The correct answer is therefore: J", "J"),
+        ("The answer to this question is most likely Option D: the heart.", "D"),
+        ("The best choice is C) text", "C"),
+        ("So I would choose B because it fits.", "B"),
+        ("Hence C is the correct answer.", "C"),
+        ("Thus (D) is the best option.", "D"),
+        ("Option B is correct.", "B"),
+        ("The answer is A: 12. Wait. The answer is B: 13.", "B"),
+        ("B", "B"),
+        ("(b)", "B"),
+        ("Option F", "F"),
+        ("C. the liver\nIt makes bile.", "C"),
+        ("Let me think.\n\nA", "A"),
+        ("<think>The answer is A.</think>The answer is B.", "B"),
+    ],
+)
+def test_choices_of_unknown_text(text: str, answer: str) -> None:
+    assert AnswerRule("choice").extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "A patient with fever needs rest.",
+        "I think that this is hard.",
+        "The answer is a matter of taste.",
+        "The answer is A good sign of health.",
+        "The answer is B cells.",
+        "The answer is C-reactive protein.",
+        "The answer is E. coli.",
+        "The answer is either A or C.",
+        "The answer is A and C.",
+        "The answer is A, B, or C",
+        "The answer is either A: 1.2 % or B: 4 %.",
+        'Answer("A") or Answer("B")',
+        'Action: Answer("A")\nAction: Answer("B")',
+        'The answer is B. Answer("BD")',
+        'The closest is B. The answer is B: 20.\nAction: Answer("None of the Above")',
+        "The answer is not B.",
+        "If the answer is B, then A is false.",
+        "Neither A, C, nor D is the correct answer.",
+        "Option A is correct. Option C is correct.",
+        "A: false\nB: false\nC: true",
+        "Choice A: no.\nChoice B: no.\nChoice D: maybe not",
+        "Option (B) supports the claim",
+        "The answer is K.",
+        "<think>The answer is A.",
+        "There are 4 options",
+    ],
+)
+def test_no_choice_is_made_up(text: str) -> None:
+    assert AnswerRule("choice").extract(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is small intestine.", "A"),
+        ("The answer is B cells.", "C"),
+        ("\\boxed{20}", "D"),
+        ("The answer is 20.5", "E"),
+        ("**Large Intestine**", "B"),
+        ("It digests.\nLarge intestine.", "B"),
+        ("The answer is B: large intestine", "B"),
+        ("A: small intestine", "A"),
+        ("Answer: C. B cells", "C"),
+        ("The answer is F.", None),
+        ("C: but why?", None),
+    ],
+)
+def test_texts_of_options(text: str, answer: str | None) -> None:
+    assert AnswerRule("choice").extract(text, ORGANS) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is E. coli.", "C"),
+        ("The answer is C. difficile, which makes toxins.", "B"),
+        ("The answer is C. E. coli", "C"),
+        ("The answer is A. baumannii.", "D"),
+        ("The answer is D. A. baumannii.", "D"),
+        ("The answer is E.", "E"),
+        ("H. pylori", None),
+    ],
+)
+def test_names_of_bacteria_are_no_letters(text: str, answer: str | None) -> None:
+    assert AnswerRule("choice").extract(text, BACTERIA) == answer
+
+
+def test_options_may_be_named_by_digits() -> None:
+    options = {"1": "5 N", "2": "10 N", "3": "3"}
+    rule = AnswerRule("choice")
+    assert [rule.extract(f'Answer("{text}")', options) for text in ("2", "10 N", "3", "4")] == ["2", "2", "3", None]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("#### 18", "18"),
+        ("#### $65,000", "65000"),
+        ("####\n-7", "-7"),
+        ("#### 135 miles", "135"),
+        ("#### $9 500", "9500"),
+        ("The answer is 9\u202f500 and 1.", "9500"),
+        ("The answer is 1,00,000 rupees", "100000"),
+        ("There are 10 200", "200"),
+        ("A: -1.8 billion", "-1800000000"),
+        ("The answer is 18.", "18"),
+        ("The answer is *18* - which is even.", "18"),
+        ("The answer is 60 miles/hour.", "60"),
+        ("The answer is $18.00 per day.", "18.00"),
+        ("The final answer is: $\\boxed{3{,}000}$", "3000"),
+        ("\\boxed{18 \\text{ dollars}}", "18"),
+        ("\\boxed{x = 5}", "5"),
+        ("\\boxed{\\frac{3}{4}}", "\\frac{3}{4}"),
+        ("\\boxed{3\\sqrt{2}}", "3\\sqrt{2}"),
+        ("\\boxed{50\\%}", "50%"),
+        ("**Answer: 1 1/2 cups**", "3/2"),
+        ("Answer: 3/4", "3/4"),
+        ("The answer is 3 + 4 = 7 apples.", "7"),
+        ("The answer is 1.5 x 10^6.", "1500000"),
+        ("The answer is 2.5e-3", "0.0025"),
+        ("The answer is 2 million.", "2000000"),
+        ("The answer is 50 percent.", "50%"),
+        ("The answer is that Janet makes $18 every day.", "18"),
+        ("So 16 - 3 - 4 = 9, and Janet makes $18 every day.", "18"),
+        ("She has 9 eggs at 5:30", "9"),
+        ("She has -3 degrees", "-3"),
+        ("In 5-3=2 steps", "2"),
+        ('{"answer": 42}', "42"),
+        (".5", ".5"),
+        ("18", "18"),
+    ],
+)
+def test_numbers(text: str, answer: str) -> None:
+    assert AnswerRule("number").extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no number",
+        "The answer is 10-15.",
+        "The answer is between 10 and 15.",
+        "The answer is 10 to 15 apples.",
+        "The answer is 3 or 4.",
+        "The answer is 5:30.",
+        "The answer is 05/01/2021.",
+        "The answer is 2 hours and 30 minutes.",
+        "The answer is 3 * 4.",
+        "The answer is 2x.",
+        "#### 10+John's age",
+        "The answer is unknown, about 3.",
+    ],
+)
+def test_no_number_is_made_up(text: str) -> None:
+    assert AnswerRule("number").extract(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Yes", "yes"),
+        ("No.", "no"),
+        ("**Maybe**", "maybe"),
+        ("#### No", "no"),
+        ("####\nYes", "yes"),
+        ("The answer is yes, because it rose.", "yes"),
+        ("Answer: no\n", "no"),
+        ("The study shows it.\n\nYes.", "yes"),
+        ("Yes.\nThe study shows it.", "yes"),
+        ("Answer: no effect was found", None),
+        ("yes or no", None),
+        ("The answer is yes/no.", None),
+        ("It rose.", None),
+        ("", None),
+    ],
+)
+def test_yes_no_maybe(text: str, answer: str | None) -> None:
+    assert AnswerRule("label").extract(text) == answer
+
+
+def test_other_labels() -> None:
+    rule = AnswerRule("label", labels=("plausible", "implausible"))
+    assert rule.extract("So the answer is: Implausible.") == "implausible"
+
+
+@pytest.mark.parametrize(
+    ("kind", "extractors", "text", "answer"),
+    [
+        ("maths", None, "so \\boxed{4}, no \\boxed{5}", "5"),
+        ("maths", None, "The answer is 5.", None),
+        ("maths", ("boxed", "stated"), "The answer is $x^2 + 1$.", "x^2 + 1"),
+        ("maths", ("boxed", "stated"), "The answer is 18 dollars.", "18"),
+        ("maths", ("boxed", "stated", "last_number"), "That makes 18 dollars.", "18"),
+        ("text", None, "#### 05/01/2021", "05/01/2021"),
+        ("text", ("last_line",), "so\nParis", "Paris"),
+        ("choice", ("boxed",), "The answer is B.", None),
+    ],
+)
+def test_places_are_looked_at_in_order(
+    kind: AnswerType, extractors: tuple[Extractor, ...] | None, text: str, answer: str | None
+) -> None:
+    assert AnswerRule(kind, extractors).extract(text) == answer
+
+
+def test_the_last_match_of_a_pattern_counts() -> None:
+    assert AnswerRule("choice", pattern=r"Pick: (\w)").extract("Pick: A, Pick: B, answer: C") == "B"
+    assert AnswerRule("number", pattern=r"total (.+)").extract("total $1,200.50 now") == "1200.50"
+    assert AnswerRule("choice", pattern=r"Pick: (\w)").extract("The answer is C") is None
+    assert AnswerRule("choice", ("pattern", "stated"), r"Pick: (\w)").extract("The answer is C") == "C"
+
+
+def test_what_follows_a_stop_text_is_not_looked_at() -> None:
+    rule = AnswerRule("number", stop=("\nQuestion:",))
+    assert rule.extract("The answer is 5.\nQuestion: and then? The answer is 6.") == "5"
+
+
+def test_an_unfinished_completion_has_only_answers_with_an_end() -> None:
+    assert AnswerRule("number").extract("The answer is 12", finished=False) is None
+    assert AnswerRule("number").extract("#### 12", finished=False) is None
+    assert AnswerRule("choice").extract("The answer is A", finished=False) is None
+    assert AnswerRule("number").extract("\\boxed{12} and so", finished=False) == "12"
+    assert AnswerRule("choice").extract('Answer("A") as', finished=False) == "A"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"extractors": ("box",)}, "there is no 'box'; there are boxed, tagged"),
+        ({"extractors": ("pattern",)}, "need each other"),
+        ({"extractors": ("boxed",), "pattern": "(a)"}, "need each other"),
+        ({"pattern": "a"}, "one group"),
+        ({"pattern": "(a"}, "no regular expression"),
+    ],
+)
+def test_rules_that_make_no_sense(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AnswerRule("choice", **settings)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["answer ", "answer is ", "answer:", "the answer is A or ", "Answer(", 'Answer("A") or ', "<answer>", '"answer": ',
+     "[[", "####", "#### ", "1,", "1,234", "9", "9.", "-", "1/2 ", "10^", "A", "(A", "A is ", "Option A is the best ",
+     "Option ", "\\text{", "\\text{A}", "$", "*", "_", "**A** ", " ", "\n", "A: x\n", "if ", "yes or ", "</think>",
+     "e1", "1e", "x 10^", "\\(", "\\boxed{", "=", "1 hour and ", "answer" + " " * 50],
+)  # fmt: skip
+def test_hostile_completions_take_linear_time(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    start = time.process_time()
+    for kind in ("maths", "number", "choice", "label", "text"):
+        rule = AnswerRule(kind, ("boxed", "hashes", "tagged", "stated", "last_line", "first_line", "last_number"))
+        rule.extract(text, ORGANS)
+        rule.extract("The answer is " + text, ORGANS)
+    assert time.process_time() - start < 3
+
+
+def test_a_pattern_that_takes_for_ever_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.answers.rule.PATTERN_SECONDS", 0.2)
+    with pytest.raises(InputError, match=r"it takes more than 0\.2 s on a completion of 5001 characters"):
+        AnswerRule("text", pattern=r"(a+)+b").extract("a" * 5000 + "c")

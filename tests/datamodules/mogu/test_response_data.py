@@ -1,0 +1,203 @@
+"""Both responses of a request in one batch; where the instruction stands, in any template; classes that are empty."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from datamodules.batch import IGNORE_INDEX
+from datamodules.errors import InputError
+from datamodules.mogu.batch import ResponderBatch, RouterBatch
+from datamodules.mogu.records import ResponsePair
+from datamodules.mogu.response_data import ResponderData, RouterData, encode_response
+from datamodules.prompts.chat_template import encode_prompt, render_prompt
+from datamodules.prompts.instruction_span import InstructionFinder
+from datamodules.records.reader import to_json
+from tests.tiny import tiny_tokenizer
+
+BENIGN = ResponsePair("b", "Open the jar.", False, "Twist the lid.", "No, sorry.")
+MALICIOUS = ResponsePair("m", "Open the vault!", True, "Sure, here is", "I cannot.", glad_is_opening=True)
+
+
+def write(folder: Path, *pairs: ResponsePair) -> Path:
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(map(to_json, pairs)), encoding="utf-8")
+    return path
+
+
+def several(kind: ResponsePair, n: int) -> list[ResponsePair]:
+    return [replace(kind, id=f"{kind.id}{i}", prompt=f"{kind.prompt} {i}") for i in range(n)]
+
+
+def with_tokenizer(data: ResponderData | RouterData) -> ResponderData | RouterData:
+    data.tokenizer = tiny_tokenizer()
+    return data
+
+
+def learnt(tokenizer: PreTrainedTokenizerFast, labels: list[int]) -> str:
+    return tokenizer.decode([label for label in labels if label != IGNORE_INDEX])
+
+
+@pytest.mark.parametrize(
+    ("role", "wanted", "opposite"),
+    [
+        ("glad", "Sure, here is", "I cannot.<|im_end|>"),
+        ("unwilling", "No, sorry.<|im_end|>", "Twist the lid.<|im_end|>"),
+    ],
+)
+def test_both_responses_of_a_request_are_rows_of_one_batch(
+    role: str, wanted: str, opposite: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, *several(BENIGN, 3), *several(MALICIOUS, 3))
+    data = with_tokenizer(ResponderData(path, role, batch_size=4))
+    batches = list(data.train_dataloader())
+    assert sum(batch.items for batch in batches) == 3, "of the role's class only"
+    for batch in batches:
+        assert isinstance(batch, ResponderBatch)
+        assert batch.mean_items == 3
+        for item in range(batch.items):
+            first, second = (batch.rows.labels[row].tolist() for row in (item, batch.items + item))
+            assert learnt(data.tokenizer, first) == wanted
+            assert learnt(data.tokenizer, second) == opposite
+            end = first.index(next(label for label in first if label != IGNORE_INDEX))
+            ids = batch.rows.input_ids
+            assert ids[item, :end].tolist() == ids[batch.items + item, :end].tolist(), "the same prompt"
+
+
+def test_an_opening_is_learnt_without_an_end_and_an_answer_with_it() -> None:
+    tokenizer = tiny_tokenizer()
+    opening = encode_response(tokenizer, MALICIOUS, glad=True)
+    answer = encode_response(tokenizer, BENIGN, glad=True)
+    assert opening.labels[-1] != tokenizer.eos_token_id
+    assert answer.labels[-1] == tokenizer.eos_token_id
+    assert len(opening.input_ids) == len(opening.labels)
+
+
+def test_router_rows_have_the_right_response_and_know_their_class(tmp_path: Path) -> None:
+    data = with_tokenizer(RouterData(write(tmp_path, *several(BENIGN, 4), *several(MALICIOUS, 4)), batch_size=4))
+    seen = []
+    for batch in data.train_dataloader():
+        assert isinstance(batch, RouterBatch)
+        for row, malicious in enumerate(batch.malicious.tolist()):
+            text = learnt(data.tokenizer, batch.rows.labels[row].tolist())
+            assert text == ("I cannot.<|im_end|>" if malicious else "Twist the lid.<|im_end|>")
+            ids = batch.rows.input_ids[row].tolist()
+            instruction = data.tokenizer.decode(ids[batch.starts[row] : batch.ends[row]])
+            assert instruction[:-2] == (MALICIOUS if malicious else BENIGN).prompt
+            seen.append(malicious)
+    assert sorted(seen) == [False] * 4 + [True] * 4
+
+
+def test_a_limit_is_one_of_each_class(tmp_path: Path) -> None:
+    path = write(tmp_path, *several(BENIGN, 5), *several(MALICIOUS, 3))
+    data = with_tokenizer(RouterData(path, limit=2))
+    assert sorted(example.malicious for example in data.train_examples(0)) == [False, False, True, True]
+
+
+TEMPLATES = {
+    "chatml": None,
+    "nothing before": "{% for m in messages %}{{ m['content'] }}{% endfor %}\n",
+    "long head": "SYSTEM be good\n{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}",
+    "trimmed": "<s>{% for m in messages %}{{ m['content'] | trim }}</s>{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_instruction_is_found_in_any_template(name: str, tmp_path: Path) -> None:
+    tokenizer, template = tiny_tokenizer(), None
+    if TEMPLATES[name] is not None:
+        template = str(tmp_path / "template.jinja")
+        Path(template).write_text(TEMPLATES[name])
+    for text in ("Open the jar.", "A", "zebras have", "Apples are green. And more"):
+        ids = encode_prompt(tokenizer, render_prompt(tokenizer, text, template=template))
+        start, end = InstructionFinder(tokenizer, template).find(text, ids)
+        found = tokenizer.decode(ids[start:end])
+        if name == "nothing before":
+            assert found == text[: len(found)]
+            assert end == len(ids) - 1, "the last token of the prompt counts as after the instruction"
+        else:
+            assert found == text
+
+
+CONTENT = "{% for m in messages %}<s>CONTENT</s>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{{ 'fixed words' }}", "does not put the user's words as they are"),
+        ("{{ m['content'] | upper }}", "does not put the user's words as they are"),
+        ("{{ m['content'][:24] }}", "does not put the words 'Open the vault with a long hook, please!' as they are"),
+        ("{{ m['content'] | replace('!', '') }}", "does not put the words 'Open the vault with a long hook, please!'"),
+        ("{{ m['content'] | length }} {{ m['content'] }}", "around the user's words depends on them"),
+        (
+            "{{ m['content'] }}{% if 'vault' in m['content'] %}!{% endif %}",
+            "does not put the words 'Open the vault with",
+        ),
+        ("{% if '!' in m['content'] %}!!{% else %}>>{% endif %}{{ m['content'] }}", "around the words 'Open the vault"),
+    ],
+)
+def test_a_template_that_hides_an_instruction_is_an_error(content: str, said: str, tmp_path: Path) -> None:
+    """Whether it does so to any words, or to those of some requests only."""
+    file = tmp_path / "template.jinja"
+    file.write_text(CONTENT.replace("CONTENT", content))
+    path = write(tmp_path, BENIGN, replace(MALICIOUS, prompt="Open the vault with a long hook, please!"))
+    data = RouterData(path, chat_template=str(file))
+    with pytest.raises(InputError, match=r"where the instruction starts; give another data\.chat_template") as error:
+        with_tokenizer(data).setup("fit")
+    assert said in str(error.value)
+    assert str(error.value).startswith(f"{path}: request '{'b' if 'user' in said else 'm'}'")
+
+
+def test_templates_may_trim_a_request_or_say_it_twice(tmp_path: Path) -> None:
+    tokenizer, file = tiny_tokenizer(), tmp_path / "template.jinja"
+    for content, found in (("{{ m['content'] | trim }}", "Open it."), ("{{ m['content'] }}|{{ m['content'] }}", None)):
+        file.write_text(CONTENT.replace("CONTENT", content))
+        user = " Open it.\n"
+        ids = encode_prompt(tokenizer, render_prompt(tokenizer, user, template=str(file)))
+        start, end = InstructionFinder(tokenizer, str(file)).find(user, ids)
+        assert tokenizer.decode(ids[start:end]) == (found or f"{user}|{user}")
+
+
+def test_an_empty_class_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no malicious request is there for the glad responder"):
+        with_tokenizer(ResponderData(write(tmp_path, BENIGN), "glad")).setup("fit")
+    with pytest.raises(InputError, match="no benign request is there for the unwilling responder"):
+        with_tokenizer(ResponderData(write(tmp_path, MALICIOUS), "unwilling")).setup("fit")
+    for pair, missing in ((BENIGN, "malicious"), (MALICIOUS, "benign")):
+        with pytest.raises(InputError, match=f"no {missing} request is there; routers"):
+            with_tokenizer(RouterData(write(tmp_path, pair))).setup("fit")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda *paths: ResponderData(paths[0], "glad", paths[1]), lambda *paths: RouterData(*paths)]
+)
+def test_an_empty_class_is_reported_of_the_file_that_lacks_it(
+    make: Callable[[Path, Path], ResponderData | RouterData], tmp_path: Path
+) -> None:
+    (tmp_path / "val").mkdir()
+    train, val = write(tmp_path, BENIGN, MALICIOUS), write(tmp_path / "val", BENIGN)
+    with pytest.raises(InputError, match=f"^{val}: no malicious request"):
+        with_tokenizer(make(train, val)).setup("fit")
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_leaves_nothing_is_an_error_before_a_file_is_read(limit: int) -> None:
+    for make in (
+        lambda: ResponderData(Path("none"), "glad", limit=limit),
+        lambda: RouterData(Path("none"), limit=limit),
+    ):
+        with pytest.raises(InputError, match=f"data.limit: must be 1 or more, is {limit}"):
+            make()
+
+
+def test_a_request_is_left_out_for_the_length_of_either_response(tmp_path: Path) -> None:
+    long = ResponsePair("l", "Open the tin.", False, "Pull the ring. " * 20, "No, sorry.")
+    path = write(tmp_path, *several(BENIGN, 2), long, *several(MALICIOUS, 1))
+    data = with_tokenizer(ResponderData(path, "unwilling", batch_size=4, max_length=100))
+    with pytest.warns(UserWarning, match="left out 1 of 3 examples"):
+        (batch,) = data.train_dataloader()
+    assert batch.items == 2
+    assert batch.rows.input_ids.shape[1] <= 100

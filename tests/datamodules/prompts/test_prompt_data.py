@@ -1,0 +1,188 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from jsonargparse import ArgumentParser
+from lightning import LightningModule, Trainer
+
+from datamodules.batch import PromptBatch
+from datamodules.errors import InputError
+from datamodules.prompts.prompt_data import PromptBatches, PromptData, build_rows, layer_set_of
+from datamodules.records.kinds import Question
+from tests.tiny import tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+QUESTIONS = [Question(f"q{i}", f"{i}+1?", str(i + 1)) for i in range(7)]
+
+
+def write_questions(path: Path, n: int = 5) -> Path:
+    lines = [json.dumps({"question": f"{i}+1?", "answer": f"It is\n#### {i + 1}"}) for i in range(n)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_rows_by_hand() -> None:
+    rows = build_rows(
+        QUESTIONS[:1], TOKENIZER, alphas=(0.0, -0.1, -0.25), layer_sets=("anchor:2", "3,5-8"), samples=2, seed=3
+    )
+    assert [row.id for row in rows] == [
+        "q0|system2|-|a0|s0",
+        "q0|system2|-|a0|s1",
+        "q0|system2|anchor:2|a-0.1|s0",
+        "q0|system2|anchor:2|a-0.1|s1",
+        "q0|system2|anchor:2|a-0.25|s0",
+        "q0|system2|anchor:2|a-0.25|s1",
+        "q0|system2|3,5-8|a-0.1|s0",
+        "q0|system2|3,5-8|a-0.1|s1",
+        "q0|system2|3,5-8|a-0.25|s0",
+        "q0|system2|3,5-8|a-0.25|s1",
+    ]
+    assert [row.layer_set for row in rows] == [layer_set_of(row.id) for row in rows]
+    assert rows[0].prompt.endswith("final answer within \\boxed{}<|im_end|>\n<|im_start|>assistant\n")
+    assert list(rows[0].token_ids) == TOKENIZER.encode(rows[0].prompt)
+
+
+def test_layer_set_of_an_id_with_bars_in_the_question() -> None:
+    row = build_rows([Question("a|b", "?")], TOKENIZER, alphas=(-1,), layer_sets=("all",))[0]
+    assert layer_set_of(row.id) == "all"
+
+
+def test_all_strengths_share_their_random_numbers() -> None:
+    rows = build_rows(QUESTIONS, TOKENIZER, systems=("system1", "system2"), alphas=(0.0, -0.5), samples=2, seed=1)
+    by_sample = {(row.question.id, row.sample): set() for row in rows}
+    for row in rows:
+        by_sample[row.question.id, row.sample].add(row.seed)
+    assert all(len(seeds) == 1 for seeds in by_sample.values())
+    assert len({seed for seeds in by_sample.values() for seed in seeds}) == 14
+    assert all(0 <= row.seed < 2**63 for row in rows)
+    assert rows[0].seed == 3583994759220516361  # the same on every machine and in every process
+    assert build_rows(QUESTIONS, TOKENIZER, seed=2)[0].seed != rows[0].seed
+
+
+def test_negative_zero_is_zero() -> None:
+    rows = build_rows(QUESTIONS[:1], TOKENIZER, alphas=(-0.0, 0.0))
+    assert [(row.id, str(row.alpha)) for row in rows] == [("q0|system2|-|a0|s0", "0.0")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alphas": (0.0, float("nan"))}, "nan is no strength"),
+        ({"alphas": (float("-inf"),)}, "-inf is no strength"),
+        ({"alphas": (-0.1, -0.1)}, "q0.*a-0.1.*twice"),
+        ({"alphas": ()}, "one entry at least"),
+        ({"samples": 0}, "samples must be 1"),
+    ],
+)
+def test_rows_that_cannot_be(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_rows(QUESTIONS, TOKENIZER, **settings)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_every_row_once_and_questions_whole(world_size: int) -> None:
+    rows = build_rows(QUESTIONS, TOKENIZER, alphas=(0.0, -0.1, -0.2))
+    shares = [PromptBatches(rows, rows_per_batch=7, rank=r, world_size=world_size) for r in range(world_size)]
+    assert len({len(share) for share in shares}) == 1  # sharded models need equally many forward passes
+    assert Counter(row.id for share in shares for batch in share for row in batch.rows) == Counter(r.id for r in rows)
+    batches = [batch for share in shares for batch in share if batch.rows]
+    assert all(len(batch.rows) <= 7 for batch in batches)
+    homes = Counter(question for batch in batches for question in {row.question.id for row in batch.rows})
+    assert set(homes.values()) == {1}
+
+
+def test_a_question_with_more_rows_than_a_batch_stays_whole() -> None:
+    rows = build_rows(QUESTIONS[:2], TOKENIZER, samples=5)
+    assert [len(batch.rows) for batch in PromptBatches(rows, rows_per_batch=3)] == [5, 5]
+
+
+def test_nothing_left_is_one_empty_batch() -> None:
+    (batch,) = PromptBatches([])
+    assert batch.rows == ()
+
+
+def test_data_of_gsm8k_form(tmp_path: Path) -> None:
+    data = PromptData(
+        write_questions(tmp_path / "q.jsonl"),
+        fields={"gold": "answer"},
+        gold_pattern="#### (.+)",
+        offset=1,
+        limit=2,
+        systems=["system1", "plain"],
+        require_gold=True,
+    )
+    data.tokenizer = TOKENIZER
+    data.setup("predict")
+    assert [(row.question.id, row.question.gold, row.system) for row in data.rows] == [
+        ("q-2", "2", "system1"),
+        ("q-2", "2", "plain"),
+        ("q-3", "3", "system1"),
+        ("q-3", "3", "plain"),
+    ]
+    data.skip({data.rows[0].id, data.rows[3].id, "of another run"})
+    assert [row.id for batch in data.predict_dataloader() for row in batch.rows] == [r.id for r in data.rows[1:3]]
+
+
+def test_a_gold_pattern_that_yaml_takes_for_a_comment(tmp_path: Path) -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(PromptData, "data")
+    config = tmp_path / "c.yaml"
+    config.write_text("data: {class_path: PromptData, init_args: {questions: q.jsonl, gold_pattern: '#### (.+)'}}")
+    data = parser.instantiate_classes(parser.parse_args([f"--config={config}"])).data
+    assert data.gold_pattern == "#### (.+)"
+    words = ["--data=PromptData", "--data.questions=q.jsonl"]
+    args = parser.parse_args([*words, "--data.gold_pattern=[#]### (.+)"])
+    assert parser.instantiate_classes(args).data.gold_pattern == "[#]### (.+)"
+    data = parser.instantiate_classes(parser.parse_args([*words, "--data.gold_pattern=#### (.+)"])).data
+    with pytest.raises(InputError, match="takes '#' for a comment"):
+        data.setup("predict")
+
+
+def test_data_that_cannot_be_used(tmp_path: Path) -> None:
+    data = PromptData(write_questions(tmp_path / "q.jsonl"), require_gold=True)
+    data.tokenizer = TOKENIZER
+    with pytest.raises(InputError, match=r"5 of 5 questions have no gold answer.*data\.gold_pattern"):
+        data.setup("test")
+    data = PromptData(write_questions(tmp_path / "q.jsonl"), offset=5)
+    data.tokenizer = TOKENIZER
+    with pytest.raises(InputError, match="no record is left after the first 5 of 5"):
+        data.setup("test")
+    with pytest.raises(InputError, match="rows_per_batch"):
+        PromptData(tmp_path / "q.jsonl", rows_per_batch=0).setup("test")
+
+
+class Recorder(LightningModule):
+    """Takes the place of a model that is not to be loaded when the data are wrong."""
+
+    tokenizer = TOKENIZER
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def configure_model(self) -> None:
+        self.seen.append("model loaded")
+
+    def record(self, batch: PromptBatch, batch_idx: int) -> None:
+        self.seen += [row.id for row in batch.rows]
+
+    predict_step = test_step = validation_step = record
+
+
+@pytest.mark.parametrize("verb", ["predict", "test", "validate"])
+def test_lightning_takes_the_batches_as_they_are(tmp_path: Path, verb: str) -> None:
+    data = PromptData(write_questions(tmp_path / "q.jsonl"), rows_per_batch=2, alphas=[0.0, -0.1], layer_sets=["all"])
+    module = Recorder()
+    trainer = Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
+    run = getattr(trainer, verb)
+    run(module, data, return_predictions=False) if verb == "predict" else run(module, data, verbose=False)
+    assert module.seen == ["model loaded"] + [row.id for row in data.rows]
+
+
+def test_wrong_data_stop_before_the_model_is_loaded(tmp_path: Path) -> None:
+    module = Recorder()
+    with pytest.raises(InputError):
+        Trainer(logger=False, accelerator="cpu").predict(module, PromptData(tmp_path / "absent.jsonl"))
+    assert module.seen == []

@@ -1,0 +1,241 @@
+"""Each reason for which a trace is dropped, and that nothing else is dropped."""
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+import pytest
+from rich.console import Console
+
+from datamodules.answers.checker import AnswerChecker
+from datamodules.errors import InputError
+from datamodules.records.kinds import Trace
+from datamodules.s3cot.filter_report import REASONS
+from datamodules.s3cot.filtering import FilterResult, filter_by_agreement, filter_by_gold, has_loop
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[AnswerChecker]:
+    with AnswerChecker(workers=1) as checker:
+        yield checker
+
+
+def trace(
+    alpha: float = 0.0,
+    answer: str | None = "2",
+    tokens: int = 100,
+    sample: int = 0,
+    question: str = "q",
+    **changes: object,
+) -> Trace:
+    """A trace whose text is its own, with a boxed answer if there is one."""
+    layers = changes.pop("layers", ())
+    name = f"{question}|system2|{layers or '-'}|a{alpha:g}|s{sample}"
+    made = Trace(
+        id=name,
+        question_id=question,
+        question=f"What is {question}?",
+        gold="2",
+        system="system2",
+        alpha=alpha,
+        layers=layers,  # type: ignore[arg-type]
+        sample=sample,
+        seed=0,
+        prompt="",
+        completion=f"Thought {name}." + (f" \\boxed{{{answer}}}" if answer else ""),
+        n_tokens=tokens,
+        finish_reason="stop",
+        answer=None,
+        correct=None,
+        model="m",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def reasons(result: FilterResult) -> dict[str, str]:
+    return {dropped.id.partition("|")[0] + dropped.id.partition("|a")[2]: dropped.reason for dropped in result.dropped}
+
+
+def test_gold_keeps_the_right_traces(checker: AnswerChecker) -> None:
+    traces = [trace(), trace(-0.1, "4/2", 80), trace(-0.2, "3", 60), trace(-0.3, "2.0", 30)]
+    result = filter_by_gold(traces, checker)
+    (item,) = result.items
+    assert (item.id, item.question, item.gold) == ("q", "What is q?", "2")
+    assert (item.initial, item.initial_tokens) == (traces[0].completion, 100)
+    assert [(v.text, v.n_tokens, v.alpha, v.length_ratio) for v in item.variants] == [
+        (traces[1].completion, 80, -0.1, 0.8),
+        (traces[3].completion, 30, -0.3, 0.3),
+    ]
+    assert reasons(result) == {"q-0.2|s0": "wrong"}
+    report = result.report
+    assert (report.traces, report.traces_kept, report.questions, report.questions_kept) == (4, 3, 1, 1)
+    assert (report.kept_share, report.precision, report.known) == (0.75, 1.0, 3)
+    assert report.length_ratios == (0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
+    assert report.mean_length_ratio == pytest.approx(0.55)
+
+
+def test_agreement_keeps_whole_questions_without_looking_at_gold(checker: AnswerChecker) -> None:
+    traces = [
+        trace(answer="7"),
+        trace(-0.1, "7.0", 80),
+        trace(-0.2, "14/2", 60),
+        trace(question="r"),
+        trace(-0.1, "2", 80, question="r"),
+        trace(-0.2, "3", 60, question="r"),
+        trace(question="s", gold=None),
+        trace(-0.1, question="s", gold=None),
+    ]
+    result = filter_by_agreement(traces, checker)
+    assert [(item.id, len(item.variants)) for item in result.items] == [("q", 2), ("s", 1)]
+    assert reasons(result) == {"r0|s0": "disagreement", "r-0.1|s0": "disagreement", "r-0.2|s0": "disagreement"}
+    assert (result.report.known, result.report.precision) == (3, 0.0)  # they agree on a wrong answer
+    assert result.report.kept_share == 5 / 8
+
+
+def test_no_answer_agrees_with_nothing(checker: AnswerChecker) -> None:
+    fine = [trace(question="fine"), trace(-0.1, question="fine")]
+    variant_without = [trace(), trace(-0.1), trace(-0.2, None)]
+    assert reasons(filter_by_agreement(fine + variant_without, checker)) == {
+        "q0|s0": "disagreement",
+        "q-0.1|s0": "disagreement",
+        "q-0.2|s0": "no_boxed",
+    }
+    none_at_all = [trace(answer=None), trace(-0.1, None), trace(-0.2, None)]
+    assert set(reasons(filter_by_agreement(fine + none_at_all, checker)).values()) == {"no_boxed"}
+    initial_without = [trace(answer=None), trace(-0.1)]
+    assert reasons(filter_by_agreement(fine + initial_without, checker)) == {
+        "q0|s0": "no_boxed",
+        "q-0.1|s0": "disagreement",
+    }
+
+
+LOOP = "and so on, and on, " * 40
+
+
+@pytest.mark.parametrize("by", [filter_by_gold, filter_by_agreement])
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"finish_reason": "length"}, "truncated"),
+        ({"completion": LOOP + "\\boxed{2}"}, "repetition"),
+        ({"n_tokens": 101}, "longer_than_initial"),
+        ({"completion": "Thought q|system2|-|a-0.1|s0. \\boxed{2}"}, "duplicate"),
+    ],
+)
+def test_flaws_of_a_variant_cost_only_the_variant(
+    by: type[filter_by_gold], checker: AnswerChecker, bad: dict[str, object], reason: str
+) -> None:
+    result = by([trace(), trace(-0.1), trace(-0.2, **bad)], checker)
+    assert reasons(result) == {"q-0.2|s0": reason}
+    assert [variant.alpha for variant in result.items[0].variants] == [-0.1]
+
+
+@pytest.mark.parametrize(
+    ("traces", "expected"),
+    [
+        ([trace(answer="3"), trace(-0.1)], {"q0|s0": "wrong", "q-0.1|s0": "initial_wrong"}),
+        ([trace(finish_reason="length"), trace(-0.1)], {"q0|s0": "truncated", "q-0.1|s0": "initial_unusable"}),
+        ([trace(-0.1), trace(sample=1)], {"q-0.1|s0": "no_initial", "q0|s1": "no_initial"}),
+        ([trace(), trace(-0.1, "3")], {"q0|s0": "no_variant", "q-0.1|s0": "wrong"}),
+        ([trace(gold=None), trace(-0.1, gold=None)], {"q0|s0": "no_gold", "q-0.1|s0": "no_gold"}),
+    ],
+)
+def test_gold_drops_the_question(checker: AnswerChecker, traces: list[Trace], expected: dict[str, str]) -> None:
+    fine = [trace(question="fine"), trace(-0.1, question="fine")]
+    result = filter_by_gold(fine + traces, checker)
+    assert reasons(result) == expected
+    assert [item.id for item in result.items] == ["fine"]
+
+
+def test_agreement_names_a_missing_initial_trace(checker: AnswerChecker) -> None:
+    fine = [trace(question="fine"), trace(-0.1, question="fine")]
+    assert reasons(filter_by_agreement([*fine, trace(-0.1), trace(sample=1)], checker)) == {
+        "q-0.1|s0": "no_initial",
+        "q0|s1": "no_initial",
+    }
+
+
+def test_samples_and_layer_sets(checker: AnswerChecker) -> None:
+    initial = trace(layers=(3,))
+    traces = [
+        trace(sample=1, tokens=120),
+        trace(sample=2, tokens=90),
+        trace(-0.1, tokens=80, layers=(3,)),
+        trace(-0.1, tokens=70, layers=(4,)),
+        initial,
+        trace(layers=(4,), completion=initial.completion),  # alpha 0 does the same whatever the layers
+        trace(-0.1, sample=1, tokens=100),
+    ]
+    result = filter_by_gold(traces, checker)
+    (item,) = result.items
+    assert item.initial == initial.completion
+    assert [(variant.alpha, variant.length_ratio) for variant in item.variants] == [
+        (0.0, 0.9),
+        (-0.1, 0.8),
+        (-0.1, 0.7),
+        (-0.1, 1.0),
+    ]
+    assert sorted(reasons(result).values()) == ["duplicate", "longer_than_initial"]
+    assert result.report.length_ratios[7:] == (1, 1, 2)
+
+
+def test_nothing_left(checker: AnswerChecker) -> None:
+    traces = [trace(answer="3"), trace(-0.1), trace(-0.2, finish_reason="length")]
+    with pytest.raises(
+        InputError, match=r"of 3 traces of 1 questions none is left \(.*wrong 1.*truncated 1|initial_wrong 1"
+    ):
+        filter_by_gold(traces, checker)
+    with pytest.raises(InputError, match="disagreement 2, truncated 1"):
+        filter_by_agreement(traces, checker)
+    with pytest.raises(InputError, match="no trace has a gold answer; filter by agreement"):
+        filter_by_gold([trace(gold=None)], checker)
+    with pytest.raises(InputError, match="gold answers: 1 cannot be read"):
+        filter_by_gold([trace(gold=r"\frac{")], checker)
+
+
+def test_traces_of_different_models_are_no_variants_of_each_other(checker: AnswerChecker) -> None:
+    for other in ({"model": "n"}, {"system": "system1"}):
+        with pytest.raises(InputError, match=r"question 'q' come from several models or instructions"):
+            filter_by_gold([trace(), trace(-0.1, **other)], checker)
+
+
+def test_the_report_prints_and_is_json(checker: AnswerChecker) -> None:
+    report = filter_by_gold([trace(), trace(-0.1, tokens=55), trace(-0.2, "3")], checker).report
+    console = Console(file=io.StringIO(), width=120)
+    console.print(report)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("kept, of 1 of 1 questions; 100.0% of 2 right", f"wrong: {REASONS['wrong']}", "0.5-0.6", "mean 0.55"):
+        assert part in printed
+    back = json.loads(json.dumps(asdict(report)))
+    assert back["reasons"] == {"wrong": 1}
+    assert back["length_ratios"] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [LOOP, "We add. " + "0" * 100, "好的，" * 40, "Fine so far. " + "17, " * 60 + " The end."],
+)
+def test_loops_are_seen(text: str) -> None:
+    assert has_loop(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2",
+        "2 + 2 + 2 + 2 + 2 + 2 + 2 + 2 = 16",
+        " ".join(f"Now add {n}: {n} + {n} = {2 * n}." for n in range(100)),
+        "No way. No way. No way. No way. No way.",
+    ],
+)
+def test_sound_texts_are_no_loops(text: str) -> None:
+    assert not has_loop(text)
+
+
+def test_looking_for_loops_is_fast() -> None:
+    start = time.perf_counter()
+    has_loop(" ".join(map(str, range(30_000))))
+    assert time.perf_counter() - start < 2

@@ -1,0 +1,135 @@
+"""The rivals do what their papers say, row by row."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from datamodules.batch import PromptBatch, PromptRow
+from datamodules.errors import InputError
+from datamodules.prompts.chat_template import encode_prompt, render_prompt
+from datamodules.records.kinds import Question
+from llm_modules.baselines.conditional_steering import ConditionalSteering
+from llm_modules.baselines.prompt_defence import Demonstration, PromptDefence
+from llm_modules.baselines.safe_decoding import SafeDecoding, mix_distributions
+from llm_modules.causal_lm import CausalLM
+from llm_modules.generation.interface import GenerationSettings
+from llm_modules.mogu.adapters import random_responder, write_responder
+from llm_modules.mogu.target import output_projections
+from llm_modules.mogu.v2.probes import Probe, capture_inputs, save_probes
+from llm_modules.s3cot.direction import Direction
+from tests.tiny import save_tiny, tiny_tokenizer
+
+PROMPTS = [[70, 71, 72], [80, 81, 82, 83, 84], [90, 91]]
+
+
+def rows(texts: list[str]) -> PromptBatch:
+    tokenizer = tiny_tokenizer()
+    found = []
+    for number, text in enumerate(texts):
+        prompt = render_prompt(tokenizer, text)
+        ids = tuple(encode_prompt(tokenizer, prompt))
+        found.append(PromptRow(str(number), Question(str(number), text), "plain", prompt, ids))
+    return PromptBatch(found)
+
+
+def test_the_mixed_distribution_is_over_what_both_find_likely() -> None:
+    base = torch.tensor([[0.5, 0.3, 0.15, 0.04, 0.01]]).log()
+    expert = torch.tensor([[0.01, 0.3, 0.04, 0.15, 0.5]]).log()
+    mixed = mix_distributions(base, expert, alpha=0.5, candidates=1).exp()
+    # Ranks of the base 0 1 2 3 4, of the expert 4 1 3 2 0: token 1 is the first that both have among their first two.
+    assert mixed[0].tolist() == pytest.approx([0, 0.3, 0, 0, 0])
+    mixed = mix_distributions(base, expert, alpha=3.0, candidates=3).exp()
+    assert mixed[0].tolist() == pytest.approx([0, 0.3, 1e-12, 0.04 + 3 * 0.11, 0])
+    everything = mix_distributions(base, expert, alpha=1.0, candidates=99).exp()
+    assert everything[0].tolist() == pytest.approx(expert[0].exp().tolist(), abs=1e-6)
+
+
+def adapted(tmp_path: Path) -> tuple[Path, Path]:
+    base = save_tiny(tmp_path / "base", layers=2)
+    projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
+    responder = random_responder(projections, 2, 8, 0)
+    write_responder(responder, responder.deltas, tmp_path / "expert")
+    return base, tmp_path / "expert"
+
+
+def test_safe_decoding_is_both_models_for_two_tokens_and_the_base_after_them(tmp_path: Path) -> None:
+    base, expert = adapted(tmp_path)
+    module = SafeDecoding(str(expert), str(base), generation=GenerationSettings(max_new_tokens=7, slots=2))
+    module.configure_model()
+    flags = {name: p.requires_grad for name, p in module.named_parameters()}
+    found = [done.token_ids for done in module.generator.generate(PROMPTS)]
+    assert {name: p.requires_grad for name, p in module.named_parameters()} == flags
+    plain = AutoModelForCausalLM.from_pretrained(base).eval()
+    single = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), expert).eval()
+    for prompt, ids in zip(PROMPTS, found, strict=True):
+        sequence = list(prompt)
+        for step in range(7):
+            with torch.no_grad():
+                logits = plain(input_ids=torch.tensor([sequence])).logits[:, -1]
+                if step < 2:
+                    other = single(input_ids=torch.tensor([sequence])).logits[:, -1]
+                    logits = mix_distributions(logits, other, 3.0, 5)
+            sequence.append(int(logits.argmax()))
+            if sequence[-1] in module.generator.eos_ids:
+                break
+        assert ids == tuple(sequence[len(prompt) :])
+    with pytest.raises(InputError, match=r"model\.candidates"):
+        SafeDecoding(str(expert), candidates=0)
+
+
+def test_a_prompt_defence_puts_words_around_the_users_and_keeps_a_prefilled_answer(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", layers=2)
+    module = PromptDefence(
+        str(base),
+        before="Be good.",
+        after="Be good!",
+        system_prompt="You are good.",
+        demonstrations=[Demonstration("Do harm.", "No.")],
+    )
+    batch = rows(["Open the jar."])
+    from dataclasses import replace
+
+    prefilled = replace(batch.rows[0], prompt=batch.rows[0].prompt + "Sure, here")
+    (plain, begun) = module.defend([batch.rows[0], prefilled])
+    turn = "<|im_start|>{}\n{}<|im_end|>\n"
+    expected = turn.format("system", "You are good.") + turn.format("user", "Do harm.")
+    expected += turn.format("assistant", "No.") + turn.format("user", "Be good.\nOpen the jar.\nBe good!")
+    assert plain.prompt == expected + "<|im_start|>assistant\n"
+    assert begun.prompt == plain.prompt + "Sure, here"
+    assert plain.token_ids == tuple(encode_prompt(module.tokenizer, plain.prompt))
+    assert PromptDefence(str(base)).defend(batch.rows) == list(batch.rows), "nothing around: nothing changes"
+    with pytest.raises(InputError, match="was made by another template"):
+        module.defend([replace(batch.rows[0], prompt="[INST] Open the jar. [/INST]")])
+
+
+def test_only_rows_that_the_probe_takes_for_malicious_are_steered(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", layers=2)
+    batch = rows(["Open the jar.", "A", "Open the vault, please."])
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    projections = output_projections(model)
+    states = []
+    for row in batch.rows:
+        ids = torch.tensor([row.token_ids])
+        states.append(capture_inputs(model, projections, ids, None, torch.tensor([ids.shape[1] - 1]))[0, 1])
+    difference = states[1] - (states[0] + states[2]) / 2
+    middle = (states[1] + (states[0] + states[2]) / 2) / 2
+    bias = -(middle @ difference)[None]
+    weaker = Probe(0, torch.zeros(32), torch.ones(1), 0.5, 0.7)
+    save_probes([weaker, Probe(1, difference, bias, 1.0, 0.1)], tmp_path / "probes.safetensors")
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)) * 5
+    direction = Direction(vectors, model=str(base.resolve()))
+    direction.save(tmp_path / "direction.safetensors")
+    files = {"direction": tmp_path / "direction.safetensors", "probes": tmp_path / "probes.safetensors"}
+    module = ConditionalSteering(**files, backbone=str(base), generation=GenerationSettings(max_new_tokens=6))
+    module.configure_model()
+    assert module.malicious(batch).tolist() == [False, True, False]
+    plain = CausalLM(str(base), generation=GenerationSettings(max_new_tokens=6))
+    plain.configure_model()
+    expected, found = plain.complete(batch), module.complete(batch)
+    assert [a == b for a, b in zip(expected, found, strict=True)] == [True, False, True]
+    assert module.generator.listeners == []
+    with pytest.raises(InputError, match="probability"):
+        ConditionalSteering(**files, threshold=2.0)

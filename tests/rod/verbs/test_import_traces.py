@@ -1,0 +1,115 @@
+"""``rod import-traces``, and what becomes of real responses afterwards."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from configs import __file__ as configs_init
+from datamodules.errors import InputError
+from datamodules.records.kinds import Trace
+from datamodules.records.reader import read_records
+from datamodules.s3cot.records import CurriculumItem
+from rod.verbs.filter import main as filter_main
+from rod.verbs.import_traces import main
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """A tokenizer that counts words."""
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]").save_pretrained(tmp_path / "words")
+    return tmp_path / "words"
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_responses_become_traces(tmp_path: Path, words: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"n": 1, "problem": "1+1?", "style": "long", "texts": ["One and one. Answer: B", "No idea"], "right": "B"},
+        {
+            "n": 1,
+            "problem": "1+1?",
+            "style": "short",
+            "texts": ["Answer: A Answer: C", "It is \\boxed{B}"],
+            "right": "B",
+        },
+        {"n": 2, "problem": "2+2?", "style": "long", "texts": [], "right": None},
+        {"n": 2, "problem": "2+2?", "style": "short", "texts": ["Answer: D"], "right": None},
+    ]
+    config = tmp_path / "import.yaml"
+    config.write_text(
+        "fields: {question: problem, question_id: n, responses: texts, gold: right}\n"
+        "alphas: {long: 0, short: -0.5}\nappend_boxed: 'Answer: ([A-E])'\n"
+    )
+    output = tmp_path / "out" / "traces.jsonl"
+    source = write(tmp_path / "exam.jsonl", rows)
+    main(["--config", str(config), "--responses", str(source), "--tokenizer", str(words), "--output", str(output)])
+    traces = read_records(output, Trace, strict=True)
+    assert [(t.question_id, t.alpha, t.sample, t.answer, t.correct, t.n_tokens) for t in traces] == [
+        ("exam/1", 0.0, 0, "B", True, 7),
+        ("exam/1", 0.0, 1, None, False, 3),
+        ("exam/1", -0.5, 0, "C", False, 6),
+        ("exam/1", -0.5, 1, "B", True, 4),
+        ("exam/2", -0.5, 0, "D", None, 4),
+    ]
+    assert traces[0].completion == "One and one. Answer: B\n\\boxed{B}"
+    assert traces[3].completion == "It is \\boxed{B}"
+    assert traces[0].id == "exam/1|plain|-|a0|s0"
+    with pytest.raises(InputError, match="exists"):
+        main(["--config", str(config), "--responses", str(source), "--tokenizer", str(words), "--output", str(output)])
+
+
+def test_without_a_pattern_responses_stay_as_they_are(tmp_path: Path, words: Path) -> None:
+    source = write(tmp_path / "r.jsonl", [{"question": "q", "responses": ["Answer: B"], "model": "m"}])
+    output = tmp_path / "t.jsonl"
+    args = ["--responses", str(source), "--tokenizer", str(words), "--output", str(output)]
+    main([*args, "--alphas", '{"": 0.0}'])
+    (trace,) = read_records(output, Trace, strict=True)
+    assert (trace.completion, trace.answer, trace.question_id, trace.model) == ("Answer: B", None, "r/q/m", "m")
+    with pytest.raises(InputError, match="none for the styles ''"):
+        main([*args, "--alphas", '{"verbose": 0.0}', "--overwrite", "true"])
+    with pytest.raises(InputError, match="is no folder"):
+        main([*args[:2], "--tokenizer", "nowhere", *args[4:], "--alphas", '{"": 0.0}', "--overwrite", "true"])
+    with pytest.raises(InputError, match="no regular expression"):
+        main([*args, "--alphas", '{"": 0.0}', "--overwrite", "true", "--append_boxed", "("])
+
+
+def test_real_chains_of_thought(tmp_path: Path, shared_data: Path) -> None:
+    config = Path(configs_init).parent / "s3cot" / "real" / "import_concise_cot.yaml"
+    lines = (shared_data / "concise_cot_gpt" / "sat-math-100.jsonl").read_text(encoding="utf-8").splitlines()
+    source = write(tmp_path / "sat.jsonl", [row for row in map(json.loads, lines) if row["problem_id"] <= 40])
+    traces_file = tmp_path / "traces.jsonl"
+    tokenizer = shared_data / "tokenizers" / "qwen2_5"
+    main(
+        [
+            "--config",
+            str(config),
+            "--responses",
+            str(source),
+            "--tokenizer",
+            str(tokenizer),
+            "--output",
+            str(traces_file),
+        ]
+    )
+    traces = read_records(traces_file, Trace, strict=True)
+    assert len(traces) == 40 * 4 * 10
+    assert {trace.alpha for trace in traces} == {0.0, -0.1}
+    right = {by: tmp_path / f"{by}.jsonl" for by in ("gold", "agreement")}
+    for by, output in right.items():
+        filter_main(["--traces", str(traces_file), "--by", by, "--output", str(output)])
+        items = read_records(output, CurriculumItem, strict=True)
+        report = json.loads(output.with_suffix(".report.json").read_text())
+        dropped = output.with_suffix(".dropped.jsonl").read_text().count("\n")
+        assert report["traces_kept"] + dropped == len(traces)
+        assert report["traces_kept"] == sum(1 + len(item.variants) for item in items)
+        assert all(0 < variant.length_ratio <= 1 for item in items for variant in item.variants)
+        assert all(report["length_ratios"][3:])  # lengths of most of the curriculum's windows
+        assert report["precision"] == 1.0 if by == "gold" else report["precision"] > 0.9

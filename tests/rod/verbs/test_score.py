@@ -1,0 +1,205 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datamodules.records.reader import read_records
+from datamodules.suites.predictions import Prediction
+from rod.__main__ import main
+from tests.callbacks.evaluation.evaluation_run import metrics, predictions, prepare, results, run, write
+from tests.conftest import ROOT
+
+JUDGES = json.dumps(
+    [
+        {"class_path": "llm_modules.judges.phrases.RefusalPhrases"},
+        {
+            "class_path": "llm_modules.judges.phrases.RefusalPhrases",
+            "init_args": {"words": ["e", "x"], "name": "letters"},
+        },
+    ]
+)
+
+
+def score(*words: object) -> int:
+    return main(["score", *map(str, words)])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Another project's answers: two models, two samples each."""
+    lines = [
+        {"q": "1 + 1?", "right": 2, "kind": "easy", "small": {"texts": ["So \\boxed{2}", "\\boxed{3}"], "n": [5, 7]}},
+        {"q": "7 * 8?", "right": 56, "kind": "hard", "small": {"texts": ["I think 56", "\\boxed{56.0}"], "n": [9, 11]}},
+    ]
+    said = [[True, False], [True, True]]
+    return write(tmp_path / "theirs.jsonl", *(line | {"ok": ok} for line, ok in zip(lines, said, strict=True)))
+
+
+THEIRS = ["--completion", "small.texts", "--question", "q", "--gold", "right"]
+
+
+def test_own_predictions_give_the_same_numbers_again(tmp_path: Path) -> None:
+    run(prepare(tmp_path / "source"), tmp_path / "run", samples=2)
+    predicted = tmp_path / "run" / "predictions.jsonl"
+    assert score(predicted, "--output", tmp_path / "again", "--evaluate.judges", JUDGES) == 0
+    assert (tmp_path / "again" / "predictions.jsonl").read_bytes() == predicted.read_bytes()
+    whole = [entry for entry in metrics(tmp_path / "run")["results"] if entry["kind"] != "perplexity"]
+    assert metrics(tmp_path / "again")["results"] == whole
+
+
+def test_completions_of_others(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    more = ["--tokens", "small.n", "--group", "kind", "--reference", "ok"]
+    assert score(file, "--output", out, *THEIRS, *more) == 0
+    found = predictions(out)
+    assert list(found) == ["theirs/1|s0", "theirs/1|s1", "theirs/2|s0", "theirs/2|s1"]
+    assert [p["correct"] for p in found.values()] == [True, False, False, True]
+    assert [p["answer"] for p in found.values()] == ["2", "3", None, "56.0"]
+    assert (found["theirs/2|s0"]["question"], found["theirs/2|s0"]["gold"]) == ("7 * 8?", "56")
+    cell = results(out)["theirs"]
+    assert (cell["n"], cell["records"]) == (4, 2)
+    assert cell["metrics"]["accuracy"]["value"] == 0.5
+    assert cell["metrics"]["tokens"]["value"] == 8
+    assert results(out)["theirs hard"]["metrics"]["tokens"]["value"] == 10
+    assert "truncation" not in cell["metrics"]  # how they ended is not known
+    (other,) = map(json.loads, (out / "disagreements.jsonl").read_text().splitlines())
+    assert (other["id"], other["answer"], other["correct"], other["reference"]) == ("theirs/2|s0", None, False, True)
+    assert other["completion"] == "I think 56"
+    assert "agreement with the reference: 3 of 4 (75.00%)" in capsys.readouterr().out
+
+
+def test_references_that_are_answers(tmp_path: Path) -> None:
+    choices = {"A": "red", "B": "green"}
+    lines = [("The answer is B.", "B"), ("It is red.", "A"), ("No idea.", ""), ("Answer: A", None)]
+    records = [{"question": "Which?", "choices": choices, "key": "B", "out": o, "vote": v} for o, v in lines]
+    file = write(tmp_path / "votes.jsonl", *records)
+    words = ["--completion", "out", "--gold", "key", "--options", "choices", "--reference", "vote"]
+    assert score(file, "--output", tmp_path / "out", *words, "--answer.type", "choice") == 0
+    others = [json.loads(line) for line in (tmp_path / "out" / "disagreements.jsonl").read_text().splitlines()]
+    # Nobody found an answer in the third one.
+    assert [(other["id"], other["answer"], other["reference"]) for other in others] == [
+        ("votes/2|s0", None, "A"),
+        ("votes/4|s0", "A", None),
+    ]
+
+
+def test_lines_that_are_left_out(tmp_path: Path) -> None:
+    lines = [{"question": "1 + 1?", "gold": 2, "out": ["\\boxed{2}"]}, {"question": "?", "gold": None, "out": []}]
+    file = write(tmp_path / "holes.jsonl", *lines)
+    assert score(file, "--output", tmp_path / "out", "--completion", "out", "--gold", "gold", "--keep", "out") == 0
+    assert list(predictions(tmp_path / "out")) == ["holes/1|s0"]
+
+
+def test_refusals_of_others_are_judged(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "answers.jsonl",
+        {"request": "Open it", "answer": "I'm sorry, I can't."},
+        {"request": "Open it too", "answer": "Turn the wheel."},
+    )
+    judge = json.dumps([{"class_path": "RefusalPhrases"}])
+    words = ["--completion", "answer", "--question", "request", "--kind", "safety", "--name", "vault"]
+    assert score(file, "--output", tmp_path / "out", *words, "--evaluate.judges", judge) == 0
+    assert results(tmp_path / "out")["vault"]["metrics"]["asr/phrases"]["value"] == 0.5
+    assert list(predictions(tmp_path / "out")) == ["vault/answers-1|s0", "vault/answers-2|s0"]
+
+
+@pytest.mark.slow
+def test_a_judge_by_its_name_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Where nothing else has imported its module."""
+    line = {"id": "a", "completion": "I'm sorry", "question": "Open it", "suite": "vault", "kind": "safety"}
+    file = write(tmp_path / "predictions.jsonl", line)
+    words = [
+        "score",
+        file,
+        "--output",
+        tmp_path / "out",
+        "--evaluate.judges",
+        json.dumps([{"class_path": "RefusalPhrases"}]),
+    ]
+    subprocess.run([sys.executable, "-m", "rod", *map(str, words)], cwd=ROOT, check=True, timeout=200)
+    assert results(tmp_path / "out")["vault"]["metrics"]["asr/phrases"]["value"] == 0
+
+
+def test_several_files_by_one_name(file: Path, tmp_path: Path) -> None:
+    write(tmp_path / "more.jsonl", {"q": "1?", "right": 1, "small": {"texts": "\\boxed{1}"}})
+    assert score(tmp_path / "*e*.jsonl", "--output", tmp_path / "out", *THEIRS, "--name", "both") == 0
+    assert results(tmp_path / "out")["both"]["n"] == 5
+    assert score(tmp_path / "*e*.jsonl", "--output", tmp_path / "apart", *THEIRS) == 0
+    assert results(tmp_path / "apart").keys() == {"more", "theirs"}
+
+
+def test_own_predictions_by_another_rule(tmp_path: Path) -> None:
+    line = {"id": "a", "completion": "The answer is 12.", "question": "?", "gold": "12"}
+    file = write(tmp_path / "predictions.jsonl", line)
+    for words, right in (([], 0), (["--answer.type", "number"], 1)):
+        assert score(file, "--output", tmp_path / f"{right}", *words) == 0
+        (entry,) = metrics(tmp_path / f"{right}")["results"]
+        assert entry["metrics"]["accuracy"]["value"] == right
+    assert read_records(tmp_path / "1" / "predictions.jsonl", Prediction)[0].rule.type == "number"
+
+
+def test_options_from_a_file(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "score.yaml").write_text("completion: small.texts\nquestion: q\ngold: right\nanswer: {type: number}\n")
+    assert score("--config", tmp_path / "score.yaml", file, "--output", tmp_path / "out") == 0
+    assert results(tmp_path / "out")["theirs"]["metrics"]["accuracy"]["value"] == 0.75
+
+
+def test_overwrite(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [file, "--output", tmp_path / "out", *THEIRS]
+    assert score(*words, "--reference", "ok") == 0
+    assert score(*words) == 2
+    assert "exists; name another file or pass --overwrite true" in capsys.readouterr().err
+    assert score(*words, "--overwrite", "true") == 0
+    assert not (tmp_path / "out" / "disagreements.jsonl").exists()  # those were of another scoring
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--completion", "reply", "--question", "q"], "theirs.jsonl:1: --completion: 'reply' is undefined"),
+        (["--completion", "small.n", "--question", "q"], "theirs.jsonl:1: --completion: a text is wanted, not int"),
+        ([*THEIRS, "--tokens", "[1]"], "theirs.jsonl:1: --tokens: 1 values for 2 completions"),
+        ([*THEIRS, "--tokens", "['a', 'b']"], "theirs.jsonl:1: --tokens: a number of tokens is wanted, not 'a'"),
+        ([*THEIRS[:4], "--gold", r"'\\frac{'"], "theirs.jsonl:1: suite 'theirs': gold: "),
+        ([*THEIRS[:4], "--gold", "right if right > 9 else none"], "theirs.jsonl:1: suite 'theirs': gold: there is no"),
+        ([*THEIRS, "--id", "'same'"], "theirs.jsonl:2: suite 'theirs': the id 'same' stands at"),
+        (["--gold", "right"], "--gold: lines of a predictions.jsonl of this project say it themselves"),
+        (["--name", "x"], "--name: lines of a predictions.jsonl"),
+        ([], "completions of others are read by --completion"),
+        ([*THEIRS, "--evaluate.baseline", "absent.json"], "absent.json: cannot be read"),
+        ([*THEIRS, "--kind", "perplexity"], "kind"),
+    ],
+)  # fmt: skip
+def test_input_that_cannot_be(
+    words: list[str], reason: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(file, "--output", tmp_path / "out", *words) == 2
+    error = capsys.readouterr().err
+    assert reason in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_cannot_be(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(tmp_path / "absent.jsonl", "--output", tmp_path / "out", *THEIRS) == 2
+    assert "is no file" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / file.name
+    twin.write_text(file.read_text())
+    assert score(file, twin, "--output", tmp_path / "out", *THEIRS) == 2
+    assert "'theirs/1|s0' is in several files" in capsys.readouterr().err
+
+
+def test_votes_of_others_are_read_as_they_read_them(shared_data: Path, tmp_path: Path) -> None:
+    """GSM8K's published solutions of GPT-3: our verdicts are theirs, record by record."""
+    lines = (shared_data / "gsm8k" / "gpt3_model_solutions.jsonl").read_text().splitlines()[:150]
+    part = tmp_path / "gpt3.jsonl"
+    part.write_text("\n".join(lines))
+    words = ["--completion", "record['175b_verification'].solution", "--gold", "ground_truth.split('A: ')[-1]"]
+    answer = json.dumps({"type": "number", "pattern": r"A:\s*(.+)"})
+    reference = ["--reference", "record['175b_verification'].is_correct"]
+    assert score(part, "--output", tmp_path / "out", *words, *reference, "--answer", answer) == 0
+    assert (tmp_path / "out" / "disagreements.jsonl").read_text() == ""
+    said = [json.loads(line)["175b_verification"]["is_correct"] for line in lines]
+    assert results(tmp_path / "out")["gpt3"]["metrics"]["accuracy"]["value"] == pytest.approx(sum(said) / 150)
