@@ -34,8 +34,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from llm_modules.generation.generator import Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings, Generator
 
 Texts = list[list[int]]
 

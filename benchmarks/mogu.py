@@ -42,8 +42,7 @@ from datamodules.mogu.branching import branch
 from datamodules.training.packing import Example, pad
 from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.loading import load_model
-from llm_modules.generation.generator import Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.adapters import random_responder
 from llm_modules.mogu.branches import branch_losses, takes_branches

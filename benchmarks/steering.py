@@ -40,8 +40,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, __version__
 
-from llm_modules.generation.generator import Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.s3cot.steering import Steering
 
 ALPHAS = (0.0, -0.1, -0.2, -0.3, -0.4, -0.5)

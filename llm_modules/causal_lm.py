@@ -18,8 +18,7 @@ from llm_modules.backbone.adapters import add_adapter
 from llm_modules.backbone.checkpoint import TrainableCheckpoint
 from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.sharding import call_as_forward, shard
-from llm_modules.generation.generator import Completion, Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import Completion, GenerationSettings, Generator
 from llm_modules.loss import Likelihood, completion_loss, row_losses
 from llm_modules.optim.learning_rates import LearningRates, multiplier
 from llm_modules.optim.parameter_groups import ParameterGroup, arranged_by_name, group_rows, group_table, named_groups

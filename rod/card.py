@@ -7,7 +7,7 @@ from datamodules.prompts.chat_template import encode_prompt, render_prompt
 from datamodules.records.kinds import Question
 from datamodules.world.card import Suite, score, suites, table
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings
 
 CARD = """---
 license: apache-2.0

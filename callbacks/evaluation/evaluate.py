@@ -33,7 +33,7 @@ from datamodules.suites.benchmark_data import BenchmarkData
 from datamodules.suites.predictions import Prediction, ScoredResponse
 from datamodules.suites.suite import check_golds
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.generator import Completion
+from llm_modules.generation import Completion
 from llm_modules.judges.classifier import RefusalClassifier
 from llm_modules.judges.judge import Judge
 from llm_modules.judges.phrases import RefusalPhrases

@@ -17,7 +17,7 @@ from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import PromptData
 from datamodules.suites.predictions import Prediction
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.generator import Completion
+from llm_modules.generation import Completion
 
 SHOWN = 32
 """Answers in the table of samples for loggers that take tables; they are snapshots, so it stays short."""

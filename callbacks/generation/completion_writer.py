@@ -19,8 +19,7 @@ from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import GenerationData
 from datamodules.records.shards import JsonlShard, id_lines, merge_shards, write_lines
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.generator import Completion
-from llm_modules.generation.interface import GenerationListener
+from llm_modules.generation import Completion, GenerationListener
 
 FLUSH_ROWS = 64
 FLUSH_SECONDS = 2.0

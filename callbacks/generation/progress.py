@@ -12,8 +12,7 @@ from torch import Tensor
 
 from callbacks.trainer_parts import language_model
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.generator import Completion
-from llm_modules.generation.interface import GenerationListener
+from llm_modules.generation import Completion, GenerationListener
 
 LINE_SECONDS = 30.0
 """Where the output is no terminal, a line this often."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
+from llm_modules.backbone.modes import evaluation_mode
 
 
 class OutputHead:
@@ -42,12 +43,9 @@ class OutputHead:
     def check(self) -> None:
         """Raise ``InputError`` where decoder + head are not what the model itself computes."""
         ids = torch.arange(4, device=self.model.device)[None] % self.vocab_size
-        training, _ = self.model.training, self.model.eval()
-        try:
+        with evaluation_mode(self.model):
             whole = self.model(input_ids=ids, use_cache=False).logits
             parts = self(self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
-        finally:
-            self.model.train(training)
         if not torch.allclose(whole.float(), parts.float(), atol=1e-3, rtol=1e-3):
             kind = self.model.config.model_type
             raise InputError(

@@ -8,8 +8,9 @@ import torch
 from datamodules.batch import PromptBatch
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import hidden_size, num_layers
+from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.generator import Completion
+from llm_modules.generation import Completion
 from llm_modules.mogu.target import output_projections
 from llm_modules.mogu.v2.probes import Probe, capture_inputs, choose_probes, read_probes
 from llm_modules.s3cot.formats import read_direction
@@ -104,10 +105,7 @@ class ConditionalSteering(CausalLM):
         projections = [p for p in output_projections(model) if p.layer == probe.layer]
         if not projections:
             raise InputError(f"model.probes: the model has no output projection in layer {probe.layer}")
-        training, _ = model.training, model.eval()
-        try:
+        with evaluation_mode(model):
             inputs = capture_inputs(model, projections, ids, mask.long(), lengths - 1)[:, 0]
-        finally:
-            model.train(training)
         logits = inputs @ probe.weight.to(inputs.device) + probe.bias.to(inputs.device)
         return logits.sigmoid() > self.threshold

@@ -8,7 +8,7 @@ from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_prompt, render_prompt, render_turns
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.generator import Completion
+from llm_modules.generation import Completion
 
 _PROBES = ("Apples are green.", "zebras have 7 stripes")
 

@@ -12,8 +12,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from datamodules.errors import InputError
 from llm_modules.backbone.adapters import without_adapter
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.generator import Completion, Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import Completion, GenerationSettings, Generator
 
 
 def mix_distributions(base: Tensor, expert: Tensor, alpha: float, candidates: int) -> Tensor:

@@ -1,46 +1,43 @@
-"""The loop behind a `Generator`: slots that are decoded together, left and refilled."""
+"""The decoding loop of a `Generator`: a fixed number of slots; a finished row frees its slot for a waiting prompt."""
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from llm_modules.generation.interface import Completion
+from llm_modules.generation.interface import Completion, Engine
 from llm_modules.generation.kv_cache import SlotCache, left_pad
 from llm_modules.generation.token_sampling import row_uniforms, sample_tokens
 
-if TYPE_CHECKING:
-    from llm_modules.generation.generator import Generator
-
 REFILL_SHARE = 1 / 8
-"""Newcomers are prefilled once this share of the slots is free, not one by one."""
+"""Waiting prompts are prefilled together once this share of the slots is free."""
 PREFILL_TOKENS = 16_384
-"""Tokens of one prefill, padding included; bounds the memory of its activations."""
+"""Most tokens of one prefill, including padding; bounds the memory of its activations."""
 
 
 class Decoding:
-    """One call of `Generator.generate`: the rows in the slots, those that wait, those that are done.
+    """The state of one call of `Generator.generate`: rows in the slots, waiting rows, finished rows.
 
-    The first `SlotCache.rows` entries of each tensor belong to the rows that are being decoded, in batch order.
+    The first `SlotCache.rows` entries of each tensor belong to the rows being decoded, in batch order.
     """
 
     def __init__(
-        self, generator: "Generator", prompts: Sequence[Sequence[int]], seeds: Sequence[int], limits: Sequence[int]
+        self, engine: Engine, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limits: Sequence[int]
     ) -> None:
-        self.generator, self.settings = generator, generator.settings
+        self.engine, self.settings = engine, engine.settings
         self.prompts, self.seeds, self.limits = prompts, seeds, limits
-        # Longest first: a newcomer is never longer than the rows already there, and prompts prefilled together are
-        # about equally long.
+        # Longest first: a new row is never longer than the rows in the slots, and prompts prefilled together have
+        # about the same length.
         self.waiting = deque(sorted(range(len(prompts)), key=lambda row: -len(prompts[row])))
         self.completions: dict[int, Completion] = {}
-        self.begun: dict[int, tuple[int, ...]] = {}  # what rows that are prefilled again have generated so far
+        self.begun: dict[int, tuple[int, ...]] = {}  # tokens so far of rows that wait to be prefilled again
         self.slots = min(self.settings.slots, len(prompts))
         self.cache = SlotCache(self.slots)
-        self.device = next(generator.model.parameters()).device
+        self.device = engine.device
         longest = max(limits, default=0)
         self.tokens = torch.empty((self.slots, longest), dtype=torch.long, device=self.device)
         self.last = torch.empty((self.slots, 1), dtype=torch.long, device=self.device)
@@ -48,17 +45,17 @@ class Decoding:
         # Columns: row, tokens it may generate, tokens it has generated, position of its last prompt token.
         self.state = torch.empty((self.slots, 4), dtype=torch.long, device=self.device)
         self.row, self.limit, self.count, self.origin = self.state.unbind(1)
-        self.eos_ids = torch.tensor(generator.eos_ids, dtype=torch.long, device=self.device)
+        self.eos_ids = torch.tensor(engine.eos_ids, dtype=torch.long, device=self.device)
         self.rows = self.row[:0]
 
     def finish(self) -> list[Completion]:
-        """Decode to the end."""
+        """Decode all rows to their end."""
         while self.turn():
             pass
         return [self.completions[row] for row in range(len(self.prompts))]
 
     def turn(self) -> bool:
-        """One forward pass; false if there was nothing left to do."""
+        """Run one forward pass; return False if nothing was left to do."""
         if not self._goes_on():
             return False
         free = self.slots - self.cache.rows
@@ -71,7 +68,7 @@ class Decoding:
         return True
 
     def so_far(self) -> dict[int, tuple[int, ...]]:
-        """The tokens of every row that has begun."""
+        """Return the tokens of every row that has started."""
         found = {row: done.token_ids for row, done in self.completions.items()} | self.begun
         for slot in range(self.cache.rows):
             found[int(self.row[slot])] = tuple(self.tokens[slot, : int(self.count[slot])].tolist())
@@ -79,14 +76,14 @@ class Decoding:
 
     def _goes_on(self) -> bool:
         busy = bool(self.waiting or self.cache.rows)
-        if self.generator.synced:
+        if self.engine.synced:
             anyone = torch.tensor([busy], dtype=torch.int32, device=self.device)
             distributed.all_reduce(anyone, distributed.ReduceOp.MAX)
             busy = bool(anyone)
         return busy
 
     def _newcomers(self, free: int) -> list[int]:
-        """The next rows to prefill together: about equally long, not too many tokens."""
+        """Take the next rows to prefill together: of similar length, at most ``PREFILL_TOKENS`` tokens."""
         longest = len(self.prompts[self.waiting[0]])
         most = min(free, max(1, PREFILL_TOKENS // longest))
         rows: list[int] = []
@@ -98,9 +95,9 @@ class Decoding:
         begun = [self.begun.pop(row, ()) for row in rows]
         prompts = [(*self.prompts[row], *ids) for row, ids in zip(rows, begun, strict=True)]
         lengths = [len(prompt) for prompt in prompts]
-        ids, mask, positions = (t.to(self.device) for t in left_pad(prompts, self.generator.pad_id))
+        ids, mask, positions = (t.to(self.device) for t in left_pad(prompts, self.engine.pad_id))
         prefilled = DynamicCache()
-        logits = self.generator.forward(torch.tensor(rows, device=self.device), ids, mask, positions, prefilled)
+        logits = self.engine.forward(torch.tensor(rows, device=self.device), ids, mask, positions, prefilled)
         self.cache.append(prefilled, lengths)
         new = slice(self.cache.rows - len(rows), self.cache.rows)
         state = [
@@ -110,7 +107,7 @@ class Decoding:
         for slot, generated in enumerate(begun, start=new.start):
             self.tokens[slot, : len(generated)] = torch.tensor(generated, dtype=torch.long)
         if self.settings.temperature:
-            # As many as the row itself may need: what is drawn must not depend on the other rows of the call.
+            # As many as the row itself may need: its draws must not depend on the other rows of the call.
             drawn = [row_uniforms(self.seeds[row], self.limits[row]) for row in rows]
             width = self.uniforms.shape[1]
             self.uniforms[new] = torch.stack([pad(u, (0, width - len(u))) for u in drawn]).to(self.device)
@@ -120,16 +117,16 @@ class Decoding:
     def _decode(self) -> None:
         n = self.cache.rows
         positions = (self.origin[:n] + self.count[:n])[:, None]
-        logits = self.generator.forward(self.rows, self.last[:n], self.cache.mask(), positions, self.cache)
+        logits = self.engine.forward(self.rows, self.last[:n], self.cache.mask(), positions, self.cache)
         self._extend(slice(0, n), logits)
 
     def _idle(self) -> None:
-        """A pass that computes nothing of use, since other ranks need this one's part in it."""
-        ids = torch.full((1, 1), self.generator.pad_id, device=self.device)
-        self.generator.forward(self.row[:0], ids, torch.ones_like(ids, dtype=torch.bool), ids * 0, DynamicCache())
+        """Run a pass whose result is discarded: the other ranks of a sharded model need this rank's part in it."""
+        ids = torch.full((1, 1), self.engine.pad_id, device=self.device)
+        self.engine.forward(self.row[:0], ids, torch.ones_like(ids, dtype=torch.bool), ids * 0, DynamicCache())
 
     def _extend(self, slots: slice, logits: Tensor) -> None:
-        """Give these slots their next token; rows that are complete leave."""
+        """Append the next token to the rows in these slots; remove rows that are complete."""
         count, settings = self.count[slots], self.settings
         if settings.temperature:
             uniforms = self.uniforms[slots].gather(1, count[:, None])[:, 0]
@@ -139,43 +136,41 @@ class Decoding:
         self.last[slots] = ids
         self.tokens[slots].scatter_(1, count[:, None], ids)
         count += 1
-        self.generator.tokens_generated += len(ids)
         done = (ids == self.eos_ids).any(dim=1) | (count == self.limit[slots])
         if done.any():
             self._remove((done.nonzero()[:, 0] + slots.start).tolist())
-        if self.generator.reprefill_at:
+        if self.engine.reprefill_at:
             self._send_back()
 
     def _remove(self, slots: list[int]) -> None:
-        """Drop complete rows, so that none idles, and hand them over."""
+        """Free the slots of complete rows and report the rows to the listeners."""
         complete = []
         for slot in slots:
             ids = tuple(self.tokens[slot, : int(self.count[slot])].tolist())
-            reason: Literal["stop", "length"] = "stop" if ids[-1] in self.generator.eos_ids else "length"
+            reason: Literal["stop", "length"] = "stop" if ids[-1] in self.engine.eos_ids else "length"
             complete.append((int(self.row[slot]), Completion(ids, reason)))
         self._drop(slots)
         for row, completion in complete:
             self.completions[row] = completion
-            self.generator.rows_finished += 1
-            for listener in self.generator.listeners:
+            for listener in self.engine.listeners:
                 listener.row_finished(row, completion)
 
     def _drop(self, slots: list[int]) -> None:
-        """Empty slots; rows from the end take their places."""
+        """Free slots; the last rows move into them."""
         for source, target in self.cache.drop(slots):
             for tensor in (self.state, self.tokens, self.last, self.uniforms):
                 tensor[target] = tensor[source]
         self.rows = self.row[: self.cache.rows].clone()
 
     def _send_back(self) -> None:
-        """Rows whose next token has to come from a prefill of all that they have go back to those that wait."""
+        """Return rows to the queue if their next token must come from a prefill of prompt and tokens together."""
         counts = self.count[: self.cache.rows].tolist()
-        slots = [slot for slot, count in enumerate(counts) if count in self.generator.reprefill_at]
+        slots = [slot for slot, count in enumerate(counts) if count in self.engine.reprefill_at]
         if not slots:
             return
         for slot in slots:
             self.begun[int(self.row[slot])] = tuple(self.tokens[slot, : counts[slot]].tolist())
-        # First in the queue and the longest of them first, as the others are.
+        # At the front of the queue, longest first like the others.
         self.waiting.extendleft(
             sorted(
                 (int(self.row[slot]) for slot in slots), key=lambda row: len(self.prompts[row]) + len(self.begun[row])

@@ -1,31 +1,30 @@
-"""Generation's settings, its results and its listeners."""
+"""Settings, results and listeners of generation, and what the decoding loop needs of a generator."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from datamodules.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote: token ids with the end-of-sequence token, where it came, and why it ended there."""
+    """What a model wrote: the token ids, including an end-of-sequence token, and why it stopped."""
 
     token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length"]
 
     @property
     def n_tokens(self) -> int:
-        """Generated tokens, the end-of-sequence token included."""
+        """Generated tokens, including an end-of-sequence token."""
         return len(self.token_ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Completion":
-        """The completion itself, which holds no tensor. Lightning moves predictions, and cannot copy frozen fields."""
+        """Return itself: it holds no tensor. Lightning moves predictions, and cannot copy frozen fields."""
         return self
 
 
@@ -34,11 +33,11 @@ class GenerationSettings:
     """How completions are generated.
 
     Attributes:
-        max_new_tokens: tokens of a completion at most.
+        max_new_tokens: Most tokens of a completion.
         temperature: 0 takes the most likely token.
-        top_p: sample from the smallest set of tokens with this probability; 1 keeps all.
-        top_k: sample from the most likely tokens; 0 keeps all.
-        slots: rows decoded together.
+        top_p: Sample from the smallest set of tokens with this probability; 1 keeps all.
+        top_k: Sample from the most likely tokens; 0 keeps all.
+        slots: Rows decoded together.
     """
 
     max_new_tokens: int = 512
@@ -60,16 +59,34 @@ class GenerationSettings:
 
 
 class GenerationListener:
-    """Hears what a `Generator` does. A row is the index of a prompt in the call of `Generator.generate`."""
+    """Base class of objects that a `Generator` notifies. A row is the index of a prompt in the call of `generate`."""
 
     def before_forward(self, rows: Tensor) -> None:
-        """A forward pass comes next.
+        """Called before each forward pass.
 
         Args:
-            rows: (n,) int64 on the model's device, the rows that it computes, in its batch order. The same tensor as
-                before as long as the rows are the same. Empty when a sharded model only keeps step with other ranks
-                (a pass of batch size 1 whose result is thrown away).
+            rows: (n,) int64 on the model's device, the rows that the pass computes, in batch order. It is the same
+                tensor object as before while the rows stay the same. Empty if a sharded model only keeps step with
+                other ranks (a pass of batch size 1 whose result is discarded).
         """
 
     def row_finished(self, row: int, completion: Completion) -> None:
-        """A row is complete; called once for each."""
+        """Called once for each row, as soon as it is complete."""
+
+
+class Engine(Protocol):
+    """The part of a `Generator` that its decoding loop uses."""
+
+    settings: GenerationSettings
+    pad_id: int
+    eos_ids: tuple[int, ...]
+    synced: bool
+    listeners: list[GenerationListener]
+    reprefill_at: Collection[int]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model's inputs."""
+
+    def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """One forward pass; returns the logits of the last column, (batch, vocab)."""

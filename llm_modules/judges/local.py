@@ -12,8 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
 from llm_modules.backbone.loading import DType, load_model, load_tokenizer, model_id
-from llm_modules.generation.generator import Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.judges.judge import Exchange, Judge, Kind, Verdict
 from llm_modules.judges.templates import Message, Template, defuse, key_for, load_template
 

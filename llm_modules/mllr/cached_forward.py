@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llm_modules.backbone.architecture import decoder_layers, inner_decoder, uncompiled, unwrap
+from llm_modules.backbone.modes import evaluation_mode
 
 Signature = tuple[Hashable, ...]
 """What is done to each layer; equal entries mean equal weights. ``CLEAN`` for a layer as it is."""
@@ -98,7 +99,7 @@ class CachedForward:
             return self._features[part, signature]
         self.work.passes += 1
         base = base if base is not None else (CLEAN,) * len(self.layers)
-        with torch.no_grad(), uncompiled(), _evaluating(self.model):
+        with torch.no_grad(), uncompiled(), evaluation_mode(self.model):
             rows = [self._run(batch, signature, base) for batch in batches]
         found = torch.cat(rows)[self._parts[part].place]
         if self.restart:
@@ -216,14 +217,3 @@ def _skipping(layers: Sequence[nn.Module], state: Tensor | None, extras: int | N
     finally:
         for layer in layers:
             del layer.forward
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -13,6 +13,7 @@ from datamodules.mogu.batch import BranchedBatch
 from datamodules.mogu.branching import branch
 from datamodules.training.packing import Example, pad
 from llm_modules.backbone.head import OutputHead
+from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.loss import row_losses, target_losses
 
 log = logging.getLogger(__name__)
@@ -71,18 +72,16 @@ def takes_branches(decoder: nn.Module, head: OutputHead) -> bool:
         return False
     pairs = [_probe(*sizes, head.vocab_size) for sizes in _PROBES]
     rows, branches = pad([*(one for one, _ in pairs), *(other for _, other in pairs)]), branch(pairs)
-    device, training = model.device, model.training
-    model.eval()
+    device = model.device
     try:
-        apart = row_losses(decoder, head, rows.to(device))
-        together = branch_losses(decoder, head, branches.to(device))
+        with evaluation_mode(model):
+            apart = row_losses(decoder, head, rows.to(device))
+            together = branch_losses(decoder, head, branches.to(device))
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         log.info("prompts are read once per response: this model does not take branches (%s)", error)
         return False
-    finally:
-        model.train(training)
     # Not exact: other products of other sizes are rounded otherwise.
     precise = torch.finfo(model.dtype).eps < 1e-6 and not torch.is_autocast_enabled(device.type)
     same = torch.allclose(apart, together, rtol=1e-3 if precise else 5e-2, atol=1e-3 if precise else 5e-2)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from llm_modules.generation.generator import Completion, Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import Completion, GenerationSettings, Generator
 from llm_modules.mogu.config import FORCED, Mode, check_mode
 from llm_modules.mogu.mixture import GateRecord
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.backbone.adapters import without_adapter
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import Responder
 from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.decoding import MoGUGenerator

@@ -17,8 +17,7 @@ from llm_modules.backbone import loading
 from llm_modules.backbone.adapters import add_adapter
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.generator import Completion
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import Completion, GenerationSettings
 from llm_modules.loss import last_hidden, row_losses_of
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers, hidden_size, inner_decoder, uncompiled
-from llm_modules.generation.interface import GenerationListener
+from llm_modules.generation import GenerationListener
 
 Positions = Literal["all", "prompt", "last", "generated"]
 """Which tokens are steered: all (paper), those of the prompt, the last one of the prompt (where the direction was

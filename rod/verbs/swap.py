@@ -88,7 +88,7 @@ def _refusals(
     from datamodules.errors import InputError
     from datamodules.prompts.chat_template import encode_prompt, render_prompt
     from llm_modules.causal_lm import CausalLM
-    from llm_modules.generation.interface import GenerationSettings
+    from llm_modules.generation import GenerationSettings
 
     try:
         pattern = re.compile(refusal, re.IGNORECASE)

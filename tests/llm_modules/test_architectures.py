@@ -8,8 +8,7 @@ from datamodules.batch import IGNORE_INDEX, SupervisedBatch
 from llm_modules.backbone.architecture import decoder_layers
 from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.states import capture_last_token
-from llm_modules.generation.generator import Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.loss import completion_loss
 from llm_modules.optim.parameter_groups import named_groups
 from llm_modules.s3cot.steering import Steering

@@ -13,7 +13,7 @@ from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.records.kinds import Question
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings
 from tests.supervised import RandomExamples, parameter_sum
 from tests.tiny import save_tiny
 

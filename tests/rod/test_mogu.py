@@ -18,7 +18,7 @@ from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.reader import read_records, to_json
 from llm_modules.backbone.loading import load_model, load_tokenizer
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import random_responder, write_responder
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel

@@ -13,7 +13,7 @@ from datamodules.suites.benchmark_data import BenchmarkData
 from datamodules.suites.sources import LocalFile, Source
 from datamodules.suites.suite import Suite
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings
 from llm_modules.judges.phrases import RefusalPhrases
 from tests.callbacks.generation.sampling_run import trainer
 from tests.tiny import save_tiny

@@ -13,8 +13,7 @@ import pytest
 
 from callbacks.evaluation.evaluate import Evaluate
 from datamodules.errors import InputError
-from llm_modules.generation.generator import Completion
-from llm_modules.generation.interface import GenerationListener
+from llm_modules.generation import Completion, GenerationListener
 from tests.callbacks.evaluation.evaluation_run import (
     data,
     judges,

@@ -12,7 +12,7 @@ from callbacks.evaluation.latency import WARM_UP, Latency, measure
 from datamodules.batch import PromptRow
 from datamodules.errors import InputError
 from datamodules.records.kinds import Question
-from llm_modules.generation.interface import Completion
+from llm_modules.generation import Completion
 from tests.callbacks.evaluation.evaluation_run import data, module, prepare
 from tests.callbacks.generation.sampling_run import trainer
 

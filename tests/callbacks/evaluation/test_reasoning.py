@@ -21,8 +21,7 @@ from datamodules.errors import InputError
 from datamodules.records.reader import to_json
 from datamodules.s3cot.curriculum_data import CurriculumData
 from datamodules.s3cot.records import CurriculumItem, Variant
-from llm_modules.generation.generator import Completion
-from llm_modules.generation.interface import GenerationListener
+from llm_modules.generation import Completion, GenerationListener
 from tests.callbacks.generation.sampling_run import data, module, prepare, trainer
 from tests.conftest import ROOT
 

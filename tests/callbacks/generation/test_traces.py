@@ -12,8 +12,7 @@ from callbacks.generation.traces import TraceWriter
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records
-from llm_modules.generation.generator import Completion
-from llm_modules.generation.interface import GenerationListener
+from llm_modules.generation import Completion, GenerationListener
 from tests.callbacks.generation.sampling_run import data, module, prepare, steer, trainer
 
 ROOT = Path(__file__).resolve().parents[3]

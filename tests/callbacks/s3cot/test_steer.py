@@ -16,8 +16,7 @@ from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import PromptData
 from llm_modules.backbone.architecture import decoder_layers
-from llm_modules.generation.generator import Completion
-from llm_modules.generation.interface import GenerationListener, GenerationSettings
+from llm_modules.generation import Completion, GenerationListener, GenerationSettings
 from llm_modules.s3cot.direction import Direction, random_like
 from llm_modules.s3cot.formats import export
 from llm_modules.s3cot.layers import select_layers

@@ -15,7 +15,7 @@ from llm_modules.baselines.conditional_steering import ConditionalSteering
 from llm_modules.baselines.prompt_defence import Demonstration, PromptDefence
 from llm_modules.baselines.safe_decoding import SafeDecoding, mix_distributions
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import random_responder, write_responder
 from llm_modules.mogu.target import output_projections
 from llm_modules.mogu.v2.probes import Probe, capture_inputs, save_probes

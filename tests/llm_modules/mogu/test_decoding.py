@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
-from llm_modules.generation.generator import Completion, Generator
-from llm_modules.generation.interface import GenerationListener, GenerationSettings
+from llm_modules.generation import Completion, GenerationListener, GenerationSettings, Generator
 from llm_modules.mogu.config import Mode
 from llm_modules.mogu.model import MoGUModel
 from tests.architectures import ARCHITECTURES

@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from datamodules.errors import InputError
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.save import load_mogu, save_mogu
 from tests.architectures import ARCHITECTURES

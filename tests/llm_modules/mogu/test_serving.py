@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from datamodules.errors import InputError
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.first_tokens import mix_first_tokens, prompt_length
 from llm_modules.mogu.model import MoGUModel

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
-from llm_modules.generation.generator import Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.first_tokens import mix_first_tokens
 from llm_modules.mogu.model import MoGUModel

@@ -15,8 +15,7 @@ from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers
 from llm_modules.backbone.sharding import shard
 from llm_modules.backbone.states import capture_last_token
-from llm_modules.generation.generator import Generator
-from llm_modules.generation.interface import GenerationSettings
+from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.s3cot.steering import Positions, Steering
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS, VOCAB
 

@@ -1,0 +1,22 @@
+"""Evaluation mode for the length of a block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch every module of ``model`` to evaluation; on exit each one is back in the mode it was in, also on error.
+
+    Unlike ``model.eval()`` ... ``model.train()``, a module that was in evaluation mode before stays in it.
+    """
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
