@@ -1,7 +1,8 @@
 """The LightningModule that every method builds on: a causal language model, its loss, its generation, its optimiser."""
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch, SupervisedBatch
+from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch
 from datamodules.errors import InputError
 from llm_modules.backbone import loading
 from llm_modules.backbone.adapters import add_adapter
@@ -19,7 +20,7 @@ from llm_modules.backbone.checkpoint import TrainableCheckpoint
 from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.sharding import call_as_forward, shard
 from llm_modules.generation import Completion, GenerationSettings, Generator
-from llm_modules.loss import Likelihood, completion_loss, row_losses
+from llm_modules.loss import Likelihood, Loss, completion_loss, row_losses
 from llm_modules.optim.learning_rates import LearningRates, multiplier
 from llm_modules.optim.parameter_groups import ParameterGroup, arranged_by_name, group_rows, group_table, named_groups
 from llm_modules.optim.schedules import Multiplied, ScheduleCallable, WarmupCosine
@@ -154,28 +155,33 @@ class CausalLM(TrainableCheckpoint):
         if self.device_mesh is not None:
             shard(self.language_model, self.device_mesh["data_parallel"])
 
-    def training_step(self, batch: SupervisedBatch, batch_idx: int) -> Tensor:
-        """Cross-entropy of the completion tokens, each of which weighs the same as any other of the epoch.
+    def loss(self, batch: Any) -> Loss:
+        """The loss of a training batch: the hook that a method overrides.
 
-        A mean over each batch would give the tokens of short answers, which the batches by length put together, more
-        weight than those of long ones, and teach the model to answer briefly unasked. What is logged is that mean.
+        `training_step` and `validation_step` do the rest, once for all methods: the weight of the batch in its epoch,
+        and the log, as ``train/<name>`` and ``val/<name>``. Here it is the cross-entropy of the completion tokens of a
+        ``SupervisedBatch``. A method with one loss per request returns ``Loss(losses, per_batch=batch.mean_items)``.
         """
-        loss = self._loss(batch)
-        targets = (batch.labels[:, 1:] != IGNORE_INDEX).sum()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
-        self.log(
-            "train/tokens", targets.float(), reduce_fx="sum", on_step=True, on_epoch=False, batch_size=len(batch.labels)
-        )
-        return loss if batch.mean_targets is None else loss * (targets / batch.mean_targets)
+        model = self.language_model
+        decoder: nn.Module = model.get_decoder()
+        mean = call_as_forward(model, lambda: completion_loss(decoder, self.head, batch))
+        return Loss(mean, (batch.labels[:, 1:] != IGNORE_INDEX).sum(), batch.mean_targets)
 
-    def validation_step(self, batch: SupervisedBatch | PromptBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Generate for prompts; for supervised batches, log the loss."""
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Log the batch's `loss` and return its share of the epoch's mean."""
+        loss = self.loss(batch)
+        self._log_loss("train", loss)
+        if loss.tokens is not None:
+            self.log("train/tokens", loss.tokens.float(), reduce_fx="sum", on_step=True, on_epoch=False)
+        return loss.to_minimise()
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Generate for prompts; log the `loss` of any other batch."""
         if isinstance(batch, PromptBatch):
             return self.complete(batch)
-        loss = self._loss(batch)
-        tokens = int((batch.labels != IGNORE_INDEX).sum())
-        self.log("val/loss", loss, prog_bar=True, batch_size=max(1, tokens), sync_dist=True, add_dataloader_idx=False)
-        return loss
+        loss = self.loss(batch)
+        self._log_loss("val", loss)
+        return loss.mean()
 
     def test_step(self, batch: PromptBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Generate one completion a row; of given responses, the ``Likelihood`` of each."""
@@ -203,12 +209,24 @@ class CausalLM(TrainableCheckpoint):
         tokens = (batch.batch.labels[:, 1:] != IGNORE_INDEX).sum(dim=1)
         return [Likelihood(nll=nll, n_tokens=n) for nll, n in zip(losses.tolist(), tokens.tolist(), strict=True)]
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The trainable parameters in named groups, by kind and, with ``learning_rates``, by part."""
+    def part_of(self) -> Callable[[nn.Parameter], str]:
+        """What tells the part of a trainable parameter, the part being what has a learning rate of its own.
+
+        With ``learning_rates`` parts are ``robust`` and ``rest``; otherwise there is one, ``""``. A method with parts
+        of its own overrides this, and `rate_of_part` to scale their rates.
+        """
         if self.learning_rates is None:
-            return named_groups(self.named_parameters())
+            return lambda _: ""
         assert self.model is not None
-        return named_groups(self.named_parameters(), self.learning_rates.parts(self.model, self.model_id).of)
+        return self.learning_rates.parts(self.model, self.model_id).of
+
+    def rate_of_part(self, part: str) -> float:
+        """What the optimiser's rate is multiplied by for a part, before any schedule and ``learning_rates``."""
+        return 1.0
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The trainable parameters in named groups, one for each part and kind of parameter."""
+        return named_groups(self.named_parameters(), self.part_of())
 
     def generation_identity(self) -> dict[str, Any]:
         """What completions depend on besides model, adapter and generation settings, as plain values for the record."""
@@ -217,6 +235,8 @@ class CausalLM(TrainableCheckpoint):
     def configure_optimizers(self) -> Any:
         """The optimiser over named groups, and the schedule stepped with it, multiplied for each group."""
         optimizer = self.optimizer(self.parameter_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= self.rate_of_part(group["part"])
         steps = int(self.trainer.estimated_stepping_batches)
         rates = self.learning_rates
         if rates is not None:
@@ -250,10 +270,19 @@ class CausalLM(TrainableCheckpoint):
             rows = group_rows(optimizer.param_groups)
             Console(stderr=True).print(group_table(rows, [(first, last) for first, last in shares], frozen))
 
-    def _loss(self, batch: SupervisedBatch) -> Tensor:
-        model = self.language_model
-        decoder: nn.Module = model.get_decoder()
-        return call_as_forward(model, lambda: completion_loss(decoder, self.head, batch))
+    def _log_loss(self, phase: Literal["train", "val"], loss: Loss) -> None:
+        values = {"loss": loss.mean()} | {name: value.mean() for name, value in (loss.logged | loss.local).items()}
+        for name, value in values.items():
+            self.log(
+                f"{phase}/{name}",
+                value.detach(),
+                prog_bar=name == "loss",
+                # Logged at every step in training, where a batch's size does not matter and counting tokens would wait.
+                batch_size=max(1, loss.count) if phase == "val" else 1,
+                # Other processes would wait for a value that this batch lacks.
+                sync_dist=phase == "val" and name not in loss.local,
+                add_dataloader_idx=False,
+            )
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         if self.adapter is not None:

@@ -6,7 +6,7 @@ once: at most ``LOGITS_BYTES`` of logits exist at any time, and no part of the h
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,53 @@ from llm_modules.backbone.head import OutputHead
 
 LOGITS_BYTES = 64 * 2**20
 """Upper bound of the fp32 logits of one chunk: large enough to keep a GPU busy, small beside the weights."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one batch: what `llm_modules.causal_lm.CausalLM.loss` returns and every method may override.
+
+    Either a mean over tokens (give ``tokens``) or one loss per item, such as a request.
+
+    >>> items = Loss(torch.tensor([1.0, 3.0]), per_batch=4.0, logged={"ce": torch.tensor([0.5, 1.5])})
+    >>> items.mean().item(), items.to_minimise().item()
+    (2.0, 1.0)
+    >>> tokens = Loss(torch.tensor(2.0), tokens=torch.tensor(30), per_batch=20.0)
+    >>> tokens.mean().item(), tokens.to_minimise().item()
+    (2.0, 3.0)
+
+    Attributes:
+        values: Mean loss over the batch's tokens, a scalar; or the loss of each item, (items,).
+        tokens: Number of tokens that a scalar is the mean over; None for losses per item.
+        per_batch: Tokens or items of a batch of this epoch on average, over all processes; None weighs batches alike.
+        logged: Further values by name, scalars or (items,); their means are logged beside the loss.
+        local: Like ``logged``, for values that a batch may lack: in validation they are not averaged over processes.
+    """
+
+    values: Tensor
+    tokens: Tensor | None = None
+    per_batch: float | None = None
+    logged: dict[str, Tensor] = field(default_factory=dict)
+    local: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Tokens or items in the batch."""
+        return int(self.tokens) if self.tokens is not None else len(self.values)
+
+    def mean(self) -> Tensor:
+        """The batch's mean, a scalar: what is logged."""
+        return self.values.mean()
+
+    def to_minimise(self) -> Tensor:
+        """The batch's share of the epoch's mean, a scalar: every token or item of the epoch has the same weight.
+
+        A mean over each batch would give tokens of short answers, which batches by length put together, more weight
+        than those of long answers: the model would learn to be brief without being asked.
+        """
+        if self.tokens is None:
+            return self.values.sum() / (self.per_batch or len(self.values))
+        return self.values if self.per_batch is None else self.values * (self.tokens / self.per_batch)
 
 
 @dataclass(frozen=True)

@@ -112,18 +112,20 @@ def arranged_by_name(state: dict[str, Any], groups: Sequence[ParameterGroup]) ->
     numbers = {
         name: number for g in stored.values() for name, number in zip(g["parameter_names"], g["params"], strict=True)
     }
+    # A part may have been stored as one group of all kinds (MoGU's joint training, before 0.1).
+    sources = [group["name"] if group["name"] in stored else group.get("part", "") for group in groups]
     arranged: dict[str, Any] = {"state": {}, "param_groups": []}
-    for group in groups:
-        name, names = group["name"], group["parameter_names"]
-        if name not in stored or set(names) != set(stored[name]["parameter_names"]):
+    for group, source in zip(groups, sources, strict=True):
+        names = group["parameter_names"]
+        held = {name for g, s in zip(groups, sources, strict=True) if s == source for name in g["parameter_names"]}
+        if source not in stored or held != set(stored[source]["parameter_names"]):
             raise InputError(
-                f"ckpt_path: the checkpoint has no parameter group '{name}' of these {len(names)} parameters, it has "
-                f"{', '.join(stored)}; go on with the learning_rates that it was trained with"
+                f"ckpt_path: the checkpoint has no parameter group '{group['name']}' of these {len(names)} parameters, "
+                f"it has {', '.join(stored)}; go on with the learning_rates that it was trained with"
             )
         first = sum(len(earlier["params"]) for earlier in arranged["param_groups"])
-        arranged["param_groups"].append(
-            {**stored[name], "params": list(range(first, first + len(names))), "parameter_names": list(names)}
-        )
+        identity = {key: value for key, value in group.items() if key in ("name", "kind", "part", "parameter_names")}
+        arranged["param_groups"].append(stored[source] | identity | {"params": list(range(first, first + len(names)))})
         for number, parameter in enumerate(names, start=first):
             if numbers[parameter] in state["state"]:
                 arranged["state"][number] = state["state"][numbers[parameter]]

@@ -1,5 +1,7 @@
 """Training, checkpoints and generation of the module that all methods build on."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from datamodules.batch import PromptBatch, PromptRow
+from datamodules.batch import PromptBatch, PromptRow, SupervisedBatch
 from datamodules.errors import InputError
 from datamodules.records.kinds import Question
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import GenerationSettings
+from llm_modules.loss import Loss, row_losses
+from llm_modules.optim.learning_rates import LearningRates
+from llm_modules.optim.muon import MuonAdamW
+from llm_modules.optim.schedules import WarmupConstant
 from tests.supervised import RandomExamples, parameter_sum
 from tests.tiny import save_tiny
 
@@ -123,6 +129,65 @@ def test_eight_accumulated_batches_equal_one_of_eight_rows(checkpoint: str, tmp_
         trainer(tmp_path, accumulate_grad_batches=accumulate).fit(module, datamodule=data)
         sums.append(parameter_sum(module))
     assert sums[0] == pytest.approx(sums[1], rel=1e-6)
+
+
+class RowLosses(CausalLM):
+    """A method whose loss is one number a row, with values of its own to log."""
+
+    rows_per_batch: float
+
+    def loss(self, batch: SupervisedBatch) -> Loss:
+        losses = row_losses(self.language_model.get_decoder(), self.head, batch)
+        return Loss(losses, per_batch=self.rows_per_batch, logged={"twice": 2 * losses}, local={"first": losses[0]})
+
+
+def test_a_method_overrides_the_loss_and_no_more(checkpoint: str, tmp_path: Path) -> None:
+    """Every row of the epoch has the same weight, also in batches of 3, 3 and 2; what the method names is logged."""
+    sums = []
+    for size, accumulate in ((8, 1), (3, 3)):
+        torch.manual_seed(0)
+        module = RowLosses(checkpoint, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+        module.rows_per_batch = 8 / accumulate
+        run = trainer(tmp_path, accumulate_grad_batches=accumulate)
+        run.fit(module, datamodule=RandomExamples(8, batch_size=size))
+        logged = {name: value.item() for name, value in run.callback_metrics.items()}
+        assert logged.keys() == {f"{phase}/{name}" for phase in ("train", "val") for name in ("loss", "twice", "first")}
+        assert logged["val/twice"] == pytest.approx(2 * logged["val/loss"])
+        sums.append(parameter_sum(module))
+    assert sums[0] == pytest.approx(sums[1], rel=1e-6)
+
+
+class SlowHead(CausalLM):
+    """A method whose head has a rate of its own."""
+
+    def part_of(self) -> Callable[[torch.nn.Parameter], str]:
+        """The head, and the rest."""
+        inner, head = super().part_of(), {id(parameter) for parameter in self.head.parameters()}
+        return lambda parameter: "head" if id(parameter) in head else inner(parameter)
+
+    def rate_of_part(self, part: str) -> float:
+        """A tenth for the head."""
+        return 0.1 if part == "head" else 1.0
+
+
+@pytest.mark.parametrize("rates", [None, LearningRates(modules=["layers.1.*"], ratio=0.5)], ids=["alone", "modular"])
+def test_a_method_scales_the_rate_of_a_part_under_any_optimiser(
+    checkpoint: str, tmp_path: Path, rates: LearningRates | None
+) -> None:
+    module = SlowHead(
+        checkpoint,
+        optimizer=partial(MuonAdamW, lr=1e-2, adamw_lr=1e-3),
+        schedule=partial(WarmupConstant, warmup=0.0),
+        learning_rates=rates,
+    )
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(module, datamodule=RandomExamples())
+    found = {group["name"]: group["lr"] for group in run.optimizers[0].param_groups}
+    if rates is None:
+        expected = {"embeddings": 1e-3, "matrices": 1e-2, "vectors": 1e-3}
+    else:
+        expected = {"rest/embeddings": 5e-4, "rest/matrices": 5e-3, "rest/vectors": 5e-4, "robust/matrices": 1e-2}
+    assert found == pytest.approx(expected | {"head/embeddings": 1e-4})
 
 
 def test_activation_checkpointing_changes_no_gradient(checkpoint: str, tmp_path: Path) -> None:
