@@ -1,4 +1,4 @@
-"""A trained module from its run folder, without a trainer."""
+"""Load a trained module from its run folder, without a trainer."""
 
 from pathlib import Path
 
@@ -6,16 +6,9 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule
 
-# Imported for their classes, which a configuration names.
-import llm_modules.baselines.conditional_steering
-import llm_modules.baselines.prompt_defence
-import llm_modules.baselines.safe_decoding
-import llm_modules.mllr.module
-import llm_modules.mogu.module
-import llm_modules.mogu.responder
-import llm_modules.s3cot.module
 from datamodules.errors import InputError
 from llm_modules.causal_lm import CausalLM
+from rod import classes
 from rod.parser import Parser
 from rod.run_folder import CONFIG
 
@@ -28,13 +21,14 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
         checkpoint: A Lightning checkpoint of that run; None for the untrained module.
 
     Raises:
-        InputError: A file is absent, is no configuration, or the two do not belong together.
+        InputError: A file is absent, is no configuration, or describes no language model.
     """
     if not config.is_file():
         raise InputError(f"--config: there is no file '{config}'; give the config.yaml of a run folder")
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     if not isinstance(settings, dict) or "model" not in settings:
         raise InputError(f"--config: '{config}' has no 'model' section; give the config.yaml of a run folder")
+    classes.load(classes.MODELS)
     parser = Parser()
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     module = parser.instantiate_classes(parser.parse_object({"model": settings["model"]})).model
@@ -53,7 +47,7 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
 
 
 def config_of(checkpoint: Path) -> Path:
-    """The configuration of the run that a checkpoint belongs to: the nearest one in the folders above it.
+    """The ``config.yaml`` of a checkpoint's run: the nearest one in the folders above it.
 
     Raises:
         InputError: There is none.

@@ -1,0 +1,80 @@
+"""The classes that a configuration may name without their module.
+
+jsonargparse finds a class by its bare name once its module is imported. These are names, not imports: a verb loads the
+kinds that it needs.
+"""
+
+import difflib
+import importlib
+from collections.abc import Sequence
+
+MODELS = (
+    "llm_modules.causal_lm.CausalLM",
+    "llm_modules.s3cot.module.S3CoT",
+    "llm_modules.mllr.module.MLLR",
+    "llm_modules.mogu.module.MoGU",
+    "llm_modules.mogu.responder.Responder",
+    "llm_modules.mogu.v2.probe_module.MoGUProbe",
+    "llm_modules.baselines.conditional_steering.ConditionalSteering",
+    "llm_modules.baselines.prompt_defence.PromptDefence",
+    "llm_modules.baselines.safe_decoding.SafeDecoding",
+    # Parts of a model: optimizers and schedules.
+    "llm_modules.optim.muon.MuonAdamW",
+    "llm_modules.optim.schedules.WarmupConstant",
+    "llm_modules.optim.schedules.WarmupCosine",
+)
+DATA = (
+    "datamodules.prompts.contrast_data.ContrastData",
+    "datamodules.prompts.prompt_data.PromptData",
+    "datamodules.suites.benchmark_data.BenchmarkData",
+    "datamodules.training.instruction_data.InstructionData",
+    "datamodules.s3cot.curriculum_data.CurriculumData",
+    "datamodules.mllr.twin_data.TwinData",
+    "datamodules.mogu.response_data.ResponderData",
+    "datamodules.mogu.response_data.RouterData",
+    "datamodules.world.data.WorldData",
+)
+CALLBACKS = (
+    "callbacks.evaluation.evaluate.Evaluate",
+    "callbacks.evaluation.latency.Latency",
+    "callbacks.evaluation.reasoning.ReasoningMetrics",
+    "callbacks.generation.progress.GenerationProgress",
+    "callbacks.generation.traces.TraceWriter",
+    "callbacks.s3cot.calibration.Calibrate",
+    "callbacks.s3cot.direction.DirectionWriter",
+    "callbacks.s3cot.stages.StageFigure",
+    "callbacks.s3cot.steer.Steer",
+    "callbacks.mllr.gradient_norms.GroupGradientNorms",
+    "callbacks.mllr.robust_modules.RobustModulesWriter",
+    "callbacks.mogu.gates.GateFigures",
+    "callbacks.mogu.gates.SuiteGates",
+    "callbacks.mogu.probes.ProbeWriter",
+)
+JUDGES = (
+    "llm_modules.judges.classifier.RefusalClassifier",
+    "llm_modules.judges.local.LocalJudge",
+    "llm_modules.judges.phrases.RefusalPhrases",
+    "llm_modules.judges.server.ServerJudge",
+)
+ALL = (*MODELS, *DATA, *CALLBACKS, *JUDGES)
+
+
+def load(paths: Sequence[str] = ALL) -> list[type]:
+    """Import classes by their dotted paths."""
+    found = []
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        found.append(getattr(importlib.import_module(module), name))
+    return found
+
+
+def guess(path: str) -> str | None:
+    """The dotted path of the class that a wrong one may have meant: the same name elsewhere, or a similar name.
+
+    Example:
+        >>> guess("callbacks.steering.Steer")
+        'callbacks.s3cot.steer.Steer'
+    """
+    known = {path.rpartition(".")[2]: path for path in ALL}
+    close = difflib.get_close_matches(path.rpartition(".")[2], known, n=1, cutoff=0.8)
+    return known[close[0]] if close else None
