@@ -1,57 +1,63 @@
-"""Entry of the ``rod`` command: picks the verb before anything heavy is imported."""
+"""The ``rod`` command: it picks the verb before anything heavy is imported."""
 
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
-LIGHTNING_VERBS = {
-    "fit": "train a model",
-    "validate": "measure a model on its validation data",
-    "test": "measure a model on test data",
-    "predict": "run a model over data: find a direction, sample traces",
+LIGHTNING = "rod.cli"
+GROUPS = {
+    "train": {
+        "fit": (LIGHTNING, "train a model"),
+        "train-judge": ("rod.verbs.train_judge", "train the refusal classifier on labelled answers"),
+    },
+    "sample and filter": {
+        "predict": (LIGHTNING, "run a model over data: find a direction, sample traces, probe modules"),
+        "filter": ("rod.verbs.filter", "keep the traces that are right, or that agree"),
+        "import-traces": ("rod.verbs.import_traces", "turn responses of another tool into traces"),
+        "make-twins": ("rod.verbs.make_twins", "swap words of malicious requests to make benign near-twins"),
+        "pairs": ("rod.verbs.pairs", "make the training pairs of MoGU's responders and routers"),
+    },
+    "measure": {
+        "test": (LIGHTNING, "measure a model on any choice of suites"),
+        "validate": (LIGHTNING, "measure a model on its validation data"),
+        "score": ("rod.verbs.score", "score completions in files, of any project, without a model"),
+        "compare": ("rod.verbs.compare", "compare test runs record by record, with paired significance tests"),
+        "swap": ("rod.verbs.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
+    },
+    "export": {
+        "export": ("rod.verbs.export", "write a trained model as a PEFT, merged or MoGU folder"),
+        "export-direction": ("rod.verbs.export_direction", "write a direction for llama.cpp, lm-eval and others"),
+        "project": ("rod.verbs.project", "project a fine-tune onto what alignment changed (SafeLoRA) and write it"),
+    },
+    "this repository": {
+        "configs": ("rod.verbs.configs", "list the configurations that come along"),
+        "world": ("rod.verbs.world", "write the questions and requests of the embedded miniature's world"),
+        "miniature": ("rod.verbs.miniature", "train the embedded miniature from scratch"),
+        "evidence": ("rod.evidence.verb", "measure every claim on the miniature, with controls and seeds"),
+    },
 }
-OWN_VERBS = {
-    "score": ("rod.verbs.score", "score completions without a model, this project's own or anybody's"),
-    "compare": ("rod.verbs.compare", "hold test runs against each other, record by record"),
-    "filter": ("rod.verbs.filter", "keep the traces that are right, or that agree, and say what was dropped and why"),
-    "import-traces": ("rod.verbs.import_traces", "make trace records from responses that another tool wrote"),
-    "export": ("rod.verbs.export", "write a trained model as a PEFT folder or a merged Hugging Face folder"),
-    "export-direction": (
-        "rod.verbs.export_direction",
-        "write a direction for lm-evaluation-harness, llama.cpp or others",
-    ),
-    "evidence": ("rod.evidence.verb", "measure every claim on the embedded miniature, with controls and seeds"),
-    "make-twins": ("rod.verbs.make_twins", "make benign near-twins of malicious requests by swapping words"),
-    "train-judge": (
-        "rod.verbs.train_judge",
-        "train the refusal classifier on labelled answers, and estimate how it does",
-    ),
-    "miniature": ("rod.verbs.miniature", "train the embedded miniature from nothing"),
-    "pairs": ("rod.verbs.pairs", "make what MoGU's responders and routers learn from"),
-    "project": ("rod.verbs.project", "project a fine-tune onto what alignment changed (SafeLoRA), a control of ML-LR"),
-    "swap": ("rod.verbs.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
-    "world": ("rod.verbs.world", "write the questions and requests of the embedded miniature's world"),
-}
+"""Heading -> verb -> its module and a line of help."""
+VERBS = {verb: module for group in GROUPS.values() for verb, (module, _) in group.items()}
 
 
 def overview() -> str:
-    """What ``rod --help`` prints."""
-    verbs = {**LIGHTNING_VERBS, **{verb: text for verb, (_, text) in OWN_VERBS.items()}}
-    lines = [f"  {verb:<18}{text}" for verb, text in verbs.items()]
+    """The text of ``rod --help``."""
+    lines = [
+        "usage: rod <verb> [options]",
+        "",
+        "Post-training that makes an LLM think short, keeps it safe while it is tuned,",
+        "and refuses only what should be refused.",
+    ]
+    for heading, group in GROUPS.items():
+        lines += ["", f"{heading}:", *(f"  {verb:<18}{text}" for verb, (_, text) in group.items())]
     return "\n".join(
         [
-            "usage: rod <verb> [options]",
-            "",
-            "Post-training that makes an LLM think short, keeps it safe while it is tuned,",
-            "and refuses only what should be refused.",
-            "",
-            "verbs:",
             *lines,
             "",
-            "rod <verb> --help            the options of a verb",
-            "rod fit --config FILE ...    run a stage; later files and options override earlier ones",
-            "rod fit --print_config ...   the whole configuration, without running",
+            "rod <verb> --help              the options of a verb",
+            "rod fit --config NAME ...      run a stage; later files and options override earlier ones",
+            "rod fit --config NAME --model.backbone FOLDER --print_config",
+            "                               print the whole configuration without running it",
         ]
     )
 
@@ -70,25 +76,17 @@ def main(args: Sequence[str] | None = None) -> int:
         print(overview())
         return 0
     if words[0] == "--version":
-        try:
-            print(version("lightning-rod"))
-        except PackageNotFoundError:
-            print("not installed")
+        print(_version())
         return 0
     verb = words[0]
-    if verb not in LIGHTNING_VERBS and verb not in OWN_VERBS:
-        print(
-            f"rod: error: there is no verb '{verb}'; verbs are {', '.join([*LIGHTNING_VERBS, *OWN_VERBS])}",
-            file=sys.stderr,
-        )
+    if verb not in VERBS:
+        print(f"rod: error: there is no verb '{verb}'; verbs are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     from datamodules.errors import InputError
 
     try:
-        if verb in OWN_VERBS:
-            importlib.import_module(OWN_VERBS[verb][0]).main(words[1:])
-        else:
-            importlib.import_module("rod.cli").main(words)
+        module = importlib.import_module(VERBS[verb])
+        module.main(words if VERBS[verb] == LIGHTNING else words[1:])
     except Exception as error:
         wrong = _find(error, InputError)
         if wrong is None:
@@ -96,6 +94,15 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"rod: error: {wrong}", file=sys.stderr)
         return 2
     return 0
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lightning-rod")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:

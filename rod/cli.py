@@ -1,4 +1,4 @@
-"""The LightningCLI of the project: fit, validate, test, predict."""
+"""Lightning's verbs: ``rod fit``, ``validate``, ``test`` and ``predict``."""
 
 import sys
 from collections.abc import Sequence
@@ -11,53 +11,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-import callbacks.evaluation.evaluate
-import callbacks.evaluation.latency
-import callbacks.evaluation.reasoning
-import callbacks.generation.completion_writer
-import callbacks.generation.progress
-import callbacks.generation.traces
-import callbacks.mllr.gradient_norms
-import callbacks.mllr.robust_modules
-import callbacks.mogu.gates
-import callbacks.mogu.probes
-
-# Imported for their classes: a class that is imported can be named without its module in YAML and on the command line.
-import callbacks.s3cot.calibration
-import callbacks.s3cot.direction
-import callbacks.s3cot.figures
-import callbacks.s3cot.steer
-import datamodules.mllr.twin_data
-import datamodules.mogu.response_data
-import datamodules.prompts.contrast_data
-import datamodules.prompts.prompt_data
-import datamodules.s3cot.curriculum_data
-import datamodules.suites.benchmark_data
-import datamodules.training.instruction_data
-import datamodules.world.data
-import llm_modules.baselines.conditional_steering
-import llm_modules.baselines.prompt_defence
-import llm_modules.baselines.safe_decoding
-import llm_modules.judges.classifier
-import llm_modules.judges.local
-import llm_modules.judges.phrases
-import llm_modules.judges.server
-import llm_modules.mllr.module
-import llm_modules.mogu.module
-import llm_modules.mogu.responder
-import llm_modules.mogu.v2.probe_module
-import llm_modules.optim.learning_rates
-import llm_modules.optim.muon
-import llm_modules.s3cot.module
+from callbacks.evaluation.evaluate import Evaluate
+from callbacks.generation.completion_writer import CompletionWriter
+from callbacks.s3cot.steer import Steer
 from callbacks.trainer_parts import callbacks_of
 from datamodules.errors import InputError
+from rod import classes
 from rod.parser import Parser
 from rod.run_folder import RunFolder
 
 TRAINER_DEFAULTS: dict[str, Any] = {
-    # The datamodules shard by themselves, without padding by duplicates.
+    # The datamodules shard themselves, without duplicates as padding.
     "use_distributed_sampler": False,
-    # An epoch is a stage of a curriculum: its data are drawn anew.
+    # An epoch is a stage of a curriculum: every epoch draws its data anew.
     "reload_dataloaders_every_n_epochs": 1,
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 10,
@@ -65,13 +31,18 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 
 class CLIParser(Parser, LightningArgumentParser):
-    """Lightning's parser with errors of one line."""
+    """Lightning's parser with short errors and configurations found by name."""
 
 
 class RodCLI(LightningCLI):
-    """LightningCLI whose checkpoint never overrides the configuration, and whose runs have a folder each."""
+    """LightningCLI with a folder for each run; a checkpoint never overrides the configuration.
+
+    Keys beside Lightning's own: ``evaluate`` (the `Evaluate` callback of ``test``), ``steer`` (the `Steer` callback of
+    ``predict``, ``test`` and ``validate``) and ``overwrite``. ``data.seed`` follows ``seed_everything`` unless given.
+    """
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
+        classes.load()
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -86,12 +57,12 @@ class RodCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what every verb has beside Lightning's own."""
+        """Add the options of every verb."""
         parser.add_argument(
             "--overwrite",
             type=bool,
             default=False,
-            help="Run in a folder that already holds a run; its files are replaced.",
+            help="Replace the run that the folder holds.",
         )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -101,30 +72,39 @@ class RodCLI(LightningCLI):
         if subcommand == "predict":
             parser.set_defaults({"return_predictions": False})
         if subcommand == "test":
-            # Every test is an evaluation: fragments add judges under this key without touching other callbacks.
-            parser.add_lightning_class_args(callbacks.evaluation.evaluate.Evaluate, "evaluate", required=False)
+            # A callback with a key of its own: a fragment changes it without repeating trainer.callbacks.
+            parser.add_lightning_class_args(Evaluate, "evaluate", required=False)
             parser.set_defaults({"verbose": False})
+        if subcommand != "fit":
+            told = "Steering of what is generated: steer.direction, steer.positions, ...; none by default."
+            parser.add_argument("--steer", type=Steer | None, default=None, help=told)
         return parser
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning would replace the configuration's ``model`` by what the checkpoint was trained with, unsaid."""
+        """Keep the configuration's ``model``; Lightning would silently take the checkpoint's."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a checkpoint path that does not exist before anything is loaded."""
-        path = self.config[self.subcommand].get("ckpt_path")
+        """Check the checkpoint's path and give the data the run's seed, before anything is loaded."""
+        config = self.config[self.subcommand]
+        path = config.get("ckpt_path")
         if path and path not in {"last", "best", "hpc", "registry"} and not Path(path).exists():
             raise InputError(f"ckpt_path: there is no file '{path}'")
+        if config.get("data.init_args.seed", 0) is None:
+            config["data.init_args.seed"] = int(config["seed_everything"])
         torch.set_float32_matmul_precision("high")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Metrics go to a CSV file unless a logger is configured; ``--overwrite`` replaces traces too."""
+        """Add the steering, a CSV logger unless another is configured, and places for files in the run folder."""
         config = self._get(self.config_init, "trainer")
+        steer = self._get(self.config_init, "steer")
+        if steer is not None:
+            config["callbacks"] = [steer, *(config.get("callbacks") or [])]
         folder = config["default_root_dir"] = str(config.get("default_root_dir") or "runs/latest")
         if config.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(folder, name="logs")
         trainer = super().instantiate_trainer(**kwargs)
         for callback in callbacks_of(trainer):
-            if isinstance(callback, callbacks.generation.completion_writer.CompletionWriter):
+            if isinstance(callback, CompletionWriter):
                 callback.overwrite = callback.overwrite or bool(self._get(self.config, "overwrite"))
         for checkpoint in trainer.checkpoint_callbacks:
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
@@ -138,7 +118,7 @@ def main(args: Sequence[str]) -> RodCLI:
     Args:
         args: The verb and its options.
     """
-    # Processes that Lightning starts for other devices repeat sys.argv, so that the words must stand there.
+    # Lightning starts the processes of other devices with sys.argv.
     before = sys.argv
     sys.argv = [str(Path(__file__).with_name("__main__.py")), *args]
     try:

@@ -1,12 +1,14 @@
-"""Argument parsing with errors for people: one line, the key, the remedy."""
+"""Command-line parsing: short errors, and configurations found by name."""
 
 import difflib
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser
 
 from datamodules.errors import InputError
+from rod import classes
+from rod.shipped import find
 
 _KEY = r'Parser key "([\w.+-]+)":\s*'
 _UNION = re.compile(r"Does not validate against any of the Union subtypes\s*(?:Subtypes: \[.*?\]\s*)?Errors:\s*", re.S)
@@ -15,31 +17,47 @@ _UNKNOWN = re.compile(
     r"(?:(?:[Kk]ey|[Oo]ption) '([\w.+-]+)' is not (?:expected|accepted)|does not accept option '([\w.+-]+)'"
     r"|unrecognized arguments: --([\w.+-]+))"
 )
+_NO_CLASS = re.compile(
+    r"Expected a dot import path string: (\S+)"
+    r"|given class_path '((\w+)[\w.]*)':\s+(?:No module named '\3|module '[\w.]+' has no attribute ')"
+)
 _NO_SUCH = "there is no such key"
 
 
-class Parser(ArgumentParser):
-    """Raises ``InputError`` with one line where argparse would print its usage and exit.
+class ConfigFile(ActionConfigFile):
+    """``--config``: a file, or the name of a configuration that comes with the project."""
 
-    It knows nothing of Lightning, whose import takes longer than many a command.
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Read the file."""
+        super().__call__(parser, cfg, find(values), option_string)
+
+
+class Parser(ArgumentParser):
+    """Raises ``InputError`` with a message of one line; argparse would print its usage and exit.
+
+    It does not import Lightning, which takes longer than many a command.
     """
 
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an option; ``--config`` takes the names of shipped configurations."""
+        if kwargs.get("action") in ("config", ActionConfigFile):
+            kwargs["action"] = ConfigFile
+            kwargs["help"] = "YAML file, or the name of a shipped configuration such as s3cot/1_direction."
+        return super().add_argument(*args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong and, for an unknown key, what may have been meant."""
+        """Raise one line: what is wrong and, for an unknown key, which one is spelled alike."""
         if isinstance(ex, InputError):
             raise ex
         raise InputError(explain(message, [action.dest for action in self._actions])) from ex
 
 
 def explain(message: str, known: list[str]) -> str:
-    """Fold a parser's message into one line: the key, what is wrong with it.
-
-    The parser reports a nested key from the outside in, one union of types inside the other; what helps is the
-    innermost reason and the whole path to it.
+    """Fold a message of jsonargparse into one line: the whole path to the key and the innermost reason.
 
     Args:
-        message: What the parser said, possibly over many lines.
-        known: Keys that the parser knows, to guess from.
+        message: Text of the parser, possibly many lines: it reports nested keys from the outside in.
+        known: Keys that the parser knows, for a guess.
     """
     unknown = _UNKNOWN.search(message)
     if unknown and not re.search(_KEY, message):
@@ -47,9 +65,9 @@ def explain(message: str, known: list[str]) -> str:
         return f"{key}: {_NO_SUCH}; {_guess(key, known)}"
     path = re.findall(_KEY, message)
     reason = _TAIL.sub("", _UNION.sub("", re.split(_KEY, message)[-1]))
-    missing = re.search(r"Expected a dot import path string: (\S+)", message)
+    missing = _NO_CLASS.search(message)
     if missing:
-        reason = f"there is no class '{missing.group(1)}'; give the name of a class or its dotted path"
+        reason = _no_class(missing[1] or missing[2])
     reason = " ".join(part.strip(" -") for part in reason.splitlines() if part.strip(" -"))
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     reason = re.sub(r"typing\.Literal\[(.*?)\]", r"value that is one of \1", reason)
@@ -58,8 +76,14 @@ def explain(message: str, known: list[str]) -> str:
     return re.sub(r"^((?:[\w.+-]+: )+)", lambda keys: keys[1].replace(": ", ".")[:-1] + ": ", text)
 
 
+def _no_class(path: str) -> str:
+    meant = classes.guess(path)
+    remedy = f"did you mean '{meant.rpartition('.')[2]}' ({meant})?" if meant else "give its name or its dotted path"
+    return f"there is no class '{path}'; {remedy}"
+
+
 def _guess(key: str, known: list[str]) -> str:
-    """A key that is spelled alike, level by level; the list of keys where there is none."""
+    """A key that is spelled alike, level by level."""
     head, _, rest = key.partition(".")
     heads = {name.partition(".")[0] for name in known}
     if rest and head not in heads:

@@ -1,4 +1,4 @@
-"""Several ``rod`` commands in a row, each done once: what was finished is not run again after an interruption."""
+"""Run several ``rod`` commands in a row; after an interruption, finished ones are skipped."""
 
 import contextlib
 import time
@@ -8,23 +8,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-import configs
 from rod.__main__ import main as rod
+from rod.shipped import CONFIGS
 
-CONFIGS = Path(configs.__file__).parent
 console = Console()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command and the file that shows that it is done.
+    """One command, and the file that it writes last.
 
     Attributes:
-        name: What the step is called while it runs.
-        words: What follows ``rod`` on the command line.
-        product: A file that the command writes last.
-        resume_from: A checkpoint to go on from, where an interrupted command left one.
-        folder: Where the command runs; relative paths of the step start there.
+        name: Printed while the step runs.
+        words: The words after ``rod``.
+        product: The file written last: once it exists, the step is done.
+        resume_from: Checkpoint that an interrupted command goes on from, if it exists.
+        folder: Working directory of the command; the step's relative paths start there.
     """
 
     name: str
@@ -35,10 +34,10 @@ class Step:
 
 
 def run_steps(steps: Sequence[Step], command: Callable[[list[str]], int] = rod) -> None:
-    """Run the steps whose product is not there yet, in order.
+    """Run the steps whose product does not exist yet, in order.
 
     Raises:
-        SystemExit: A command failed; its message has been printed.
+        SystemExit: A command failed, with its exit status.
     """
     for number, step in enumerate(steps, start=1):
         label = f"[{number}/{len(steps)}] {step.name}"
@@ -64,6 +63,6 @@ def _run(step: Step, label: str, command: Callable[[list[str]], int]) -> None:
     console.print(f"{label}: {time.monotonic() - start:.0f} s", style="dim", highlight=False)
 
 
-def config(*parts: str) -> list[str | Path]:
-    """``--config`` words for a file that comes with the project, such as ``config("s3cot", "1_direction.yaml")``."""
-    return ["--config", CONFIGS.joinpath(*parts)]
+def config(*names: str) -> list[str | Path]:
+    """``--config`` words for shipped configurations, such as ``config("s3cot/6_test", "s3cot/controls/base")``."""
+    return [word for name in names for word in ("--config", CONFIGS / f"{name}.yaml")]

@@ -1,5 +1,6 @@
 """The command: verbs, errors in one line, run folders, checkpoints that do not override, export."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rod.__main__ import main
+from rod.__main__ import VERBS, main
 from tests.tiny import save_tiny
 
 
@@ -54,22 +55,38 @@ def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
         "print([name for name in ('torch', 'yaml') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for verb in ("fit", "validate", "test", "predict", "filter", "export"):
-        assert f"  {verb} " in done.stdout
+    headings = [line for line in done.stdout.splitlines() if line.endswith(":")]
+    assert headings == ["train:", "sample and filter:", "measure:", "export:", "this repository:"]
+    for verb in VERBS:
+        assert f"\n  {verb} " in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_verb_has_its_module() -> None:
+    for module in VERBS.values():
+        assert callable(importlib.import_module(module).main)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["fitt"], "no verb 'fitt'; verbs are fit"),
-        (["fit", "--config", "/no/such.yaml"], "File does not exist: '/no/such.yaml'"),
+        (["fit", "--config", "/no/such.yaml"], "--config: there is no file '/no/such.yaml'"),
+        (["fit", "--config", "s3cot/5_curiculum"], "did you mean 's3cot/5_curriculum'?"),
         (
             ["fit", "--trainer.max_epocs", "3"],
             "trainer.max_epocs: there is no such key; did you mean 'trainer.max_epochs'?",
         ),
         (["fit", "--trainer.max_epochs", "three"], "trainer.max_epochs: Expected a int"),
-        (["fit", "--model", "CausalLLM"], "model: there is no class 'CausalLLM'"),
+        (
+            ["fit", "--model", "CausalLLM"],
+            "model: there is no class 'CausalLLM'; did you mean 'CausalLM' (llm_modules.",
+        ),
+        (["fit", "--model", "llm_modules.gone.S3CoT"], "did you mean 'S3CoT' (llm_modules.s3cot.module.S3CoT)?"),
+        (["fit", "--model", "nowhere.Thing"], "there is no class 'nowhere.Thing'; give its name or its dotted path"),
+        (["predict", "--steer.position", "last"], "steer.position: there is no such key; did you mean 'positions'?"),
+        (["predict", "--steer.positions", "first"], "steer.positions: Expected a value that is one of 'all'"),
+        (["predict", "--steer.positions", "last"], "steer: the following arguments are required: direction"),
         (["fit", "--model.dtype", "float31"], "model.dtype: Expected a value that is one of 'auto', 'float32'"),
         (["fit", "--model.peft.r", "ab"], "model.peft.r: Expected a int. Got value: ab"),
         (["fit", "--model.pefft.r", "3"], "did you mean 'peft.r'?"),
@@ -81,8 +98,8 @@ def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
 def test_wrong_words_give_one_line_with_the_key(
     words: list[str], said: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if words[0] == "fit":
-        words = ["fit", "--config", str(config), *words[1:]]
+    if words[0] in ("fit", "predict"):
+        words = [words[0], "--config", str(config), *words[1:]]
     assert main(words) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rod: error: ")]
     assert len(error) == 1
@@ -95,6 +112,58 @@ def test_a_key_misspelt_in_a_file(config: Path, capsys: pytest.CaptureFixture[st
     config.write_text(yaml.safe_dump(settings))
     assert rod("fit", "--config", config) == 2
     assert "model.optimiser" in capsys.readouterr().err
+
+
+def test_a_class_of_an_old_path_in_a_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["trainer"]["callbacks"].append({"class_path": "callbacks.gone.Steer", "init_args": {"direction": "d"}})
+    config.write_text(yaml.safe_dump(settings))
+    assert rod("fit", "--config", config) == 2
+    error = capsys.readouterr().err
+    said = "there is no class 'callbacks.gone.Steer'; did you mean 'Steer' (callbacks.s3cot.steer.Steer)?"
+    assert f"rod: error: trainer.callbacks: {said}\n" in error
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
+    with pytest.raises(SystemExit):
+        rod(*words, "--print_config")
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_short_keys_on_the_command_line_and_in_fragments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``init_args`` may be left out wherever the class is known already."""
+    fragment = tmp_path / "fragment.yaml"
+    fragment.write_text(
+        "model: {dtype: bfloat16, optimizer: {lr: 0.25}, generation: {slots: 7}}\ndata: {val_limit: 5}\n"
+    )
+    words = ["--model.backbone", "other", "--model.generation.slots", 9, "--model.optimizer.weight_decay", 0.5]
+    words += ["--model.peft.r", 3, "--data.items_per_stage", 11, "--trainer.callbacks.logging_interval", "epoch"]
+    found = printed(capsys, "fit", "--config", "s3cot/5_curriculum", "--config", fragment, *words)
+    init, data = found["model"]["init_args"], found["data"]["init_args"]
+    assert (init["backbone"], init["dtype"]) == ("other", "bfloat16")
+    assert (init["generation"]["slots"], init["generation"]["max_new_tokens"]) == (9, 400)
+    assert init["optimizer"]["class_path"] == "torch.optim.AdamW"
+    assert (init["optimizer"]["init_args"]["lr"], init["optimizer"]["init_args"]["weight_decay"]) == (0.25, 0.5)
+    assert (init["peft"]["init_args"]["r"], init["peft"]["init_args"]["lora_alpha"]) == (3, 16)
+    assert (data["val_limit"], data["items_per_stage"], data["selection"]) == (5, 11, "curriculum")
+    assert found["trainer"]["callbacks"][-1]["init_args"]["logging_interval"] == "epoch"
+
+
+def test_a_callback_is_added_by_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = ["test", "--config", "s3cot/6_test", "--trainer.callbacks+=Latency"]
+    added = printed(capsys, *stage)["trainer"]["callbacks"]
+    assert [callback["class_path"].rpartition(".")[2] for callback in added] == ["GenerationProgress", "Latency"]
+
+
+def test_steering_is_a_key_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    off = tmp_path / "off.yaml"
+    off.write_text("steer: null\n")
+    stage = ["predict", "--config", "s3cot/2_calibrate"]
+    steer = printed(capsys, *stage, "--steer.random", "true")["steer"]["init_args"]
+    assert (steer["positions"], steer["random"]) == ("last", True)
+    assert steer["direction"] == "runs/s3cot/1_direction/direction.safetensors"
+    assert printed(capsys, *stage, "--config", off)["steer"] is None
+    assert printed(capsys, "predict", "--config", "s3cot/1_direction")["steer"] is None
 
 
 def test_a_run_writes_its_configuration_and_metrics_and_is_not_overwritten(

@@ -1,14 +1,17 @@
 """Every shipped configuration is read by the command, alone or over the stage that it belongs to."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from datamodules.errors import InputError
+from rod import classes
 from rod.__main__ import main
-from tests.conftest import ROOT
+from rod.shipped import CONFIGS, find, shipped
+from rod.verbs.configs import listing
 
-CONFIGS = ROOT / "configs"
 VERBS = {
     "miniature/1_pretrain.yaml": "fit",
     "miniature/2_align.yaml": "fit",
@@ -93,15 +96,7 @@ OVER = {
     "mllr/suites/task_maths.yaml": "mllr/3_test.yaml",
     "mllr/suites/task_howto.yaml": "mllr/3_test.yaml",
     "s3cot/controls/base.yaml": "s3cot/6_test.yaml",
-    "s3cot/controls/dial.yaml": "s3cot/2_calibrate.yaml",
-    "s3cot/controls/dial_all.yaml": "s3cot/2_calibrate.yaml",
-    "s3cot/controls/dial_generated.yaml": "s3cot/2_calibrate.yaml",
-    "s3cot/controls/dial_prompt.yaml": "s3cot/2_calibrate.yaml",
-    "s3cot/controls/random_direction.yaml": "s3cot/2_calibrate.yaml",
-    "s3cot/controls/no_curriculum.yaml": "s3cot/5_curriculum.yaml",
-    "s3cot/controls/no_gold.yaml": "s3cot/5_curriculum.yaml",
-    "s3cot/controls/shortest_only.yaml": "s3cot/5_curriculum.yaml",
-    "s3cot/controls/verbose_only.yaml": "s3cot/5_curriculum.yaml",
+    "s3cot/controls/sweep.yaml": "s3cot/2_calibrate.yaml",
     "s3cot/real/gsm8k.yaml": "s3cot/3_sample.yaml",
     "s3cot/real/gsm8k_contrast.yaml": "s3cot/1_direction.yaml",
     "s3cot/real/gsm8k_test.yaml": "s3cot/6_test.yaml",
@@ -121,6 +116,14 @@ def read(capsys: pytest.CaptureFixture[str], verb: str, *names: str) -> dict:
         main([verb, *words, "--print_config"])
     assert done.value.code == 0
     return yaml.safe_load(capsys.readouterr().out)
+
+
+def value_at(tree: object, path: tuple) -> object:
+    """The value of a key, which may leave out ``init_args`` on its way."""
+    for key in path:
+        assert isinstance(tree, dict), f"{path}: {key}"
+        tree = tree[key] if key in tree else tree["init_args"][key]
+    return tree
 
 
 def leaves(tree: object, path: tuple = ()) -> list[tuple[tuple, object]]:
@@ -149,11 +152,11 @@ def test_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_fragments_change_what_they_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     stage = OVER[name]
     more = ["suites/advbench.yaml"] if name == "suites/wraps.yaml" else []
-    found = dict(leaves(read(capsys, VERBS[stage], stage, *more, name)))
+    found = read(capsys, VERBS[stage], stage, *more, name)
     for path, value in leaves(yaml.safe_load((CONFIGS / name).read_text())):
         if path[-1] == "class_path" or isinstance(value, list):
             continue
-        assert found[path] == value, ".".join(map(str, path))
+        assert value_at(found, path) == value, ".".join(map(str, path))
 
 
 def test_every_key_of_a_stage_is_explained() -> None:
@@ -161,3 +164,34 @@ def test_every_key_of_a_stage_is_explained() -> None:
     for path in sorted((CONFIGS / "s3cot").glob("*.yaml")):
         text = Path(path).read_text()
         assert any(mark in text for mark in ("# paper", "# likely", "# ours")), path.name
+
+
+def test_every_one_says_what_it_is_and_what_its_classes_are() -> None:
+    known = {path.rpartition(".")[2] for path in classes.ALL}
+    for path in shipped().values():
+        first, *rest = path.read_text().splitlines()
+        assert first.startswith("# "), path
+        named = re.findall(r"class_path: (\w+)\s", "\n".join(rest))
+        assert set(named) <= known, path
+
+
+def test_rod_configs_lists_them_by_folder() -> None:
+    text = listing()
+    assert len([line for line in text.splitlines() if line]) == len(shipped())
+    assert re.search(r"^s3cot/1_direction +Stage 1: ", listing("s3cot"), re.MULTILINE)
+    assert all(line.startswith("s3cot/") for line in listing("configs/s3cot").splitlines() if line)
+    with pytest.raises(InputError, match="no name contains 's4cot'"):
+        listing("s4cot")
+
+
+def test_they_are_found_from_any_folder_and_a_local_file_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for word in ("s3cot/1_direction", "configs/s3cot/1_direction", "configs/s3cot/1_direction.yaml"):
+        assert Path(find(word)) == CONFIGS / "s3cot/1_direction.yaml"
+    Path("s3cot").mkdir()
+    Path("s3cot/1_direction").touch()
+    assert find("s3cot/1_direction") == "s3cot/1_direction"
+    with pytest.raises(InputError, match=r"no file 's3cot/1_directon'.*did you mean 's3cot/1_direction'\?"):
+        find("s3cot/1_directon")

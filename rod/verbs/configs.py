@@ -1,0 +1,39 @@
+"""``rod configs``: the configurations that come with the project."""
+
+from collections.abc import Sequence
+
+
+def main(args: Sequence[str]) -> None:
+    """Parse the options and print the list."""
+    from rod.parser import Parser
+
+    parser = Parser(prog="rod configs", description="List the configurations that come along, with a line each.")
+    parser.add_argument("name", type=str, nargs="?", default="", help="Part of their names, such as s3cot.")
+    print(listing(parser.parse_args(list(args)).name))
+
+
+def listing(part: str = "") -> str:
+    """Names for ``--config`` and their first comment line, a paragraph for each folder.
+
+    Args:
+        part: Text that the names contain; all of them by default.
+
+    Raises:
+        InputError: No name contains it.
+    """
+    from datamodules.errors import InputError
+    from rod.shipped import shipped
+
+    found = {name: path for name, path in shipped().items() if part.removeprefix("configs/") in name}
+    if not found:
+        raise InputError(f"rod configs: no name contains '{part}'; `rod configs` without a word lists all of them")
+    width = max(map(len, found))
+    lines: list[str] = []
+    folder = None
+    for name, path in found.items():
+        if folder not in (None, path.parent):
+            lines.append("")
+        folder = path.parent
+        with path.open(encoding="utf-8") as file:
+            lines.append(f"{name:<{width}}  {file.readline().removeprefix('#').strip()}")
+    return "\n".join(lines)
