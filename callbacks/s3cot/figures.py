@@ -1,4 +1,4 @@
-"""All figures but the direction's: the dial, length ratios by stage, accuracy against tokens."""
+"""Figures of the direction, the strength sweep and the stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,18 +31,6 @@ class DialPoint:
     accuracy_high: float
     collapsed: bool
     chosen: bool
-
-
-@dataclass(frozen=True)
-class SystemPoint:
-    """A condition in the plane of tokens and accuracy; ``*_error`` is half the length of its error bar."""
-
-    label: str
-    tokens: float
-    accuracy: float
-    tokens_error: float = 0.0
-    accuracy_error: float = 0.0
-    control: bool = False
 
 
 def plot_dial(points: Sequence[DialPoint], path: Path, *, judged_by: str = "accuracy") -> None:
@@ -113,30 +101,6 @@ def plot_stages(stages: Sequence[StageRow], path: Path) -> None:
         right.set_xlim(0, 1)
         right.set_xlabel("mean Len-R of the pairs")
         legend(left, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-
-
-def plot_accuracy_tokens(points: Sequence[SystemPoint], path: Path) -> None:
-    """Accuracy against mean tokens, a marker a condition; controls are hollow. Up and to the left is better."""
-    with figure(path, 8.0, 4.4) as (panel,):
-        for index, point in enumerate(points):
-            colour = COLOURS[index % len(COLOURS)]
-            style = {
-                "color": colour,
-                "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
-                "mfc": "white" if point.control else colour,
-                "ms": 8,
-                "mew": 1.6,
-                "ls": "",
-            }
-            bars = {"xerr": point.tokens_error or None, "yerr": point.accuracy_error or None}
-            panel.errorbar(point.tokens, point.accuracy, elinewidth=1, capsize=3, **bars, **style)
-            panel.plot([], [], label=point.label, **style)
-        panel.set_xlabel("mean tokens of a completion")
-        panel.set_ylabel("accuracy")
-        panel.set_xlim(left=0)
-        panel.set_ylim(top=min(panel.get_ylim()[1], 1.01))
-        panel.yaxis.set_major_formatter(PercentFormatter(1))
-        legend(panel, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _dial_line(above: Axes, below: Axes, line: Sequence[DialPoint], label: str, index: int) -> None:

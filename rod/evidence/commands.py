@@ -1,4 +1,4 @@
-"""What the commands of a method's evidence have in common."""
+"""Building blocks of a method's evidence: ``rod`` commands of one seed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,23 +13,23 @@ class Commands:
     """Steps of one seed, run in a folder of the seed's own."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        """Where, and which."""
+        """Work in ``folder`` with ``seed``."""
         self.folder, self.seed = folder, seed
 
     def step(self, words: Words, product: Path, resume_from: Path | None = None) -> Step:
-        """A command, by the file or run folder that it leaves."""
+        """A command, named after the file or run folder that it leaves."""
         place = product.parent if product.name == DONE else product
         return Step(f"seed {self.seed}: {place}", words, product, resume_from, self.folder)
 
     def run(self, verb: str, files: Words, root: Path, *words: str | Path, drawn: bool = True) -> Step:
-        """A command of Lightning's; ``drawn`` says whether its data are drawn by a seed."""
+        """A command of Lightning's; ``drawn`` says whether its data depend on a seed."""
         seeds = ["--seed_everything", str(self.seed)]
-        seeds += ["--data.init_args.seed", str(self.seed)] if drawn else []
+        seeds += ["--data.seed", str(self.seed)] if drawn else []
         last = root / "checkpoints/last.ckpt" if verb == "fit" else None
         return self.step([verb, *files, "--trainer.default_root_dir", root, *words, *seeds], root / DONE, last)
 
     def export(self, root: Path, output: Path, kind: str = "merged", name: str = "last") -> Step:
-        """The folder of what a fit has trained; its tokenizer is written last."""
+        """Export a checkpoint of a fit; the tokenizer is written last."""
         words: list[str | Path] = ["export", "--format", kind, "--checkpoint", root / f"checkpoints/{name}.ckpt"]
         words += ["--output", output, "--overwrite", "true"]
         return self.step(words, output / "tokenizer_config.json")

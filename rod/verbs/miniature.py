@@ -54,7 +54,7 @@ def _steps(output: Path, blank: Path) -> list[Step]:
     aligned = output / "2_align"
 
     def fit(name: str, stage: str, folder: Path, start: Path) -> Step:
-        words: list[str | Path] = ["fit", *config("miniature", stage), "--model.init_args.backbone", start]
+        words: list[str | Path] = ["fit", *config(f"miniature/{stage}"), "--model.backbone", start]
         words += ["--trainer.default_root_dir", folder]
         return Step(name, words, folder / DONE, resume_from=folder / "checkpoints" / "last.ckpt")
 
@@ -63,8 +63,8 @@ def _steps(output: Path, blank: Path) -> list[Step]:
         return Step(name, [*words, "--overwrite", "true"], model / "model.safetensors")
 
     return [
-        fit("pretraining: everything is answered", "1_pretrain.yaml", pretrained, blank),
+        fit("pretraining: everything is answered", "1_pretrain", pretrained, blank),
         export("export of the pretrained model", pretrained, pretrained / "model"),
-        fit("alignment: what is forbidden is refused", "2_align.yaml", aligned, pretrained / "model"),
+        fit("alignment: what is forbidden is refused", "2_align", aligned, pretrained / "model"),
         export("export of the aligned model", aligned, output / "model"),
     ]

@@ -65,19 +65,19 @@ def test_gsm8k_goes_through_every_stage(
     gsm8k = shared_data / "gsm8k"
     monkeypatch.chdir(tmp_path)
     model = shared_data / "models/stories260K" if kind == "stories260K" else qwen_tokens(tmp_path / "qwen", shared_data)
-    template = ["--data.init_args.chat_template", "plain"] if kind == "stories260K" else []
-    common = ["--model.init_args.backbone", model, "--trainer.enable_progress_bar", "false", *template]
-    short = ["--model.init_args.generation.max_new_tokens", 8]
+    template = ["--data.chat_template", "plain"] if kind == "stories260K" else []
+    common = ["--model.backbone", model, "--trainer.enable_progress_bar", "false", *template]
+    short = ["--model.generation.max_new_tokens", 8]
 
     contrast = STAGES / "real/gsm8k_contrast.yaml"
-    questions = ["--data.init_args.questions", gsm8k / "train.jsonl", "--data.init_args.limit", 3]
+    questions = ["--data.questions", gsm8k / "train.jsonl", "--data.limit", 3]
     rod("predict", "--config", STAGES / "1_direction.yaml", "--config", contrast, *common, *questions)
     with safe_open("runs/s3cot/1_direction/direction.safetensors", "pt") as file:
         vectors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
     assert all(torch.isfinite(vector).all() and vector.any() for vector in vectors)
 
     prompts = ["--config", STAGES / "real/gsm8k.yaml", *common, *questions, *short]
-    grid = ["--data.init_args.alphas", "[0,-0.5]", "--data.init_args.layer_sets", '["0-1"]']
+    grid = ["--data.alphas", "[0,-0.5]", "--data.layer_sets", '["0-1"]']
     rod("predict", "--config", STAGES / "3_sample.yaml", *prompts, *grid)
     traces = [json.loads(line) for line in Path("runs/s3cot/3_sample/traces/traces.jsonl").read_text().splitlines()]
     assert sorted(trace["alpha"] for trace in traces) == [-0.5] * 3 + [0.0] * 3
@@ -96,16 +96,16 @@ def test_gsm8k_goes_through_every_stage(
     rod("filter", "--traces", "traces.jsonl", "--by", "gold", "--output", "runs/s3cot/4_filter/items.jsonl")
 
     curriculum = ["--config", STAGES / "real/gsm8k_curriculum.yaml", *common, *short]
-    curriculum += ["--data.init_args.val_questions", gsm8k / "train.jsonl", "--data.init_args.val_limit", 2]
-    curriculum += ["--data.init_args.items_per_stage", 2, "--data.init_args.lower_bounds", "[0.5,0.0]"]
-    curriculum += ["--trainer.max_epochs", 2, "--data.init_args.max_length", 2000, "--trainer.log_every_n_steps", 1]
+    curriculum += ["--data.val_questions", gsm8k / "train.jsonl", "--data.val_limit", 2]
+    curriculum += ["--data.items_per_stage", 2, "--data.lower_bounds", "[0.5,0.0]"]
+    curriculum += ["--trainer.max_epochs", 2, "--data.max_length", 2000, "--trainer.log_every_n_steps", 1]
     rod("fit", "--config", STAGES / "5_curriculum.yaml", *curriculum)
     best = Path("runs/s3cot/5_curriculum/tuned/checkpoints/best.ckpt")
     assert best.is_file()
 
-    test = ["--config", STAGES / "real/gsm8k_test.yaml", *common, *short, "--data.init_args.folder", shared_data]
-    test += ["--data.init_args.samples", 2, "--data.init_args.limit", 3]
-    test += ["--data.init_args.max_new_tokens", 8]
+    test = ["--config", STAGES / "real/gsm8k_test.yaml", *common, *short, "--data.folder", shared_data]
+    test += ["--data.samples", 2, "--data.limit", 3]
+    test += ["--data.max_new_tokens", 8]
     rod("test", "--config", STAGES / "6_test.yaml", "--config", STAGES / "controls/base.yaml", *test)
     rod("test", "--config", STAGES / "6_test.yaml", *test, "--ckpt_path", best)
     measured = json.loads(Path("runs/s3cot/6_test/tuned/metrics.json").read_text())["results"]

@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 def command(folder: Path, *words: object) -> Path:
     """Run a command with the fragment in a process of its own, which alone ends a W&B run; gives that run's folder."""
-    everything = [*words, *config("logger", "wandb.yaml")]
+    everything = [*words, *config("logger/wandb")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     subprocess.run(
         [sys.executable, "-m", "rod", *map(str, everything)], cwd=folder, env=environment, check=True, timeout=300
@@ -31,10 +31,10 @@ def command(folder: Path, *words: object) -> Path:
 
 
 def test_a_test_logs_metrics_configuration_and_a_table_of_samples(folder: Path) -> None:
-    words = ["test", *config("s3cot", "6_test.yaml"), *config("s3cot", "controls", "base.yaml")]
+    words = ["test", *config("s3cot/6_test"), *config("s3cot/controls/base")]
     suite = {"name": "sums", "kind": "answers", "source": {"local": {"file": "questions.jsonl"}}, "gold": "gold"}
     suites = json.dumps([suite | {"id": "id", "systems": ["system1", "system2"]}])
-    made = command(folder, *words, "--data.init_args.suites", suites, "--data.init_args.samples", "1")
+    made = command(folder, *words, "--data.suites", suites, "--data.samples", "1")
     record = next(made.glob("run-*.wandb")).read_bytes().decode("utf-8", errors="ignore")
     assert "test/sums/system1/accuracy" in record
     assert "max_new_tokens" in record
@@ -45,7 +45,7 @@ def test_a_test_logs_metrics_configuration_and_a_table_of_samples(folder: Path) 
 
 
 def test_a_figure_is_logged_as_an_image(folder: Path) -> None:
-    questions = ["--data.init_args.questions", "questions.jsonl", "--data.init_args.limit", "4"]
-    made = command(folder, "predict", *config("s3cot", "1_direction.yaml"), *questions)
+    questions = ["--data.questions", "questions.jsonl", "--data.limit", "4"]
+    made = command(folder, "predict", *config("s3cot/1_direction"), *questions)
     (image,) = (made / "files/media/images").rglob("*.png")
     assert image.read_bytes().startswith(b"\x89PNG")

@@ -51,14 +51,14 @@ SWEPT = {"maths": tuple(SWEEP), "howto": ("mllr", "uniform_low", "random_set", "
 
 def suites(task: str) -> list[str | Path]:
     """Refusals, abilities and a task."""
-    return [f for name in ("safety", "abilities", f"task_{task}") for f in config("mllr", "suites", f"{name}.yaml")]
+    return [f for name in ("safety", "abilities", f"task_{task}") for f in config(f"mllr/suites/{name}")]
 
 
 def fragments(task: str, condition: str) -> list[str | Path]:
     """What a condition adds to ``2_tune.yaml``, and to the test of its checkpoint."""
     result = NOISE if condition == "mllr_noise" else TASKS[task] / RESULT
-    own = [] if condition.startswith("mllr") else config("mllr", "controls", f"{condition}.yaml")
-    return own if condition == "sppft" else [*own, "--model.init_args.learning_rates.result", result]
+    own = [] if condition.startswith("mllr") else config(f"mllr/controls/{condition}")
+    return own if condition == "sppft" else [*own, "--model.learning_rates.result", result]
 
 
 def tuned(task: str, condition: str) -> Path:
@@ -86,8 +86,8 @@ class MLLRCommands(Commands):
     def search(self, task: str, stability: bool = True) -> list[Step]:
         """A pilot of the fine-tune, and the modules that can take its change."""
         pilot, model = TASKS[task] / "0_pilot", TASKS[task] / "0_pilot/model"
-        data = ["--data.init_args.path", f"runs/world/tuning.{task}.train.jsonl"]
-        fit = self.run("fit", config("mllr", "0_pilot.yaml"), pilot, *data)
+        data = ["--data.path", f"runs/world/tuning.{task}.train.jsonl"]
+        fit = self.run("fit", config("mllr/0_pilot"), pilot, *data)
         return [fit, self.export(pilot, model), self._search(model, TASKS[task] / "1_search", stability)]
 
     def noise_search(self) -> Step:
@@ -95,7 +95,7 @@ class MLLRCommands(Commands):
         seeds = [10 * self.seed + n for n in range(3)]
         checks = [100 + seed for seed in seeds]
         words = ["--trainer.callbacks.seeds", str(seeds), "--trainer.callbacks.check_seeds", str(checks)]
-        files = [*config("mllr", "1_probe_and_search.yaml"), *config("mllr", "controls", "noise.yaml")]
+        files = [*config("mllr/1_probe_and_search"), *config("mllr/controls/noise")]
         return self.run("predict", files, STAGES / "1_search_noise", *words, drawn=False)
 
     def _search(self, pilot: Path, root: Path, stability: bool = True, *words: str | Path) -> Step:
@@ -105,19 +105,19 @@ class MLLRCommands(Commands):
             "--trainer.callbacks.stability",
             str(stability).lower(),
         ]
-        return self.run("predict", config("mllr", "1_probe_and_search.yaml"), root, *more, *words, drawn=False)
+        return self.run("predict", config("mllr/1_probe_and_search"), root, *more, *words, drawn=False)
 
     def tune(self, task: str, condition: str, rate: float, root: Path, *more: str | Path) -> Step:
         """A benign fine-tune."""
-        words: list[str | Path] = ["--data.init_args.path", f"runs/world/tuning.{task}.train.jsonl"]
-        words += ["--model.init_args.optimizer.init_args.lr", f"{rate:g}"]
+        words: list[str | Path] = ["--data.path", f"runs/world/tuning.{task}.train.jsonl"]
+        words += ["--model.optimizer.lr", f"{rate:g}"]
         if condition == "random_set":
-            words += ["--model.init_args.learning_rates.random_set", str(self.seed)]
-        return self.run("fit", [*config("mllr", "2_tune.yaml"), *fragments(task, condition)], root, *words, *more)
+            words += ["--model.learning_rates.random_set", str(self.seed)]
+        return self.run("fit", [*config("mllr/2_tune"), *fragments(task, condition)], root, *words, *more)
 
     def test(self, task: str, condition: str, fit: Path | None, root: Path, *words: str | Path) -> Step:
         """Refusals, abilities and the task, on held-out prompts; of the aligned model where there is no fit."""
-        files = [*config("mllr", "3_test.yaml"), *(fragments(task, condition) if fit else [])]
+        files = [*config("mllr/3_test"), *(fragments(task, condition) if fit else [])]
         start: list[str | Path] = ["--ckpt_path", fit / "checkpoints/last.ckpt"] if fit else []
         return self.run("test", [*files, *suites(task)], root, *words, *start, drawn=False)
 
@@ -135,7 +135,7 @@ class MLLRCommands(Commands):
             for rate in SWEEP[condition]:
                 root = swept(task, condition, rate)
                 yield self.tune(task, condition, rate, root)
-                yield self.test(task, condition, root, root / "dev", "--data.init_args.split", "dev")
+                yield self.test(task, condition, root, root / "dev", "--data.split", "dev")
 
     def swap(self) -> Step:
         """Which modules carry the refusals of the aligned model, seen from the plainly tuned one."""
@@ -146,15 +146,15 @@ class MLLRCommands(Commands):
 
     def safelora(self, made: Path) -> list[Step]:
         """SafeLoRA needs the model before alignment: on a miniature made anew, with what it is held against."""
-        aligned: list[str | Path] = ["--model.init_args.backbone", made / "model"]
+        aligned: list[str | Path] = ["--model.backbone", made / "model"]
         result = REMADE / RESULT
-        grouped: list[str | Path] = [*aligned, "--model.init_args.learning_rates.result", result]
+        grouped: list[str | Path] = [*aligned, "--model.learning_rates.result", result]
         pilot, plain, projected = REMADE / "0_pilot", REMADE / "plain", REMADE / "safelora"
-        test = [*config("test.yaml"), *suites("maths"), "--model.init_args.backbone"]
+        test = [*config("test"), *suites("maths"), "--model.backbone"]
         words: list[str | Path] = ["project", "--tuned", plain, "--aligned", made / "model"]
         words += ["--base", made / "1_pretrain/model", "--output", projected, "--overwrite", "true"]
         found = [
-            self.run("fit", config("mllr", "0_pilot.yaml"), pilot, *aligned),
+            self.run("fit", config("mllr/0_pilot"), pilot, *aligned),
             self.export(pilot, pilot / "model"),
             self._search(pilot / "model", REMADE / "1_search", True, *aligned),
             self.run("test", [*test, made / "model"], REMADE / "3_test/aligned", drawn=False),
@@ -174,15 +174,15 @@ class MLLRCommands(Commands):
         """S³-CoT's fine-tune is a benign one too: it is its own pilot, and is done again with the groups."""
         first, again, pilot = Path("runs/s3cot/5_curriculum/tuned"), STAGES / "s3cot/tuned_mllr", STAGES / "s3cot/pilot"
         root = STAGES / "s3cot/1_search"
-        files = [*config("s3cot", "5_curriculum.yaml"), *config("mllr", "curriculum.yaml")]
+        files = [*config("s3cot/5_curriculum"), *config("mllr/curriculum")]
         found = [
             *tuned_steps(self.folder, self.seed),
             self.export(first, pilot, name="best"),
             self._search(pilot, root),
-            self.run("fit", files, again, "--model.init_args.learning_rates.result", root / "robust_modules.yaml"),
+            self.run("fit", files, again, "--model.learning_rates.result", root / "robust_modules.yaml"),
         ]
         for name, fit in (("s3cot", first), ("s3cot_mllr", again)):
-            files = [*config("s3cot", "6_test.yaml"), *config("mllr", "suites", "safety.yaml")]
+            files = [*config("s3cot/6_test"), *config("mllr/suites/safety")]
             words: list[str | Path] = ["--ckpt_path", fit / "checkpoints/best.ckpt"]
             found.append(self.run("test", files, STAGES / "s3cot" / name, *words))
         return found

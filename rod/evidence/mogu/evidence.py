@@ -9,7 +9,7 @@ from statistics import fmean
 from safetensors.torch import load_file
 
 from llm_modules.mogu.save import BASE
-from rod.evidence.figures import SafetyPoint, plot_safety
+from rod.evidence.figures import ConditionPoint, plot_safety
 from rod.evidence.mogu.restore import TUNED, restoring
 from rod.evidence.mogu.steps import (
     ABLATED_ROUTERS,
@@ -160,9 +160,9 @@ class MoGUEvidence:
         plot_safety(points, folder / "safety.png")
 
 
-def _point(condition: str, asr: Row, refused: Sequence[Row]) -> SafetyPoint:
+def _point(condition: str, asr: Row, refused: Sequence[Row]) -> ConditionPoint:
     mean = fmean(row.mean for row in refused)
-    return SafetyPoint(condition, mean, asr.mean, asr.std, rival=not condition.startswith("mogu"))
+    return ConditionPoint(condition, mean, asr.mean, y_error=asr.std, hollow=not condition.startswith("mogu"))
 
 
 def _section(

@@ -10,38 +10,38 @@ STAGES = Path("runs/mogu")
 """Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
 TESTS = STAGES / "4_test"
 LATENCIES = STAGES / "5_latency"
-V2: list[str | Path] = ["--model.init_args.folder", STAGES / "v2/mogu"]
+V2: list[str | Path] = ["--model.folder", STAGES / "v2/mogu"]
 SFT = STAGES / "safety_sft/adapter"
 
 MIXED: dict[str, Words] = {
-    "mogu_first5": config("mogu", "gates.yaml"),
-    "mogu_always": config("mogu", "controls", "always.yaml"),
-    "mogu_keep_cache": config("mogu", "controls", "keep_cache.yaml"),
-    "mogu_v2": [*config("mogu", "gates.yaml"), *V2],
+    "mogu_first5": config("mogu/gates"),
+    "mogu_always": config("mogu/controls/always"),
+    "mogu_keep_cache": config("mogu/controls/keep_cache"),
+    "mogu_v2": [*config("mogu/gates"), *V2],
 }
 """Condition -> what its test adds to ``4_test.yaml``."""
 RESPONDERS: dict[str, Words] = {
-    "glad": config("mogu", "controls", "glad_only.yaml"),
-    "unwilling": config("mogu", "controls", "unwilling_only.yaml"),
+    "glad": config("mogu/controls/glad_only"),
+    "unwilling": config("mogu/controls/unwilling_only"),
 }
 RIVALS: dict[str, Words] = {
-    "safety_sft": config("mogu", "controls", "safety_sft_test.yaml"),
-    "safedecoding": config("mogu", "controls", "safedecoding.yaml"),
-    "safedecoding_sft": [*config("mogu", "controls", "safedecoding.yaml"), "--model.init_args.adapter", SFT],
-    "conditional_steering": config("mogu", "controls", "conditional_steering.yaml"),
+    "safety_sft": config("mogu/controls/safety_sft_test"),
+    "safedecoding": config("mogu/controls/safedecoding"),
+    "safedecoding_sft": [*config("mogu/controls/safedecoding"), "--model.adapter", SFT],
+    "conditional_steering": config("mogu/controls/conditional_steering"),
 }
 UNTRAINED: dict[str, Words] = {
-    "self_reminder": config("mogu", "controls", "self_reminder.yaml"),
-    "icd": config("mogu", "controls", "icd.yaml"),
+    "self_reminder": config("mogu/controls/self_reminder"),
+    "icd": config("mogu/controls/icd"),
 }
 """Nothing is learnt or drawn in them, nor in the base model: every seed would give the first one's answers."""
 ABLATED_TESTS: dict[str, Words] = {
-    "m_1": config("mogu", "controls", "m_1.yaml"),
-    "m_10": config("mogu", "controls", "m_10.yaml"),
+    "m_1": config("mogu/controls/m_1"),
+    "m_10": config("mogu/controls/m_10"),
 }
 ABLATED_ROUTERS = ("no_penalty", "lambda_05", "mask_all", "d_router_64")
 ABLATED_V2 = ("v2_layers_random", "v2_layers_all", "v2_backbone_frozen")
-DEMO_PROMPTS = ("--data.init_args.limit", "100")
+DEMO_PROMPTS = ("--data.limit", "100")
 """In the demo both models are put a part of the prompts."""
 
 
@@ -50,21 +50,21 @@ class MoGUCommands(Commands):
 
     def test(self, condition: str, *words: str | Path) -> Step:
         """What is refused and what is answered, on held-out prompts."""
-        files = [*config("mogu", "4_test.yaml"), *config("mogu", "suites.yaml"), *words]
+        files = [*config("mogu/4_test"), *config("mogu/suites"), *words]
         return self.run("test", files, TESTS / condition, drawn=False)
 
     def latency(self, condition: str, *words: str | Path) -> Step:
         """What an answer to one prompt takes; of the suites, a few prompts each."""
-        files = [*config("mogu", "4_test.yaml"), *config("mogu", "suites.yaml"), *words, *config("latency.yaml")]
-        return self.run("test", files, LATENCIES / condition, "--data.init_args.limit", "5", drawn=False)
+        files = [*config("mogu/4_test"), *config("mogu/suites"), *words, *config("latency")]
+        return self.run("test", files, LATENCIES / condition, "--data.limit", "5", drawn=False)
 
     def data(self) -> list[Step]:
         """Requests, the base model's answers, pairs: another draw of them for each seed."""
-        pairs = ["pairs", *config("mogu", "pairs.yaml"), "--seed", str(self.seed), "--overwrite", "true"]
+        pairs = ["pairs", *config("mogu/pairs"), "--seed", str(self.seed), "--overwrite", "true"]
         made = STAGES / "pairs/report.json"
         return [
             self.step(["world"], Path("runs/world/mogu.refusals.txt")),
-            self.run("predict", config("mogu", "0_answers.yaml"), STAGES / "0_answers"),
+            self.run("predict", config("mogu/0_answers"), STAGES / "0_answers"),
             self.step(pairs, made),
         ]
 
@@ -74,19 +74,19 @@ class MoGUCommands(Commands):
         """Both responders and their folders."""
         steps = []
         for stage, fit, name in zip(("1_glad", "2_unwilling"), fits, ("glad", "unwilling"), strict=True):
-            steps.append(self.run("fit", [*config("mogu", f"{stage}.yaml"), *words], place / fit))
+            steps.append(self.run("fit", [*config(f"mogu/{stage}"), *words], place / fit))
             steps.append(self.export(place / fit, place / name, "peft", "best"))
         return steps
 
     def router(self, root: Path, output: Path, files: Words = (), *words: str | Path) -> list[Step]:
         """The routers and the folder of the whole."""
-        fit = self.run("fit", [*config("mogu", "3_router.yaml"), *files], root, *words)
+        fit = self.run("fit", [*config("mogu/3_router"), *files], root, *words)
         return [fit, self.export(root, output, "mogu", "best")]
 
 
 def conditions(do: MoGUCommands, controls: bool) -> list[Step]:
     """The method and its rivals; without controls, the method's own commands and two short tests."""
-    base = config("mogu", "controls", "base.yaml")
+    base = config("mogu/controls/base")
     prompts: Words = () if controls else DEMO_PROMPTS
     found = [*do.data(), *do.responders(), *do.router(STAGES / "3_router", STAGES / "mogu")]
     found += [do.test("base", *base, *prompts)] if do.seed == 0 else []
@@ -103,28 +103,26 @@ def conditions(do: MoGUCommands, controls: bool) -> list[Step]:
 
 def _rivals(do: MoGUCommands) -> list[Step]:
     """What the rivals learn from the same pairs."""
-    fit = config("mogu", "controls", "safety_sft.yaml")
+    fit = config("mogu/controls/safety_sft")
     return [
         do.run("fit", fit, STAGES / "safety_sft"),
         do.export(STAGES / "safety_sft", SFT, "peft", "best"),
-        do.run(
-            "predict", config("mogu", "controls", "refusal_direction.yaml"), STAGES / "refusal_direction", drawn=False
-        ),
+        do.run("predict", config("mogu/controls/refusal_direction"), STAGES / "refusal_direction", drawn=False),
     ]
 
 
 def _v2(do: MoGUCommands, place: Path = STAGES / "v2", layers: Words = (), joint: Words = ()) -> list[Step]:
     """The second version, reconstructed; with fragments over the choice of layers or over the joint stage."""
     probe = place / "probe"
-    found = [do.run("predict", [*config("mogu", "v2", "1_probe.yaml"), *layers], probe)]
+    found = [do.run("predict", [*config("mogu/v2/1_probe"), *layers], probe)]
     found += do.responders(place, "--config", probe / "responders.yaml", fits=("glad_fit", "unwilling_fit"))
-    files: Words = ["--config", probe / "routers.yaml", *config("mogu", "v2", "2_joint.yaml"), *joint]
+    files: Words = ["--config", probe / "routers.yaml", *config("mogu/v2/2_joint"), *joint]
     return [*found, *do.router(place / "joint", place / "mogu", files, *_parts(place))]
 
 
 def _parts(place: Path) -> Words:
     """The responders of a folder."""
-    return ["--model.init_args.glad", place / "glad", "--model.init_args.unwilling", place / "unwilling"]
+    return ["--model.glad", place / "glad", "--model.unwilling", place / "unwilling"]
 
 
 def ablations(do: MoGUCommands) -> list[Step]:
@@ -132,16 +130,16 @@ def ablations(do: MoGUCommands) -> list[Step]:
     found = [do.test(name, *words) for name, words in ABLATED_TESTS.items()]
     folders = {name: STAGES / f"3_router/{name}/mogu" for name in ABLATED_ROUTERS}
     for name in ABLATED_ROUTERS:
-        files = config("mogu", "controls", f"{name}.yaml")
+        files = config(f"mogu/controls/{name}")
         found += do.router(STAGES / f"3_router/{name}", folders[name], files)
     place = STAGES / "no_contrast"
-    found += do.responders(place, *config("mogu", "controls", "no_contrast.yaml"))
+    found += do.responders(place, *config("mogu/controls/no_contrast"))
     found += do.router(place / "router", place / "mogu", (), *_parts(place))
     folders["no_contrast"] = place / "mogu"
     for name in ABLATED_V2:
         place = STAGES / name
-        fragment = config("mogu", "v2", f"{name.removeprefix('v2_')}.yaml")
+        fragment = config(f"mogu/v2/{name.removeprefix('v2_')}")
         frozen = name == "v2_backbone_frozen"
         found += _v2(do, place, () if frozen else fragment, fragment if frozen else ())
         folders[name] = place / "mogu"
-    return found + [do.test(name, "--model.init_args.folder", folder) for name, folder in folders.items()]
+    return found + [do.test(name, "--model.folder", folder) for name, folder in folders.items()]

@@ -1,4 +1,4 @@
-"""S³-CoT's claims on the miniature: the commands of the README and its controls, and what they measured."""
+"""S³-CoT on the miniature: its commands and controls, and the tables of what they measured."""
 
 import csv
 import json
@@ -9,9 +9,10 @@ from typing import Any
 
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.report import Result, read_results
-from callbacks.s3cot.figures import SystemPoint, plot_accuracy_tokens
+from rod.evidence.figures import ConditionPoint, plot_accuracy_tokens
 from rod.evidence.rows import Rows, Section, Value
-from rod.evidence.s3cot.steps import DIALS, STAGES, TRAINED, _steps
+from rod.evidence.s3cot import steps as commands
+from rod.evidence.s3cot.steps import STAGES, SWEEPS, TRAINED, swept
 from rod.steps import Step
 
 SUITES = {"system1": "maths/system1", "system2": "maths/system2"}
@@ -21,20 +22,20 @@ COLUMNS += [("system2", metric) for metric in ("accuracy", "tokens")]
 
 
 class S3CoTEvidence:
-    """What S³-CoT has to say for itself."""
+    """The evidence of S³-CoT."""
 
     method = "s3cot"
     seeds = 3
     figures: Mapping[str, str] = {
         "direction.png": f"{STAGES}/1_direction/direction.png",
-        "dial.png": f"{STAGES}/dial/steered/dial.png",
+        "dial.png": f"{swept('steered')}/dial.png",
         "stages.png": f"{STAGES}/5_curriculum/tuned/stages.png",
     }
     compared: Sequence[str] = (f"{STAGES}/6_test/base", f"{STAGES}/6_test/tuned")
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed; without controls, the checkpoint is chosen on fewer problems."""
-        return _steps(folder, seed, controls, [] if controls else ["--data.init_args.val_limit", "100"])
+        return commands.steps(folder, seed, controls, [] if controls else ["--data.val_limit", "100"])
 
     def values(self, folder: Path) -> Iterator[Value]:
         """All numbers of one seed."""
@@ -52,13 +53,13 @@ class S3CoTEvidence:
             path = stages / "4_filter" / file
             if path.is_file():
                 yield from _filtered(name, json.loads(path.read_text(encoding="utf-8")))
-        for condition in DIALS:
-            path = stages / f"dial/{condition}/dial.csv"
+        for condition in SWEEPS:
+            path = folder / swept(condition) / "dial.csv"
             if path.is_file():
-                yield from _dial(condition, path)
+                yield from _swept(condition, path)
 
     def sections(self, table: Rows) -> list[Section]:
-        """After training, the dial, the filters."""
+        """After training, the strength sweep, the filters."""
         headings = ("condition", "System 1 accuracy", "tokens", "AES", "System 2 accuracy", "tokens")
         trained = []
         for condition in ("base", "prompt_only", *TRAINED):
@@ -67,18 +68,14 @@ class S3CoTEvidence:
                 trained.append([condition, *cells])
         title = "S³-CoT on the miniature, held-out problems (AES against the base model's System 2)"
         found = [Section(title, headings, trained)]
-        dial = dict.fromkeys((row.condition, row.suite) for row in table.rows if row.suite.startswith("dial/"))
-        if dial:
+        sweep = dict.fromkeys((row.condition, row.suite) for row in table.rows if row.suite.startswith("dial/"))
+        if sweep:
+            metrics = ("length_ratio", "accuracy")
             rows = [
-                [
-                    condition,
-                    suite.removeprefix("dial/alpha"),
-                    table.cell(condition, suite, "length_ratio"),
-                    table.cell(condition, suite, "accuracy"),
-                ]
-                for condition, suite in dial
+                [name, suite.removeprefix("dial/alpha"), *(table.cell(name, suite, metric) for metric in metrics)]
+                for name, suite in sweep
             ]
-            found.append(Section("The dial", ("condition", "alpha", "Len-R", "accuracy"), rows))
+            found.append(Section("The strength sweep", ("condition", "alpha", "Len-R", "accuracy"), rows))
         filters = [row for row in table.rows if row.suite == "traces"]
         if filters:
             rows = [[row.condition, row.metric, row.text(4)] for row in filters]
@@ -93,7 +90,7 @@ class S3CoTEvidence:
             accuracy, tokens = (table.find(condition, suite, metric) for metric in ("accuracy", "tokens"))
             if accuracy and tokens:
                 spread = (tokens.std, accuracy.std)
-                points.append(SystemPoint(condition, tokens.mean, accuracy.mean, *spread, control=condition != "tuned"))
+                points.append(ConditionPoint(condition, tokens.mean, accuracy.mean, *spread, condition != "tuned"))
         plot_accuracy_tokens(points, folder / "accuracy_tokens.png")
 
 
@@ -110,7 +107,7 @@ def _filtered(name: str, numbers: dict[str, Any]) -> Iterator[Value]:
             yield Value(name, "traces", metric, numbers[metric], numbers["traces"])
 
 
-def _dial(condition: str, path: Path) -> Iterator[Value]:
+def _swept(condition: str, path: Path) -> Iterator[Value]:
     with path.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             suite = f"dial/alpha{float(line['alpha']):g}"

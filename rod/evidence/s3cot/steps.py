@@ -1,93 +1,92 @@
-"""The commands of S³-CoT's evidence."""
+"""The commands behind S³-CoT's evidence: those of its page, run in a folder of the seed's own."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from rod.run_folder import DONE
+from rod.evidence.commands import Commands, Words
 from rod.steps import Step, config
 
 STAGES = Path("runs/s3cot")
-"""Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
+"""Folder of the stages, as the shipped configurations name it."""
+TRACES = STAGES / "3_sample/traces/traces.jsonl"
+ITEMS = {"gold": STAGES / "4_filter/items.jsonl", "agreement": STAGES / "4_filter/items_agreement.jsonl"}
+"""Filter -> what it keeps."""
 
-
-TRAINED = {
+TRAINED: dict[str, Words] = {
     "tuned": [],
-    "tuned_no_gold": ["no_gold.yaml"],
-    "shortest_only": ["shortest_only.yaml"],
-    "no_curriculum": ["no_curriculum.yaml"],
+    "tuned_no_gold": ["--data.items", ITEMS["agreement"]],
+    "shortest_only": ["--data.selection", "shortest_only"],
+    "no_curriculum": ["--data.selection", "all_at_once"],
 }
-"""Condition -> fragments over ``5_curriculum.yaml``."""
+"""Condition -> what it adds to ``5_curriculum.yaml``."""
+
+SWEEPS: dict[str, Words] = {
+    "steered": [],
+    "steered_all": ["--steer.positions", "all"],
+    "steered_prompt": ["--steer.positions", "prompt"],
+    "steered_generated": ["--steer.positions", "generated"],
+    "random_direction": ["--steer.random", "true"],
+}
+"""Condition -> what it adds to the strength sweep on test problems."""
 
 
-DIALS = {
-    "steered": ["dial.yaml"],
-    "steered_all": ["dial.yaml", "dial_all.yaml"],
-    "steered_prompt": ["dial.yaml", "dial_prompt.yaml"],
-    "steered_generated": ["dial.yaml", "dial_generated.yaml"],
-    "random_direction": ["dial.yaml", "random_direction.yaml"],
-}
-"""Condition -> fragments over ``2_calibrate.yaml``: the dial on test problems."""
+def swept(condition: str) -> Path:
+    """The run folder of a strength sweep."""
+    return STAGES / "sweep" / condition
+
+
+class S3CoTCommands(Commands):
+    """Steps of one seed."""
+
+    def sampled(self) -> list[Step]:
+        """Questions, the direction, the strength sweep and the traces."""
+        choice = ["--config", STAGES / "2_calibrate/choice.yaml"]
+        offset = ["--data.offset", str(100 * self.seed)]
+        return [
+            self.step(["world"], Path("runs/world/questions.test.jsonl")),
+            self.run("predict", config("s3cot/1_direction"), STAGES / "1_direction", *offset, drawn=False),
+            self.run("predict", config("s3cot/2_calibrate"), STAGES / "2_calibrate"),
+            self.run("predict", [*config("s3cot/3_sample"), *choice], STAGES / "3_sample"),
+        ]
+
+    def filter(self, by: str) -> Step:
+        """Keep right or agreeing traces."""
+        words = ["filter", "--traces", TRACES, "--by", by, "--output", ITEMS[by], "--overwrite", "true"]
+        return self.step(words, ITEMS[by])
+
+    def fit(self, condition: str, *words: str | Path) -> Step:
+        """The curriculum, or a control of it."""
+        root = STAGES / "5_curriculum" / condition
+        return self.run("fit", config("s3cot/5_curriculum"), root, *TRAINED[condition], *words)
+
+    def test(self, condition: str) -> Step:
+        """Both systems on test problems."""
+        files = config("s3cot/6_test")
+        if condition == "base":
+            return self.run("test", [*files, *config("s3cot/controls/base")], STAGES / "6_test/base")
+        checkpoint = STAGES / "5_curriculum" / condition / "checkpoints/best.ckpt"
+        return self.run("test", files, STAGES / "6_test" / condition, "--ckpt_path", checkpoint)
+
+    def sweep(self, condition: str) -> Step:
+        """Strengths on test problems."""
+        files = config("s3cot/2_calibrate", "s3cot/controls/sweep")
+        return self.run("predict", files, swept(condition), *SWEEPS[condition])
 
 
 def tuned_steps(folder: Path, seed: int) -> list[Step]:
-    """The commands up to the tuned model, for others to go on from."""
-    return _steps(folder, seed, controls=False)
+    """The commands up to the tuned model and its tests, for other methods to go on from."""
+    return steps(folder, seed, controls=False)
 
 
-def _steps(folder: Path, seed: int, controls: bool, words_of_fit: Sequence[str] = ()) -> list[Step]:
-    """The commands of one seed; they are those of the README, run in a folder of the seed's own."""
-
-    def run(verb: str, stage: str, place: str, fragments: Sequence[str | Path] = (), *words: str) -> Step:
-        files = [*config("s3cot", stage), *(w for f in fragments for w in _fragment(f))]
-        words = (*words, "--seed_everything", str(seed))
-        if stage != "1_direction.yaml":
-            words = (*words, "--data.init_args.seed", str(seed))
-        root = STAGES / place
-        return Step(
-            f"seed {seed}: {place}",
-            [verb, *files, "--trainer.default_root_dir", root, *words],
-            root / DONE,
-            resume_from=root / "checkpoints/last.ckpt" if verb == "fit" else None,
-            folder=folder,
-        )
-
-    def keep(by: str) -> Step:
-        name = {"gold": "items.jsonl", "agreement": "items_agreement.jsonl"}[by]
-        path = STAGES / "4_filter" / name
-        words: list[str | Path] = [
-            "filter",
-            "--traces",
-            STAGES / "3_sample/traces/traces.jsonl",
-            "--by",
-            by,
-            "--output",
-            path,
-        ]
-        return Step(f"seed {seed}: filter by {by}", [*words, "--overwrite", "true"], path, folder=folder)
-
-    def test(condition: str, checkpoint: Path | None) -> Step:
-        fragments = [] if checkpoint else ["base.yaml"]
-        words = ["--ckpt_path", str(checkpoint)] if checkpoint else []
-        return run("test", "6_test.yaml", f"6_test/{condition}", fragments, *words)
-
-    choice = STAGES / "2_calibrate/choice.yaml"
-    trained = TRAINED if controls else {"tuned": TRAINED["tuned"]}
-    steps = [
-        Step(f"seed {seed}: the world", ["world"], Path("runs/world/questions.test.jsonl"), folder=folder),
-        run("predict", "1_direction.yaml", "1_direction", (), "--data.init_args.offset", str(100 * seed)),
-        run("predict", "2_calibrate.yaml", "2_calibrate"),
-        run("predict", "3_sample.yaml", "3_sample", [choice]),
-        keep("gold"),
-        *([keep("agreement")] if controls else []),
-        *(run("fit", "5_curriculum.yaml", f"5_curriculum/{name}", f, *words_of_fit) for name, f in trained.items()),
-        test("base", None),
-        *(test(name, STAGES / f"5_curriculum/{name}/checkpoints/best.ckpt") for name in trained),
+def steps(folder: Path, seed: int, controls: bool, words_of_fit: Words = ()) -> list[Step]:
+    """All commands of one seed; without controls, the base model and the tuned one."""
+    do = S3CoTCommands(folder, seed)
+    filters = ITEMS if controls else ("gold",)
+    conditions = TRAINED if controls else ("tuned",)
+    return [
+        *do.sampled(),
+        *(do.filter(by) for by in filters),
+        *(do.fit(condition, *words_of_fit) for condition in conditions),
+        do.test("base"),
+        *(do.test(condition) for condition in conditions),
+        *(do.sweep(condition) for condition in (SWEEPS if controls else ())),
     ]
-    if controls:
-        steps += [run("predict", "2_calibrate.yaml", f"dial/{name}", files) for name, files in DIALS.items()]
-    return steps
-
-
-def _fragment(name: str | Path) -> list[str | Path]:
-    """A control that comes with the project, by its file name, or a file that a stage wrote."""
-    return config("s3cot", "controls", name) if isinstance(name, str) else ["--config", name]

@@ -9,9 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.s3cot.figures import (
     DialPoint,
-    SystemPoint,
     _collapsed_spans,
-    plot_accuracy_tokens,
     plot_dial,
     plot_stages,
 )
@@ -63,12 +61,6 @@ def test_only_where_every_layer_set_collapses_is_shaded() -> None:
 def test_stages(tmp_path: Path, n: int) -> None:
     plot_stages([stage(index) for index in range(n)], tmp_path / "new" / "stages.png")
     assert {"#0072B2", "#D55E00"} <= colours(tmp_path / "new" / "stages.png")
-
-
-def test_accuracy_tokens_with_many_conditions(tmp_path: Path) -> None:
-    points = [SystemPoint(f"condition {i}", 10 * i, 0.9, 1, 0.01, control=i % 2 == 1) for i in range(9)]
-    plot_accuracy_tokens(points, tmp_path / "plane.png")
-    assert {"#0072B2", "#D55E00", "#009E73", "#CC79A7"} <= colours(tmp_path / "plane.png")
 
 
 def test_stage_figure_of_a_fit(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_every_condition_has_steps_of_its_own_and_a_draw_for_each_seed(tmp_path:
         for step in commands.steps(tmp_path, 3, controls=True)
         if step.name.endswith(str(commands.tuned("maths", "random_set")))
     ]
-    assert fit[fit.index("--model.init_args.learning_rates.random_set") + 1] == "3"
+    assert fit[fit.index("--model.learning_rates.random_set") + 1] == "3"
 
 
 def test_a_swap_becomes_rows_of_both_models(tmp_path: Path) -> None:
