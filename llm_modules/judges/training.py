@@ -115,16 +115,6 @@ def _across(
     return tuple(refusal[row] for row in range(len(own)))
 
 
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a share; ``z`` = 1.96 for 95 %. (0, 1) where n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share, denominator = right / n, 1 + z * z / n
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (centre - half) / denominator, (centre + half) / denominator
-
-
 def _fold(prompt: str, folds: int) -> int:
     return zlib.crc32(prompt.strip().encode()) % folds
 
