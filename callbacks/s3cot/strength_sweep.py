@@ -9,10 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from callbacks.evaluation.metrics import bootstrap_interval, hesitation_rates, length_ratio, repetition
 from datamodules.answers.checker import AnswerChecker
+from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import layer_set_of
 from datamodules.records.kinds import Trace
-from datamodules.s3cot.filtering import has_loop
 
 Judge = Literal["gold", "agreement"]
 Regime = Literal["initial", "weak", "moderate", "collapse"]

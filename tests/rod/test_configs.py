@@ -141,7 +141,7 @@ def test_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", OVER)
 def test_fragments_change_what_they_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     stage = OVER[name]
-    more = ["suites/advbench.yaml"] if name == "suites/wraps.yaml" else []
+    more = ["suites/advbench.yaml"] if name == "suites/attack_templates.yaml" else []
     found = read(capsys, VERBS[stage], stage, *more, name)
     for path, value in leaves(yaml.safe_load((CONFIGS / name).read_text())):
         if path[-1] == "class_path" or isinstance(value, list):
