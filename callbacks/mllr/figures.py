@@ -1,4 +1,4 @@
-"""The search for robust modules in pictures: the map of how sensitive each one is, and the path of the search."""
+"""Figures of the search for robust modules: the map of sensitivities, and the sets that the search measured."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ def plot_robustness(
     """Type x layer as a PNG file: dark cells are sensitive, outlined cells are the robust set.
 
     Args:
-        drops: Mean drop of each module by itself.
-        robust: What the search chose, jointly.
+        drops: Mean drop of each module perturbed by itself.
+        robust: The robust set.
         path: PNG file.
-        measure: What the drop is of.
+        measure: Name of the score that drops.
         model: Name for the title.
     """
     types = [kind for kind in TYPES if any(module.type == kind for module in drops)]
@@ -54,29 +54,29 @@ def plot_robustness(
 
 
 def plot_search(trace: Sequence[Mapping[str, Any]], tau: float, path: Path, *, measure: str) -> None:
-    """The probes of a search in their order as a PNG file: how far each set dropped, and what was allowed.
+    """Drops of the sets that a search measured, in order, as a PNG file; a line marks the allowed drop.
 
     Args:
         trace: ``Found.trace``.
         tau: The allowed drop.
         path: PNG file.
-        measure: What the drop is of.
+        measure: Name of the score that drops.
     """
     with figure(path, 2.4 + 0.34 * max(len(trace), 12), 4.4) as (panel,):
-        for number, probe in enumerate(trace):
-            colour = GREEN if probe["within"] else VERMILION
-            panel.bar(number, max(probe["drop"], 0.0), color=colour, width=0.7)
-            panel.text(number, max(probe["drop"], 0.0), f" {probe['modules']}", ha="center", va="bottom", fontsize=7)
+        for number, entry in enumerate(trace):
+            colour = GREEN if entry["within"] else VERMILION
+            panel.bar(number, max(entry["drop"], 0.0), color=colour, width=0.7)
+            panel.text(number, max(entry["drop"], 0.0), f" {entry['modules']}", ha="center", va="bottom", fontsize=7)
         panel.grid(visible=False, axis="x")
         panel.axhline(tau, color="black", lw=1, ls="--")
         panel.text(1.005, tau, f"tau {tau:g}", va="center", fontsize=8, transform=panel.get_yaxis_transform())
-        starts = [n for n, probe in enumerate(trace) if n == 0 or probe["step"] != trace[n - 1]["step"]]
+        starts = [n for n, entry in enumerate(trace) if n == 0 or entry["step"] != trace[n - 1]["step"]]
         for start in starts:
             panel.axvline(start - 0.5, color="0.8", lw=0.8)
             panel.text(start - 0.4, 1.01, trace[start]["step"], transform=panel.get_xaxis_transform(), fontsize=9)
         names = [
-            f"{probe['type']} {probe['from_layer']}+" if probe["step"] in ("order", "suffix") else "all"
-            for probe in trace
+            f"{entry['type']} {entry['from_layer']}+" if entry["step"] in ("order", "suffix") else "all"
+            for entry in trace
         ]
         panel.set_xticks(range(len(trace)), names, rotation=90, fontsize=8)
         panel.set_ylabel(f"drop in {measure}")

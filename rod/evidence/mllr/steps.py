@@ -106,7 +106,7 @@ class MLLRCommands(Commands):
         """The robust modules under this seed's Gaussian noise."""
         seeds = [10 * self.seed + n for n in range(3)]
         checks = [100 + seed for seed in seeds]
-        words = ["--trainer.callbacks.seeds", str(seeds), "--trainer.callbacks.check_seeds", str(checks)]
+        words = ["--trainer.callbacks.search.seeds", str(seeds), "--trainer.callbacks.search.check_seeds", str(checks)]
         files = [*config("mllr/1_probe_and_search"), *config("mllr/controls/noise")]
         return self.run("predict", files, STAGES / "1_search_noise", *words, drawn=False)
 
@@ -114,7 +114,7 @@ class MLLRCommands(Commands):
         more: list[str | Path] = [
             "--trainer.callbacks.pilot",
             pilot,
-            "--trainer.callbacks.stability",
+            "--trainer.callbacks.proxy.stability",
             str(stability).lower(),
         ]
         return self.run("predict", config("mllr/1_probe_and_search"), root, *more, *words, drawn=False)
