@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.batch import IGNORE_INDEX
-from llm_modules.mogu.adapters import Responder
+from llm_modules.mogu.adapters import LoRAAdapter
 from llm_modules.mogu.target import output_projections
 
 
@@ -33,7 +33,7 @@ class Published(nn.Module):
         return gates[0] * whole[0] + gates[1] * whole[1]
 
 
-def published(model: PreTrainedModel, glad: Responder, unwilling: Responder, d_router: int) -> list[Published]:
+def published(model: PreTrainedModel, glad: LoRAAdapter, unwilling: LoRAAdapter, d_router: int) -> list[Published]:
     """Put the published projections into a model."""
     model.requires_grad_(False)
     made = []

@@ -174,7 +174,7 @@ class Evaluate(CompletionWriter):
             kind=suite.kind,
             group=item.group,
             system=row.system,
-            attack_template=row.attack_template,
+            wrap=row.wrap,
             sample=row.sample,
             seed=row.seed,
             prompt=row.prompt,

@@ -1,4 +1,4 @@
-"""The gates of the prompts of a run as figures and numbers (paper, sec. 4.5)."""
+"""Figures and a table of the gates on the prompts of a run (paper, sec. 4.5)."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from callbacks.mogu.figures import plot_gates, plot_tokens
 from callbacks.trainer_parts import datamodule_of, log_figure
@@ -22,26 +23,30 @@ CLASSES = ("benign", "malicious")
 
 
 class GateFigures(Callback):
-    """Writes ``gates.png``, ``gates_tokens.png`` and ``gates.csv`` at the end of each validation over ``RouterData``.
+    """Writes ``gates.png``, ``gates_tokens.png`` and ``gates.csv`` after each validation over ``RouterData``.
 
-    Box plots by class and layer; one prompt of each class, token by token; means.
-    The box plots are of the last token of each prompt, which decides how the answer begins. On several processes they
-    show the prompts of the first.
+    ``gates.png``: box plots by class and layer, at the last token of each prompt, which decides how the answer begins.
+    ``gates_tokens.png``: one prompt of each class, token by token. ``gates.csv``: means. With several processes, all
+    show the prompts of the first one.
     """
 
     def __init__(self, output: Path | None = None) -> None:
-        """``output``: folder, the run folder by default."""
+        """``output``: folder; the run folder by default."""
         self.output = output
         self._gates: dict[str, list[Tensor]] = {}
         self._tokens: dict[str, tuple[list[str], Tensor]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model without gates."""
+        """Refuse a model without gates.
+
+        Raises:
+            InputError: The model is no MoGU.
+        """
         if not isinstance(pl_module, MoGU):
             raise InputError(f"trainer.callbacks: GateFigures shows gates, and {type(pl_module).__name__} has none")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Forget the gates of an earlier validation."""
         self._gates, self._tokens = {name: [] for name in CLASSES}, {}
 
     def on_validation_batch_end(
@@ -53,11 +58,11 @@ class GateFigures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Read the gates of a batch's prompts."""
+        """Keep the gates of the prompts, which the validation step returns."""
         if not isinstance(batch, RouterBatch) or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, MoGU)
-        gates = pl_module.mogu.gates(batch.rows.input_ids, batch.rows.attention_mask).permute(1, 2, 0, 3).float().cpu()
+        gates = outputs["gates"].permute(1, 2, 0, 3).float().cpu()
         last = (batch.rows.labels != IGNORE_INDEX).int().argmax(dim=1).cpu() - 1
         for row, malicious in enumerate(batch.malicious.tolist()):
             name = CLASSES[malicious]
@@ -76,23 +81,24 @@ class GateFigures(Callback):
         stacked = {name: torch.stack(values) for name, values in self._gates.items() if values}
         _write(trainer, self.output, pl_module.mogu.layers, stacked, self._tokens)
         if len(stacked) < 2:
-            rank_zero_warn(f"the figures of the gates show {', '.join(stacked)} prompts only: there were no others")
+            rank_zero_warn(
+                f"the figures of the gates show {', '.join(stacked)} prompts only: the validation data have no others"
+            )
 
 
 class SuiteGates(Callback):
-    """Writes the same files for the suites of a test, before it begins: a class a suite, held-out prompts.
+    """Writes the same files before a test, on its held-out prompts, with one class per suite.
 
-    The gates of the last token of each prompt. Prompts that begin the answer (prefill) are left out: there, another
-    token is the last one. The tokens shown are those of the first malicious prompt, and of the benign prompt that has
-    most of its tokens in common with it.
+    Prompts that begin the answer (prefill) are left out: their last token is another one. ``gates_tokens.png`` shows
+    the first malicious prompt and the benign prompt that has most tokens in common with it.
     """
 
     def __init__(self, output: Path | None = None) -> None:
-        """``output``: folder, the run folder by default."""
+        """``output``: folder; the run folder by default."""
         self.output = output
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the gates of all prompts.
+        """Compute the gates of all prompts.
 
         Raises:
             InputError: The model has no gates, or the data are no suites.
@@ -132,16 +138,14 @@ def _gates_of(module: MoGU, rows: Sequence[PromptRow]) -> list[Tensor]:
     """Gates (tokens, layers, 2) of each prompt."""
     lengths = [len(row.token_ids) for row in rows]
     device = module.language_model.device
-    ids = torch.zeros(len(rows), max(lengths), dtype=torch.long, device=device)
-    for line, row in zip(ids, rows, strict=True):
-        line[: len(row.token_ids)] = torch.tensor(row.token_ids)
-    mask = torch.arange(ids.shape[1], device=device) < torch.tensor(lengths, device=device)[:, None]
-    gates = module.mogu.gates(ids, mask.long()).permute(1, 2, 0, 3).float().cpu()
+    ids = pad_sequence([torch.tensor(row.token_ids) for row in rows], batch_first=True)
+    mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
+    gates = module.mogu.gates(ids.to(device), mask.long().to(device)).permute(1, 2, 0, 3).float().cpu()
     return [row[:length] for row, length in zip(gates, lengths, strict=True)]
 
 
 def _alike(one: PromptRow, other: PromptRow) -> int:
-    """Tokens that two prompts of one length have in common, place by place; less than none if the lengths differ."""
+    """Number of places at which two prompts have the same token; -1 if their lengths differ."""
     if len(one.token_ids) != len(other.token_ids):
         return -1
     return sum(a == b for a, b in zip(one.token_ids, other.token_ids, strict=True))
@@ -154,7 +158,7 @@ def _write(
     gates: Mapping[str, Tensor],
     tokens: Mapping[str, tuple[list[str], Tensor]],
 ) -> None:
-    """Both figures and the table of means; ``gates`` (prompts, layers, 2) by class."""
+    """Write both figures and the table of means; ``gates`` (prompts, layers, 2) by class."""
     folder = output or Path(trainer.default_root_dir)
     plot_gates(gates, layers, folder / "gates.png")
     log_figure(trainer, "gates", folder / "gates.png")

@@ -1,4 +1,4 @@
-"""Probes of a ``predict`` run over benign and malicious requests, and the layers that they choose for routers."""
+"""Fits probes on a ``predict`` run over benign and malicious requests, and chooses the layers for routers."""
 
 import csv
 import random
@@ -19,10 +19,10 @@ from llm_modules.mogu.v2.probes import choose_probes, fit_probes, save_probes
 
 
 class ProbeWriter(Callback):
-    """Fits a probe a layer and writes ``probes.safetensors``, ``.csv``, ``.png`` and the choice of layers.
+    """Fits one probe per layer; writes ``probes.safetensors``, ``.csv``, ``.png`` and the choice of layers.
 
-    ``responders.yaml`` and ``routers.yaml`` are the choice as pieces of configuration for the stages that follow.
-    One process sees all requests: run it on one device.
+    The choice is written as two configuration fragments for the next stages: ``responders.yaml`` and ``routers.yaml``.
+    Runs on one device only: the probes need all requests.
     """
 
     def __init__(
@@ -34,15 +34,15 @@ class ProbeWriter(Callback):
         seed: int = 0,
         output: Path | None = None,
     ) -> None:
-        """Say how many layers are wanted.
+        """Configure probes and choice.
 
         Args:
             k: Layers to choose (ours).
-            selection: ``probes`` takes those whose probes tell best; ``random`` as many others as are drawn, and
-                ``all`` every layer: the ablations.
+            selection: ``probes`` takes the layers with the best probes. Ablations: ``random`` draws k layers, ``all``
+                takes every layer.
             l2: Penalty on the probes' weights (ours).
-            held_out: Share of the requests that layers are chosen on.
-            seed: Of the split and of ``random``.
+            held_out: Share of the requests that probes are measured on.
+            seed: Seed of the split and of ``random``.
             output: Folder; the run folder by default.
         """
         if not 0 < held_out < 1:
@@ -54,7 +54,11 @@ class ProbeWriter(Callback):
         self._layers: tuple[int, ...] = ()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse several processes, each of which would see a part of the requests."""
+        """Refuse several processes: each would see a part of the requests.
+
+        Raises:
+            InputError: There are several.
+        """
         if stage == "predict" and trainer.world_size > 1:
             raise InputError("trainer.devices: ProbeWriter needs all requests in one process; set devices: 1")
 
@@ -67,9 +71,9 @@ class ProbeWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in the states of a batch."""
+        """Keep the states of a batch."""
         if not isinstance(outputs, ProbeStates):
-            raise InputError("model: ProbeWriter needs the states of MoGUProbe over RouterData; use these two")
+            raise InputError("model: ProbeWriter needs model: MoGUProbe and data: RouterData")
         self._inputs.append(outputs.inputs.cpu())
         self._malicious.append(outputs.malicious.cpu())
         self._layers = outputs.layers
@@ -101,4 +105,4 @@ class ProbeWriter(Callback):
         }
         for name, settings in chosen.items():
             write_lines(folder / name, [yaml.safe_dump({"model": {"init_args": settings}}).rstrip()])
-        rank_zero_info(f"probes of {len(probes)} layers, layers {layers} are chosen: {folder}")
+        rank_zero_info(f"probes of {len(probes)} layers; chosen: {layers}; wrote {folder}")

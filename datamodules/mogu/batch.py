@@ -10,17 +10,17 @@ from datamodules.batch import SupervisedBatch
 
 @dataclass
 class BranchedBatch:
-    """Pairs of sequences that begin alike: what they have in common is there once, and both go on from it.
+    """Pairs of sequences with a common beginning, such as a prompt with two responses; each pair is one row.
 
-    A row is the common tokens, the rest of the first sequence, the rest of the second, padding. The losses of the
-    sequences are in two halves: row ``i`` is the first sequence of row ``i``, row ``items + i`` the second.
+    A row is the common tokens, the rest of the first sequence, the rest of the second, padding. Targets and predictors
+    have one row per sequence: row ``i`` belongs to the first sequence of pair ``i``, row ``items + i`` to the second.
 
     Attributes:
         input_ids: (items, seq).
         position_ids: (items, seq), each token's place in its own sequence.
         branch: (items, seq), 0 for common tokens, 1 and 2 for the rests, -1 for padding.
-        targets: (2 * items, targets), tokens to predict; ``IGNORE_INDEX`` where a sequence has fewer.
-        predictors: (2 * items, targets), the column of ``input_ids`` that predicts each.
+        targets: (2 * items, targets), tokens to predict; ``IGNORE_INDEX`` if a sequence has fewer.
+        predictors: (2 * items, targets), the column of ``input_ids`` that predicts each target.
     """
 
     input_ids: Tensor
@@ -37,11 +37,13 @@ class BranchedBatch:
 
 @dataclass
 class ResponderBatch:
-    """Two responses to each request in one batch: the first half of the rows to learn, the second half their opposites.
+    """Requests with two opposite responses each.
 
-    ``rows.input_ids`` is (2 * items, seq); row ``items + i`` is the opposite of row ``i``. ``branched`` is the same
-    with each prompt once, for models that can be run so. ``mean_items`` is how many items the epoch's batches, those of
-    all processes, have on average: a sum over items divided by it weighs all items of an epoch alike.
+    Attributes:
+        rows: (2 * items, seq): row ``i`` is the response to learn, row ``items + i`` the opposite response.
+        branched: The same responses with each prompt once, for models that support it.
+        mean_items: Items of a batch of this epoch on average, over all processes. A sum over items divided by it gives
+            every item of the epoch the same weight.
     """
 
     rows: SupervisedBatch
@@ -62,13 +64,13 @@ class ResponderBatch:
 
 @dataclass
 class RouterBatch:
-    """Requests with the response that is right for them, and what the gates should be.
+    """Requests with the response that is right for them, and their class: the goal of the gates.
 
     Attributes:
         rows: Tokens and labels, (batch, seq).
         malicious: (batch,) bool.
-        starts: (batch,), index of the first token of the instruction; what stands before is alike in all rows.
-        ends: (batch,), index of the first token after it.
+        starts: (batch,), index of the first token of the instruction.
+        ends: (batch,), index of the first token after the instruction.
         mean_items: As in `ResponderBatch`.
     """
 

@@ -1,16 +1,20 @@
-"""Both responses to a request in one row."""
+"""Both responses to a request in one row, with the prompt in it once."""
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
 from datamodules.batch import IGNORE_INDEX
 from datamodules.mogu.batch import BranchedBatch
-from datamodules.training.packing import Example, _padded
+from datamodules.training.packing import Example
 
 
 def branch(pairs: Sequence[tuple[Example, Example]], pad_id: int = 0) -> BranchedBatch:
-    """One row per pair, in which the tokens that both begin with, such as a prompt, are there once.
+    """One row per pair: the tokens that both examples begin with, the rest of the first, the rest of the second.
 
-    Shapes: (len(pairs), longest of a row), and (2 * len(pairs), most targets of an example).
+    Shapes: (len(pairs), longest row), and (2 * len(pairs), most targets of an example).
     """
     ids: list[list[int]] = []
     positions: list[list[int]] = []
@@ -28,7 +32,7 @@ def branch(pairs: Sequence[tuple[Example, Example]], pad_id: int = 0) -> Branche
         for which, (example, shift) in enumerate(zip(pair, (0, len(one) - common), strict=True)):
             places = [place for place, label in enumerate(example.labels) if place and label != IGNORE_INDEX]
             targets[which].append([example.labels[place] for place in places])
-            # The first token after the common ones is predicted by the last of those.
+            # The last common token predicts the first token of either rest.
             predictors[which].append([place - 1 if place <= common else place - 1 + shift for place in places])
     return BranchedBatch(
         _padded(ids, pad_id),
@@ -37,3 +41,7 @@ def branch(pairs: Sequence[tuple[Example, Example]], pad_id: int = 0) -> Branche
         _padded(targets[0] + targets[1], IGNORE_INDEX),
         _padded(predictors[0] + predictors[1], 0),
     )
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    return pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=value)

@@ -5,7 +5,14 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from datamodules.errors import InputError
 
@@ -38,17 +45,26 @@ def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bo
         raise InputError(f"model.backbone: no tokenizer can be loaded from '{name}': {_first_line(error)}") from error
 
 
-def max_positions(name: str, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
-    """How many tokens a model can take, by its configuration alone; None where that does not say.
+def read_config(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The configuration of a model, without its weights.
 
     Raises:
         InputError: The checkpoint is absent or unreadable.
     """
     _require(name, "config.json")
     try:
-        config = AutoConfig.from_pretrained(resolve(name), revision=revision, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(resolve(name), revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
+
+
+def max_positions(name: str, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
+    """How many tokens a model can take, by its configuration alone; None if that does not say.
+
+    Raises:
+        InputError: The checkpoint is absent or unreadable.
+    """
+    config = read_config(name, revision, trust_remote_code)
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 

@@ -1,30 +1,37 @@
-"""Rivals that change the prompt alone: self-reminders (Xie et al., 2023) and in-context refusals (ICD, 2023)."""
+"""Baselines that change only the prompt: self-reminders (Xie et al., 2023) and in-context refusals (ICD, 2023)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+from jinja2 import TemplateError
 
 from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
-from datamodules.prompts.chat_template import encode_prompt, render_prompt, render_turns
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
 
-_PROBES = ("Apples are green.", "zebras have 7 stripes")
+_USER_TURNS = ("Apples are green.", "zebras have 7 stripes")
+"""Two user turns that begin and end differently: what their prompts share is the chat template's."""
+
+Turns = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A request and how it is answered, shown before the user's own."""
+    """A request and its answer, shown before the user's request."""
 
     request: str
     response: str
 
 
 class PromptDefence(CausalLM):
-    """A model whose user turns are put differently: with words around them, a system turn, and examples before them.
+    """A base model that gets every request in a defended prompt: with words around it, a system turn, or examples.
 
-    Works on prompts of any data: what the chat template has put around the user's words is found by itself.
+    It works on prompts of any data: the text that the chat template puts around the user's words is found by rendering
+    two other requests.
     """
 
     def __init__(
@@ -34,41 +41,46 @@ class PromptDefence(CausalLM):
         before: str = "",
         after: str = "",
         demonstrations: list[Demonstration] | None = None,
-        chat_template: str | None = None,
+        chat_template: Path | None = None,
         **model: Any,
     ) -> None:
-        """Describe the model and what is put around the user's words; it is not trained here.
+        """Describe the model and the defence; it is not trained.
 
         Args:
             backbone: Hub id, folder, or ``miniature`` (embedded).
             system_prompt: A system turn.
-            before: Put before the user's words, with a line break.
-            after: Put after them.
+            before: Text on a line before the user's words.
+            after: Text on a line after the user's words.
             demonstrations: Turns before the user's.
-            chat_template: The one that the data use, where that is not the tokenizer's own.
-            model: As for `CausalLM`.
+            chat_template: Jinja file of the template that the data use, if that is not the tokenizer's own.
+            model: As in `CausalLM`.
+
+        Raises:
+            InputError: There is no such file.
         """
         super().__init__(backbone=backbone, **model)
         self.system_prompt, self.before, self.after = system_prompt, before, after
         self.demonstrations = demonstrations or []
-        self.chat_template = chat_template
+        if chat_template is not None and not chat_template.is_file():
+            raise InputError(f"model.chat_template: there is no file '{chat_template}'; give the data's jinja file")
+        self.chat_template = chat_template.read_text(encoding="utf-8") if chat_template is not None else None
 
     def generation_identity(self) -> dict[str, Any]:
-        """What is put around the user's words."""
+        """The text around the user's words."""
         shown = [[demonstration.request, demonstration.response] for demonstration in self.demonstrations]
         return {"system": self.system_prompt, "before": self.before, "after": self.after, "demonstrations": shown}
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
-        """One completion for each row, of its prompt put differently."""
+        """One completion for each row, of its defended prompt."""
         return super().complete(PromptBatch(self.defend(batch.rows)))
 
     def defend(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        """The same rows with other prompts; what follows the prompt already, such as a prefilled answer, stays.
+        """The same rows with defended prompts; text after the prompt, such as a prefilled answer, stays.
 
         Raises:
             InputError: A prompt was not made by this chat template.
         """
-        head, tail = self._frame()
+        head, tail = self._frame
         defended = []
         for row in rows:
             text = row.prompt
@@ -78,24 +90,40 @@ class PromptDefence(CausalLM):
                     f"model.chat_template: the prompt of row '{row.id}' was made by another template; give the data's"
                 )
             user = "\n".join(part for part in (self.before, text[len(head) : at], self.after) if part)
-            turns = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-            for shown in self.demonstrations:
-                turns.append({"role": "user", "content": shown.request})
-                turns.append({"role": "assistant", "content": shown.response})
-            turns.append({"role": "user", "content": user})
-            prompt = render_turns(self.tokenizer, turns, template=self.chat_template) + text[at + len(tail) :]
-            defended.append(replace(row, prompt=prompt, token_ids=tuple(encode_prompt(self.tokenizer, prompt))))
+            prompt = self._render([*self._first_turns(), {"role": "user", "content": user}]) + text[at + len(tail) :]
+            ids = self.tokenizer.encode(prompt, add_special_tokens=False)
+            defended.append(replace(row, prompt=prompt, token_ids=tuple(ids)))
         return defended
 
+    def _first_turns(self) -> Turns:
+        turns = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        for shown in self.demonstrations:
+            turns.append({"role": "user", "content": shown.request})
+            turns.append({"role": "assistant", "content": shown.response})
+        return turns
+
+    @cached_property
     def _frame(self) -> tuple[str, str]:
-        """What the template puts before and after the user's words."""
+        """The template's text before and after the user's words."""
         frames = set()
-        for probe in _PROBES:
-            text = render_prompt(self.tokenizer, probe, template=self.chat_template)
-            if probe not in text:
-                raise InputError("chat template: it changes the user's words, so that nothing can be put around them")
-            head, _, tail = text.partition(probe)
+        for words in _USER_TURNS:
+            text = self._render([{"role": "user", "content": words}])
+            if words not in text:
+                raise InputError("model.chat_template: it changes the user's words; nothing can be put around them")
+            head, _, tail = text.partition(words)
             frames.add((head, tail))
         if len(frames) > 1:
-            raise InputError("chat template: what it puts around the user's words depends on them")
+            raise InputError("model.chat_template: its text around the user's words depends on them")
         return frames.pop()
+
+    def _render(self, turns: Turns) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                turns, chat_template=self.chat_template, tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, ValueError) as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise InputError(
+                f"model.chat_template: the turns of this defence ({roles}) cannot be rendered: {error}"
+            ) from error
+        return str(text)

@@ -1,4 +1,4 @@
-"""A rival: SafeDecoding (Xu et al., ACL 2024), with any adapter that refuses as its expert."""
+"""Baseline: SafeDecoding (Xu et al., ACL 2024), with any adapter that refuses as its expert."""
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -18,13 +18,18 @@ from llm_modules.generation import Completion, GenerationSettings, Generator
 def mix_distributions(base: Tensor, expert: Tensor, alpha: float, candidates: int) -> Tensor:
     """``p + alpha (p_expert - p)`` over the tokens that both models find likely, as logits (rows, vocab).
 
-    Of both rankings as many of the first tokens are taken as are needed for ``candidates`` tokens to be in both.
+    The candidates are the tokens among the first k of both models' rankings, with the least k that gives ``candidates``
+    of them. The difference of the probabilities can be negative; such tokens are as good as excluded.
+
+    >>> base, expert = torch.tensor([[0.6, 0.3, 0.1]]).log(), torch.tensor([[0.2, 0.7, 0.1]]).log()
+    >>> mix_distributions(base, expert, alpha=1.0, candidates=2).exp()  # the expert's, among the two tokens
+    tensor([[0.2000, 0.7000, 0.0000]])
 
     Args:
         base: Logits (rows, vocab).
         expert: Logits (rows, vocab).
-        alpha: 0 is the base model among the candidates, 1 the expert.
-        candidates: Tokens that both rankings must have in common.
+        alpha: 0 gives the base model's distribution over the candidates, 1 the expert's.
+        candidates: Least number of candidates.
     """
     probabilities, expert_probabilities = base.float().softmax(-1), expert.float().softmax(-1)
     ranks = [logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1) for logits in (base, expert)]
@@ -37,8 +42,7 @@ def mix_distributions(base: Tensor, expert: Tensor, alpha: float, candidates: in
 class SafeDecodingGenerator(Generator):
     """A `Generator` whose first ``m`` tokens come from base and expert together.
 
-    Each of these tokens comes of a prefill, of which the expert has one of its own: a second cache for two tokens would
-    not pay.
+    Both models prefill the row for each of these tokens: a second cache for two tokens would not pay.
     """
 
     def __init__(
@@ -63,12 +67,12 @@ class SafeDecodingGenerator(Generator):
         seeds: Sequence[int] | None = None,
         max_new_tokens: Sequence[int] | None = None,
     ) -> list[Completion]:
-        """As `Generator.generate`; the expert is off but for its own passes."""
+        """As `Generator.generate`; the expert is on in its own passes only."""
         with without_adapter(self.adapted):
             return super().generate(prompts, seeds, max_new_tokens)
 
     def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """One pass of the base and, where it is a prefill, one of the expert."""
+        """One pass of the base; if it is a prefill, one of the expert, too."""
         prefill = cache.get_seq_length() == 0
         logits = super().forward(rows, ids, mask, positions, cache)
         if not prefill:
@@ -82,9 +86,9 @@ class SafeDecodingGenerator(Generator):
 
 
 class SafeDecoding(CausalLM):
-    """A base model that decodes its first tokens with an expert: an adapter that has learnt to refuse.
+    """A base model that decodes its first tokens with an expert, an adapter that has learnt to refuse.
 
-    The unwilling responder of MoGU serves as one.
+    MoGU's unwilling responder can be the expert.
     """
 
     def __init__(
@@ -96,15 +100,15 @@ class SafeDecoding(CausalLM):
         candidates: int = 5,
         **model: Any,
     ) -> None:
-        """Describe the model; it is not trained here.
+        """Describe the model; it is not trained.
 
         Args:
             adapter: PEFT folder of the expert.
             backbone: Hub id, folder, or ``miniature`` (embedded).
-            m: Tokens that the expert has a part in (its paper: 2).
+            m: Tokens that base and expert decode together (its paper: 2).
             alpha: Weight of the expert (its paper: 3).
             candidates: Least number of tokens to choose from (its paper: 5).
-            model: As for `CausalLM`.
+            model: As in `CausalLM`.
         """
         for name, value in (("m", m), ("alpha", alpha), ("candidates", candidates)):
             if not value > 0:
@@ -113,12 +117,12 @@ class SafeDecoding(CausalLM):
         self.m, self.alpha, self.candidates = m, alpha, candidates
 
     def generation_identity(self) -> dict[str, Any]:
-        """The settings of its decoding."""
+        """The settings of the decoding."""
         return {"m": self.m, "alpha": self.alpha, "candidates": self.candidates}
 
     @cached_property
     def generator(self) -> Any:
-        """The engine that generates, with the expert's help at first.
+        """The engine that generates, with the expert in the first tokens.
 
         Raises:
             InputError: The model is sharded.

@@ -1,4 +1,4 @@
-"""SafeLoRA's projection after training, as a control (Hsu et al., arXiv 2405.16833; written from the paper)."""
+"""Baseline: SafeLoRA, a projection after training (Hsu et al., arXiv 2405.16833; written from the paper)."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from llm_modules.optim.module_names import Module
 
 @dataclass(frozen=True)
 class Projected:
-    """What happened to one module.
+    """Result for one module.
 
     Attributes:
-        module: Which.
-        similarity: Cosine of the fine-tune's change and its projection on what alignment changed.
+        module: The module.
+        similarity: Cosine of the fine-tune's change and its projection on the subspace of the alignment.
         projected: Whether the change was replaced by its projection.
     """
 
@@ -27,23 +27,23 @@ class Projected:
 
 @torch.no_grad()
 def project(tuned: nn.Module, aligned: nn.Module, base: nn.Module, threshold: float = 0.5) -> list[Projected]:
-    """Replace what a fine-tune changed by its projection on the aligned subspace, where the two differ.
+    """Project the weight changes of a fine-tune on the subspace of the alignment, for each module in which they differ.
 
-    With V = W_aligned - W_base of a module and D = W_tuned - W_aligned, C = V V^T / |V| and D becomes C D where
-    cos(D, C D) is under the threshold. (SafeLoRA has D = B A of an adapter; a full fine-tune's difference is the same
-    thing.) C scales as well as projects, as in the paper's fast form.
+    With V = W_aligned - W_base, D = W_tuned - W_aligned and C = V V^T / |V|, D becomes C D if cos(D, C D) is below the
+    threshold. In SafeLoRA D is the product B A of an adapter; here it may come from a full fine-tune, too. C scales as
+    well as projects, as in the paper's fast form.
 
     Args:
         tuned: The fine-tuned model without adapter wrappers; changed in place.
         aligned: The model that was fine-tuned.
         base: The model before its alignment.
-        threshold: Changes less similar to their projection than this are replaced; the paper tunes it.
+        threshold: Changes with a lower cosine are replaced; the paper tunes it.
 
     Raises:
         InputError: The models have different modules, or the threshold is no cosine.
     """
     if not -1 <= threshold <= 1:
-        raise InputError(f"threshold: a cosine from -1 to 1, not {threshold:g}")
+        raise InputError(f"threshold: must be a cosine from -1 to 1, is {threshold:g}")
     sides = [weights_of(model) for model in (tuned, aligned, base)]
     if len({tuple((m, tuple(w.view().shape for w in ws)) for m, ws in side.items()) for side in sides}) != 1:
         raise InputError("the tuned, the aligned and the base model have different modules; give three of one family")

@@ -1,4 +1,4 @@
-"""Last-layer features of fixed prompts under many perturbations, restarted at the first layer that differs."""
+"""Features of fixed prompts under many perturbations: a forward pass restarts at the first layer that differs."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -13,19 +13,19 @@ from llm_modules.backbone.architecture import decoder_layers, inner_decoder, unc
 from llm_modules.backbone.modes import evaluation_mode
 
 Signature = tuple[Hashable, ...]
-"""The state of each layer: equal entries mean equal weights, ``CLEAN`` an unperturbed layer."""
+"""What is done to each layer; equal entries mean equal weights. ``CLEAN`` for a layer as it is."""
 CLEAN: Hashable = ()
 
 
 @dataclass
 class Work:
-    """Counts of layer evaluations: one decoder layer on one token of one prompt, padding included.
+    """Layer evaluations: one decoder layer on one token of one prompt, padding included.
 
     Attributes:
-        done: Evaluations that were made.
-        full: Evaluations that a whole forward pass for each request would have made.
-        requests: Calls of `CachedForward.features`.
-        passes: Calls that had to compute anything.
+        done: How many were made.
+        full: How many a whole forward pass for each request would have made.
+        requests: How often features were asked for.
+        passes: How often anything had to be computed for them.
     """
 
     done: int = 0
@@ -35,14 +35,15 @@ class Work:
 
 
 class CachedForward:
-    """Last-layer features at the last token of fixed prompts; the same bits as those of a whole forward pass.
+    """Last-layer features of the last token of fixed prompts, to the bit those of a whole forward pass.
 
-    Three things save work. Features are kept by signature, so that another probe costs nothing. Prompts come in named
-    parts, each sorted by length and cut into batches once, and only the part asked for runs. And the outputs of the
-    layers of a base state (the clean model, or the set that a search has found so far) are kept within a limit of
-    memory: a pass starts after the deepest kept layer below which no layer differs.
+    Prompts come in named parts, of which only those asked for are computed; each is sorted by length and cut into
+    batches once. What a layer gives out is kept for the layers of a base state (the clean model, or the set that a
+    search has found so far), within a limit of memory; a pass begins after the deepest kept layer below which nothing
+    differs. Features are kept by signature, so that other classifiers cost nothing.
 
-    Layers that are skipped do not run, but the model's own forward does: masks and positions are the family's own.
+    The layers that are passed over do not run; the model's own forward does, so that masks and positions are what the
+    family makes of them.
     """
 
     def __init__(
@@ -55,15 +56,15 @@ class CachedForward:
         pad_id: int = 0,
         restart: bool = True,
     ) -> None:
-        """Batch the prompts.
+        """Take the prompts.
 
         Args:
-            model: A causal language model; in evaluation mode during passes.
-            parts: Token ids of the prompts of each named part.
-            batch_size: Prompts in a forward pass.
-            memory: Bytes for kept activations.
-            pad_id: Any token; it stands to the right of a prompt, where a causal model does not look.
-            restart: False computes everything anew: the reference for tests and the benchmark.
+            model: A causal language model; put in evaluation mode during passes.
+            parts: Prompts by name of a part: token ids, at least one each.
+            batch_size: Prompts of a forward pass.
+            memory: Bytes that kept activations may take.
+            pad_id: Any token; it stands to the right of a prompt, where nothing looks at it.
+            restart: False recomputes everything: the reference that the benchmark and the tests compare with.
         """
         self.model = model
         self.work = Work()
@@ -77,21 +78,16 @@ class CachedForward:
         self._kept: OrderedDict[tuple[str, Signature], Tensor] = OrderedDict()
         self._memory, self._held = memory, 0
         self._stride = 1
-        self._extras: int | None = None  # outputs of a layer beside hidden states; None if it returns a tensor
-
-    @property
-    def clean(self) -> Signature:
-        """Signature of the unperturbed model."""
-        return (CLEAN,) * len(self.layers)
+        self._extras: int | None = None  # what layers give out beside hidden states, where they give tuples
 
     def features(self, part: str, signature: Signature, base: Signature | None = None) -> Tensor:
-        """Features of the model with its present weights.
+        """Features of the model as its weights stand.
 
         Args:
             part: Name of a part of the prompts.
-            signature: State of each layer; the caller makes sure that it is true.
-            base: Outputs of the lowest layers, as far as ``signature`` equals ``base``, are kept for later calls; the
-                clean model by default.
+            signature: What was done to each layer; the caller answers for its being true.
+            base: States of layers below which this signature is that of the base are kept for later; the clean model
+                by default.
 
         Returns:
             (prompts, hidden) float32 on the CPU, in the order of the part's prompts.
@@ -102,7 +98,7 @@ class CachedForward:
         if self.restart and (part, signature) in self._features:
             return self._features[part, signature]
         self.work.passes += 1
-        base = base if base is not None else self.clean
+        base = base if base is not None else (CLEAN,) * len(self.layers)
         with torch.no_grad(), uncompiled(), evaluation_mode(self.model):
             rows = [self._run(batch, signature, base) for batch in batches]
         found = torch.cat(rows)[self._parts[part].place]
@@ -111,8 +107,9 @@ class CachedForward:
         return found
 
     def forget(self) -> None:
-        """Free everything but the clean model's features; call it before signatures get another meaning."""
-        self._features = {key: found for key, found in self._features.items() if key[1] == self.clean}
+        """Free what is kept but the clean model's features: perturbations are about to mean something else."""
+        clean = (CLEAN,) * len(self.layers)
+        self._features = {key: found for key, found in self._features.items() if key[1] == clean}
         self._kept.clear()
         self._held = 0
 
@@ -141,7 +138,7 @@ class CachedForward:
         return hidden[torch.arange(len(hidden), device=hidden.device), batch.last].float().cpu()
 
     def _deepest(self, batch: str, signature: Signature) -> tuple[int, Tensor | None]:
-        """The deepest kept output that this signature shares: (number of layers below it, output)."""
+        """The deepest kept state that this signature shares, as (layers passed, their output)."""
         if self.restart:
             for depth in range(len(self.layers) - 1, 0, -1):
                 key = (batch, signature[:depth])
@@ -152,7 +149,7 @@ class CachedForward:
 
     def _keep(self, batch: str, signature: Signature, outputs: dict[int, Tensor]) -> None:
         if outputs and not self._kept:
-            # Depths of the clean model, evenly spread, that fill half of the memory; at least one.
+            # As many depths of the clean model as fill half of the memory, evenly spread, and one at the least.
             each = next(iter(outputs.values()))
             tokens = sum(batch.ids.numel() for part in self._parts.values() for batch in part.batches)
             whole = each.element_size() * each.shape[-1] * tokens * len(self.layers)
@@ -170,7 +167,7 @@ class CachedForward:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Right-padded prompts; ``last`` is the index of each prompt's last token."""
+    """Prompts padded on the right, where a causal model does not look; ``last`` is each one's last token."""
 
     name: str
     ids: Tensor
@@ -179,7 +176,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Part:
-    """Batches of prompts of similar length, and the place of each prompt in them."""
+    """Batches of like length, and where each prompt is in them."""
 
     batches: list[_Batch]
     place: Tensor
@@ -201,12 +198,12 @@ class _Part:
 
 @contextmanager
 def _skipping(layers: Sequence[nn.Module], state: Tensor | None, extras: int | None) -> Iterator[None]:
-    """Skip the first layers of a model; the last of them returns ``state``.
+    """Within the block these layers do nothing, and the last of them gives out ``state``.
 
     Args:
-        layers: The layers to skip.
-        state: Their output, (batch, seq, hidden).
-        extras: None if a layer returns a tensor; else the number of further entries of its tuple (attentions).
+        layers: The first ones of the model.
+        state: What comes out of them, (batch, seq, hidden).
+        extras: None where a layer gives a tensor; else it gives a tuple with that many entries more (attentions).
     """
     for layer in layers:
 

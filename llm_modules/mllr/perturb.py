@@ -1,4 +1,4 @@
-"""Perturb the weights of modules and put them back exactly (paper: that modules are perturbed; the kinds are ours)."""
+"""Perturbing the weights of modules, and putting them back exactly (spec, sec. 2)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,32 +14,32 @@ from llm_modules.optim.module_names import Module
 
 Kind = Literal["gaussian", "zero", "scale", "delta"]
 SEEDED: frozenset[str] = frozenset({"gaussian"})
-"""Kinds that draw random numbers; for the others one seed is enough."""
+"""Kinds that draw: for the others one seed says all."""
 
 
 class Perturbation:
-    """A perturbation of modules, relative to the norm of their weights: large and small modules compare.
+    """A way to disturb modules; norm-matched, so that modules of any size are disturbed alike.
 
     ============ ==================================================================
     kind         W becomes
     ============ ==================================================================
-    ``gaussian`` W + eps |W| / sqrt(n) * N(0, 1), drawn for each module
+    ``gaussian`` W + eps |W| / sqrt(n) * N(0, 1), each module by a draw of its own
     ``zero``     0
     ``scale``    (1 - eps) W
-    ``delta``    W + eps |W| / |D| * D, D the change of W by a short pilot fine-tune
+    ``delta``    W + eps |W| / |D| * D, D what a short pilot fine-tune changed W by
     ============ ==================================================================
     """
 
     def __init__(
         self, model: nn.Module, kind: Kind = "gaussian", eps: float = 0.5, pilot: nn.Module | None = None
     ) -> None:
-        """Prepare; the weights stay as they are.
+        """Look at a model; its weights stay as they are.
 
         Args:
             model: A causal language model.
             kind: See the table; |.| is the Frobenius norm, n the number of weights.
-            eps: Size relative to the weights.
-            pilot: The model after the pilot fine-tune, for ``delta``.
+            eps: Size of the disturbance relative to the weights.
+            pilot: For ``delta``: the model after the pilot fine-tune.
 
         Raises:
             InputError: ``eps`` is not positive, or the pilot is missing, of another shape or unchanged.
@@ -55,7 +55,7 @@ class Perturbation:
 
     @property
     def modules(self) -> list[Module]:
-        """The modules that can be perturbed."""
+        """What can be perturbed."""
         return list(self.weights)
 
     @contextmanager
@@ -64,8 +64,7 @@ class Perturbation:
 
         Args:
             modules: Any number of modules.
-            seed: Seed of ``gaussian``. A module's noise depends on the seed and the module only, not on which other
-                modules are perturbed with it.
+            seed: Of ``gaussian``. A module's noise depends on the seed and the module alone, not on its company.
         """
         chosen = sorted(set(modules))
         copies: list[tuple[Tensor, Tensor]] = []
@@ -77,7 +76,7 @@ class Perturbation:
                     view.copy_(self._perturbed(view, module, index, seed))
             yield
         finally:
-            # In reverse: types of a fused weight whose layout is unknown all copy the whole weight.
+            # Backwards, for types that stand for the same whole.
             for view, copy in reversed(copies):
                 view.copy_(copy)
 
@@ -97,7 +96,7 @@ class Perturbation:
 
 
 def _noise(like: Tensor, module: Module, index: int, seed: int) -> Tensor:
-    """Drawn on the CPU: every device gets the same numbers."""
+    """Drawn on the CPU, so that all devices draw the same."""
     digest = blake2b(f"{seed}/{module.name}/{index}".encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
     return torch.randn(like.shape, generator=generator).to(like.device)

@@ -1,4 +1,4 @@
-"""The causal check: replace modules of one model by those of another for a while (ours)."""
+"""The causal check: put modules of one model into another of the same shape, and take them back (ours)."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,26 +10,18 @@ from llm_modules.optim.module_names import TYPES, Module, parameters_by_module
 
 
 class Swap:
-    """Replaces modules of a model by those of another of the same shape, such as a fine-tune of it.
+    """Two models made from one another, such as an aligned one and what a fine-tune made of it.
 
-    The search says which modules the probe depends on. Swapping says which modules *carry* a behaviour: take them from
-    the model that has it, put them into the one that has lost it, and see whether it comes back.
-
-    >>> from llm_modules.backbone.loading import load_model
-    >>> aligned, tuned = load_model("miniature"), load_model("miniature")
-    >>> swap = Swap(tuned, aligned)
-    >>> with swap.applied(swap.sets["down"]):
-    ...     pass  # measure the refusals of `tuned` with the down-projections of `aligned`
-    >>> max(swap.changed().values())
-    0.0
+    A probe under noise says which modules a classifier needs. Which modules *carry* a behaviour is another question:
+    take them from the model that has it and put them into the one that has lost it.
     """
 
     def __init__(self, model: nn.Module, donor: nn.Module) -> None:
-        """Compare the models; neither is changed yet.
+        """Take the models; neither is changed yet.
 
         Args:
-            model: The model whose modules are replaced within ``applied``.
-            donor: The model that the modules come from.
+            model: Whose modules are replaced within ``applied``.
+            donor: Whose modules are put there.
 
         Raises:
             InputError: The two have different modules or shapes.
@@ -42,7 +34,7 @@ class Swap:
 
     @property
     def sets(self) -> dict[str, frozenset[Module]]:
-        """Sets to swap together: each type in all layers, each layer with all types, and all modules."""
+        """What is swapped together: each type in all layers, each layer in all types, and everything."""
         every = frozenset(module for modules in self._here for module in modules)
         types = [kind for kind in TYPES if any(module.type == kind for module in every)]
         layers = sorted({module.layer for module in every})
@@ -53,7 +45,7 @@ class Swap:
         }
 
     def changed(self) -> dict[Module, float]:
-        """Relative distance of each module from its counterpart: |difference| / |weights|."""
+        """How far each module is from its counterpart: |difference| / |weights|."""
         found: dict[Module, tuple[float, float]] = {}
         for modules, mine in self._here.items():
             pairs = zip(mine, self._there[modules], strict=True)
@@ -66,7 +58,7 @@ class Swap:
 
     @contextmanager
     def applied(self, modules: Iterable[Module]) -> Iterator[None]:
-        """Use the donor's modules within the block; a fused weight is replaced if any of its types is given."""
+        """The donor's modules in place of the model's within the block; a fused weight goes with any of its types."""
         chosen = set(modules)
         copies: list[tuple[Tensor, Tensor]] = []
         try:

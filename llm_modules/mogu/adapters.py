@@ -1,4 +1,4 @@
-"""Responders as ordinary PEFT LoRA folders: read into the mixtures, written back so that PEFT loads them."""
+"""Responders as ordinary PEFT LoRA folders: read for the mixtures, and written so that PEFT loads them."""
 
 import json
 import re
@@ -27,12 +27,12 @@ _REFUSED = {
 
 
 @dataclass(frozen=True)
-class Responder:
-    """A LoRA adapter on output projections.
+class LoRAAdapter:
+    """The LoRA weights of one responder.
 
     Attributes:
         config: As PEFT reads and writes it.
-        base: What its folder says it was trained on; empty if it does not say.
+        base: Model that it was trained on, as its folder says; empty if the folder does not say.
         deltas: By path of the projection: A (r, in) and B (out, r), fp32.
         source: Folder, for errors.
     """
@@ -49,19 +49,19 @@ class Responder:
         return float(alpha / rank**0.5 if self.config.use_rslora else alpha / rank)
 
     def check_places(self, projections: Sequence[Projection], key: str) -> None:
-        """Check that nothing of the adapter would be left out.
+        """Check that the adapter changes output projections only, so that no part of it is left out.
 
         Args:
-            projections: All that can hold a mixture, also those of layers that hold none.
+            projections: All output projections of the model, also those of layers without a mixture.
             key: The option that named the adapter, for errors.
 
         Raises:
-            InputError: It adapts something else, too.
+            InputError: It adapts another module.
         """
         if others := sorted(self.deltas.keys() - {p.path for p in projections}):
             raise InputError(
-                f"{key}: the adapter '{self.source}' also adapts {others[0]} ({len(others)} such places), which is no "
-                "attention output projection of this model, and cannot be weighed by token; train it on those alone"
+                f"{key}: the adapter '{self.source}' also adapts {others[0]} (one of {len(others)}), which is no "
+                "attention output projection of this model and cannot be weighed by token; train it on those alone"
             )
 
     def of(self, projection: Projection, key: str) -> tuple[Tensor, Tensor, float]:
@@ -72,7 +72,7 @@ class Responder:
             key: The option that named the adapter, for errors.
 
         Raises:
-            InputError: The adapter has none for it, or one of other shapes.
+            InputError: The adapter has no weights for it, or weights of other shapes.
         """
         if projection.path not in self.deltas:
             others = sorted({path.rpartition(".")[2] for path in self.deltas})
@@ -91,15 +91,15 @@ class Responder:
         return down, up, self.scale(projection.path)
 
 
-def read_responder(folder: Path | str, key: str) -> Responder:
-    """A PEFT LoRA folder.
+def read_adapter(folder: Path | str, key: str) -> LoRAAdapter:
+    """Read a PEFT LoRA folder.
 
     Args:
         folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
         key: The option that named it, for errors.
 
     Raises:
-        InputError: It is none, its weights are a pickle, or its kind cannot be mixed.
+        InputError: There is no such folder, its weights are a pickle, or its kind cannot be mixed.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
@@ -109,9 +109,9 @@ def read_responder(folder: Path | str, key: str) -> Responder:
     try:
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{key}: '{folder / CONFIG}' is no JSON: {error}") from error
+        raise InputError(f"{key}: '{folder / CONFIG}' is not JSON: {error}") from error
     if settings.get("peft_type") != "LORA":
-        raise InputError(f"{key}: '{folder}' is a {settings.get('peft_type')} adapter; a responder has to be LoRA")
+        raise InputError(f"{key}: '{folder}' is a {settings.get('peft_type')} adapter; a responder must be a LoRA")
     for option, why in _REFUSED.items():
         if settings.get(option):
             raise InputError(f"{key}: '{folder}' sets {option}, and {why}: it cannot be weighed by token")
@@ -121,21 +121,21 @@ def read_responder(folder: Path | str, key: str) -> Responder:
         )
     config = LoraConfig(**{name: value for name, value in settings.items() if name in LoraConfig.__dataclass_fields__})
     deltas = _pairs(_tensors(folder / WEIGHTS, key), folder / WEIGHTS, key)
-    return Responder(config, str(settings.get("base_model_name_or_path") or ""), deltas, str(folder))
+    return LoRAAdapter(config, str(settings.get("base_model_name_or_path") or ""), deltas, str(folder))
 
 
-def write_responder(responder: Responder, deltas: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
+def write_adapter(adapter: LoRAAdapter, deltas: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
     """Write an adapter folder that PEFT loads.
 
     Args:
-        responder: Whose configuration is written.
+        adapter: Its configuration is written.
         deltas: A and B by path of the projection.
-        folder: Made if need be.
+        folder: Created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    responder.config.base_model_name_or_path = responder.base or None
-    responder.config.inference_mode = True
-    responder.config.save_pretrained(str(folder))
+    adapter.config.base_model_name_or_path = adapter.base or None
+    adapter.config.inference_mode = True
+    adapter.config.save_pretrained(str(folder))
     tensors = {}
     for path, pair in deltas.items():
         for letter, tensor in zip("AB", pair, strict=True):
@@ -171,8 +171,8 @@ def _by_pattern(patterns: Mapping[str, Any] | None, path: str, default: float) -
     return float(default)
 
 
-def random_responder(projections: list[Projection], r: int, alpha: float, seed: int) -> Responder:
-    """An adapter of random weights, A and B both, on some projections: for tests and measurements of speed."""
+def random_adapter(projections: Sequence[Projection], r: int, alpha: float, seed: int) -> LoRAAdapter:
+    """An adapter with random A and B on some projections, for tests, examples and measurements of speed."""
     generator = torch.Generator().manual_seed(seed)
     deltas = {
         p.path: (
@@ -182,4 +182,4 @@ def random_responder(projections: list[Projection], r: int, alpha: float, seed: 
         for p in projections
     }
     config = LoraConfig(r=r, lora_alpha=int(alpha), target_modules=[p.path for p in projections], task_type="CAUSAL_LM")
-    return Responder(config, "", deltas, "random")
+    return LoRAAdapter(config, "", deltas, "random")

@@ -1,4 +1,4 @@
-"""What a MoGU is made of besides its weights, as it stands in ``mogu.json``."""
+"""The settings of a MoGU besides its weights, as ``mogu.json`` stores them."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,11 +6,11 @@ from typing import Literal, get_args
 from datamodules.errors import InputError
 
 Mode = Literal["first_m", "keep_cache", "always", "off", "glad", "unwilling"]
-"""How the mixture takes part in generation.
+"""Which generated tokens come from the mixture.
 
-``first_m``: the first m tokens come from it, then the base model reads prompt and tokens anew and goes on (paper).
-``keep_cache``: the base model goes on from the keys and values that the mixture has computed (ours). ``always``: every
-token (ours). ``off``: the base model. ``glad``, ``unwilling``: one responder alone, always.
+``first_m``: the first m; the base model then reads prompt and tokens again and generates the rest (paper).
+``keep_cache``: the first m; the base model continues from the mixture's keys and values (ours).
+``always``: all (ours). ``off``: none. ``glad``, ``unwilling``: all, from one responder alone.
 """
 
 FORCED = {"glad": (1.0, 0.0), "unwilling": (0.0, 1.0)}
@@ -21,11 +21,14 @@ FORCED = {"glad": (1.0, 0.0), "unwilling": (0.0, 1.0)}
 class RouterConfig:
     """Shape of the routers.
 
+    >>> RouterConfig(layers=(5, 2, 3), d_router=0, bias=True).layers
+    (2, 3, 5)
+
     Attributes:
-        layers: Decoder layers with a mixture, counted from 0; all by default (paper). MoGUv2 takes some.
-        target: The projection in each of them, found by itself by default: the attention output projection (paper).
-        d_router: Inner width of the factored routers (paper: 512); 0 trains each as one logistic unit.
-        bias: Whether the logistic units have a bias (paper: none).
+        layers: Decoder layers that get a mixture, counted from 0; all by default (paper).
+        target: Name of the projection in each layer; by default the attention output projection (paper).
+        d_router: Inner width of the factored routers (paper: 512). 0 trains each router as one logistic unit.
+        bias: Whether the logistic units have a bias (paper: no).
     """
 
     layers: tuple[int, ...] | None = None
@@ -38,15 +41,19 @@ class RouterConfig:
             raise InputError(f"model.router.d_router: must be 0 (folded) or more, is {self.d_router}")
         if self.layers is not None:
             if not self.layers:
-                raise InputError("model.router.layers: names no layer; leave it out for all of them")
+                raise InputError("model.router.layers: the list is empty; leave it out to route all layers")
             object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
 
 
 def check_mode(mode: Mode, m: int, key: str = "model.") -> None:
-    """Raise InputError, with ``key`` before the option, where there is no such mode or ``m`` is no number of tokens."""
+    """Check the two settings of generation; ``key`` is the place they come from, for the error.
+
+    Raises:
+        InputError: The mode is unknown, or ``m`` is not a number of tokens that the mode can use.
+    """
     if mode not in (modes := get_args(Mode)):
-        raise InputError(f"{key}mode: there is no '{mode}'; give one of {', '.join(modes)}")
+        raise InputError(f"{key}mode: '{mode}' is unknown; use one of {', '.join(modes)}")
     if not isinstance(m, int) or m < 0:
-        raise InputError(f"{key}m: {m!r} is no number of tokens; give 1 or more (paper: 5)")
+        raise InputError(f"{key}m: {m!r} is not a number of tokens; use 1 or more (paper: 5)")
     if mode in ("first_m", "keep_cache") and m == 0:
-        raise InputError(f"{key}m: mode '{mode}' without any token is the base model; set {key}mode: off for that")
+        raise InputError(f"{key}m: mode '{mode}' with m: 0 is the base model; set {key}mode: off for that")

@@ -1,7 +1,6 @@
-"""Generation by a MoGU: every row of a batch has its first tokens from the mixture and the rest from the base model."""
+"""Generation by a MoGU: in every row the first tokens come from the mixture, the rest from the base model."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,30 +8,28 @@ from transformers import Cache
 
 from llm_modules.generation import Completion, GenerationSettings, Generator
 from llm_modules.mogu.config import FORCED, Mode, check_mode
+from llm_modules.mogu.mixed_model import MixedModel
 from llm_modules.mogu.mixture import GateRecord
-
-if TYPE_CHECKING:
-    from llm_modules.mogu.model import MoGUModel
 
 
 class MoGUGenerator(Generator):
-    """A `Generator` whose passes are mixed for the rows that are still among their first ``m`` tokens.
+    """A `Generator` that mixes the passes of each row's first ``m`` tokens.
 
-    The pass that gives a row's token k (from 0) is mixed where k < m, prompt and all. In mode ``first_m`` the row is
-    then prefilled again by the base model (paper, exactly); with ``keep_cache`` the base model goes on from the keys
-    and values that the mixture has left. An end of sequence among the first tokens ends the row.
+    The pass that gives token k of a row (from 0) is mixed if k < m, for the prompt as well. In mode ``first_m`` the
+    base model then prefills the row again (as in the paper); with ``keep_cache`` it continues from the mixture's keys
+    and values. An end-of-sequence token among the first tokens ends the row.
 
     Attributes:
-        mode: See ``Mode``.
+        mode: See `llm_modules.mogu.config.Mode`.
         m: Tokens from the mixture.
-        keep_gates: Whether to keep the gates of the next call.
-        gates: By row of the last call that kept them: (tokens, layers, 2) on the CPU, glad first, for those tokens of
-            prompt and completion that the mixture has read, in order.
+        keep_gates: Whether the next call keeps its gates.
+        gates: Kept gates of the last call, by row: (tokens, layers, 2) on the CPU, glad first, one per token of prompt
+            and completion that the mixture has read.
     """
 
     def __init__(
         self,
-        mogu: "MoGUModel",
+        mogu: MixedModel,
         settings: GenerationSettings,
         *,
         pad_id: int,
@@ -41,7 +38,7 @@ class MoGUGenerator(Generator):
         mode: Mode = "first_m",
         m: int = 5,
     ) -> None:
-        """Take a MoGU; arguments as in `Generator`."""
+        """Arguments as in `Generator`; ``mode`` and ``m`` as above."""
         super().__init__(mogu.model, settings, pad_id=pad_id, eos_ids=eos_ids, synced=synced)
         check_mode(mode, m)
         self.mogu, self.mode, self.m = mogu, mode, m
@@ -72,7 +69,7 @@ class MoGUGenerator(Generator):
         yield from super().stream(prompts, seeds, max_new_tokens)
 
     def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """One pass, mixed for the rows to which that is due."""
+        """One pass, mixed for the rows that are among their first ``m`` tokens."""
         if self.mode == "off":
             with self.mogu.base():
                 return super().forward(rows, ids, mask, positions, cache)
@@ -95,13 +92,13 @@ class MoGUGenerator(Generator):
             self.gates = {}
 
     def _phase(self, rows: Tensor, positions: Tensor) -> tuple[bool, Tensor | None]:
-        """Whether any row of the pass is mixed, and which ones where not all are."""
+        """Whether any row of the pass is mixed; and the mixed rows, None for all."""
         if not len(rows):
             return False, None
         if self.mode not in ("first_m", "keep_cache"):
             return True, None
-        # The token that a pass gives has a number, its position less the prompt's length. Rows of one tensor go on
-        # together, so that the device is asked only where the rows have changed.
+        # The number of the token that a pass gives is its position minus the prompt's length. As long as the rows are
+        # the same, the numbers rise by one per pass: the device is asked only after a change of rows.
         if rows is self._rows:
             self._lowest, self._highest = self._lowest + 1, self._highest + 1
         else:

@@ -1,4 +1,4 @@
-"""The losses of responders and routers, by row."""
+"""The losses of responders and routers, one number per item."""
 
 from typing import Literal
 
@@ -10,11 +10,11 @@ RatioForm = Literal["ratio", "log_ratio", "wanted"]
 Penalty = Literal["mse", "l1"]
 """Squared distance (the authors' code) or absolute distance (the paper's equation)."""
 PenaltyMask = Literal["all", "post_instruction", "after_instruction", "response"]
-"""Tokens whose gates are pulled: all (paper), from the first of the instruction on, from the first after the
-instruction on (there the class can be known), or those of the response. Padding never is."""
+"""Tokens whose gates the penalty pulls: all (paper), from the first token of the instruction on, from the first token
+after the instruction on (from there the model has read the whole request), or the response. Never padding."""
 
 GLAD, UNWILLING = 0, 1
-"""Places of the gates in the last dimension."""
+"""Index of each gate in the last dimension."""
 
 
 def responder_loss(
@@ -25,18 +25,22 @@ def responder_loss(
     cap: float = 10.0,
     enough: float = 0.0,
 ) -> Tensor:
-    """The responders' loss of each item, (items,) (paper, sec. 3.2).
+    """The loss of each item of a responder, (items,) (paper, sec. 3.2).
 
-    The ratio explodes where the unwanted response is certain: a cross-entropy of .01 multiplies gradients by 100, and
-    by 10,000 for the denominator. ``floor``, ``cap`` and ``enough`` are ours.
+    The ratio explodes if the unwanted response is certain: a cross-entropy of .01 multiplies the numerator's gradient
+    by 100 and the denominator's by 10,000. ``floor``, ``cap`` and ``enough`` prevent that (ours).
+
+    >>> wanted, unwanted = torch.tensor([2.0, 2.0]), torch.tensor([4.0, 0.01])
+    >>> responder_loss(wanted, unwanted)  # 2 / 0.01 is capped
+    tensor([ 0.5000, 10.0000])
 
     Args:
         wanted: Cross-entropy of the response to learn, (items,).
         unwanted: Cross-entropy of the opposite response, (items,).
         form: See ``RatioForm``.
         floor: Least value of the denominator; below it only the numerator has a gradient.
-        cap: A ratio above it counts as the cap, and its gradient shrinks in proportion: the direction stays.
-        enough: Items whose ratio is below it have no gradient any more: they are learnt.
+        cap: A larger ratio counts as the cap; its gradient shrinks in proportion and keeps its direction.
+        enough: Items with a lower ratio have no gradient: they are learnt.
     """
     if form == "wanted":
         return wanted
@@ -45,19 +49,23 @@ def responder_loss(
     scale = (cap / ratio.detach()).clamp(max=1.0) * (ratio.detach() > enough)
     if form == "log_ratio":
         return (wanted.clamp(min=1e-4).log() - denominator.log()) * (ratio.detach() > enough)
-    # Values below `enough` stay visible in the sum, without a gradient.
+    # Values below `enough` stay in the sum, without a gradient.
     return ratio * scale + ratio.detach() * (ratio.detach() <= enough)
 
 
 def gate_penalty(gates: Tensor, malicious: Tensor, mask: Tensor, kind: Penalty = "mse") -> Tensor:
-    """How far the gates are from (1, 0) on benign and from (0, 1) on malicious rows, (batch,).
+    """Distance of the gates from (1, 0) on benign and from (0, 1) on malicious rows, (batch,).
 
-    The distances of the two gates are added, and averaged over the layers and over the row's tokens in ``mask``.
+    The distances of the two gates are added, then averaged over the layers and over the row's tokens in ``mask``.
+
+    >>> gates = torch.tensor([0.5, 0.5]).expand(1, 2, 3, 2)
+    >>> gate_penalty(gates, torch.tensor([False, True]), torch.ones(2, 3, dtype=torch.bool))
+    tensor([0.5000, 0.5000])
 
     Args:
         gates: (layers, batch, seq, 2), glad first.
         malicious: (batch,) bool.
-        mask: (batch, seq) bool; a row without any token has penalty 0.
+        mask: (batch, seq) bool, tokens that count; a row without any has penalty 0.
         kind: See ``Penalty``.
     """
     goals = torch.stack([~malicious, malicious], dim=-1).to(gates.dtype)[None, :, None, :]
@@ -72,7 +80,7 @@ def penalty_tokens(
     """The tokens whose gates the penalty pulls, (batch, seq) bool.
 
     Args:
-        mask: Which.
+        mask: See ``PenaltyMask``.
         attention_mask: (batch, seq), 0 at padding.
         starts: (batch,), index of the first token of the instruction.
         ends: (batch,), index of the first token after the instruction.
@@ -86,7 +94,7 @@ def penalty_tokens(
 
 
 def gate_means(gates: Tensor, malicious: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Mean of each gate over layers, tokens in ``mask`` and rows, by class; a class without a row has none.
+    """Mean of each gate over layers, tokens in ``mask`` and rows, for each class that has a row.
 
     Arguments as in `gate_penalty`.
     """

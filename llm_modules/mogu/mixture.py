@@ -1,4 +1,4 @@
-"""The mixture itself: an output projection with both responders' deltas and a gate for each (paper, sec. 3.3)."""
+"""One output projection with the weights of both responders and a gate for each (paper, sec. 3.3)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from llm_modules.mogu.router import RouterPair
 
 
 class GateRecord:
-    """The gates of one forward pass, as the layers compute them."""
+    """The gates of one forward pass, by layer."""
 
     def __init__(self) -> None:
         self._by_layer: dict[int, Tensor] = {}
 
     def add(self, layer: int, gates: Tensor) -> None:
-        """Take a layer's gates, (batch, seq, 2)."""
+        """Store the gates of a layer, (batch, seq, 2)."""
         self._by_layer[layer] = gates
 
     def without_gradient(self) -> list[int]:
@@ -26,7 +26,7 @@ class GateRecord:
         return [layer for layer, gates in self._by_layer.items() if not gates.requires_grad]
 
     def stacked(self) -> Tensor:
-        """All gates, (layers, batch, seq, 2) in the order of the layers, glad first.
+        """All gates, (layers, batch, seq, 2) by ascending layer, glad first.
 
         Raises:
             RuntimeError: No mixture has run.
@@ -37,14 +37,14 @@ class GateRecord:
 
 
 class MixtureControl:
-    """What the mixtures of one model do in the coming forward pass: the one thing that they share.
+    """Settings of the next forward pass, shared by all mixtures of one model.
 
     Attributes:
-        active: Whether they mix at all; otherwise the projection is the base model's, bit for bit.
-        rows: Which rows of the batch are mixed, (batch,) bool, or which tokens of them, (batch or 1, seq) bool; the
-            others are the base model's. All by default.
+        active: Whether to mix at all; otherwise each projection is the base model's, bit for bit.
+        rows: Rows of the batch to mix, (batch,) bool, or tokens, (batch or 1, seq) bool; the others are the base
+            model's. All by default.
         forced: Constant gates (glad, unwilling) instead of the routers'.
-        record: Where the gates of this pass go.
+        record: Receives the gates of the pass.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class MixtureControl:
         forced: tuple[float, float] | None = None,
         record: GateRecord | None = None,
     ) -> Iterator[None]:
-        """Within the block, what the arguments say; afterwards as before, also on error."""
+        """Apply the arguments within the block; afterwards restore what was set before, also on error."""
         before = self.active, self.rows, self.forced, self.record
         self.active, self.rows, self.forced, self.record = active, rows, forced, record
         try:
@@ -71,15 +71,15 @@ class MixtureControl:
 
 
 class Joined(NamedTuple):
-    """What a mixture multiplies with: the first product gives ``A h`` and all gates, the second is of the rank alone.
+    """The two matrices that a mixture multiplies with: the first product gives ``A h`` and all gates.
 
-    The gate of each rank is a row of its own, and so is each of the two by itself: a token of a small model costs more
-    operations than arithmetic.
+    Each rank has a row for its gate, and the two gates have rows of their own as well: a small model spends more time
+    on starting operations than on arithmetic, so two products are faster than many.
 
     Attributes:
         first: (2 * (r_g + r_u) + 2, in): A_g over A_u, the gate of each rank, glad's gate, unwilling's.
         bias: (2 * (r_g + r_u) + 2,), of the gates.
-        second: (out, r_g + r_u): B_g beside B_u, with alpha / r in them.
+        second: (out, r_g + r_u): B_g beside B_u, times alpha / r.
     """
 
     first: Tensor
@@ -90,16 +90,16 @@ class Joined(NamedTuple):
 class Mixture(nn.Module):
     """``(w_g + w_u) W_o h + s_g w_g B_g A_g h + s_u w_u B_u A_u h`` in place of ``W_o h`` (paper).
 
-    Both deltas are one product of rank ``r_g + r_u``, whose middle is scaled by the gates. They and the gates are
-    computed in the type of the deltas (fp32, also over a quantised or bf16 base) and the sum in that of the base.
+    Both responders are one product of rank ``r_g + r_u``, with the gates in the middle. Adapters and gates are computed
+    in their own type (fp32, also over a quantised or bf16 base), the sum in the type of the base.
 
     Attributes:
-        base: The projection of the base model, of any kind; its bias counts as part of ``W_o h``.
+        base: The base model's projection, of any kind; its bias is part of ``W_o h``.
         down: (r_g + r_u, in), A_g over A_u.
         up: (out, r_g + r_u), B_g beside B_u.
         scale: (r_g + r_u,), alpha / r of each responder.
-        gate_of: (r_g + r_u,), 0 where a rank belongs to glad and 1 where it belongs to unwilling.
-        routers: The gates.
+        gate_of: (r_g + r_u,), 0 for a rank of glad and 1 for a rank of unwilling.
+        routers: The two routers of this layer.
     """
 
     down: Tensor
@@ -116,15 +116,15 @@ class Mixture(nn.Module):
         routers: RouterPair,
         control: MixtureControl,
     ) -> None:
-        """Put a mixture around a projection.
+        """Wrap a projection.
 
         Args:
             base: The projection.
             layer: Index of its decoder layer.
             glad: A (r, in), B (out, r) and alpha / r of the glad responder.
-            unwilling: The same of the unwilling one.
+            unwilling: The same of the unwilling responder.
             routers: Of this layer.
-            control: Shared with the model's other mixtures.
+            control: Shared by all mixtures of the model.
         """
         super().__init__()
         self.base, self.layer, self.routers, self.control = base, layer, routers, control
@@ -166,7 +166,7 @@ class Mixture(nn.Module):
 
     @property
     def is_joined(self) -> bool:
-        """Whether what is multiplied with is there already."""
+        """Whether the matrices are formed already (`join`)."""
         return self._joined is not None
 
     def responder(self, index: int) -> tuple[Tensor, Tensor, float]:
@@ -175,17 +175,17 @@ class Mixture(nn.Module):
         return self.down[own], self.up[:, own], float(self.scale[own][0])
 
     def fold(self) -> None:
-        """Replace the routers by the logistic units that they are, and join them with the deltas: for inference."""
+        """Replace the routers by equivalent logistic units and `join`: for inference."""
         self.routers = self.routers.folded()
         self.join()
 
     @torch.no_grad()
     def join(self) -> None:
-        """Form what is multiplied with once for all passes. To be called again when weights have changed."""
+        """Form the matrices once for all passes; call it again after a change of weights."""
         self._joined = self._join()
 
     def unjoin(self) -> None:
-        """Form it in every pass again, so that the routers can be trained."""
+        """Form the matrices in every pass again, so that the routers can be trained."""
         self._joined = None
 
     def _join(self) -> Joined:
@@ -211,7 +211,7 @@ class Mixture(nn.Module):
         return torch.addcmul(delta.to(base.dtype), base, gates.sum(dim=-1, keepdim=True).to(base.dtype))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Mixture":
-        """Follow the model to a device; to another type only the base does, which a Trainer's precision may ask for."""
+        """Move everything to a device, but only the base to another type (a Trainer's precision may ask for one)."""
 
         def moved(tensor: Tensor) -> Tensor:
             return fn(tensor).to(tensor.dtype)
@@ -224,7 +224,7 @@ class Mixture(nn.Module):
         return self
 
     def merge(self, *_args: object, **_options: object) -> None:
-        """Refuse: there is nothing to merge.
+        """Refuse: the weights of a mixture differ for every token.
 
         Raises:
             RuntimeError: Always.
@@ -233,12 +233,12 @@ class Mixture(nn.Module):
 
 
 MERGE_REFUSED = (
-    "a MoGU cannot be merged into its base: the weight of each responder is another for every token; "
+    "a MoGU cannot be merged into its base: its responders have another weight for every token; "
     "save it as a MoGU folder (rod export --format mogu) and load that with MoGUModel.from_pretrained"
 )
 
 SAVE_REFUSED = (
-    "this model holds the mixtures of a MoGU, which no other program reads: what save_pretrained writes would load "
-    "with new random output projections; save it as a MoGU folder (rod export --format mogu, or "
-    "llm_modules.mogu.save.save_mogu), or take the mixtures out with MoGUModel.unload()"
+    "this model holds the mixtures of a MoGU: other programs would load the saved files with new random output "
+    "projections; save a MoGU folder (rod export --format mogu, or MoGUModel.save_pretrained), or remove the mixtures "
+    "with MoGUModel.unload()"
 )

@@ -1,160 +1,125 @@
-"""A MoGU without Lightning: mixtures put into a Hugging Face model, generation, saving and loading."""
+"""A MoGU without Lightning: mixtures in a Hugging Face model, generation, saving and loading."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
-from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.backbone.adapters import without_adapter
+from llm_modules.backbone.loading import load_model
 from llm_modules.generation import GenerationSettings
-from llm_modules.mogu.adapters import Responder
+from llm_modules.mogu.adapters import LoRAAdapter, read_adapter
 from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.decoding import MoGUGenerator
-from llm_modules.mogu.mixture import MERGE_REFUSED, SAVE_REFUSED, GateRecord, Mixture, MixtureControl
-from llm_modules.mogu.router import RouterPair
-from llm_modules.mogu.target import choose_layers, output_projections
+from llm_modules.mogu.folder import (
+    BACKBONE,
+    ROUTERS,
+    check_base,
+    has_backbone,
+    load_routers,
+    read_settings,
+    write_folder,
+)
+from llm_modules.mogu.mixed_model import MixedModel
 
 
-class MoGUModel:
-    """Two responders and their routers inside of a causal language model (paper, sec. 3).
+class MoGUModel(MixedModel):
+    """A `MixedModel` that generates, is saved and is loaded.
 
-    The model itself is the caller's, with mixtures in place of its output projections; no weight of it changes, and
-    there is one copy of them. All parameters but those of the routers are frozen.
+    >>> from llm_modules.backbone.loading import load_model
+    >>> from llm_modules.mogu import output_projections, random_adapter
+    >>> base = load_model("miniature")
+    >>> glad, unwilling = (random_adapter(output_projections(base), r=2, alpha=4, seed=seed) for seed in (0, 1))
+    >>> mogu = MoGUModel(base, glad, unwilling, RouterConfig(layers=(2, 4)))
+    >>> completions, gates = mogu.generate([[5, 6, 7]], GenerationSettings(max_new_tokens=3), gates=True)
+    >>> completions[0].n_tokens
+    3
+    >>> gates[0].shape  # tokens that the mixture has read, layers, (glad, unwilling)
+    torch.Size([5, 2, 2])
 
-    Example:
-        mogu = MoGUModel(model, read_responder("glad", "glad"), read_responder("unwilling", "unwilling"))
-        with mogu.recording() as record:
-            model(**inputs)
-        gates = record.stacked()  # (layers, batch, seq, 2)
+    Responders usually come from `llm_modules.mogu.adapters.read_adapter`, and the whole from ``from_pretrained``.
 
     Attributes:
-        model: The Hugging Face model.
-        adapted: The model inside of the adapter that its backbone was trained with (MoGUv2); None without one.
-        mixtures: By decoder layer.
-        control: What the mixtures do in the coming pass.
-        mode: How `generate` uses the mixture if it is not told.
-        m: Tokens that `generate` takes from the mixture if it is not told.
+        mode: Default of `generate`.
+        m: Default of `generate`.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        glad: Responder,
-        unwilling: Responder,
+        glad: LoRAAdapter,
+        unwilling: LoRAAdapter,
         config: RouterConfig | None = None,
         adapted: PeftModel | None = None,
     ) -> None:
-        """Put the mixtures in.
-
-        Args:
-            model: A causal language model of any family; changed in place.
-            glad: The glad responder.
-            unwilling: The unwilling responder; its rank may be another.
-            config: Shape of the routers.
-            adapted: The model inside of an adapter of its backbone (MoGUv2).
-
-        Raises:
-            InputError: A responder does not fit the model, or a layer or module does not exist.
-        """
-        self.model, self.glad, self.unwilling, self.adapted = model, glad, unwilling, adapted
-        self.config = config or RouterConfig()
-        self.control = MixtureControl()
+        """Put the mixtures in; arguments and errors as in `MixedModel`."""
+        super().__init__(model, glad, unwilling, config, adapted)
         self.mode: Mode = "first_m"
         self.m = 5
-        everywhere = output_projections(model, self.config.target)
-        self.projections = choose_layers(everywhere, self.config.layers, "model.router.layers")
-        for projection in self.projections:
-            if isinstance(projection.module, Mixture):
-                raise InputError("model: it holds mixtures already; load the base model again")
-        # Both are checked, for every layer, before the first one changes.
-        deltas = [(glad.of(p, "model.glad"), unwilling.of(p, "model.unwilling")) for p in self.projections]
-        for responder, key in ((glad, "model.glad"), (unwilling, "model.unwilling")):
-            responder.check_places(everywhere, key)
-        model.requires_grad_(False)
-        self.mixtures: dict[int, Mixture] = {}
-        for projection, (its_glad, its_unwilling) in zip(self.projections, deltas, strict=True):
-            base = projection.module
-            routers = RouterPair(projection.in_features, self.config.d_router, self.config.bias)
-            mixture = Mixture(base, projection.layer, its_glad, its_unwilling, routers, self.control)
-            mixture.to(_device_of(base, model)).train(model.training)
-            setattr(projection.parent, projection.name, mixture)
-            self.mixtures[projection.layer] = mixture
-        vars(model)["save_pretrained"] = _refuse_to_save
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, model: PreTrainedModel | None = None, **options: Any) -> "MoGUModel":
-        """A MoGU from its folder; arguments and errors as in `llm_modules.mogu.save.load_mogu`."""
-        from llm_modules.mogu.save import load_mogu
+    def from_pretrained(
+        cls, folder: Path | str, model: PreTrainedModel | None = None, *, base: str | None = None, **options: Any
+    ) -> "MoGUModel":
+        """Load a MoGU folder, in evaluation mode; its routers are folded if it was saved so.
 
-        return load_mogu(folder, model, **options)[0]
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Decoder layers with a mixture."""
-        return tuple(self.mixtures)
-
-    def router_parameters(self) -> list[nn.Parameter]:
-        """What is trained."""
-        return [p for mixture in self.mixtures.values() for p in mixture.routers.parameters()]
-
-    @contextmanager
-    def recording(self, **settings: Any) -> Iterator[GateRecord]:
-        """Collect the gates of the forward passes within the block; ``settings`` as in `MixtureControl.set`."""
-        record = GateRecord()
-        with self.control.set(record=record, **settings):
-            yield record
-
-    @contextmanager
-    def base(self) -> Iterator[None]:
-        """A block within which the model is its base, bit for bit: without an adapter of its backbone, too."""
-        with self.control.set(active=False), without_adapter(self.adapted) if self.adapted else nullcontext():
-            yield
-
-    def fold(self) -> None:
-        """Run every router as one logistic unit, in one product with the deltas; for inference."""
-        for mixture in self.mixtures.values():
-            mixture.fold()
-
-    @contextmanager
-    def joined(self) -> Iterator[None]:
-        """A block within which every router runs folded; afterwards those that were not can be trained as before."""
-        loose = [mixture for mixture in self.mixtures.values() if not mixture.is_joined]
-        try:
-            for mixture in loose:
-                mixture.join()
-            yield
-        finally:
-            for mixture in loose:
-                mixture.unjoin()
-
-    def unload(self) -> PreTrainedModel:
-        """Take the mixtures and an adapter of the backbone out; the model is its base again."""
-        for projection in self.projections:
-            mixture = projection.module
-            assert isinstance(mixture, Mixture)
-            setattr(projection.parent, projection.name, mixture.base)
-        self.mixtures.clear()
-        if self.adapted is not None:
-            self.adapted.unload()
-            self.adapted = None
-        vars(self.model).pop("save_pretrained", None)
-        return self.model
-
-    def merge(self) -> None:
-        """Refuse: there is nothing to merge.
+        Args:
+            folder: As `save_pretrained` writes it.
+            model: The base model; loaded by its name by default. It may be quantised or of another float type.
+            base: Place of the base model, if it has moved.
+            options: Of `llm_modules.backbone.loading.load_model`: ``dtype``, ``attn_implementation``, ...
 
         Raises:
-            InputError: Always.
+            InputError: The folder is broken, or the model is not the base that it belongs to.
         """
-        raise InputError(f"merge: {MERGE_REFUSED}")
+        folder = Path(folder)
+        saved = read_settings(folder)
+        glad, unwilling = (read_adapter(folder / name, f"mogu.{name}") for name in ("glad", "unwilling"))
+        if model is None:
+            try:
+                model = load_model(base or saved.base, **{"dtype": "auto", "revision": saved.revision} | options)
+            except InputError as error:
+                raise InputError(
+                    f"mogu: the base model of '{folder}' cannot be loaded; if it has moved, say base='...' or give the "
+                    f"model itself: MoGUModel.from_pretrained(folder, model): {error}"
+                ) from error
+        adapted = PeftModel.from_pretrained(model, folder / BACKBONE) if has_backbone(saved) else None
+        mogu = cls(model, glad, unwilling, saved.router, adapted)
+        try:
+            check_base(mogu, folder, saved.base)
+            load_routers(mogu, folder / ROUTERS)
+        except InputError:
+            mogu.unload()
+            raise
+        mogu.mode, mogu.m = saved.mode, saved.m
+        model.eval()
+        if saved.router.d_router == 0:
+            mogu.fold()
+        return mogu
 
-    merge_and_unload = merge
+    def save_pretrained(
+        self,
+        folder: Path,
+        *,
+        base: str,
+        revision: str | None = None,
+        training: dict[str, Any] | None = None,
+        folded: bool = True,
+    ) -> Path:
+        """Write a MoGU folder.
+
+        Args:
+            folder: Created if it does not exist; files with the same names are replaced.
+            base: Name of the base model.
+            revision: Of a hub id.
+            training: Settings of the training, for the record.
+            folded: Write each router as one logistic unit (a thousandth of the size), or as it was trained.
+        """
+        return write_folder(
+            self, folder, base, revision, mode=self.mode, m=self.m, training=training or {}, folded=folded
+        )
 
     def generate(
         self,
@@ -172,14 +137,15 @@ class MoGUModel:
         Args:
             prompts: Token ids.
             settings: How to sample; greedy by default.
-            mode: See ``Mode``; the model's own by default.
+            mode: See `llm_modules.mogu.config.Mode`; the model's own by default.
             m: Tokens from the mixture; the model's own by default.
             eos_ids: Tokens that end a completion; the model's own by default.
-            seeds: One a row.
-            gates: Also give the gates.
+            seeds: One per prompt.
+            gates: Return the gates, too.
 
         Returns:
-            One ``Completion`` a prompt; with ``gates``, a pair of these and, by row, (tokens, layers, 2).
+            One ``Completion`` per prompt. With ``gates``, a pair: the completions, and by prompt the gates
+            (tokens, layers, 2) of the tokens that the mixture has read.
         """
         generator = self.generator(settings or GenerationSettings(), mode=mode, m=m, eos_ids=eos_ids)
         generator.keep_gates = gates
@@ -195,25 +161,9 @@ class MoGUModel:
         eos_ids: Collection[int] | None = None,
         pad_id: int = 0,
     ) -> MoGUGenerator:
-        """The engine that `generate` uses, which also streams; arguments as there."""
+        """The engine of `generate`, which also streams; arguments as there."""
         if eos_ids is None:
             own = self.model.generation_config.eos_token_id
             eos_ids = own if isinstance(own, list) else [own] if own is not None else []
         mode, m = mode if mode is not None else self.mode, m if m is not None else self.m
         return MoGUGenerator(self, settings, pad_id=pad_id, eos_ids=eos_ids, mode=mode, m=m)
-
-    @torch.no_grad()
-    def gates(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Gates of a batch of sequences in one pass, (layers, batch, seq, 2); what stands at padding means nothing."""
-        with self.recording() as record:
-            self.model.get_decoder()(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        return record.stacked()
-
-
-def _device_of(module: nn.Module, model: PreTrainedModel) -> torch.device:
-    parameter = next(module.parameters(), None)
-    return parameter.device if parameter is not None else model.device
-
-
-def _refuse_to_save(*_args: Any, **_options: Any) -> None:
-    raise InputError(f"save_pretrained: {SAVE_REFUSED}")

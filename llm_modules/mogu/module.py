@@ -1,40 +1,37 @@
-"""The LightningModule of MoGU: routers over two responders."""
+"""The LightningModule of MoGU: trains the routers over two responders, and generates with the mixture."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from peft import PeftConfig, PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.batch import IGNORE_INDEX, PromptBatch
 from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
-from llm_modules.backbone import loading
 from llm_modules.backbone.adapters import add_adapter
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation import Completion, GenerationSettings
-from llm_modules.loss import last_hidden, row_losses_of
+from llm_modules.generation import Completion
+from llm_modules.loss import Loss, last_hidden, row_losses_of
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_means, gate_penalty, penalty_tokens
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.parts import MoGUParts
-from llm_modules.mogu.save import load_mogu, save_mogu
-from llm_modules.mogu.v2.joint import joint_groups, token_kl, train_jointly
+from llm_modules.mogu.v2.joint import token_kl, train_jointly
 from llm_modules.mogu.v2.probes import warm_start
-from llm_modules.optim.parameter_groups import ParameterGroup
 from llm_modules.optim.schedules import ScheduleCallable, WarmupConstant
 
 
 class MoGU(CausalLM):
-    """Both responders in one model, and the routers that are trained to weigh them (paper, sec. 3.3 and 3.4).
+    """Both responders in one model, and the routers that learn to weigh them (paper, sec. 3.3 and 3.4).
 
-    ``fit`` takes ``RouterBatch`` and trains the routers alone; ``test`` and ``predict`` generate with the first ``m``
+    ``fit`` takes ``RouterBatch`` and trains the routers only. ``test`` and ``predict`` generate with the first ``m``
     tokens from the mixture.
     """
 
@@ -44,16 +41,7 @@ class MoGU(CausalLM):
         unwilling: str | None = None,
         folder: str | None = None,
         backbone: str = "miniature",
-        revision: str | None = None,
-        tokenizer: str | None = None,
-        random_weights: bool = False,
-        dtype: loading.DType = "float32",
-        attn_implementation: str | None = None,
-        trust_remote_code: bool = False,
-        activation_checkpointing: bool = False,
-        optimizer: OptimizerCallable = torch.optim.AdamW,
         schedule: ScheduleCallable = WarmupConstant,
-        generation: GenerationSettings | None = None,
         router: RouterConfig | None = None,
         penalty: Penalty = "mse",
         penalty_mask: PenaltyMask = "after_instruction",
@@ -65,53 +53,43 @@ class MoGU(CausalLM):
         backbone_peft: PeftConfig | None = None,
         backbone_rate: float = 0.1,
         kl_weight: float = 1.0,
+        **model: Any,
     ) -> None:
-        """Describe the model; those of the arguments that `CausalLM` has are described there.
+        """Describe the model.
 
         Args:
             glad: PEFT folder of the glad responder.
             unwilling: PEFT folder of the unwilling responder.
             folder: A MoGU folder in place of both, to measure it or to train its routers further.
             backbone: Hub id, folder, or ``miniature`` (embedded).
-            revision: Branch, tag or commit of a hub id.
-            tokenizer: Hub id or folder of another tokenizer; the backbone's own by default.
-            random_weights: Start from the backbone's configuration with random weights.
-            dtype: Of the base weights; responders and routers are float32.
-            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
-            trust_remote_code: Run code that comes with the checkpoint.
-            activation_checkpointing: Recompute activations in the backward pass.
-            optimizer: Made from the named parameter groups.
             schedule: Made from the optimiser and the number of optimiser steps (paper: constant).
-            generation: How completions are generated.
             router: Shape of the routers.
             penalty: ``mse`` (the authors' code) or ``l1`` (the paper's equation).
             penalty_mask: Tokens whose gates are pulled; see ``PenaltyMask``.
             penalty_weight: lambda (paper: 2); 0 trains by cross-entropy alone.
-            mode: How the mixture takes part in generation.
+            mode: Which generated tokens come from the mixture.
             m: Tokens from the mixture (paper: 5).
-            allow_other_base: Take responders or a folder that say they were trained on another model.
-            probes: Probes that the routers start from (MoGUv2, reconstructed); routers then are folded, with a bias.
-            backbone_peft: An adapter on modules of the backbone that is trained with the routers (MoGUv2); they are
-                frozen without it (paper).
-            backbone_rate: Its learning rate, as a share of the routers' (ours).
+            allow_other_base: Accept responders or a folder that were trained on another model.
+            probes: File of probes that the routers start from (MoGUv2, reconstructed); needs folded routers with bias.
+            backbone_peft: An adapter on backbone modules that is trained with the routers (MoGUv2). Without it the
+                backbone is frozen (paper).
+            backbone_rate: Learning rate of that adapter, as a share of the routers' rate (ours).
             kl_weight: Weight of the KL divergence from the untouched base on benign responses (ours).
+            model: As in `CausalLM`, but for ``peft`` and ``adapter``. ``dtype`` is the type of the base weights;
+                responders and routers are float32.
         """
         check_mode(mode, m)
         if not penalty_weight >= 0:
             raise InputError(f"model.penalty_weight: must be 0 or more, is {penalty_weight:g}")
-        super().__init__(
-            backbone=backbone,
-            revision=revision,
-            tokenizer=tokenizer,
-            random_weights=random_weights,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-            activation_checkpointing=activation_checkpointing,
-            optimizer=optimizer,
-            schedule=schedule,
-            generation=generation,
-        )
+        if backbone_peft is not None and folder is not None:
+            raise InputError("model.backbone_peft: routers of a saved MoGU are trained without it; give its parts")
+        if not (backbone_rate > 0 and kl_weight >= 0):
+            raise InputError("model: backbone_rate must be above 0 and kl_weight 0 or more")
+        super().__init__(backbone=backbone, schedule=schedule, **model)
+        if self.peft is not None:
+            raise InputError("model.peft: a MoGU trains routers; to train an adapter as well, set model.backbone_peft")
+        if self.adapter is not None:
+            raise InputError("model.adapter: a MoGU has two; set model.glad and model.unwilling, or model.folder")
         self.parts = MoGUParts(glad, unwilling, folder, probes, allow_other_base)
         self.router = router or RouterConfig()
         self.penalty: Penalty = penalty
@@ -119,10 +97,6 @@ class MoGU(CausalLM):
         self.penalty_weight = penalty_weight
         self.mode: Mode = mode
         self.m = m
-        if backbone_peft is not None and folder is not None:
-            raise InputError("model.backbone_peft: routers of a saved MoGU are trained without it; give its parts")
-        if not (backbone_rate > 0 and kl_weight >= 0):
-            raise InputError("model: backbone_rate must be above 0 and kl_weight 0 or more")
         self.backbone_peft, self.backbone_rate, self.kl_weight = backbone_peft, backbone_rate, kl_weight
         self._mogu: list[MoGUModel] = []
 
@@ -154,28 +128,23 @@ class MoGU(CausalLM):
         """Mode, m and the parts."""
         return {"mode": self.mode, "m": self.m} | self.parts.identity()
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Cross-entropy of the right response and penalty on the gates; every request of the epoch weighs the same.
+    def loss(self, batch: RouterBatch) -> Loss:
+        """For each request: cross-entropy of the right response, penalty on the gates, and divergence from the base.
 
         Raises:
             InputError: The gates of a layer carry no gradient.
         """
-        cross_entropy, penalty, gates, drift = self._losses(batch)
-        losses = cross_entropy + self.penalty_weight * penalty + self.kl_weight * drift
-        self._log("train", batch, {"loss": losses, "ce": cross_entropy, "penalty": penalty, "kl": drift}, gates)
-        return losses.sum() / (batch.mean_items or batch.items)
+        return self._loss_and_gates(batch)[0]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Generate for prompts; for requests with their responses, log the loss and the gates."""
+        """As in `CausalLM`; of a ``RouterBatch`` also the gates, (layers, batch, seq, 2), which the figures show."""
         if not isinstance(batch, RouterBatch):
             return super().validation_step(batch, batch_idx, dataloader_idx)
-        cross_entropy, penalty, gates, drift = self._losses(batch)
-        losses = cross_entropy + self.penalty_weight * penalty + self.kl_weight * drift
-        self._log("val", batch, {"loss": losses, "ce": cross_entropy, "penalty": penalty, "kl": drift}, gates)
-        return losses.mean()
+        loss, gates = self._loss_and_gates(batch)
+        self._log_loss("val", loss)
+        return {"loss": loss.mean(), "gates": gates}
 
-    def _losses(self, batch: RouterBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cross-entropy, gate penalty, gates (layers, batch, seq, 2) and KL from the base; others (batch,)."""
+    def _loss_and_gates(self, batch: RouterBatch) -> tuple[Loss, Tensor]:
         model, rows = self.language_model, batch.rows
 
         def forward() -> tuple[Tensor, Tensor]:
@@ -187,65 +156,50 @@ class MoGU(CausalLM):
         gates = record.stacked()
         if torch.is_grad_enabled() and (cut := record.without_gradient()):
             raise InputError(
-                f"the gates of layers {cut} carry no gradient, so that the gate penalty would be without effect there: "
-                "re-entrant activation checkpointing cuts them off; use model.activation_checkpointing, which is not "
-                "re-entrant"
+                f"the gates of layers {cut} carry no gradient, so the gate penalty would have no effect there: "
+                "re-entrant activation checkpointing cuts the gradient off; use model.activation_checkpointing, which "
+                "is not re-entrant"
             )
-        penalty = gate_penalty(gates, batch.malicious, self._penalty_tokens(batch), self.penalty)
-        return cross_entropy, penalty, gates, self._drift(batch, hidden)
+        tokens = self._penalty_tokens(batch)
+        logged = {"ce": cross_entropy, "penalty": gate_penalty(gates, batch.malicious, tokens, self.penalty)}
+        losses = cross_entropy + self.penalty_weight * logged["penalty"]
+        if self.backbone_peft is not None:
+            logged["kl"] = self._divergence(batch, hidden)
+            losses = losses + self.kl_weight * logged["kl"]
+        local = gate_means(gates.detach(), batch.malicious, tokens)
+        return Loss(losses, per_batch=batch.mean_items, logged=logged, local=local), gates
 
-    def _drift(self, batch: RouterBatch, hidden: Tensor) -> Tensor:
-        """KL(base || model) over the response to each benign request, mean over its tokens; 0 for malicious ones."""
-        drift = hidden.new_zeros(batch.items, dtype=torch.float32)
-        if not isinstance(self.model, PeftModel) or self.kl_weight == 0:
-            return drift
+    def _divergence(self, batch: RouterBatch, hidden: Tensor) -> Tensor:
+        """KL(base || model), mean over the response to each benign request, (batch,); 0 for malicious ones."""
+        divergence = hidden.new_zeros(batch.items, dtype=torch.float32)
+        if self.kl_weight == 0:
+            return divergence
         model, rows = self.language_model, batch.rows
         with torch.no_grad(), self.mogu.base():
             base = call_as_forward(model, lambda: last_hidden(model.get_decoder(), rows))
         chosen = (rows.labels[:, 1:] != IGNORE_INDEX) & ~batch.malicious[:, None]
-        divergence = token_kl(hidden[:, :-1][chosen], base[:, :-1][chosen], self.head, self.head.vocab_size)
-        return drift.index_add(0, chosen.nonzero()[:, 0], divergence) / chosen.sum(dim=1).clamp(min=1)
+        by_token = token_kl(hidden[:, :-1][chosen], base[:, :-1][chosen], self.head, self.head.vocab_size)
+        return divergence.index_add(0, chosen.nonzero()[:, 0], by_token) / chosen.sum(dim=1).clamp(min=1)
 
     def _penalty_tokens(self, batch: RouterBatch) -> Tensor:
         assert batch.rows.attention_mask is not None
         is_response = batch.rows.labels != IGNORE_INDEX
         return penalty_tokens(self.penalty_mask, batch.rows.attention_mask, batch.starts, batch.ends, is_response)
 
-    def _log(self, part: str, batch: RouterBatch, losses: dict[str, Tensor], gates: Tensor) -> None:
-        values = {name: value.mean() for name, value in losses.items() if name != "kl" or self.backbone_peft}
-        alike = set(values)
-        values |= gate_means(gates.detach(), batch.malicious, self._penalty_tokens(batch))
-        for name, value in values.items():
-            self.log(
-                f"{part}/{name}",
-                value.detach(),
-                prog_bar=name == "loss",
-                batch_size=batch.items,
-                # What a batch of one class does not have, other processes would wait for.
-                sync_dist=part == "val" and name in alike,
-                add_dataloader_idx=False,
-            )
+    def part_of(self) -> Callable[[nn.Parameter], str]:
+        """``routers`` and ``backbone`` if both are trained; with ``learning_rates`` the backbone has its parts."""
+        of_backbone = super().part_of()
+        if self.backbone_peft is None and self.learning_rates is None:
+            return of_backbone
+        routers = {id(parameter) for parameter in self.mogu.router_parameters()}
+        return lambda parameter: "routers" if id(parameter) in routers else of_backbone(parameter) or "backbone"
 
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Those of `CausalLM`; with a backbone that learns, the routers and the backbone."""
-        if not isinstance(self.model, PeftModel):
-            return super().parameter_groups()
-        return joint_groups(self.named_parameters())
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser over the routers and, at a lower rate, what is trained of the backbone."""
-        if not isinstance(self.model, PeftModel):
-            return super().configure_optimizers()
-        optimizer = self.optimizer(self.parameter_groups())
-        optimizer.param_groups[1]["lr"] *= self.backbone_rate
-        steps = int(self.trainer.estimated_stepping_batches)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.schedule(optimizer, steps), "interval": "step"},
-        }
+    def rate_of_part(self, part: str) -> float:
+        """``backbone_rate`` for all parts of a backbone that is trained."""
+        return 1.0 if self.backbone_peft is None or part == "routers" else self.backbone_rate
 
     def configure_model(self) -> None:
-        """As that of `CausalLM`; what the mixture is made of is read and checked before any weights of the backbone."""
+        """As in `CausalLM`; the parts are read and checked before any weights of the backbone are loaded."""
         if self.model is None:
             self.parts.read(self.backbone)
         super().configure_model()
@@ -253,7 +207,7 @@ class MoGU(CausalLM):
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         adapted: PeftModel | None = None
         if self.parts.folder is not None:
-            mogu, _ = load_mogu(self.parts.folder, model)
+            mogu = MoGUModel.from_pretrained(self.parts.folder, model)
             model.train()
             for mixture in mogu.mixtures.values():
                 mixture.unjoin()
@@ -261,31 +215,31 @@ class MoGU(CausalLM):
         else:
             if self.backbone_peft is not None:
                 adapted = add_adapter(model, self.backbone_peft, "model.backbone_peft")
-            glad, unwilling = self.parts.responders
+            glad, unwilling = self.parts.adapters
             mogu = MoGUModel(model, glad, unwilling, self.router, adapted)
             if self.parts.layer_probes is not None:
                 warm_start(mogu, self.parts.layer_probes)
             if adapted is not None:
                 train_jointly(adapted, mogu)
         mogu.mode, mogu.m = self.mode, self.m
-        # In a list: the model is registered as `self.model`, and must not be a second time.
+        # In a list: as an attribute of its own the model would be registered twice.
         self._mogu = [mogu]
         return adapted if adapted is not None else model
 
     def save(self, folder: Path, folded: bool = True) -> Path:
-        """Write the MoGU as one folder; see `llm_modules.mogu.save.save_mogu`."""
+        """Write the MoGU as one folder; see `llm_modules.mogu.model.MoGUModel.save_pretrained`."""
         training = {
             "penalty": self.penalty,
             "penalty_mask": self.penalty_mask,
             "penalty_weight": self.penalty_weight,
             "d_router": self.mogu.config.d_router,
         }
-        return save_mogu(
-            self.mogu, folder, base=self.model_id, revision=self.revision, training=training, folded=folded
+        return self.mogu.save_pretrained(
+            folder, base=self.model_id, revision=self.revision, training=training, folded=folded
         )
 
     def complete(self, batch: PromptBatch) -> list[Completion]:
-        """One completion for each row of the batch; the routers run folded."""
+        """One completion per row of the batch; the routers run folded."""
         if self.device_mesh is not None:
             return super().complete(batch)
         with self.mogu.joined():

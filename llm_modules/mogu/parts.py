@@ -1,24 +1,24 @@
-"""What a MoGU is put together from: the files that its options name, read and checked before any weights are loaded."""
+"""The files that a MoGU is built from, read and checked before any weights are loaded."""
 
 from pathlib import Path
 
 from datamodules.errors import InputError
 from llm_modules.backbone import loading
-from llm_modules.mogu.adapters import Responder, read_responder
-from llm_modules.mogu.save import read_settings
-from llm_modules.mogu.v2.probes import Probe, read_probes
+from llm_modules.mogu.adapters import LoRAAdapter, read_adapter
+from llm_modules.mogu.folder import read_settings
+from llm_modules.mogu.v2.probes import LayerProbe, read_probes
 
 
 class MoGUParts:
-    """Two responders, with probes or without, or a whole folder.
+    """Two responders, optionally with probes; or a whole MoGU folder.
 
     Attributes:
         glad: Folder of the glad responder.
         unwilling: Folder of the unwilling responder.
-        folder: Of a whole MoGU, in place of both.
+        folder: A MoGU folder in place of both.
         probes: File of the probes that the routers start from.
-        responders: Glad and unwilling, once they are `read`; none where there is a folder.
-        layer_probes: The probes, once they are `read`.
+        adapters: Glad and unwilling, after `read`; empty with a folder.
+        layer_probes: The probes, after `read`.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class MoGUParts:
         """Arguments as of `llm_modules.mogu.module.MoGU`.
 
         Raises:
-            InputError: One is missing, or two exclude each other.
+            InputError: A part is missing, or two exclude each other.
         """
         if folder is not None and (glad or unwilling or probes):
             raise InputError("model.folder: it holds responders and routers; leave glad, unwilling and probes out")
@@ -37,16 +37,16 @@ class MoGUParts:
             raise InputError(f"model.unwilling: '{unwilling}' is the glad responder, too; give the other one")
         self.glad, self.unwilling, self.folder, self.probes = glad, unwilling, folder, probes
         self.allow_other_base = allow_other_base
-        self.responders: list[Responder] = []
-        self.layer_probes: list[Probe] | None = None
+        self.adapters: list[LoRAAdapter] = []
+        self.layer_probes: list[LayerProbe] | None = None
 
     def identity(self) -> dict[str, str]:
-        """Absolute paths of what there is, for the record."""
+        """Absolute path of each part, for the record of a run."""
         parts = {"glad": self.glad, "unwilling": self.unwilling, "folder": self.folder}
         return {name: str(Path(part).resolve()) for name, part in parts.items() if part}
 
     def read(self, backbone: str) -> None:
-        """Read what is small, and check that it belongs to the backbone.
+        """Read the small files and check that they belong to the backbone.
 
         Raises:
             InputError: A file is missing or broken, or belongs to another base.
@@ -55,10 +55,10 @@ class MoGUParts:
             self._check_base("folder", self.folder, read_settings(Path(self.folder)).base, backbone)
         else:
             for key, path in (("glad", str(self.glad)), ("unwilling", str(self.unwilling))):
-                responder = read_responder(path, f"model.{key}")
-                self._check_base(key, path, responder.base, backbone)
-                self.responders.append(responder)
-        self.layer_probes = None if self.probes is None else read_probes(self.probes)
+                adapter = read_adapter(path, f"model.{key}")
+                self._check_base(key, path, adapter.base, backbone)
+                self.adapters.append(adapter)
+        self.layer_probes = None if self.probes is None else read_probes(self.probes, "model.probes")
 
     def _check_base(self, key: str, path: str, base: str, backbone: str) -> None:
         if self.allow_other_base or not base or loading.same_checkpoint(base, backbone):

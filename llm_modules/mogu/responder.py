@@ -1,4 +1,4 @@
-"""The LightningModule of a responder."""
+"""The LightningModule that trains a responder."""
 
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ from datamodules.errors import InputError
 from datamodules.mogu.batch import ResponderBatch
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
-from llm_modules.loss import row_losses
+from llm_modules.loss import Loss, row_losses
 from llm_modules.mogu.branches import branch_losses, fits_window, takes_branches
 from llm_modules.mogu.losses import RatioForm, responder_loss
 from llm_modules.mogu.target import projection_pattern
@@ -21,8 +21,8 @@ from llm_modules.optim.schedules import ScheduleCallable, WarmupConstant
 class Responder(CausalLM):
     """One of the two responders: a LoRA adapter that learns a response and unlearns its opposite (paper, sec. 3.2).
 
-    ``fit`` takes ``ResponderBatch``. Everything else is a ``CausalLM``: it generates, and ``rod export --format peft``
-    writes an ordinary adapter folder.
+    ``fit`` takes ``ResponderBatch``; all else is as in `CausalLM`. ``rod export --format peft`` writes an ordinary
+    adapter folder.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Responder(CausalLM):
             layers: Decoder layers whose output projections are adapted; all by default (paper).
             loss: ``ratio`` (paper), ``log_ratio`` (ours), or ``wanted``: plain cross-entropy, without contrast.
             floor: Least value of the loss's denominator (ours).
-            cap: The ratio's gradient never counts for more than that of this value (ours).
-            enough: Requests whose ratio is below it are learnt (ours).
+            cap: The gradient of a larger ratio counts like that of this one (ours).
+            enough: Requests with a lower ratio have no gradient: they are learnt (ours).
             schedule: Made from the optimiser and the number of optimiser steps (paper: constant).
-            model: As for `CausalLM`. A ``peft`` without ``target_modules`` adapts the attention output projections
+            model: As in `CausalLM`. A ``peft`` without ``target_modules`` adapts the attention output projections
                 (paper).
         """
         super().__init__(backbone=backbone, schedule=schedule, **model)
@@ -57,52 +57,27 @@ class Responder(CausalLM):
         self.ratio_form: RatioForm = loss
         self.floor, self.cap, self.enough = floor, cap, enough
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Mean loss over the requests of the batch, each of which weighs the same as any other of the epoch."""
+    def loss(self, batch: ResponderBatch) -> Loss:
+        """The contrastive loss of each request, with both cross-entropies."""
         wanted, unwanted = self._cross_entropies(batch)
-        losses = self._item_losses(wanted, unwanted)
-        self._log("train", batch, losses, wanted, unwanted)
-        return losses.sum() / (batch.mean_items or batch.items)
-
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Generate for prompts; for pairs of responses, log the loss and both cross-entropies."""
-        if not isinstance(batch, ResponderBatch):
-            return super().validation_step(batch, batch_idx, dataloader_idx)
-        wanted, unwanted = self._cross_entropies(batch)
-        losses = self._item_losses(wanted, unwanted)
-        self._log("val", batch, losses, wanted, unwanted)
-        return losses.mean()
+        losses = responder_loss(wanted, unwanted, self.ratio_form, self.floor, self.cap, self.enough)
+        return Loss(losses, per_batch=batch.mean_items, logged={"ce_wanted": wanted, "ce_unwanted": unwanted})
 
     def _cross_entropies(self, batch: ResponderBatch) -> tuple[Tensor, Tensor]:
         model = self.language_model
         decoder: nn.Module = model.get_decoder()
-        if self._shares_prompts and fits_window(self.head, batch.branched):
+        if self._takes_branches and fits_window(self.head, batch.branched):
             both = call_as_forward(model, lambda: branch_losses(decoder, self.head, batch.branched))
         else:
             both = call_as_forward(model, lambda: row_losses(decoder, self.head, batch.rows))
         return both[: batch.items], both[batch.items :]
 
     @cached_property
-    def _shares_prompts(self) -> bool:
-        """Whether both responses to a request can go on from one reading of it."""
+    def _takes_branches(self) -> bool:
+        """Whether the model can read the prompt of both responses once."""
         model = self.language_model
         decoder: nn.Module = model.get_decoder()
         return call_as_forward(model, lambda: takes_branches(decoder, self.head))
-
-    def _item_losses(self, wanted: Tensor, unwanted: Tensor) -> Tensor:
-        return responder_loss(wanted, unwanted, self.ratio_form, self.floor, self.cap, self.enough)
-
-    def _log(self, part: str, batch: ResponderBatch, losses: Tensor, wanted: Tensor, unwanted: Tensor) -> None:
-        values = {"loss": losses, "ce_wanted": wanted, "ce_unwanted": unwanted}
-        for name, value in values.items():
-            self.log(
-                f"{part}/{name}",
-                value.detach().mean(),
-                prog_bar=name == "loss",
-                batch_size=batch.items,
-                sync_dist=part == "val",
-                add_dataloader_idx=False,
-            )
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         if isinstance(self.peft, LoraConfig) and not self.peft.target_modules:

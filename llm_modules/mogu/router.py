@@ -1,14 +1,14 @@
-"""Routers: one logistic unit a gate, trained as a product of three matrices and run as one vector (paper, sec. 3.3)."""
+"""Routers: one logistic unit per gate, trained as three matrices and run as one vector (paper, sec. 3.3)."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Router(nn.Module):
-    """One gate, factored: ``sigmoid(W V U h)`` with nothing in between (paper).
+    """One factored gate: ``sigmoid(W V U h)``, without a non-linearity between the matrices (paper).
 
-    Since nothing is in between, the product of the matrices is one vector. It is formed first, so that a pass costs one
-    dot product a token, in training too; value and gradients are those of the product from the other end.
+    The product of the three matrices is therefore one vector. It is formed before it meets a token, in training too:
+    value and gradients are the same, and a forward pass costs one dot product per token.
     """
 
     def __init__(self, in_features: int, d_router: int = 512, bias: bool = False) -> None:
@@ -18,21 +18,21 @@ class Router(nn.Module):
         self.w = nn.Linear(in_features, 1, bias=bias)
 
     def vector(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (in_features,) and bias (1,) of the logistic unit that this router is."""
+        """Weight (in_features,) and bias (1,) of the equivalent logistic unit."""
         return (self.w.weight @ self.v.weight @ self.u.weight)[0], self.w.bias
 
     def double_vector(self) -> tuple[Tensor, Tensor | None]:
-        """The same, multiplied in double precision."""
+        """As `vector`, multiplied in double precision."""
         return (self.w.weight.double() @ self.v.weight.double() @ self.u.weight.double())[0], self.w.bias
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the weights."""
         return self.u.weight.device
 
 
 class LogisticUnit(nn.Module):
-    """One gate, folded: ``sigmoid(w h + b)``."""
+    """One folded gate: ``sigmoid(w h + b)``."""
 
     def __init__(self, in_features: int, bias: bool = False) -> None:
         super().__init__()
@@ -47,12 +47,15 @@ class LogisticUnit(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the weights."""
         return self.weight.device
 
 
 class RouterPair(nn.Module):
-    """The two routers of a layer: independent gates for the glad and the unwilling responder (paper)."""
+    """The two routers of a layer: independent gates for the glad and the unwilling responder (paper).
+
+    A pair holds weights and is never called: `llm_modules.mogu.mixture.Mixture` multiplies with its `matrix`.
+    """
 
     def __init__(self, in_features: int, d_router: int = 512, bias: bool = False) -> None:
         super().__init__()
@@ -69,13 +72,6 @@ class RouterPair(nn.Module):
         bias = None if glad_bias is None or unwilling_bias is None else torch.cat([glad_bias, unwilling_bias])
         return torch.stack([glad, unwilling]), bias
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Gates (..., 2) in [0, 1], glad first, of the projection's inputs (..., in_features); in the routers' type."""
-        weight, bias = self.matrix()
-        # Gates of bfloat16 come in steps of 1/256, too coarse to be pulled towards 0 and 1.
-        with torch.autocast(hidden.device.type, enabled=False):
-            return torch.sigmoid(nn.functional.linear(hidden.to(weight.dtype), weight, bias))
-
     @torch.no_grad()
     def folded(self) -> "RouterPair":
         """The same gates as two logistic units, frozen; the product is formed in double precision."""
@@ -91,8 +87,8 @@ class RouterPair(nn.Module):
 
 
 def router_costs(in_features: int, d_router: int) -> tuple[int, int]:
-    """Parameters of the two routers of a layer, factored as trained and folded as run.
+    """Parameters of the two routers of a layer: factored as trained, and folded as run.
 
-    The published forward multiplies token by token: its multiply-adds a token are the number of parameters.
+    The published forward multiplies factor by factor: per token it takes as many multiply-adds as it has parameters.
     """
     return 2 * (2 * in_features * d_router + in_features), 2 * in_features

@@ -1,4 +1,4 @@
-"""The attention output projection of every decoder layer, whatever a family calls it."""
+"""The attention output projection of every decoder layer, under any name that a family gives it."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers, linear_names, linear_sizes, unwrap
 
 OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj")
-"""What families call the projection at the end of attention (Llama and its kin, OPT, Falcon and GPT-NeoX, GPT-2)."""
+"""Names of the projection at the end of attention: Llama and its kin, OPT, Falcon and GPT-NeoX, GPT-2."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Projection:
 
     Attributes:
         layer: Index of its decoder layer.
-        path: From the causal language model, such as ``model.layers.0.self_attn.o_proj``: what PEFT files call it.
+        path: From the causal language model, such as ``model.layers.0.self_attn.o_proj``: its name in PEFT files.
         parent: The module that holds it, as attribute ``name``.
     """
 
@@ -38,11 +38,11 @@ class Projection:
 
 
 def output_projections(model: nn.Module, target: str | None = None) -> list[Projection]:
-    """The attention output projection of each decoder layer that has one, first to last.
+    """The attention output projection of each decoder layer that has one, first layer to last.
 
     Args:
         model: A causal language model, wrapped or not.
-        target: Name of the module within a layer, such as ``o_proj`` or ``attn.c_proj``; found by itself by default.
+        target: Name of the module within a layer, such as ``o_proj`` or ``attn.c_proj``; a known name by default.
 
     Raises:
         InputError: No layer has such a module, or a layer has several.
@@ -62,7 +62,7 @@ def output_projections(model: nn.Module, target: str | None = None) -> list[Proj
             assert sizes is not None
             found.append(Projection(index, paths[id(linear[name])], layer.get_submodule(parent_name), own_name, *sizes))
     if not found:
-        asked = f"'{target}'" if target else "an attention output projection of a known name"
+        asked = f"'{target}'" if target else "an attention output projection with a known name"
         raise InputError(
             f"model.router.target: no decoder layer has {asked}; the linear modules of a layer are "
             f"{', '.join(linear_names(model))}"
@@ -71,16 +71,16 @@ def output_projections(model: nn.Module, target: str | None = None) -> list[Proj
 
 
 def projection_pattern(model: nn.Module, layers: Sequence[int] | None = None) -> str:
-    """The projections, of all layers or of ``model.layers``, as a regular expression for PEFT's ``target_modules``."""
+    """The projections of some layers (all by default) as a regular expression for PEFT's ``target_modules``."""
     found = choose_layers(output_projections(model), layers, "model.layers")
     return "|".join(re.escape(projection.path) for projection in found)
 
 
 def choose_layers(projections: Sequence[Projection], layers: Sequence[int] | None, key: str) -> list[Projection]:
-    """The projections of some layers, of all for None; ``key`` is the option that names them, for errors.
+    """The projections of some layers, or all for None; ``key`` is the option that names the layers, for errors.
 
     Raises:
-        InputError: A layer has none.
+        InputError: A layer has no projection.
     """
     if layers is None:
         return list(projections)

@@ -1,1 +1,1 @@
-"""Each method's claims, measured on the miniature with controls: commands, numbers, report."""
+"""What each method claims, measured on the miniature with its controls: the commands, the numbers, the report."""

@@ -19,10 +19,9 @@ from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.reader import read_records, to_json
 from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.generation import GenerationSettings
-from llm_modules.mogu.adapters import random_responder, write_responder
+from llm_modules.mogu.adapters import random_adapter, write_adapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel
-from llm_modules.mogu.save import save_mogu
 from llm_modules.mogu.target import output_projections
 from rod.__main__ import main
 from tests.architectures import ARCHITECTURES
@@ -83,13 +82,8 @@ def three_fits(base: Path, pairs: Path, *words: object) -> None:
 
 GENERATE = """
 import json, sys
-from llm_modules.backbone import load_model, load_tokenizer
 from llm_modules.generation import GenerationSettings
-from llm_modules.mogu.adapters import random_responder, write_responder
-from llm_modules.mogu.config import RouterConfig
-from llm_modules.mogu.model import MoGUModel
-from llm_modules.mogu.save import save_mogu
-from llm_modules.mogu.target import output_projections
+from llm_modules.mogu import MoGUModel
 for folder in sys.argv[2:]:
     found = MoGUModel.from_pretrained(folder).generate(json.loads(sys.argv[1]), GenerationSettings(max_new_tokens=8))
     print(json.dumps([done.token_ids for done in found]))
@@ -168,8 +162,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     base, pairs = save_tiny(tmp_path / "base", layers=2), write_pairs(tmp_path / "pairs")
     projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
     for seed, name in enumerate(("glad", "unwilling")):
-        responder = random_responder(projections, 2, 4, seed)
-        write_responder(responder, responder.deltas, tmp_path / name)
+        responder = random_adapter(projections, 2, 4, seed)
+        write_adapter(responder, responder.deltas, tmp_path / name)
     config = yaml.safe_load((STAGES / "3_router.yaml").read_text())
     config["model"]["init_args"] |= {
         "backbone": str(base),
@@ -274,11 +268,11 @@ def test_the_gates_of_a_test_are_those_of_its_prompts_by_suite(tmp_path: Path, m
     """Of the last token of each prompt, whatever it is batched with; an answer that is begun is no prompt."""
     monkeypatch.chdir(tmp_path)
     model = load_model("miniature")
-    parts = [random_responder(output_projections(model), 2, 4, seed) for seed in (0, 1)]
+    parts = [random_adapter(output_projections(model), 2, 4, seed) for seed in (0, 1)]
     mogu = MoGUModel(model, *parts, RouterConfig(layers=(1, 4), d_router=0))
     for parameter in mogu.router_parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    save_mogu(mogu, tmp_path / "runs/mogu/mogu", base="miniature")
+    mogu.save_pretrained(tmp_path / "runs/mogu/mogu", base="miniature")
     words = [word for name in ("4_test", "suites", "gates") for word in ("--config", STAGES / f"{name}.yaml")]
     rod("test", *words, "--data.init_args.limit", 3, "--data.init_args.max_new_tokens", 2)
     run = Path("runs/mogu/4_test")
@@ -289,7 +283,7 @@ def test_the_gates_of_a_test_are_those_of_its_prompts_by_suite(tmp_path: Path, m
         (suite, layer, "3") for suite in suites for layer in ("1", "4")
     ]
     records = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
-    prompts = [r["prompt"] for r in records if r["suite"] == "forbidden" and r["attack_template"] == "none"]
+    prompts = [r["prompt"] for r in records if r["suite"] == "forbidden" and r["wrap"] == "none"]
     tokenizer = load_tokenizer("miniature")
     alone = [
         mogu.gates(tokenizer(p, return_tensors="pt", add_special_tokens=False).input_ids)[:, 0, -1] for p in prompts

@@ -1,30 +1,29 @@
-"""The joint stage of MoGUv2, reconstructed: backbone modules learn with the routers, held near the base on benign data.
+"""The joint stage of MoGUv2, reconstructed: an adapter of the backbone is trained with the routers.
 
-Of the follow-up only the abstract is public ("backbone modules train jointly with the routers"). Ours: a LoRA adapter
-on modules that hold no mixture, at a lower rate, with a KL term to the untouched base on the responses to benign
-requests.
+Only the abstract of the follow-up is public ("backbone modules train jointly with the routers"). Our reading: a LoRA
+adapter on modules that hold no mixture, with a lower rate, and a KL term that holds the model near the untouched base
+on the responses to benign requests.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from datamodules.errors import InputError
 from llm_modules import loss as loss_module
-from llm_modules.mogu.model import MoGUModel
-from llm_modules.optim.parameter_groups import ParameterGroup
+from llm_modules.mogu.mixed_model import MixedModel
 
 
-def train_jointly(adapted: PeftModel, mogu: MoGUModel) -> None:
-    """Let the backbone's adapter be trained beside the routers; the mixtures had frozen it with the rest.
+def train_jointly(adapted: PeftModel, mogu: MixedModel) -> None:
+    """Unfreeze the backbone's adapter, which the mixtures have frozen with the rest of the model.
 
     Raises:
-        InputError: It would train more than the adapter's own weights: whole modules or biases of the base.
-        InputError: It adapts a projection that holds a mixture: its files would not load elsewhere.
+        InputError: The adapter trains whole modules or biases of the base, or adapts a projection that holds a mixture
+            (its files would not load elsewhere).
     """
     config = adapted.peft_config[adapted.active_adapter]
     for option in ("modules_to_save", "trainable_token_indices", "bias"):
@@ -42,13 +41,13 @@ def train_jointly(adapted: PeftModel, mogu: MoGUModel) -> None:
 
 
 def token_kl(hidden: Tensor, base_hidden: Tensor, head: Callable[[Tensor], Tensor], vocab_size: int) -> Tensor:
-    """KL(base || model) of the next token at each position, (tokens,) float32, without all logits at once.
+    """KL(base || model) of the next token at each position, (tokens,) float32, computed in chunks.
 
     Args:
         hidden: Hidden states of the model, (tokens, hidden).
-        base_hidden: Those of the base at the same positions; no gradient goes there.
+        base_hidden: Hidden states of the base at the same positions; they get no gradient.
         head: From hidden states to logits.
-        vocab_size: Logits a token.
+        vocab_size: Logits per token.
     """
     rows = max(1, loss_module.LOGITS_BYTES // (8 * vocab_size))
 
@@ -61,16 +60,3 @@ def token_kl(hidden: Tensor, base_hidden: Tensor, head: Callable[[Tensor], Tenso
         for start in range(0, len(hidden), rows)
     ]
     return torch.cat(parts) if parts else hidden.sum(dim=-1)
-
-
-def joint_groups(named: Iterable[tuple[str, nn.Parameter]]) -> list[ParameterGroup]:
-    """Parameter groups of what is trained: the routers, and what is trained of the backbone."""
-    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-    return [
-        ParameterGroup(
-            name=group,
-            params=[parameter for name, parameter in trained if (".routers." in name) == (group == "routers")],
-            parameter_names=[name for name, _ in trained if (".routers." in name) == (group == "routers")],
-        )
-        for group in ("routers", "backbone")
-    ]

@@ -1,4 +1,4 @@
-"""The LightningModule that shows what probes are fitted on."""
+"""The LightningModule that computes the states on which probes are fitted."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ class ProbeStates:
     Attributes:
         inputs: (batch, layers, in), float32.
         malicious: (batch,) bool.
-        layers: Decoder layers.
+        layers: Decoder layer of each projection.
     """
 
     inputs: Tensor
@@ -29,10 +29,10 @@ class ProbeStates:
 
 
 class MoGUProbe(CausalLM):
-    """A base model whose ``predict`` gives ``ProbeStates`` of ``RouterBatch``: there the class has to be known."""
+    """A base model whose ``predict`` gives ``ProbeStates`` for each ``RouterBatch``."""
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """States of requests, completions of anything else."""
+        """States for requests, completions for other batches."""
         if not isinstance(batch, RouterBatch):
             return super().predict_step(batch, batch_idx, dataloader_idx)
         projections = output_projections(self.language_model)

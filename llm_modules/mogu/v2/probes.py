@@ -1,8 +1,7 @@
-"""Linear probes of the inputs of the output projections: which layers know whether a request is malicious.
+"""Linear probes of the inputs of the output projections: they measure which layers tell malicious requests apart.
 
-For MoGUv2, of which only the abstract is public ("routers only in layers whose hidden states classify security well"):
-this is a reconstruction of ours. A probe is a logistic unit, and so is a folded router: probes also are where routers
-start from.
+For MoGUv2, reconstructed: only the abstract is public ("routers only in layers whose hidden states classify security
+well"). A probe is a logistic unit, as a folded router is, so routers also start from probes.
 """
 
 from collections.abc import Sequence
@@ -17,8 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import inner_decoder
-from llm_modules.logistic import fit_logistic
-from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.mixed_model import MixedModel
 from llm_modules.mogu.router import LogisticUnit
 from llm_modules.mogu.target import Projection
 
@@ -26,15 +24,15 @@ ITERATIONS = 200
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A logistic unit that tells malicious requests from benign ones at one layer.
+class LayerProbe:
+    """A logistic unit that tells malicious requests from benign ones at one decoder layer.
 
     Attributes:
         layer: Decoder layer.
         weight: (in,), of the projection's input.
         bias: (1,).
-        accuracy: On requests that it was not fitted on.
-        loss: Its cross-entropy on them, in nats.
+        accuracy: On held-out requests.
+        loss: Cross-entropy on held-out requests, in nats.
     """
 
     layer: int
@@ -48,14 +46,14 @@ class Probe:
 def capture_inputs(
     model: nn.Module, projections: Sequence[Projection], ids: Tensor, mask: Tensor | None, positions: Tensor
 ) -> Tensor:
-    """What stands at one position of each row at the projections' inputs, (batch, layers, in), float32.
+    """The inputs of the projections at one position of each row, (batch, layers, in), float32.
 
     Args:
         model: A causal language model.
-        projections: Of the layers to look at.
+        projections: Of the layers to read.
         ids: (batch, seq), right-padded.
         mask: (batch, seq).
-        positions: (batch,), index of the token of each row.
+        positions: (batch,), index of the token in each row.
     """
     found: dict[int, Tensor] = {}
     rows = torch.arange(len(ids), device=ids.device)
@@ -76,7 +74,7 @@ def capture_inputs(
 
 
 def fit_probe(inputs: Tensor, malicious: Tensor, l2: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """A logistic regression on standardised inputs, by L-BFGS in double precision.
+    """Fit a logistic regression on standardised inputs, by L-BFGS in double precision.
 
     Args:
         inputs: (requests, in).
@@ -84,26 +82,40 @@ def fit_probe(inputs: Tensor, malicious: Tensor, l2: float = 1e-3) -> tuple[Tens
         l2: Penalty on the squared norm of the standardised weights (ours).
 
     Returns:
-        Weight (in,) and bias (1,) for the inputs as they are, float32.
+        Weight (in,) and bias (1,) for inputs that are not standardised, float32.
 
     Raises:
-        InputError: One of the two kinds is missing.
+        InputError: One of the two classes is missing.
     """
     if malicious.all() or not malicious.any():
-        raise InputError("probes: requests of both kinds are needed, malicious and benign")
-    inputs = inputs.double()
+        raise InputError("probes: one class of requests is missing; give malicious and benign ones")
+    # A predict run is in inference mode: its tensors cannot be differentiated, so they are copied outside of it.
+    with torch.inference_mode(False), torch.enable_grad():
+        return _minimise(inputs.clone().double(), malicious.clone().double(), l2)
+
+
+def _minimise(inputs: Tensor, goals: Tensor, l2: float) -> tuple[Tensor, Tensor]:
     mean, spread = inputs.mean(dim=0), inputs.std(dim=0).clamp(min=1e-6)
-    weight, bias = fit_logistic(
-        (inputs - mean) / spread, malicious.double(), binary_cross_entropy_with_logits, l2, max_iter=ITERATIONS
-    )
-    raw = weight / spread
-    return raw.float(), (bias - raw @ mean).float()
+    standardised = (inputs - mean) / spread
+    weight = torch.zeros(inputs.shape[1], dtype=torch.float64, device=inputs.device, requires_grad=True)
+    bias = torch.zeros(1, dtype=torch.float64, device=inputs.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = binary_cross_entropy_with_logits(standardised @ weight + bias, goals) + l2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    raw = (weight / spread).detach()
+    return raw.float(), (bias.detach() - raw @ mean).float()
 
 
 def fit_probes(
     layers: Sequence[int], inputs: Tensor, malicious: Tensor, l2: float = 1e-3, held_out: float = 0.25, seed: int = 0
-) -> list[Probe]:
-    """A probe a layer; measured on a part of the requests, then fitted on all of them.
+) -> list[LayerProbe]:
+    """Fit one probe per layer: first on a part of the requests, to measure it on the others, then on all of them.
 
     Args:
         layers: Decoder layers.
@@ -111,7 +123,7 @@ def fit_probes(
         malicious: (requests,) bool.
         l2: As in `fit_probe`.
         held_out: Share of the requests to measure on.
-        seed: Of the split.
+        seed: Seed of the split.
     """
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
     n = max(2, round(held_out * len(inputs)))
@@ -123,33 +135,35 @@ def fit_probes(
         accuracy = ((logits > 0) == malicious[test]).float().mean()
         loss = binary_cross_entropy_with_logits(logits, malicious[test].float())
         weight, bias = fit_probe(inputs[:, index], malicious, l2)
-        probes.append(Probe(layer, weight, bias, float(accuracy), float(loss)))
+        probes.append(LayerProbe(layer, weight, bias, float(accuracy), float(loss)))
     return probes
 
 
-def choose_probes(probes: Sequence[Probe], k: int) -> list[Probe]:
-    """The k probes that tell best, in the order of the layers.
+def choose_probes(probes: Sequence[LayerProbe], k: int) -> list[LayerProbe]:
+    """The k probes with the least held-out cross-entropy, by ascending layer.
 
-    By held-out cross-entropy: several layers may have no error left.
+    Accuracy would not do: several layers may have no error left.
 
     Raises:
-        InputError: There are fewer.
+        InputError: There are fewer than k.
     """
     if not 1 <= k <= len(probes):
-        raise InputError(f"probes: {k} layers are asked for; there are {len(probes)}")
+        raise InputError(f"probes: cannot choose {k} layers of {len(probes)}")
     best = sorted(probes, key=lambda probe: probe.loss)[:k]
     return sorted(best, key=lambda probe: probe.layer)
 
 
 @torch.no_grad()
-def warm_start(mogu: MoGUModel, probes: Sequence[Probe]) -> None:
-    """Let the routers begin as the probes: unwilling opens where its probe says malicious, glad where it does not.
+def warm_start(mogu: MixedModel, probes: Sequence[LayerProbe]) -> None:
+    """Start the routers from probes: a probe's probability of malicious opens unwilling, that of benign opens glad.
 
     Raises:
-        InputError: The routers are factored or have no bias, or a layer has no probe.
+        InputError: The routers are factored or have no bias, or a layer has no probe that fits.
     """
     if mogu.config.d_router != 0 or not mogu.config.bias:
-        raise InputError("model.probes: routers start from probes folded; set model.router d_router: 0 and bias: true")
+        raise InputError(
+            "model.probes: only folded routers can start from it; set model.router d_router: 0 and bias: true"
+        )
     by_layer = {probe.layer: probe for probe in probes}
     for layer, mixture in mogu.mixtures.items():
         if layer not in by_layer:
@@ -167,8 +181,8 @@ def warm_start(mogu: MoGUModel, probes: Sequence[Probe]) -> None:
             unit.bias.copy_(sign * probe.bias)
 
 
-def save_probes(probes: Sequence[Probe], path: Path) -> None:
-    """Write ``layers.<n>.{weight,bias,score}`` as safetensors; a score is (accuracy, loss)."""
+def save_probes(probes: Sequence[LayerProbe], path: Path) -> None:
+    """Write ``layers.<n>.{weight,bias,score}`` as safetensors; score is (accuracy, loss)."""
     tensors: dict[str, Tensor] = {}
     for probe in probes:
         score = torch.tensor([probe.accuracy, probe.loss])
@@ -178,18 +192,18 @@ def save_probes(probes: Sequence[Probe], path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def read_probes(path: Path) -> list[Probe]:
-    """The probes of a file.
+def read_probes(path: Path, key: str) -> list[LayerProbe]:
+    """Read a file of probes; ``key`` is the option that named it, for errors.
 
     Raises:
-        InputError: It is none.
+        InputError: The file cannot be read or holds something else.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         layers = sorted({int(name.split(".")[1]) for name in tensors})
         return [
-            Probe(
+            LayerProbe(
                 n,
                 tensors[f"layers.{n}.weight"],
                 tensors[f"layers.{n}.bias"],
@@ -198,4 +212,6 @@ def read_probes(path: Path) -> list[Probe]:
             for n in layers
         ]
     except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
-        raise InputError(f"model.probes: '{path}' holds no probes: {error}") from error
+        raise InputError(
+            f"{key}: no probes can be read from '{path}' ({error}); make them with configs/mogu/v2/1_probe.yaml"
+        ) from error

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from safetensors.torch import load_file
 
-from llm_modules.mogu.save import BASE
+from llm_modules.mogu.folder import BASE
 from rod.evidence.figures import ConditionPoint, plot_safety
 from rod.evidence.mogu.restore import TUNED, restoring
 from rod.evidence.mogu.steps import (

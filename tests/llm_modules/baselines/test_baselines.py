@@ -1,4 +1,4 @@
-"""The rivals do what their papers say, row by row."""
+"""The baselines do what their papers say, row by row."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from llm_modules.baselines.prompt_defence import Demonstration, PromptDefence
 from llm_modules.baselines.safe_decoding import SafeDecoding, mix_distributions
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import GenerationSettings
-from llm_modules.mogu.adapters import random_responder, write_responder
+from llm_modules.mogu.adapters import random_adapter, write_adapter
 from llm_modules.mogu.target import output_projections
-from llm_modules.mogu.v2.probes import Probe, capture_inputs, save_probes
+from llm_modules.mogu.v2.probes import LayerProbe, capture_inputs, save_probes
 from llm_modules.s3cot.direction import Direction
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -50,8 +50,8 @@ def test_the_mixed_distribution_is_over_what_both_find_likely() -> None:
 def adapted(tmp_path: Path) -> tuple[Path, Path]:
     base = save_tiny(tmp_path / "base", layers=2)
     projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
-    responder = random_responder(projections, 2, 8, 0)
-    write_responder(responder, responder.deltas, tmp_path / "expert")
+    responder = random_adapter(projections, 2, 8, 0)
+    write_adapter(responder, responder.deltas, tmp_path / "expert")
     return base, tmp_path / "expert"
 
 
@@ -117,8 +117,8 @@ def test_only_rows_that_the_probe_takes_for_malicious_are_steered(tmp_path: Path
     difference = states[1] - (states[0] + states[2]) / 2
     middle = (states[1] + (states[0] + states[2]) / 2) / 2
     bias = -(middle @ difference)[None]
-    weaker = Probe(0, torch.zeros(32), torch.ones(1), 0.5, 0.7)
-    save_probes([weaker, Probe(1, difference, bias, 1.0, 0.1)], tmp_path / "probes.safetensors")
+    weaker = LayerProbe(0, torch.zeros(32), torch.ones(1), 0.5, 0.7)
+    save_probes([weaker, LayerProbe(1, difference, bias, 1.0, 0.1)], tmp_path / "probes.safetensors")
     vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)) * 5
     direction = Direction(vectors, model=str(base.resolve()))
     direction.save(tmp_path / "direction.safetensors")
@@ -133,3 +133,40 @@ def test_only_rows_that_the_probe_takes_for_malicious_are_steered(tmp_path: Path
     assert module.generator.listeners == []
     with pytest.raises(InputError, match="probability"):
         ConditionalSteering(**files, threshold=2.0)
+
+
+def test_the_files_of_conditional_steering_are_checked_before_the_backbone_is_loaded_and_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = str(save_tiny(tmp_path / "base", layers=2))
+    files = {"direction": tmp_path / "direction.safetensors", "probes": tmp_path / "probes.safetensors"}
+    save_probes([LayerProbe(1, torch.ones(32), torch.zeros(1), 1.0, 0.1)], files["probes"])
+    Direction(torch.ones(2, 32), model=str(Path(base).resolve())).save(files["direction"])
+    module = ConditionalSteering(**files, backbone=base, generation=GenerationSettings(max_new_tokens=2))
+    module.configure_model()
+    for file in files.values():
+        file.rename(file.with_suffix(".moved"))
+    assert len(module.complete(rows(["Open the jar."]))) == 1
+    for file in files.values():
+        file.with_suffix(".moved").rename(file)
+
+    (tmp_path / "broken.safetensors").write_text("x")
+    Direction(torch.ones(3, 32)).save(tmp_path / "deep.safetensors")
+    Direction(torch.ones(2, 32), model="another").save(tmp_path / "other.safetensors")
+    wide = LayerProbe(1, torch.ones(48), torch.zeros(1), 1.0, 0.1)
+    save_probes([wide], tmp_path / "wide.safetensors")
+    with pytest.raises(InputError, match=r"model\.probes: .*layer 1 with 48 features.*fit probes on this model"):
+        ConditionalSteering(files["direction"], tmp_path / "wide.safetensors", base).configure_model()
+    monkeypatch.setattr(
+        "llm_modules.backbone.loading.load_model", lambda *_, **__: pytest.fail("loaded before the check")
+    )
+    for options, message in (
+        ({"direction": tmp_path / "absent.safetensors"}, r"model\.direction: .*absent\.safetensors"),
+        ({"direction": tmp_path / "broken.safetensors"}, r"model\.direction: .*broken\.safetensors"),
+        ({"direction": tmp_path / "deep.safetensors"}, r"model\.direction: .*3 layers x 32 do not fit"),
+        ({"direction": tmp_path / "other.safetensors"}, r"model\.direction: .*another"),
+        ({"probes": tmp_path / "broken.safetensors"}, r"model\.probes: no probes can be read from '.*broken"),
+        ({"layers": "7"}, r"model\.layers: '7' names layer 7"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ConditionalSteering(**files | options, backbone=base).configure_model()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from llm_modules.mogu.adapters import Responder, random_responder
+from llm_modules.mogu.adapters import LoRAAdapter, random_adapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.target import output_projections
@@ -13,10 +13,10 @@ from tests.architectures import ARCHITECTURES, VOCAB
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13], [14, 15, 16, 17]]
 
 
-def responders(model: PreTrainedModel) -> tuple[Responder, Responder]:
+def responders(model: PreTrainedModel) -> tuple[LoRAAdapter, LoRAAdapter]:
     """Two adapters of different ranks and scales."""
     projections = output_projections(model)
-    return random_responder(projections, r=4, alpha=8, seed=1), random_responder(projections, r=2, alpha=6, seed=2)
+    return random_adapter(projections, r=4, alpha=8, seed=1), random_adapter(projections, r=2, alpha=6, seed=2)
 
 
 def tiny_mogu(name: str = "llama", d_router: int = 8, bias: bool = False, **options: object) -> MoGUModel:

@@ -145,9 +145,9 @@ def test_streamed_tokens_are_the_generated_ones_in_order(mode: Mode) -> None:
 
 def test_a_mode_that_does_not_exist_is_an_error() -> None:
     mogu = tiny_mogu()
-    with pytest.raises(InputError, match=r"model\.mode: there is no 'alwasy'; give one of first_m, keep_cache, always"):
+    with pytest.raises(InputError, match=r"model\.mode: 'alwasy' is unknown; use one of first_m, keep_cache, always"):
         mogu.generate(PROMPTS, LONG, mode="alwasy")
-    with pytest.raises(InputError, match=r"model\.m: -1 is no number of tokens; give 1 or more"):
+    with pytest.raises(InputError, match=r"model\.m: -1 is not a number of tokens; use 1 or more"):
         mogu.generate(PROMPTS, LONG, m=-1)
 
 
@@ -187,7 +187,7 @@ def test_listeners_hear_each_row_once_and_every_pass() -> None:
 
 def test_negative_or_pointless_m_is_an_error() -> None:
     mogu = tiny_mogu()
-    with pytest.raises(InputError, match=r"model\.m: -1 is no number of tokens"):
+    with pytest.raises(InputError, match=r"model\.m: -1 is not a number of tokens"):
         mogu.generate(PROMPTS, LONG, m=-1, eos_ids=[])
     with pytest.raises(InputError, match=r"set model\.mode: off"):
         mogu.generate(PROMPTS, LONG, m=0, eos_ids=[])

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
-from llm_modules.mogu.adapters import random_responder, read_responder, write_responder
+from llm_modules.mogu.adapters import random_adapter, read_adapter, write_adapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.losses import gate_penalty
 from llm_modules.mogu.mixture import Mixture
@@ -48,7 +48,7 @@ def test_off_is_the_base_bit_for_bit_and_forced_gates_are_the_single_adapters(
         assert torch.equal(logits(mogu.model, ids, mask), expected)
     assert not torch.allclose(logits(mogu.model, ids, mask), expected, atol=1e-3), "the mixture must show"
     for responder, gates in ((mogu.glad, (1.0, 0.0)), (mogu.unwilling, (0.0, 1.0))):
-        write_responder(responder, responder.deltas, tmp_path / str(gates))
+        write_adapter(responder, responder.deltas, tmp_path / str(gates))
         other = ARCHITECTURES[name]()
         other.set_attn_implementation(attention)
         single = PeftModel.from_pretrained(other, tmp_path / str(gates))
@@ -221,16 +221,16 @@ def test_a_quantised_base_and_one_of_bfloat16_keep_adapters_and_routers_in_float
 
 def test_merging_is_refused_with_the_reason() -> None:
     mogu = tiny_mogu()
-    with pytest.raises(InputError, match="another for every token"):
+    with pytest.raises(InputError, match="another weight for every token"):
         mogu.merge_and_unload()
-    with pytest.raises(RuntimeError, match="another for every token"):
+    with pytest.raises(RuntimeError, match="another weight for every token"):
         mogu.mixtures[0].merge()
 
 
 def test_a_model_with_mixtures_is_not_saved_as_its_base_and_one_without_is(tmp_path) -> None:
     mogu = tiny_mogu()
     for holder in (mogu.model, copy.deepcopy(mogu).model):
-        with pytest.raises(InputError, match=r"save_pretrained: .*would load with new random.*MoGU folder"):
+        with pytest.raises(InputError, match=r"save_pretrained: .*with new random.*MoGU folder"):
             holder.save_pretrained(tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
     mogu.unload().save_pretrained(tmp_path / "base")
@@ -260,10 +260,10 @@ def test_wrong_targets_layers_and_adapters_are_named(tmp_path) -> None:
         output_projections(ARCHITECTURES["gpt2"](), "c_proj")
     with pytest.raises(InputError, match=r"no output projection in layer 7.*layers 0-2"):
         MoGUModel(model, glad, unwilling, RouterConfig(layers=(0, 7)))
-    other = random_responder(output_projections(ARCHITECTURES["gpt2"]()), 2, 4, 0)
+    other = random_adapter(output_projections(ARCHITECTURES["gpt2"]()), 2, 4, 0)
     with pytest.raises(InputError, match=r"model\.glad.*nothing for model\.layers\.0\.self_attn\.o_proj"):
         MoGUModel(model, other, unwilling)
-    wide = random_responder(output_projections(model), 2, 4, 0)
+    wide = random_adapter(output_projections(model), 2, 4, 0)
     wide.deltas["model.layers.1.self_attn.o_proj"] = (torch.zeros(2, 48), torch.zeros(32, 2))
     with pytest.raises(InputError, match=r"model\.unwilling.*48 to 32 features.*another\s+base"):
         MoGUModel(model, glad, wide)
@@ -273,13 +273,13 @@ def test_wrong_targets_layers_and_adapters_are_named(tmp_path) -> None:
         MoGUModel(model, glad, unwilling)
     with pytest.raises(InputError, match=r"d_router.*-1"):
         RouterConfig(d_router=-1)
-    with pytest.raises(InputError, match="names no layer"):
+    with pytest.raises(InputError, match="the list is empty"):
         RouterConfig(layers=())
 
 
 def test_responder_folders_that_cannot_be_mixed_are_refused(tmp_path) -> None:
     with pytest.raises(InputError, match=r"model\.glad: .* is no PEFT folder"):
-        read_responder(tmp_path, "model.glad")
+        read_adapter(tmp_path, "model.glad")
     model = ARCHITECTURES["llama"]()
     glad, _ = responders(model)
     for options, why in (
@@ -291,11 +291,11 @@ def test_responder_folders_that_cannot_be_mixed_are_refused(tmp_path) -> None:
         config = LoraConfig(r=2, target_modules=["o_proj"], task_type="CAUSAL_LM", **options)
         get_peft_model(ARCHITECTURES["llama"](), config).save_pretrained(folder)
         with pytest.raises(InputError, match=why):
-            read_responder(folder, "model.glad")
-    write_responder(glad, glad.deltas, tmp_path / "pickled")
+            read_adapter(folder, "model.glad")
+    write_adapter(glad, glad.deltas, tmp_path / "pickled")
     (tmp_path / "pickled/adapter_model.safetensors").rename(tmp_path / "pickled/adapter_model.bin")
     with pytest.raises(InputError, match="pickled weights are not read"):
-        read_responder(tmp_path / "pickled", "model.glad")
+        read_adapter(tmp_path / "pickled", "model.glad")
 
 
 def test_any_rank_pattern_and_scaling_of_peft_is_kept(tmp_path) -> None:
@@ -315,7 +315,7 @@ def test_any_rank_pattern_and_scaling_of_peft_is_kept(tmp_path) -> None:
     adapted.save_pretrained(tmp_path)
     model = ARCHITECTURES["llama"]()
     _, unwilling = responders(model)
-    mogu = MoGUModel(model, read_responder(tmp_path, "model.glad"), unwilling)
+    mogu = MoGUModel(model, read_adapter(tmp_path, "model.glad"), unwilling)
     with mogu.control.set(forced=(1.0, 0.0)):
         torch.testing.assert_close(logits(mogu.model, ids, mask), logits(adapted, ids, mask), atol=2e-4, rtol=1e-4)
 
@@ -323,10 +323,10 @@ def test_any_rank_pattern_and_scaling_of_peft_is_kept(tmp_path) -> None:
 def test_nothing_of_a_responder_is_left_out_unsaid() -> None:
     model = ARCHITECTURES["llama"]()
     projections = output_projections(model)
-    glad, unwilling = (random_responder(projections, 2, 4, seed) for seed in (0, 1))
+    glad, unwilling = (random_adapter(projections, 2, 4, seed) for seed in (0, 1))
     places = {"model.layers.0.self_attn.q_proj": next(iter(glad.deltas.values()))}
     more = replace(glad, deltas=dict(glad.deltas) | places)
-    with pytest.raises(InputError, match=r"model\.glad: .*also adapts model\.layers\.0\.self_attn\.q_proj \(1 such"):
+    with pytest.raises(InputError, match=r"model\.glad: .*adapts model\.layers\.0\.self_attn\.q_proj \(one of 1\)"):
         MoGUModel(model, more, unwilling)
     deeper = replace(unwilling, deltas={**unwilling.deltas, "model.layers.7.self_attn.o_proj": places.popitem()[1]})
     with pytest.raises(InputError, match=r"model\.unwilling: .*also adapts model\.layers\.7"):

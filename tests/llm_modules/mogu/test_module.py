@@ -16,7 +16,7 @@ from datamodules.mogu.branching import branch
 from datamodules.records.kinds import Question
 from datamodules.training.packing import Example
 from llm_modules.mogu import responder as responder_module
-from llm_modules.mogu.adapters import random_responder, write_responder
+from llm_modules.mogu.adapters import random_adapter, write_adapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.module import MoGU
 from llm_modules.mogu.responder import Responder
@@ -53,8 +53,8 @@ def adapters(base: Path, folder: Path) -> dict[str, str]:
 
     projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
     for seed, name in enumerate(("glad", "unwilling")):
-        responder = random_responder(projections, 2, 4, seed)
-        write_responder(responder, responder.deltas, folder / name)
+        responder = random_adapter(projections, 2, 4, seed)
+        write_adapter(responder, responder.deltas, folder / name)
     return {name: str(folder / name) for name in ("glad", "unwilling")}
 
 
@@ -142,6 +142,17 @@ def test_uneven_batches_weigh_every_request_alike(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
+def test_a_validation_step_hands_on_the_gates_of_its_own_pass(tmp_path: Path) -> None:
+    module, batch = mogu(tmp_path), router_batch()
+    passes = []
+    module.language_model.get_decoder().register_forward_hook(lambda *_: passes.append(1))
+    with torch.no_grad():
+        outputs = module.validation_step(batch, 0)
+        assert len(passes) == 1
+        assert torch.equal(outputs["gates"], module.mogu.gates(batch.rows.input_ids, batch.rows.attention_mask))
+        assert torch.equal(outputs["loss"], module.loss(batch).mean())
+
+
 def test_only_routers_are_trained_and_saved(tmp_path: Path) -> None:
     module = mogu(tmp_path)
     assert all(".routers." in name for name in module.trainable_names())
@@ -224,6 +235,8 @@ def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Pat
         ({"penalty_weight": -2.0}, "penalty_weight"),
         ({"glad": None}, r"give model\.glad and model\.unwilling"),
         ({"folder": "x"}, r"model\.folder: it holds responders and routers; leave"),
+        ({"peft": LoraConfig()}, r"model\.peft: .*set model\.backbone_peft"),
+        ({"adapter": "x"}, r"model\.adapter: .*set model\.glad and model\.unwilling"),
     ):
         with pytest.raises(InputError, match=message):
             MoGU(**folders | options)

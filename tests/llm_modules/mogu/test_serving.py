@@ -19,10 +19,8 @@ from transformers import (
 from datamodules.errors import InputError
 from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.config import Mode, RouterConfig
-from llm_modules.mogu.first_tokens import mix_first_tokens, prompt_length
 from llm_modules.mogu.model import MoGUModel
-from llm_modules.mogu.save import save_mogu
-from llm_modules.mogu.serving import base_options
+from llm_modules.mogu.serving import base_options, mix_first_tokens, prompt_length
 from tests.architectures import ARCHITECTURES
 from tests.llm_modules.mogu.parts import PROMPTS, batch, responders, tiny_mogu
 from tests.tiny import save_tiny, tiny_tokenizer
@@ -201,7 +199,7 @@ def test_threads_wait_for_each_other() -> None:
 def test_what_cannot_be_is_refused() -> None:
     model = served()
     for refused in (model.merge, model.merge_and_unload):
-        with pytest.raises(InputError, match="another for every token"):
+        with pytest.raises(InputError, match="another weight for every token"):
             refused()
     with pytest.raises(InputError, match=r"save_pretrained: .*MoGU folder"):
         model.save_pretrained("nowhere")
@@ -220,7 +218,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mogu.m = M
     for parameter in mogu.router_parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    save_mogu(mogu, path / "mogu", base=str(base))
+    mogu.save_pretrained(path / "mogu", base=str(base))
     tiny_tokenizer().save_pretrained(path / "mogu")
     return path / "mogu"
 
@@ -260,7 +258,7 @@ def test_options_reach_the_base(folder: Path) -> None:
         ({"revision": "other"}, "^revision: "),
         ({"output_loading_info": True}, "^output_loading_info: "),
         ({"adapter_kwargs": {"subfolder": "x"}}, "^subfolder: "),
-        ({"dtype": "float8"}, "^dtype: 'float8' is none of auto, float32"),
+        ({"dtype": "float8"}, "^dtype: 'float8' is unknown; use one of auto, float32"),
     ],
 )
 def test_options_that_cannot_be_honoured_are_named(folder: Path, options: dict, message: str) -> None:

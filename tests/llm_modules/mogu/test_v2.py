@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from lightning.pytorch.cli import OptimizerCallable
 from peft import LoraConfig, PeftModel
 from torch.utils.data import DataLoader
 
@@ -13,14 +14,13 @@ from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
 from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.mogu.config import RouterConfig
-from llm_modules.mogu.first_tokens import mix_first_tokens
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.module import MoGU
-from llm_modules.mogu.save import load_mogu
+from llm_modules.mogu.serving import mix_first_tokens
 from llm_modules.mogu.target import output_projections
 from llm_modules.mogu.v2.joint import token_kl
 from llm_modules.mogu.v2.probes import (
-    Probe,
+    LayerProbe,
     capture_inputs,
     choose_probes,
     fit_probe,
@@ -29,6 +29,9 @@ from llm_modules.mogu.v2.probes import (
     save_probes,
     warm_start,
 )
+from llm_modules.optim.learning_rates import LearningRates
+from llm_modules.optim.muon import MuonAdamW
+from llm_modules.optim.schedules import WarmupConstant
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS
 from tests.callbacks.generation.sampling_run import trainer
 from tests.llm_modules.mogu.parts import PROMPTS, batch, responders
@@ -48,7 +51,7 @@ def test_a_probe_finds_the_features_that_decide_on_inputs_as_they_are() -> None:
     weight, bias = fit_probe(inputs, malicious)
     assert (((inputs @ weight + bias) > 0) == malicious).float().mean() > 0.98
     assert set(weight.abs().topk(2).indices.tolist()) == {1, 2}
-    with pytest.raises(InputError, match="of both kinds"):
+    with pytest.raises(InputError, match="one class of requests is missing"):
         fit_probe(inputs, torch.ones(len(inputs), dtype=torch.bool))
 
 
@@ -59,15 +62,15 @@ def test_the_layers_that_tell_best_are_chosen_in_their_order(tmp_path: Path) -> 
     probes = fit_probes([0, 1, 2, 3], inputs, malicious)
     assert [probe.layer for probe in choose_probes(probes, 2)] == [1, 3]
     assert probes[3].accuracy > 0.9 > 0.7 > probes[0].accuracy
-    with pytest.raises(InputError, match="5 layers are asked for; there are 4"):
+    with pytest.raises(InputError, match="cannot choose 5 layers of 4"):
         choose_probes(probes, 5)
     save_probes(probes, tmp_path / "probes.safetensors")
-    for kept, probe in zip(read_probes(tmp_path / "probes.safetensors"), probes, strict=True):
+    for kept, probe in zip(read_probes(tmp_path / "probes.safetensors", "model.probes"), probes, strict=True):
         assert torch.equal(kept.weight, probe.weight)
         assert (kept.layer, kept.accuracy) == (probe.layer, pytest.approx(probe.accuracy))
     (tmp_path / "broken").write_text("x")
-    with pytest.raises(InputError, match="holds no probes"):
-        read_probes(tmp_path / "broken")
+    with pytest.raises(InputError, match="no probes can be read"):
+        read_probes(tmp_path / "broken", "model.probes")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -80,7 +83,9 @@ def test_routers_start_as_their_probes_on_what_was_captured(name: str) -> None:
     inputs = capture_inputs(model, projections, ids, mask, positions)
     assert inputs.shape == (3, LAYERS, projections[0].in_features)
     generator = torch.Generator().manual_seed(0)
-    probes = [Probe(n, torch.randn(HIDDEN, generator=generator), torch.tensor([0.3]), 1.0, 0.0) for n in range(LAYERS)]
+    probes = [
+        LayerProbe(n, torch.randn(HIDDEN, generator=generator), torch.tensor([0.3]), 1.0, 0.0) for n in range(LAYERS)
+    ]
     mogu = MoGUModel(model, *responders(model), RouterConfig(d_router=0, bias=True))
     warm_start(mogu, probes)
     with mogu.recording(forced=(1.0, 0.0)):
@@ -138,6 +143,21 @@ def test_a_joint_training_that_was_interrupted_goes_on(tmp_path: Path) -> None:
     found = dict(resumed.named_parameters())
     for name, parameter in wanted.items():
         torch.testing.assert_close(found[name], parameter)
+
+
+@pytest.mark.parametrize("rates", [None, LearningRates(modules=["layers.1.*"], ratio=0.5)], ids=["alone", "modular"])
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.AdamW, lr=1e-2), partial(MuonAdamW, lr=1e-2, adamw_lr=1e-2)])
+def test_the_backbone_learns_at_its_share_of_the_rate_under_any_optimiser(
+    tmp_path: Path, optimizer: OptimizerCallable, rates: LearningRates | None
+) -> None:
+    """Folded routers are vectors, LoRA weights are matrices; modular rates divide the backbone, not the routers."""
+    module = joint(tmp_path, optimizer=optimizer, backbone_rate=0.1, learning_rates=rates)
+    module.schedule = partial(WarmupConstant, warmup=0.0)
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(module, Requests())
+    found = {group["name"]: group["lr"] for group in run.optimizers[0].param_groups}
+    backbone = {"backbone/matrices": 1e-3} if rates is None else {"robust/matrices": 1e-3, "rest/matrices": 5e-4}
+    assert found == pytest.approx({"routers/vectors": 1e-2} | backbone)
 
 
 def test_what_would_change_the_base_itself_is_refused(tmp_path: Path) -> None:
@@ -228,9 +248,9 @@ def test_the_divergence_is_that_of_the_definition_with_its_gradient(monkeypatch:
 def test_only_benign_requests_are_held_near_the_base(tmp_path: Path) -> None:
     module = joint(tmp_path)
     rows = router_batch()
-    _, _, _, drift = module._losses(rows)
-    assert (drift[~rows.malicious] > 0).all(), "the mixture itself is not the base"
-    assert (drift[rows.malicious] == 0).all()
+    divergence = module.loss(rows).logged["kl"]
+    assert (divergence[~rows.malicious] > 0).all(), "the mixture itself is not the base"
+    assert (divergence[rows.malicious] == 0).all()
 
 
 def test_a_backbone_adapter_on_a_mixture_is_refused(tmp_path: Path) -> None:
@@ -248,7 +268,7 @@ def test_the_backbones_adapter_is_saved_with_the_rest(tmp_path: Path) -> None:
     prompts = [[5, 6, 7], [8, 9, 10, 11]]
     expected = module.generator.generate(prompts)
     module.save(tmp_path / "mogu")
-    loaded, _ = load_mogu(tmp_path / "mogu")
+    loaded = MoGUModel.from_pretrained(tmp_path / "mogu")
     eos = module.generator.eos_ids
     assert loaded.generate(prompts, module.generation, eos_ids=eos) == expected
     assert (tmp_path / "mogu/backbone/adapter_model.safetensors").is_file()

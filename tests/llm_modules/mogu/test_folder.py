@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from datamodules.errors import InputError
 from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.model import MoGUModel
-from llm_modules.mogu.save import load_mogu, save_mogu
 from tests.architectures import ARCHITECTURES
 from tests.conftest import ROOT
 from tests.llm_modules.mogu.parts import PROMPTS, batch, tiny_mogu
@@ -28,7 +27,7 @@ def save(name: str, folder: Path, folded: bool = True) -> tuple[MoGUModel, Path]
     ARCHITECTURES[name]().save_pretrained(base)
     mogu = tiny_mogu(name)
     mogu.m = 3
-    save_mogu(mogu, folder / "mogu", base=str(base), folded=folded)
+    mogu.save_pretrained(folder / "mogu", base=str(base), folded=folded)
     return mogu, folder / "mogu"
 
 
@@ -84,14 +83,14 @@ def test_plain_transformers_serves_the_folder_in_a_new_process(name: str, tmp_pa
 def test_the_base_in_another_float_type_is_the_same_base_and_another_base_is_not(tmp_path: Path) -> None:
     _, folder = save("llama", tmp_path)
     for dtype in ("bfloat16", "float16"):
-        mogu, _ = load_mogu(folder, dtype=dtype)
+        mogu = MoGUModel.from_pretrained(folder, dtype=dtype)
         assert mogu.model.dtype == getattr(torch, dtype)
         assert all(p.dtype == torch.float32 for p in mogu.router_parameters())
     other = ARCHITECTURES["llama"](seed=1)
     with pytest.raises(InputError, match=r"belongs to the base .* the weights of this model are others"):
-        load_mogu(folder, other)
+        MoGUModel.from_pretrained(folder, other)
     with pytest.raises(InputError, match=r"model\.glad.*nothing for"):
-        load_mogu(folder, ARCHITECTURES["gpt2"]())
+        MoGUModel.from_pretrained(folder, ARCHITECTURES["gpt2"]())
     # Tuned ever so slightly, as a LoRA that was merged into one layer.
     for name in ("self_attn.o_proj", "self_attn.q_proj", "mlp.down_proj"):
         tuned = ARCHITECTURES["llama"]()
@@ -99,7 +98,7 @@ def test_the_base_in_another_float_type_is_the_same_base_and_another_base_is_not
             weight = tuned.model.layers[1].get_submodule(name).weight
             weight.mul_(1 + 0.01 * torch.rand_like(weight))
         with pytest.raises(InputError, match=rf"weights of this model are others \(layers\.1\.{name}\.weight\)"):
-            load_mogu(folder, tuned)
+            MoGUModel.from_pretrained(folder, tuned)
     assert not hasattr(tuned.model.layers[0].self_attn.o_proj, "routers"), "what was refused is left as it was"
 
 
@@ -108,7 +107,7 @@ def test_a_base_that_has_moved_is_named_with_the_remedy(tmp_path: Path) -> None:
     expected = mogu.generate(PROMPTS, SETTINGS, eos_ids=[])
     (tmp_path / "base").rename(tmp_path / "moved")
     with pytest.raises(InputError, match=rf"the base model of '{folder}' cannot be loaded; if it has moved, say base="):
-        load_mogu(folder)
+        MoGUModel.from_pretrained(folder)
     again = MoGUModel.from_pretrained(folder, base=str(tmp_path / "moved"))
     assert again.generate(PROMPTS, SETTINGS, eos_ids=[]) == expected
 
@@ -117,7 +116,7 @@ def test_what_is_folded_already_is_saved_so_whatever_is_asked(tmp_path: Path) ->
     mogu, folder = save("llama", tmp_path, folded=False)
     mogu.fold()
     expected = mogu.generate(PROMPTS, SETTINGS, eos_ids=[])
-    save_mogu(mogu, folder, base=str(tmp_path / "base"), folded=False)
+    mogu.save_pretrained(folder, base=str(tmp_path / "base"), folded=False)
     assert MoGUModel.from_pretrained(folder, revision=None).generate(PROMPTS, SETTINGS, eos_ids=[]) == expected
 
 
@@ -125,7 +124,7 @@ def test_there_is_one_copy_of_the_base(tmp_path: Path) -> None:
     model = ARCHITECTURES["llama"]()
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     _, folder = save("llama", tmp_path)
-    mogu, _ = load_mogu(folder, model)
+    mogu = MoGUModel.from_pretrained(folder, model)
     after = {name.replace(".base.", "."): p.data_ptr() for name, p in model.named_parameters()}
     assert before.items() <= after.items()
     mogu.unload()
@@ -149,47 +148,47 @@ def test_missing_and_unknown_keys_and_other_shapes_are_errors(tmp_path: Path) ->
     key = "layers.1.glad.weight"
     rewrite(folder, {name: t for name, t in tensors.items() if name != key})
     with pytest.raises(InputError, match=r"layers \[0, 1, 2\]; missing: layers\.1\.glad\.weight"):
-        load_mogu(folder)
+        MoGUModel.from_pretrained(folder)
     rewrite(folder, tensors | {"layers.9.glad.weight": tensors[key].clone()})
     with pytest.raises(InputError, match=r"unknown: layers\.9\.glad\.weight"):
-        load_mogu(folder)
+        MoGUModel.from_pretrained(folder)
     rewrite(folder, tensors | {key: torch.zeros(48)})
     with pytest.raises(InputError, match=r"has shape \(48,\).*another base"):
-        load_mogu(folder)
+        MoGUModel.from_pretrained(folder)
     rewrite(folder, tensors | {key: torch.full_like(tensors[key], torch.nan)})
     with pytest.raises(InputError, match=r"'layers\.1\.glad\.weight' holds numbers that are not finite"):
-        load_mogu(folder)
+        MoGUModel.from_pretrained(folder)
     rewrite(folder, tensors)
-    load_mogu(folder)
+    MoGUModel.from_pretrained(folder)
 
 
 def test_broken_folders_are_named(tmp_path: Path) -> None:
     _, folder = save("llama", tmp_path)
     with pytest.raises(InputError, match=r"has no mogu\.json"):
-        load_mogu(tmp_path)
+        MoGUModel.from_pretrained(tmp_path)
     swapped = tmp_path / "swapped"
     shutil.copytree(folder, swapped)
     shutil.rmtree(swapped / "glad")
     shutil.copytree(folder / "unwilling", swapped / "glad")
     with pytest.raises(InputError, match="its checksum differs"):
-        load_mogu(swapped)
+        MoGUModel.from_pretrained(swapped)
     shutil.rmtree(swapped / "glad")
     shutil.copytree(folder / "glad", swapped / "glad")
     config = swapped / "glad/adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 800'))
     with pytest.raises(InputError, match=r"glad/adapter_config\.json.*its checksum differs"):
-        load_mogu(swapped)
+        MoGUModel.from_pretrained(swapped)
     shutil.rmtree(swapped / "glad")
     with pytest.raises(InputError, match=r"has no glad/adapter_model\.safetensors"):
-        load_mogu(swapped)
+        MoGUModel.from_pretrained(swapped)
     settings = json.loads((folder / "mogu.json").read_text())
     for change, message in (
         ({"format": 9}, "format 9"),
         ({"extra": 1}, "missing or unknown: extra"),
-        ({"m": -1}, r"mogu\.json: m: -1 is no number"),
-        ({"m": "five"}, r"mogu\.json: m: 'five' is no number"),
-        ({"mode": "frist_m"}, r"mogu\.json: mode: there is no 'frist_m'"),
+        ({"m": -1}, r"mogu\.json: m: -1 is not a number"),
+        ({"m": "five"}, r"mogu\.json: m: 'five' is not a number"),
+        ({"mode": "frist_m"}, r"mogu\.json: mode: 'frist_m' is unknown"),
     ):
         (folder / "mogu.json").write_text(json.dumps(settings | change))
         with pytest.raises(InputError, match=message):
-            load_mogu(folder)
+            MoGUModel.from_pretrained(folder)
