@@ -23,7 +23,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datamodules.answers.checker import AnswerChecker, extract_boxed, quick_verdict
+from datamodules.answers import AnswerChecker, extract_boxed
+from datamodules.answers.plain import quick_verdict
 
 HOSTILE = (
     "9**9**9**9",

@@ -3,10 +3,12 @@
     python benchmarks/mllr_search.py
     python benchmarks/mllr_search.py --backbone Qwen/Qwen2.5-0.5B-Instruct --twins twins.jsonl --pairs 64
 
-*Search*: the same map, search and stability report twice, with restarts at the first perturbed layer and shared
-features, and with a whole forward pass for each probe; both must find the same, to the bit. A layer evaluation is one
-decoder layer on one token. *Groups*: optimiser steps on the same batch with one learning rate for all and with ML-LR's
-groups, in turn; the ratio is the median over pairs of runs that follow one another.
+*Search*: the same map, search and stability report twice: with restarts at the first perturbed layer and shared
+features, and with a whole forward pass for each measurement. Both must find the same, to the bit. A layer evaluation is
+one decoder layer on one token.
+
+*Groups*: optimiser steps on the same batch with one learning rate for all and with ML-LR's groups, in turn; the ratio
+is the median over pairs of runs that follow one another.
 """
 
 import argparse
@@ -53,16 +55,12 @@ def search(
         return encode_prompt(tokenizer, render_prompt(tokenizer, text, template=template))
 
     seeds = tuple(range(options.seeds))
-    settings = ProxySettings(
-        eps=(options.eps,),
-        floor=0.0,
-        stability=not options.no_stability,
-        search=SearchSettings(options.tau, "margin", seeds, tuple(seed + 100 for seed in seeds)),
-    )
+    proxy = ProxySettings(eps=(options.eps,), floor=0.0, stability=not options.no_stability)
+    settings = SearchSettings(options.tau, seeds=seeds, check_seeds=tuple(seed + 100 for seed in seeds))
     malicious, benign = (
         [encode(text) for text in texts] for texts in zip(*((p.positive, p.negative) for p in pairs), strict=True)
     )
-    return investigate(model, malicious, benign, families(pairs), settings, report=print, restart=restart)
+    return investigate(model, malicious, benign, families(pairs), proxy, settings, report=print, restart=restart)
 
 
 def compare_searches(options: argparse.Namespace) -> None:
@@ -74,7 +72,9 @@ def compare_searches(options: argparse.Namespace) -> None:
     whole_cpu = time.process_time() - cpu
     same = cached.found == whole.found and cached.stability == whole.stability
     same &= [one for _, one in cached.measurements] == [one for _, one in whole.measurements]
-    print("\n| search | probes | forward passes | layer evaluations | wall s | CPU s |\n|---|---|---|---|---|---|")
+    print(
+        "\n| search | measurements | forward passes | layer evaluations | wall s | CPU s |\n|---|---|---|---|---|---|"
+    )
     for name, result, seconds in (("restarted", cached, cached_cpu), ("whole passes", whole, whole_cpu)):
         work = result.work
         print(f"| {name} | {work.requests} | {work.passes} | {work.done:,} | {result.seconds:.1f} | {seconds:.1f} |")
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--twins", help="JSONL file of twins; those of the miniature's world by default")
     parser.add_argument("--pairs", type=int, default=96)
     parser.add_argument("--eps", type=float, default=0.6)
-    parser.add_argument("--tau", type=float, default=0.2)
+    parser.add_argument("--tau", type=float, default=0.2, help="as in configs/mllr/controls/noise.yaml")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--no-stability", action="store_true", help="map and one search only")
     parser.add_argument("--steps", type=int, default=40)

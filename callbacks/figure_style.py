@@ -1,37 +1,69 @@
-"""One style for all figures."""
+"""The style of all figures: palette, markers, and a context manager that opens and saves a figure."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, told apart by colour-blind readers; lines differ in their markers too."""
+# Okabe and Ito's palette, which colour-blind readers can tell apart. Lines differ in their markers too.
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, BLACK, YELLOW = "#E69F00", "#56B4E9", "#000000", "#F0E442"
+GREY = "#6e6e6e"
 
-
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def legend(panel: Axes, **place: Any) -> None:
-    """Add a legend if any line of the panel has a label."""
-    if panel.get_legend_handles_labels()[1]:
-        panel.legend(frameon=False, fontsize=9, markerscale=0.8, **place)
-
-
 @contextmanager
-def figure(path: Path, width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any) -> Iterator[Any]:
-    """Panels of a figure in inches that is written when the block ends. No pyplot: nothing global, any backend."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False, **grid).ravel()
+def figure(
+    path: Path, width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any
+) -> Iterator[np.ndarray]:
+    """Open a figure and write it as a PNG file when the block ends.
+
+    It does not use pyplot, so it has no global state and needs no display. The same numbers give the same bytes.
+
+    Args:
+        path: PNG file; its folder is created.
+        width: In inches.
+        height: In inches.
+        rows: Rows of panels.
+        columns: Columns of panels.
+        grid: Further options of `Figure.subplots`, such as ``sharex=True``.
+
+    Yields:
+        The panels (`Axes`), row by row.
+    """
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(drawn)
+    panels = drawn.subplots(rows, columns, squeeze=False, **grid).ravel()
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(color="#e6e6e6", lw=0.8)
         panel.set_axisbelow(True)
     yield panels
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    drawn.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def marker_style(index: int, *, hollow: bool = False) -> dict[str, Any]:
+    """Options of `Axes.plot` for condition number ``index``: a colour and a marker of its own, without a line."""
+    colour = COLOURS[index % len(COLOURS)]
+    # The markers shift by one each time the colours start again, so 49 conditions look different.
+    marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+    return {"color": colour, "marker": marker, "mfc": "white" if hollow else colour, "ms": 8, "mew": 1.6, "ls": ""}
+
+
+def legend(panel: Axes, **options: Any) -> None:
+    """Add a legend, unless nothing in the panel has a label."""
+    if panel.get_legend_handles_labels()[1]:
+        panel.legend(**{"frameon": False, "fontsize": 9, "markerscale": 0.8} | options)
+
+
+def legend_beside(panel: Axes) -> None:
+    """Add a legend to the right of the panel."""
+    legend(panel, loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -55,7 +55,7 @@ class PromptRow:
     ``id`` is unique in a run and a function of the fields alone, so that a restarted run knows what is done.
     ``seed`` is the row's own; what is sampled depends on no other row. ``max_new_tokens`` is a budget of its own, in
     place of the model's. ``prefill`` is the beginning of the answer, which the prompt holds already; ``suite`` and
-    ``wrap`` say which part of a benchmark the row belongs to.
+    ``attack_template`` say which part of a benchmark the row belongs to.
     """
 
     id: str
@@ -68,7 +68,7 @@ class PromptRow:
     alpha: float = 0.0
     layer_set: str = ""
     suite: str = ""
-    wrap: str = "none"
+    attack_template: str = "none"
     prefill: str = ""
     max_new_tokens: int | None = None
 

@@ -1,4 +1,4 @@
-"""One folder a run: the configuration is written into it, and an earlier run is not overwritten unasked."""
+"""The folder of a run: it holds the configuration, and an earlier run in it is protected."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from datamodules.errors import InputError
 
 CONFIG = "config.yaml"
 DONE = "done"
-"""An empty file in the folder of a run that came to its end."""
+"""Name of the empty file that marks a finished run."""
 
 
 class RunFolder(SaveConfigCallback):
-    """Writes ``config.yaml`` into ``trainer.default_root_dir`` and to Weights & Biases.
+    """Write ``config.yaml`` into ``trainer.default_root_dir`` and to Weights & Biases.
 
-    A folder with a run of another configuration is refused. The same configuration may go on in it: a fit with
-    ``--ckpt_path``, sampling and tests by themselves.
+    A folder that holds a run of another configuration is refused. A run of the same configuration is resumed: a fit
+    by ``--ckpt_path``, sampling and tests automatically.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the folder, then write the configuration; before any weights are loaded.
+        """Check the folder and write the configuration, before any weights are loaded.
 
         Raises:
             InputError: The folder holds another run.
@@ -46,7 +46,7 @@ class RunFolder(SaveConfigCallback):
         self._finish(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Mark the run as finished, unless a fit goes on."""
+        """Mark the run as finished, except inside a fit."""
         if trainer.state.fn == "validate":
             self._finish(trainer)
 
@@ -73,10 +73,10 @@ class RunFolder(SaveConfigCallback):
         if self.config.get("ckpt_path") is None and any(path.parent.rglob("*.ckpt")):
             raise InputError(
                 f"trainer.default_root_dir: '{path.parent}' holds a finished or interrupted run; pass --ckpt_path "
-                "to go on from one of its checkpoints, --overwrite true to start again, or name another folder"
+                "to resume from one of its checkpoints, --overwrite true to start again, or name another folder"
             )
 
 
 def _without_progress(text: str) -> list[str]:
-    """The configuration without what may differ between the start and the resumption of one run."""
+    """The configuration without the keys that may differ when a run is resumed."""
     return [line for line in text.splitlines() if not line.startswith(("ckpt_path:", "overwrite:"))]

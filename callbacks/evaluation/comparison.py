@@ -40,7 +40,7 @@ class Comparison:
     second: str
     suite: str
     system: str
-    wrap: str
+    attack_template: str
     metric: str
     records: int
     left_out: int
@@ -66,7 +66,7 @@ def read_run(run: Path) -> dict[Cell, Part]:
         raise InputError(f"{run}: no predictions.jsonl; give the folder of a test run that came to its end")
     cells: dict[Cell, list[Prediction]] = {}
     for p in read_records(path, Prediction, strict=True) if path.stat().st_size else ():
-        cells.setdefault(Cell(p.suite, p.system, p.wrap), []).append(p)
+        cells.setdefault(Cell(p.suite, p.system, p.attack_template), []).append(p)
     parts = {
         cell: Part({p.question_id or p.id: f"{p.question}\0{p.gold}" for p in predictions}, _columns(predictions))
         for cell, predictions in cells.items()
@@ -106,7 +106,7 @@ def table_of(comparisons: Sequence[Comparison]) -> Table:
         factor, unit, digits = _FORMATS.get(c.metric, (100, " %", 1))
         table.add_row(
             c.second,
-            str(Cell(c.suite, c.system, c.wrap)),
+            str(Cell(c.suite, c.system, c.attack_template)),
             c.metric + unit,
             f"{c.records}" + (f" (-{c.left_out})" if c.left_out else ""),
             f"{factor * c.first_value:.{digits}f}",
@@ -168,7 +168,7 @@ def _compared(
         second,
         cell.suite,
         cell.system,
-        cell.wrap,
+        cell.attack_template,
         metric,
         len(order),
         len(a.keys() ^ b.keys()),

@@ -174,7 +174,7 @@ class Evaluate(CompletionWriter):
             kind=suite.kind,
             group=item.group,
             system=row.system,
-            wrap=row.wrap,
+            attack_template=row.attack_template,
             sample=row.sample,
             seed=row.seed,
             prompt=row.prompt,

@@ -8,7 +8,7 @@ from typing import Any
 
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.record_metrics import AccuracyEfficiency, Agreement, RecordMean, RecordMetric, TokenLengths
-from datamodules.s3cot.filtering import has_loop
+from datamodules.answers.loops import has_loop
 from datamodules.suites.predictions import JudgeVerdict, Prediction
 
 Values = dict[str, float]

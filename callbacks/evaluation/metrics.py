@@ -1,8 +1,8 @@
 """What is measured of generated reasoning: AES, intervals, length ratio, repetition."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
-from statistics import NormalDist
 
 import numpy as np
 
@@ -63,15 +63,17 @@ def hesitation_rates(texts: Iterable[str], tokens: float) -> dict[str, float]:
     return {word: 100 * count / tokens if tokens else float("nan") for word, count in counts.items()}
 
 
-def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a rate: sensible for few trials and near 0 and 1. (0, 1) without any trial."""
+def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a rate, which stays sensible for few trials and near 0 and 1; (0, 1) without trials.
+
+    ``z`` is the normal quantile, 1.96 for 95 %.
+    """
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    rate, spread = successes / n, z * z / n
-    centre = (rate + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * ((rate * (1 - rate) + spread / 4) / n) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    share, denominator = successes / n, 1 + z * z / n
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (centre - half) / denominator, (centre + half) / denominator
 
 
 def bootstrap_interval(

@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
     suite: str
     system: str = "plain"
-    wrap: str = "none"
+    attack_template: str = "none"
     group: str = ""
 
     def parts(self) -> list[str]:
@@ -48,7 +48,7 @@ class Result:
     """The numbers of one cell.
 
     Attributes:
-        suite, system, wrap, group: The cell.
+        suite, system, attack_template, group: The cell.
         kind: Of the suite.
         n: Completions.
         records: Different questions.
@@ -61,7 +61,7 @@ class Result:
 
     suite: str
     system: str
-    wrap: str
+    attack_template: str
     group: str
     kind: str
     n: int
@@ -74,7 +74,7 @@ class Result:
     @property
     def cell(self) -> Cell:
         """Which predictions these are."""
-        return Cell(self.suite, self.system, self.wrap, self.group)
+        return Cell(self.suite, self.system, self.attack_template, self.group)
 
     def value(self, metric: str) -> float | None:
         """The number of a metric, None where it was not measured."""
@@ -91,9 +91,9 @@ def results_of(predictions: Iterable[Prediction], baseline: dict[str, Baseline] 
     cells: dict[Cell, list[Prediction]] = defaultdict(list)
     grouped: dict[Cell, list[Prediction]] = defaultdict(list)
     for p in predictions:
-        cells[Cell(p.suite, p.system, p.wrap)].append(p)
+        cells[Cell(p.suite, p.system, p.attack_template)].append(p)
         if p.group:
-            grouped[Cell(p.suite, p.system, p.wrap, p.group)].append(p)
+            grouped[Cell(p.suite, p.system, p.attack_template, p.group)].append(p)
     order = [cell for whole in cells for cell in (whole, *sorted(c for c in grouped if c[:3] == whole[:3]))]
     # The base model's parts are not in a baseline, and against the whole a part has no score.
     bases = {cell: base for cell in cells if (base := (baseline or {}).get(cell.suite)) is not None}
@@ -133,7 +133,7 @@ def read_baseline(path: Path) -> dict[str, Baseline]:
     found: dict[str, Baseline] = {}
     for result in read_results(path):
         accuracy, tokens = result.value("accuracy"), result.value("tokens")
-        if result.group or result.wrap != "none" or accuracy is None or tokens is None:
+        if result.group or result.attack_template != "none" or accuracy is None or tokens is None:
             continue
         if result.suite not in found or result.system == BASELINE_SYSTEM:
             found[result.suite] = Baseline(accuracy, tokens, result.fingerprint)
@@ -149,7 +149,9 @@ def read_results(path: Path) -> list[Result]:
         InputError: The file is not there or is none.
     """
     try:
-        return [Result(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["results"]]
+        entries = json.loads(path.read_text(encoding="utf-8"))["results"]
+        # Files of earlier versions call the attack template "wrap".
+        return [Result(**{"attack_template" if k == "wrap" else k: v for k, v in e.items()}) for e in entries]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the metrics.json of a test run") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.generation.completion_writer import CompletionWriter, Finished
 from callbacks.generation.run_settings import steering_of
-from datamodules.answers.checker import AnswerChecker, extract_boxed
+from datamodules.answers import AnswerChecker, extract_boxed
 from datamodules.prompts.prompt_data import GenerationData
 from datamodules.records.kinds import Trace
 from llm_modules.causal_lm import CausalLM

@@ -1,4 +1,4 @@
-"""Gradient norms by parameter group: clipping by the norm of all couples the groups, and this shows how."""
+"""Gradient norms by parameter group."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -9,10 +9,13 @@ from callbacks.trainer_parts import logs_now
 
 
 class GroupGradientNorms(Callback):
-    """Logs ``grad_norm/<group>`` before clipping, at the steps at which the trainer logs."""
+    """Logs ``grad_norm/<group>`` before clipping, at the steps at which the trainer logs.
+
+    Clipping goes by the norm over all groups: a group with large gradients shrinks those of the others.
+    """
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Measure; what has no gradient counts as nothing."""
+        """Log the norms; parameters without a gradient are left out."""
         if not logs_now(trainer):
             return
         for index, group in enumerate(optimizer.param_groups):
@@ -22,5 +25,5 @@ class GroupGradientNorms(Callback):
 
 
 def _whole(norm: Tensor) -> Tensor:
-    """Of sharded gradients, the norm over all shards."""
+    """The norm over all shards, if gradients are sharded."""
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -1,4 +1,4 @@
-"""The robust modules as what a ``predict`` run over malicious requests and their twins leaves behind."""
+"""The callback that searches for the robust modules in a ``predict`` run over malicious requests and their twins."""
 
 import csv
 from dataclasses import asdict
@@ -17,59 +17,37 @@ from llm_modules.backbone.architecture import num_layers
 from llm_modules.backbone.loading import load_model
 from llm_modules.mllr.investigation import Investigation, ProxySettings, investigate
 from llm_modules.mllr.module import MLLR, rows_of
-from llm_modules.mllr.perturb import Kind
-from llm_modules.mllr.robustness import Measure, mean_drops
-from llm_modules.mllr.search import SearchSettings, Suffix
+from llm_modules.mllr.robustness import mean_drops
+from llm_modules.mllr.search import SearchSettings
+from llm_modules.optim.module_names import TYPES, Module
 from llm_modules.optim.robust_modules import RobustModules
+
+_FIGURES = ("robustness", "search")
 
 
 class RobustModulesWriter(Callback):
-    """Fits the security-feature classifier, maps the modules and searches for the robust ones (spec, sec. 1-3).
+    """Fits the security probe, maps the modules and searches for the robust ones (paper) at the end of a run.
 
-    Takes the prompts as the run goes over them, does its work at the end, and writes ``robust_modules.yaml``,
-    ``robustness.csv`` (every raw measurement), ``robustness.png`` (type x layer, the robust set outlined) and
-    ``search.png`` (the probes of the search in their order).
+    Writes ``robust_modules.yaml``, ``robustness.csv`` (every raw measurement), ``robustness.png`` (type x layer, the
+    robust set outlined) and ``search.png`` (the sets that the search measured, in order).
     """
 
     def __init__(
         self,
         output: Path | None = None,
-        perturbation: Kind = "gaussian",
-        eps: list[float] | None = None,
         pilot: str | None = None,
-        measure: Measure = "margin",
-        tau: float = 0.2,
-        seeds: list[int] | None = None,
-        check_seeds: list[int] | None = None,
-        suffix: Suffix = "bisection",
-        floor: float = 0.9,
-        l2: float = 1.0,
-        split_seed: int = 0,
-        stability: bool = True,
-        memory_gb: float = 1.0,
+        proxy: ProxySettings | None = None,
+        search: SearchSettings | None = None,
     ) -> None:
-        """Say how to search.
+        """Set up the search.
 
         Args:
-            output: The YAML file; ``robust_modules.yaml`` in the run's folder by default. Table and map go beside it.
-            perturbation: ``gaussian``, ``zero``, ``scale`` or ``delta`` (needs ``pilot``).
-            eps: Sizes relative to the weights, ascending; of several, the smallest at which some type breaks is used.
-            pilot: For ``delta``: hub id or folder of the model after a short fine-tune.
-            measure: What the drop is of: ``margin`` or ``malicious`` (malicious prompts), ``accuracy``, ``auroc``.
-            tau: Greatest drop of a robust set.
-            seeds: Of the perturbations that guide the search; three by default.
-            check_seeds: Fresh ones for the joint re-check; three by default.
-            suffix: ``bisection``, or ``linear`` for a look at every suffix.
-            floor: Accuracy of the classifier on held-out pairs under which the run is refused.
-            l2: Penalty of the classifier.
-            split_seed: Of the split of the pairs.
-            stability: Repeat the search with other seeds, classifiers and data, and report the overlap.
-            memory_gb: What kept activations may take.
+            output: The YAML file; ``robust_modules.yaml`` in the run's folder by default. The others go beside it.
+            pilot: Hub id or folder of the model after a short fine-tune, for the perturbation ``delta``.
+            proxy: How the probe is fitted and how modules are perturbed.
+            search: What the search allows and how it looks.
         """
-        search = SearchSettings(tau, measure, tuple(seeds or (0, 1, 2)), tuple(check_seeds or (100, 101, 102)), suffix)
-        self.settings = ProxySettings(
-            perturbation, tuple(eps or (0.6,)), floor, l2, split_seed, stability, 32, memory_gb, search
-        )
+        self.proxy, self.search = proxy or ProxySettings(), search or SearchSettings()
         self.output, self.pilot = output, pilot
         self.investigation: Investigation | None = None
         self._malicious: list[list[int]] = []
@@ -77,14 +55,14 @@ class RobustModulesWriter(Callback):
         self._ids: list[str] = []
 
     def file(self, trainer: Trainer) -> Path:
-        """Where the result goes."""
+        """The file that the result is written to."""
         return self.output or Path(trainer.default_root_dir) / "robust_modules.yaml"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at model, data and output before any weights are loaded.
+        """Check model, data and output before any weights are loaded.
 
         Raises:
-            InputError: They are not what a search is made of, or another folder's file would be overwritten.
+            InputError: Model or data do not fit, or the output exists.
         """
         if stage != "predict":
             return
@@ -110,59 +88,60 @@ class RobustModulesWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the prompts of a batch."""
+        """Collect the prompts of a batch."""
         self._malicious += rows_of(batch.positive_ids, batch.positive_mask)
         self._benign += rows_of(batch.negative_ids, batch.negative_mask)
         self._ids += batch.ids
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe, map, search; write the files."""
+        """Fit the probe, map, search, and write the files."""
         module = language_model(pl_module)
         data: TwinData = datamodule_of(trainer)
         family = dict(zip((pair.id for pair in data.pairs), families(data.pairs), strict=True))
-        settings = self.settings
-        pilot = load_model(self.pilot, dtype=module.weights_dtype) if self.pilot else None
         result = self.investigation = investigate(
             module.language_model,
             self._malicious,
             self._benign,
             [family[name] for name in self._ids],
-            settings,
-            pilot=pilot,
+            self.proxy,
+            self.search,
+            pilot=load_model(self.pilot, dtype=module.weights_dtype) if self.pilot else None,
             pad_id=module.tokenizer.pad_token_id or 0,
             report=rank_zero_info,
         )
         path = self.file(trainer)
-        written = self._result(module, data, result)
-        written.save(path)
+        self._result(module, data, result).save(path)
         _write_table(result, path.with_name("robustness.csv"))
-        used = [one for eps, one in result.measurements if eps == result.eps]
-        drops = mean_drops(used, settings.search.measure)
-        figure = path.with_name("robustness.png")
-        plot_robustness(drops, result.found.robust, figure, measure=settings.search.measure, model=module.model_id)
-        log_figure(trainer, "robustness", figure)
-        path_figure = path.with_name("search.png")
-        plot_search(result.found.trace, settings.search.tau, path_figure, measure=settings.search.measure)
-        log_figure(trainer, "search", path_figure)
-        for line in _summary(result, len(drops), settings):
+        drops = mean_drops([one for eps, one in result.measurements if eps == result.eps], self.search.measure)
+        self._draw(trainer, result, drops, path, module.model_id)
+        for line in _summary(result, len(drops), self.search):
             rank_zero_info(line)
         rank_zero_info(f"robust modules: {path}")
 
+    def _draw(
+        self, trainer: Trainer, result: Investigation, drops: dict[Module, float], path: Path, model_id: str
+    ) -> None:
+        measure, figures = self.search.measure, {name: path.with_name(f"{name}.png") for name in _FIGURES}
+        plot_robustness(drops, result.found.robust, figures["robustness"], measure=measure, model=model_id)
+        plot_search(result.found.trace, self.search.tau, figures["search"], measure=measure)
+        for name, figure in figures.items():
+            log_figure(trainer, name, figure)
+
     def _result(self, module: MLLR | Any, data: TwinData, result: Investigation) -> RobustModules:
-        model, settings, found = module.language_model, self.settings, result.found
+        model, found = module.language_model, result.found
         types = {one.type for _, m in result.measurements for one in m.modules}
         return RobustModules(
             model=module.model_id,
             revision=getattr(model.config, "_commit_hash", None) or module.revision,
             layers=num_layers(model),
-            types=tuple(kind for kind in ("q", "k", "v", "o", "gate", "up", "down") if kind in types),
+            types=tuple(kind for kind in TYPES if kind in types),
             fused=result.fused,
             robust=tuple(m.name for m in sorted(found.robust, key=lambda m: (m.type, m.layer))),
-            tau=settings.search.tau,
-            seeds=settings.search.seeds,
+            tau=self.search.tau,
+            seeds=self.search.seeds,
             settings={
-                **{key: value for key, value in asdict(settings).items() if key != "search"},
-                **asdict(settings.search),
+                **asdict(self.proxy),
+                **asdict(self.search),
                 "eps": result.eps,
                 "pairs": data.pairs_file.name,
                 "n_pairs": result.n_pairs,
@@ -193,19 +172,19 @@ def _write_table(result: Investigation, path: Path) -> None:
             writer.writerow([module.type, module.layer, eps, one.seed, *values, robust])
 
 
-def _summary(result: Investigation, n_modules: int, settings: ProxySettings) -> list[str]:
+def _summary(result: Investigation, n_modules: int, search: SearchSettings) -> list[str]:
     found, work = result.found, result.work
     order = ", ".join(f"{kind} {drop:.3f}" for kind, drop in found.order.items())
     lines = [
         f"{len(found.robust)} of {n_modules} modules are robust: perturbed together (eps {result.eps:g}) the "
-        f"{settings.search.measure} drops by {found.drop:.3f} of {settings.search.tau:g} allowed",
+        f"{search.measure} drops by {found.drop:.3f} of {search.tau:g} allowed",
         f"types by joint drop: {order}",
-        f"{work.requests} probes, {work.passes} passes in {result.seconds:.0f} s; layer evaluations {work.done:,} of "
-        f"{work.full:,} that whole passes would take",
+        f"{work.requests} measurements, {work.passes} forward passes in {result.seconds:.0f} s; {work.done:,} layer "
+        f"evaluations, {work.full:,} without restarts",
         *(f"not monotone: {case}" for case in found.non_monotone),
     ]
     if found.unfused:
         names = ", ".join(module.name for module in found.unfused)
-        lines.append(f"given up, as their fused weight holds a sensitive part: {names}")
+        lines.append(f"given up because their fused weight has a sensitive part: {names}")
     lines += [f"overlap with {name}: {value:.2f}" for name, value in result.stability.items()]
     return lines

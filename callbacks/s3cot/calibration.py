@@ -1,4 +1,4 @@
-"""Calibration: the dial as table and figure, and the strength chosen from it with its reason."""
+"""Calibration: the strength sweep as table and figure, and the strength chosen from it with its reason."""
 
 import csv
 import io
@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from callbacks.generation.traces import TraceWriter
-from callbacks.s3cot.figures import DialPoint, plot_dial
-from callbacks.s3cot.strength_sweep import Choice, DialRow, Judge, Limits, choose, judge_of, read_dial
+from callbacks.s3cot.figures import SweepPoint, plot_sweep
+from callbacks.s3cot.strength_sweep import Choice, Judge, Limits, SweepRow, choose, judge_of, measure_sweep
 from callbacks.trainer_parts import callbacks_of, datamodule_of, language_model, log_figure
 from datamodules.answers.checker import AnswerChecker
 from datamodules.batch import System
@@ -23,12 +23,13 @@ from datamodules.records.shards import write_lines
 
 
 class Calibrate(Callback):
-    """Reads the traces of a ``predict`` run over layer sets and strengths when it ends, and chooses a strength.
+    """Chooses a steering strength from the traces of a ``predict`` run over layer sets and strengths.
 
-    Writes ``dial.csv``, ``dial.png`` and ``calibration.yaml``: the chosen layers and strength, the strengths up to it,
-    the baseline at alpha 0, and the reason in words. ``choice.yaml`` is the choice as a piece of configuration for the
-    sampling stage (``--config``). Where nothing qualifies, the choice is empty, the nearest
-    candidate is named and the run ends well all the same. Needs `TraceWriter` beside it.
+    Writes four files when the run ends: ``strength_sweep.csv`` and ``strength_sweep.png`` (length, accuracy, loops and
+    truncation of every setting), ``calibration.yaml`` (the chosen layers and strength, the strengths up to it, the
+    numbers at alpha 0, the reason in words) and ``choice.yaml`` (the choice as configuration, for ``--config`` of the
+    sampling stage). If no setting is within the limits, the choice is empty, ``calibration.yaml`` names the nearest
+    one, there is no ``choice.yaml``, and the run still succeeds. Needs a `TraceWriter` among the callbacks.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Calibrate(Callback):
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the dial, choose, write."""
+        """Read the strength sweep, choose, write."""
         path = _writer(trainer).merge(trainer)
         if not trainer.is_global_zero:
             return
@@ -82,17 +83,18 @@ class Calibrate(Callback):
         judge = judge_of(traces)
         limits = self.limits(judge)
         with AnswerChecker() as checker:
-            rows = read_dial(traces, limits, language_model(pl_module).tokenizer, checker)
+            rows = measure_sweep(traces, limits, language_model(pl_module).tokenizer, checker)
         choice = choose(rows, limits, judge)
         folder = self.output or Path(trainer.default_root_dir)
-        _write_csv(rows, folder / "dial.csv")
+        _write_csv(rows, folder / "strength_sweep.csv")
         described = yaml.safe_dump(
             describe(rows, choice, judge, limits), sort_keys=False, allow_unicode=True, width=120
         )
         write_lines(folder / "calibration.yaml", [described.rstrip()])
         _write_choice(rows, choice, folder / "choice.yaml")
-        plot_dial(_points(rows, choice), folder / "dial.png", judged_by="accuracy" if judge == "gold" else "agreement")
-        log_figure(trainer, "dial", folder / "dial.png")
+        label = "accuracy" if judge == "gold" else "agreement with\nthe initial answer"
+        plot_sweep(_points(rows, choice), folder / "strength_sweep.png", accuracy=label)
+        log_figure(trainer, "strength_sweep", folder / "strength_sweep.png")
         if choice.chosen:
             rank_zero_info(f"calibration: {choice.reason}")
         else:
@@ -104,8 +106,8 @@ class Calibrate(Callback):
         return Limits(drop, self.max_repetition, self.max_truncation)
 
 
-def describe(rows: list[DialRow], choice: Choice, judge: Judge, limits: Limits) -> dict[str, Any]:
-    """What ``calibration.yaml`` says; numbers as they are in the dial, None where nothing is chosen."""
+def describe(rows: list[SweepRow], choice: Choice, judge: Judge, limits: Limits) -> dict[str, Any]:
+    """What ``calibration.yaml`` says; numbers as they are in the strength sweep, None where nothing is chosen."""
     chosen = choice.chosen
     return {
         "layer_set": chosen.layer_set if chosen else None,
@@ -121,7 +123,7 @@ def describe(rows: list[DialRow], choice: Choice, judge: Judge, limits: Limits) 
     }
 
 
-def _write_choice(rows: list[DialRow], choice: Choice, path: Path) -> None:
+def _write_choice(rows: list[SweepRow], choice: Choice, path: Path) -> None:
     """The choice as a piece of configuration for the sampling stage; no file where nothing was chosen."""
     path.unlink(missing_ok=True)
     if choice.chosen is not None:
@@ -130,19 +132,19 @@ def _write_choice(rows: list[DialRow], choice: Choice, path: Path) -> None:
         write_lines(path, [yaml.safe_dump({"data": {"init_args": settings}}).rstrip()])
 
 
-def _up_to(rows: list[DialRow], chosen: DialRow) -> list[float]:
+def _up_to(rows: list[SweepRow], chosen: SweepRow) -> list[float]:
     """Strengths of the chosen layer set from the weakest to the chosen one, on its side of 0."""
     own = [row.alpha for row in rows if row.layer_set == chosen.layer_set and row.alpha * chosen.alpha > 0]
     return sorted((alpha for alpha in own if abs(alpha) <= abs(chosen.alpha)), key=abs)
 
 
-def _numbers(row: DialRow | None) -> dict[str, Any] | None:
+def _numbers(row: SweepRow | None) -> dict[str, Any] | None:
     return None if row is None else asdict(row) | {"layers": list(row.layers)}
 
 
-def _points(rows: list[DialRow], choice: Choice) -> list[DialPoint]:
+def _points(rows: list[SweepRow], choice: Choice) -> list[SweepPoint]:
     return [
-        DialPoint(
+        SweepPoint(
             layer_set=row.layer_set,
             alpha=row.alpha,
             length_ratio=row.length_ratio,
@@ -156,11 +158,11 @@ def _points(rows: list[DialRow], choice: Choice) -> list[DialPoint]:
     ]
 
 
-def _write_csv(rows: list[DialRow], path: Path) -> None:
+def _write_csv(rows: list[SweepRow], path: Path) -> None:
     """Layers are written as numbers with spaces between them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(DialRow)]
+    names = [field.name for field in fields(SweepRow)]
     writer.writerow(names)
     for row in rows:
         values = [" ".join(map(str, row.layers)) if name == "layers" else getattr(row, name) for name in names]

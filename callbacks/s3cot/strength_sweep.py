@@ -1,4 +1,4 @@
-"""The dial: how each strength on each layer set shortens, what it costs, and which one to take."""
+"""The strength sweep: how each strength on each layer set shortens, what it costs, and which one to take."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from callbacks.evaluation.metrics import bootstrap_interval, hesitation_rates, length_ratio, repetition
 from datamodules.answers.checker import AnswerChecker
+from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import layer_set_of
 from datamodules.records.kinds import Trace
-from datamodules.s3cot.filtering import has_loop
 
 Judge = Literal["gold", "agreement"]
 Regime = Literal["initial", "weak", "moderate", "collapse"]
@@ -37,8 +37,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class DialRow:
-    """One strength on one layer set; the line of ``dial.csv``.
+class SweepRow:
+    """One strength on one layer set; the line of ``strength_sweep.csv``.
 
     ``accuracy`` is judged by gold answers, or is the share of traces that give the answer of the initial trace of
     their question and sample. ``length_ratio`` is the mean length over that of the same questions' initial traces.
@@ -69,9 +69,9 @@ def judge_of(traces: Sequence[Trace]) -> Judge:
     return "gold" if any(trace.gold is not None for trace in traces) else "agreement"
 
 
-def read_dial(
+def measure_sweep(
     traces: Sequence[Trace], limits: Limits, tokenizer: PreTrainedTokenizerBase, checker: AnswerChecker
-) -> list[DialRow]:
+) -> list[SweepRow]:
     """One row a (layer set, alpha), alpha 0 first, then by layer set and from the weakest strength to the strongest.
 
     Args:
@@ -85,13 +85,13 @@ def read_dial(
     """
     initial = {(trace.question_id, trace.sample): trace for trace in traces if trace.alpha == 0}
     if not initial:
-        raise InputError("the dial needs traces at alpha 0 to compare with; add 0 to data.alphas")
+        raise InputError("the strength sweep needs traces at alpha 0 to compare with; add 0 to data.alphas")
     cells: dict[tuple[str, float], list[Trace]] = defaultdict(list)
     for trace in traces:
         if (trace.question_id, trace.sample) in initial:
             cells[layer_set_of(trace.id), trace.alpha].append(trace)
     judge = judge_of(traces)
-    base: DialRow | None = None
+    base: SweepRow | None = None
     rows = []
     for layer_set, alpha in sorted(cells, key=lambda cell: (cell[1] != 0, cell[0], abs(cell[1]), cell[1])):
         cell = cells[layer_set, alpha]
@@ -104,16 +104,16 @@ def read_dial(
 class Choice:
     """The strength to sample with, or why there is none. ``nearest`` came closest where none is chosen."""
 
-    chosen: DialRow | None
-    nearest: DialRow | None
+    chosen: SweepRow | None
+    nearest: SweepRow | None
     reason: str
 
 
-def choose(rows: Sequence[DialRow], limits: Limits, judge: Judge) -> Choice:
+def choose(rows: Sequence[SweepRow], limits: Limits, judge: Judge) -> Choice:
     """The strength that shortens most within the limits (ours).
 
     Args:
-        rows: As `read_dial` gives them, alpha 0 first.
+        rows: As `measure_sweep` gives them, alpha 0 first.
         limits: What a strength may cost.
         judge: By what accuracy was judged, for the words of the reason.
     """
@@ -169,8 +169,8 @@ def _row(
     tokenizer: PreTrainedTokenizerBase,
     checker: AnswerChecker,
     limits: Limits,
-    base: DialRow | None,
-) -> DialRow:
+    base: SweepRow | None,
+) -> SweepRow:
     """Measure one cell; ``base`` is None for that of alpha 0."""
     partners = [initial[trace.question_id, trace.sample] for trace in cell]
     if judge == "gold":
@@ -189,7 +189,7 @@ def _row(
     truncation = sum(trace.finish_reason == "length" for trace in cell) / len(cell)
     loops = sum(has_loop(trace.completion) for trace in cell) / len(cell)
     ids = [tokenizer.encode(trace.completion, add_special_tokens=False) for trace in cell]
-    return DialRow(
+    return SweepRow(
         layer_set=layer_set,
         layers=cell[0].layers,
         alpha=alpha,
@@ -208,7 +208,7 @@ def _row(
 
 
 def _regime(
-    ratio: float, accuracy: float, loops: float, truncation: float, limits: Limits, base: DialRow | None
+    ratio: float, accuracy: float, loops: float, truncation: float, limits: Limits, base: SweepRow | None
 ) -> Regime:
     """Too weak, moderate or collapsed (paper names the three; the thresholds are ours)."""
     if base is None:
@@ -220,7 +220,7 @@ def _regime(
     return "weak" if ratio > WEAK else "moderate"
 
 
-def _excesses(row: DialRow, base: DialRow, limits: Limits, word: str) -> list[str]:
+def _excesses(row: SweepRow, base: SweepRow, limits: Limits, word: str) -> list[str]:
     """Each limit that a row exceeds, in words."""
     drop = base.accuracy - row.accuracy
     found = []
@@ -237,6 +237,6 @@ def _limit(at_zero: float, limit: float) -> float:
     return max(at_zero, limit)
 
 
-def _name(row: DialRow) -> str:
+def _name(row: SweepRow) -> str:
     layers = ", ".join(map(str, row.layers))
     return f"alpha {row.alpha:g}" + (f" on {row.layer_set} (layers {layers})" if row.layer_set else "")

@@ -1,4 +1,4 @@
-"""Reading a span of text as the name of an option, or as a label."""
+"""Read a span of text as the name of an option, or as a label."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ _MORE_END = r"(?=\s{0,3}$|\s{0,3}[.,;:)!?/\n]|\s(?:and|or|is|are|both|could|can|
 def read_choice(
     span: str, names: str, options: Mapping[str, str], whole: bool = False, alone: bool = True
 ) -> str | None:
-    """The name of the option that a span names, by its name or by its text.
+    """Read a span as an option, by its name or by its text; returns the option's name.
 
     Args:
-        span: What follows "the answer is", what stands in a box, a line, ...
-        names: One character for each option.
-        options: Their texts, if known. A text that is an option's, as ``E. coli``, is not taken for a name.
+        span: A box's content, the text after "the answer is", a line, ...
+        names: One character per option.
+        options: Texts of the options, if known. An option's text such as ``E. coli`` is not taken for the name E.
         whole: The span must be the answer and nothing more.
-        alone: Whether a name with text behind it may be taken: not where lines for several options follow each other.
+        alone: Accept a name with text after it. False if several lines discuss one option each.
     """
     text = plain(span)
     if not whole:
@@ -44,7 +44,7 @@ def read_choice(
 def _named(
     text: str, match: re.Match[str], names: str, options: Mapping[str, str], whole: bool, alone: bool
 ) -> str | None:
-    """The name that stands at the beginning, if what follows lets it be one."""
+    """The name at the start of the text, unless the text after it shows that it is another word."""
     name, rest = match[2], text[match.end() :]
     end = rest.strip(" .)!:;,")
     if whole and end and not (alone and (rest[:1] in (".", ")", ":") or (match[1] and match[0][:1] in "(["))):
@@ -75,7 +75,7 @@ _SPECIES = re.compile(
 
 
 def _is_species(name: str, rest: str, options: Mapping[str, str]) -> bool:
-    """Whether ``E. coli`` is meant, not option E."""
+    """Whether the text is a species such as ``E. coli`` and not option E."""
     if _SPECIES.match(rest) is None:
         return False
     return name not in options or not _same_start(rest[1:], options[name])
@@ -87,7 +87,7 @@ def _same_start(text: str, option: str) -> bool:
 
 
 def _key(text: str) -> str:
-    """A text for comparison: without case, mark-up and most spaces."""
+    """The text for comparison: without case, mark-up and most spaces."""
     text = re.sub(r"\\(?:d|t)frac", r"\\frac", plain(text)).replace("\\left", "").replace("\\right", "")
     text = re.sub(r"\s+", " ", text.casefold().replace("−", "-").replace("–", "-")).strip()
     text = re.sub(r"(?<=[^a-z0-9]) | (?=[^a-z0-9])", "", text)
@@ -98,7 +98,7 @@ _AFTER_TEXT = re.compile(r"$|[.;:!?](?!\d)|,(?!\d)| (?:because|since|as|which|du
 
 
 def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
-    """The option whose text the span gives, or begins with; the longest one, None if two have the same."""
+    """The option whose text the span is or starts with; the longest match, None if two options have the same text."""
     said = _key(text)
     keys = {name: _key(option) for name, option in options.items()}
     found = [
@@ -114,7 +114,7 @@ def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
 
 
 def read_label(span: str, labels: Sequence[str], whole: bool = False) -> str | None:
-    """The label that a span begins with, as it is written in ``labels``. "No" before a noun is none: "no effect"."""
+    """The label that a span starts with, as spelled in ``labels``. "No" before a noun is no label: "no effect"."""
     text = plain(span)
     if not whole:
         text = without_filler(text)

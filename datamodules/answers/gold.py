@@ -1,10 +1,10 @@
-"""Comparing answers with gold ones by their type, and telling beforehand which gold answers cannot be compared."""
+"""Compare answers with gold answers by their type, and check beforehand that each gold answer can be compared."""
 
 from collections.abc import Sequence
 
 from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.numbers import read_number
-from datamodules.answers.rule import LETTERS, AnswerRule, Options, named_options
+from datamodules.answers.rule import DEFAULT_OPTIONS, AnswerRule, Options, named_options
 from datamodules.errors import InputError
 
 _READ_AS = {
@@ -17,9 +17,10 @@ _READ_AS = {
 
 
 def compare(rule: AnswerRule, pairs: Sequence[tuple[str, str | None]], checker: AnswerChecker) -> list[bool | None]:
-    """Whether each (gold, predicted) is a right answer; None where the checker gave up. No prediction is wrong.
+    """Check (gold, predicted) pairs; None if the checker gave up. A missing prediction is wrong.
 
-    Names of options, labels and texts are compared as text, without case, spaces and full stop; the rest by `checker`.
+    Option names, labels and texts are compared without case, spaces and full stop; numbers and mathematics by
+    ``checker``.
     """
     if rule.type in ("maths", "number"):
         return checker.check_each(pairs)
@@ -33,14 +34,17 @@ def require_gold(
     options: Sequence[Options] | None = None,
     places: Sequence[str] | None = None,
 ) -> None:
-    """Raise InputError unless every gold answer can be compared with answers of the rule's type.
+    """Check that every gold answer can be compared with answers of the rule's type.
 
     Args:
-        rule: Its type decides.
+        rule: The rule of the answers.
         golds: Gold answers.
         checker: Reads mathematics.
-        options: Of each gold answer, for choices.
-        places: Where each gold answer is from, for the message: ``test.jsonl:3: answer``.
+        options: Options of each gold answer, for choices.
+        places: Place of each gold answer for the message, such as ``test.jsonl:3: answer``.
+
+    Raises:
+        InputError: A gold answer cannot be compared.
     """
     if rule.type == "maths" and places is None:
         checker.check_gold(golds)
@@ -55,19 +59,19 @@ def require_gold(
     where = places[first] if places else "gold answers"
     known = ""
     if rule.type == "choice":
-        known = " " + ", ".join(named_options(options[first]) if options else LETTERS)
+        known = " " + ", ".join(named_options(options[first]) if options else DEFAULT_OPTIONS)
     elif rule.type == "label":
         known = " " + ", ".join(rule.labels)
-    more = f"; so are {len(bad) - 1} more of {len(golds)}" if len(bad) > 1 else ""
+    more = f"; nor can {len(bad) - 1} more of {len(golds)}" if len(bad) > 1 else ""
     raise InputError(
         f"{where}: {golds[first][:60]!r} cannot be {_READ_AS[rule.type]}{known}{more}; name the field that holds the "
-        "bare answer, cut it out with a pattern if it stands in a text, or choose another type of answer"
+        "bare answer, extract it from a longer text with a pattern, or choose another answer type"
     )
 
 
 def _readable(rule: AnswerRule, gold: str, options: Options) -> bool:
     if rule.type == "choice":
-        return _key(gold) in {_key(name) for name in named_options(options) or LETTERS}
+        return _key(gold) in {_key(name) for name in named_options(options) or DEFAULT_OPTIONS}
     if rule.type == "label":
         return _key(gold) in map(_key, rule.labels)
     if rule.type == "number":
@@ -76,5 +80,5 @@ def _readable(rule: AnswerRule, gold: str, options: Options) -> bool:
 
 
 def _key(text: str) -> str:
-    """A name or text for comparison."""
+    """The text for comparison: without case, surrounding punctuation and extra spaces."""
     return " ".join(text.casefold().strip(" \t\n.()").split())

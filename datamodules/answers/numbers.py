@@ -1,4 +1,4 @@
-"""Reading a span of text as a number, or as mathematics."""
+"""Read a span of text as a number, or as mathematics."""
 
 import re
 from collections.abc import Sequence
@@ -34,15 +34,19 @@ _LATEX = re.compile(r"\\(?![$%,!;: ]|times|cdot)|(?<!10)(?<!10 )\^|(?<!\^)[{_]")
 
 
 def read_number(span: str, whole: bool = False) -> str | None:
-    r"""The number that a span gives, as plain decimal text: ``-1234.5``, ``3/4``, ``50%``.
+    r"""Read a span as a number; returns plain decimal text such as ``-1234.5``, ``3/4``, ``50%``.
 
-    Of ``3 + 4 = 7`` it is what follows the last equals sign; of a sentence that does not begin with a number, the last
-    one. Mathematics that is more than a number (``3\sqrt{2}``) is returned as it stands, for math-verify. A range, a
-    time, a sum that is not worked out or "2 hours and 30 minutes" is no number.
+    ``3 + 4 = 7`` gives the number after the last equals sign; a sentence that does not start with a number gives its
+    last one. Mathematics that is more than a number (``3\sqrt{2}``) is returned unchanged, for math-verify. A range, a
+    time, a sum without its result, or "2 hours and 30 minutes" is no number.
 
     Args:
-        span: What follows "the answer is", what stands in a box, a line, or a whole text.
-        whole: The span must be a number and, perhaps, its unit.
+        span: A box's content, the text after "the answer is", a line, or a whole text.
+        whole: The span must be a number, perhaps with a unit, and nothing more.
+
+    Example:
+        >>> read_number("$1,234.50 in total"), read_number("1 1/2"), read_number("1.5 x 10^6"), read_number("10 to 12")
+        ('1234.50', '3/2', '1500000', '')
     """
     text = plain(_tidy(span)) if len(span) <= 400 else plain(_tidy(span[-400:]))
     first = _SPACED.sub(lambda match: match[0].replace(" ", ""), without_filler(sentence(without_filler(text))))
@@ -63,14 +67,14 @@ def read_number(span: str, whole: bool = False) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The last number of a text; times, dates and the ends of ranges are none."""
+    """The last number of a text. Times, dates and the ends of ranges do not count."""
     text = plain_tail(text)
     tokens = [match for match in _TOKEN.finditer(text) if not match["time"] and not _in_word(text, match.start())]
     return _value(text, tokens[-1], tokens, within=True) if tokens else None
 
 
 def plain_tail(text: str) -> str:
-    """The end of a text without mark-up."""
+    """The last 2,000 characters of a text without mark-up."""
     return MARKUP.sub("", _tidy(text[-2000:])).replace("$", "")
 
 
@@ -129,7 +133,7 @@ _INLINE = re.compile(r"\$\$?([^$]{1,400})\$|\\\(([^()]{1,400}|.{1,400}?)\\\)|\\\
 
 
 def read_maths(span: str) -> str | None:
-    """The mathematics that a span gives: what it has between dollar signs, else its number, else its short sentence."""
+    """Read a span as mathematics: the text between dollar signs, else its number, else its first, short sentence."""
     text = span[:500].lstrip()
     match = _INLINE.match(text.lstrip("*: "))
     if match is not None:

@@ -1,15 +1,36 @@
-"""Where in a completion answers are looked for. Each place yields spans of text, the last one of the completion first.
+"""Places of a completion that may hold the answer. Each yields spans of text, the last span of the completion first.
 
-All take time linear in the length of the completion: repetitions in the patterns have an upper bound.
+All take time linear in the length of the completion: every repetition in the patterns has an upper bound.
 """
 
 import re
 from collections.abc import Callable, Iterator
 
-from datamodules.answers.checker import extract_boxed
-
 MOST_SPANS = 20
-"""Spans of one place that are looked at."""
+"""Spans of one place that are tried."""
+
+_BOX_TOKENS = re.compile(r"(?P<box>\\{1,2}(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+
+
+def extract_boxed(text: str) -> str | None:
+    r"""The content of the last balanced ``\boxed{}`` or ``\fbox{}`` that is not empty; None if there is none.
+
+    Of nested boxes the inner one counts. Escaped braces are text. Linear in the length of ``text``.
+
+    Example:
+        >>> extract_boxed(r"First \boxed{4}, then \boxed{\frac{1}{2}} and \boxed{")
+        '\\frac{1}{2}'
+    """
+    open_braces: list[tuple[bool, int]] = []  # (is a box, where its content starts)
+    last = (-1, -1)
+    for token in _BOX_TOKENS.finditer(text):
+        if token["box"] or token[0] == "{":
+            open_braces.append((token["box"] is not None, token.end()))
+        elif token[0] == "}" and open_braces:
+            is_box, start = open_braces.pop()
+            if is_box and start > last[0] and text[start : token.start()].strip():
+                last = (start, token.start())
+    return text[last[0] : last[1]].strip() if last[0] >= 0 else None
 
 
 def _boxed(text: str) -> Iterator[str]:
@@ -25,13 +46,11 @@ _TAGGED = re.compile(
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"####(?!#)\s{0,9}([^\n#]{1,300})")
-
-
 _JOINT = re.compile(r"(?:[\s,;/&|]|\bor\b|\band\b|\bAction:|\bAnswer:){1,12}", re.IGNORECASE)
 
 
 def _tagged(text: str) -> Iterator[str]:
-    """Tagged answers, the last one first; ``Answer("A") or Answer("B")`` is one: "A or B"."""
+    """Tagged answers; ``Answer("A") or Answer("B")`` is one span, "A or B"."""
     found: list[str] = []
     end = -1
     for match in _TAGGED.finditer(text):
@@ -76,19 +95,19 @@ _SUPPOSED = re.compile(r"\b(?:if|whether|suppose|assume|assuming|unless)\b[^.\n]
 
 
 def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
-    """What follows "the answer is" and the like, the last one first.
+    """Text after "the answer is" and similar words.
 
     Args:
         text: The completion.
-        choice: Look for "the correct option is" and "(C) is the answer" too.
-        number: Look for ``A:`` at the beginning of a line too; of a choice that would be an option.
+        choice: Also look for "the correct option is" and "(C) is the answer".
+        number: Also look for ``A:`` at the start of a line, which for a choice would be an option.
     """
     cue = _CHOICE_CUE if choice else _NUMBER_CUE if number else _CUE
     found = [(match.start(), text[match.end() : match.end() + 300]) for match in cue.finditer(text)]
     if choice:
         called = [match for match in _IS_CORRECT.finditer(text) if match["noun"]]
         if len({match["name"].strip("()") for match in called}) > 1:
-            called = []  # options are gone through, true ones and false ones
+            called = []  # the text goes through several options, true and false ones
         found += [(match.start(), match["name"]) for match in (*called, *_IS_ANSWER.finditer(text))]
         found.sort()
     for start, span in reversed(found[-MOST_SPANS:]):
@@ -117,4 +136,4 @@ PLACES: dict[str, Callable[[str], Iterator[str]]] = {
     "first_line": _first_line,
     "last_number": _whole,
 }
-"""The places that need no more than the text."""
+"""Places that need nothing but the text."""

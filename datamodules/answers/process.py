@@ -1,4 +1,4 @@
-"""One process that runs math-verify, seen from the process that asks it."""
+"""Start and ask a worker process that runs math-verify."""
 
 import contextlib
 import json
@@ -8,20 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from datamodules.answers.plain import tidy
+from datamodules.answers.plain import for_mathematics, tidy
 
 
 class Worker:
-    """One process of ``answer_worker.py``, started when first asked and again after it ended."""
+    """A process that runs ``worker.py``. It starts with the first request, and again after it has died."""
 
     def __init__(self, time_limit: float):
         self._time_limit = time_limit
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, request: tuple[str, str | None]) -> bool | None:
-        """The worker's verdict, or None if it gave up or ended without one."""
+        """Return the worker's verdict; None if it gave up or died."""
         gold, predicted = request
-        line = json.dumps([tidy(gold), None if predicted is None else tidy(predicted)])
+        line = json.dumps([tidy(gold), None] if predicted is None else for_mathematics(gold, predicted))
         process = self._process = self._process or self._start()
         assert process.stdin
         assert process.stdout
@@ -39,24 +39,24 @@ class Worker:
     def _start(self) -> "subprocess.Popen[str]":
         script = Path(__file__).with_name("worker.py")
         process = subprocess.Popen(
-            # -P: the folder of the script is not for importing from.
+            # -P: do not import from the script's folder.
             [sys.executable, "-P", str(script), str(self._time_limit)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
-            start_new_session=True,  # with its child one group, to be ended together
+            start_new_session=True,  # one process group with its child, so that both are killed together
         )
         assert process.stdout
         greeting = process.stdout.readline().strip()
         if greeting != "ready":
             _kill(process)
-            raise RuntimeError(f"the process that checks answers does not start: {greeting or 'it ended'}")
+            raise RuntimeError(f"the answer-checking worker does not start: {greeting or 'it exited'}")
         return process
 
     def stop(self) -> None:
-        """End the process, if there is one."""
+        """End the process if it runs."""
         if self._process is not None:
             _kill(self._process)
             self._process.communicate()
@@ -64,7 +64,7 @@ class Worker:
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """End a process and its children."""
+    """Kill a process and its children."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

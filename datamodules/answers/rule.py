@@ -1,8 +1,8 @@
-r"""From a completion to its answer: an ordered list of places to look in, and a type to read what stands there as.
+r"""Answer rules: where in a completion the answer is looked for, and how it is read.
 
-A suite names both in YAML. What is found in a place but cannot be read as the type is passed over; a place where the
-model says that it does not decide ("none of the above", "A or C", "10 to 12") ends the search without an answer, so
-that a weaker place cannot make one up by chance.
+A suite sets both in YAML. Text that cannot be read as the rule's type is skipped. A place in which the model decides
+against any single answer ("none of the above", "A or C", "10 to 12") ends the search without an answer: a weaker place
+would only find one by chance.
 """
 
 import re
@@ -22,24 +22,25 @@ from datamodules.errors import InputError
 AnswerType = Literal["maths", "number", "choice", "label", "text", "facts"]
 Extractor = Literal["boxed", "tagged", "hashes", "stated", "last_line", "first_line", "last_number", "pattern"]
 Options = Sequence[str] | Mapping[str, str]
-"""The texts of the options, named A, B, C, ... in order; or their names to their texts."""
+"""Texts of the options, named A, B, C, ... in order; or a mapping of names to texts."""
 
 EXTRACTORS: dict[AnswerType, tuple[Extractor, ...]] = {
-    "maths": ("boxed",),  # paper: only what stands in the last balanced box counts
+    "maths": ("boxed",),  # paper: only the last balanced box counts
     "number": ("boxed", "hashes", "tagged", "stated", "last_number"),
     "choice": ("boxed", "tagged", "hashes", "stated", "last_line", "first_line"),
     "label": ("boxed", "tagged", "hashes", "stated", "last_line", "first_line"),
     "text": ("boxed", "tagged", "hashes", "stated", "last_line"),
     "facts": (),  # the whole completion counts, see `holds_facts`
 }
-"""Where each type is looked for by default, first place first."""
+"""Default places of each type, in the order of the search."""
 
 YES_NO_MAYBE = ("yes", "no", "maybe")
-LETTERS = "ABCDEFGHIJ"
-"""The names of options where a record does not give them."""
+DEFAULT_OPTIONS = "ABCDEFGHIJ"
+"""Names of the options if a record does not give them."""
 PATTERN_SECONDS = 5.0
 _CLOSED: frozenset[Extractor] = frozenset({"boxed", "tagged", "pattern"})
-"""Places with an end of their own: the rest may be cut short in an unfinished completion (``12`` of ``125``)."""
+"""Places that mark their own end. In the others an unfinished completion may be cut within the answer (``12`` of
+``125``)."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +49,30 @@ class AnswerRule:
 
     Args:
         type: ``maths``: anything that math-verify compares. ``number``: a number without unit, currency or thousands
-            commas. ``choice``: the name of one of the options. ``label``: one of ``labels``. ``text``: as it stands.
-            ``facts``: the gold answer lists phrases, and all of them have to be in the completion.
-        extractors: Places to look in, in order; by default those of ``EXTRACTORS``.
+            commas. ``choice``: the name of an option. ``label``: one of ``labels``. ``text``: the text itself.
+            ``facts``: the gold answer lists phrases, all of which must be in the completion.
+        extractors: Places to search, in order; by default those of ``EXTRACTORS``.
 
             - ``boxed``: the last balanced ``\boxed{}``.
             - ``tagged``: ``Answer("C")``, ``<answer>C</answer>``, ``"answer": "C"``, ``[[C]]``.
-            - ``hashes``: behind the last ``####``.
+            - ``hashes``: after the last ``####``.
             - ``stated``: "the answer is C", "Answer: C", for choices also "the correct option is C", "(C) is correct".
-            - ``last_line``, ``first_line``: if the line is the answer and nothing more.
+            - ``last_line``, ``first_line``: a line that is the answer and nothing more.
             - ``last_number``: the last number of the text.
-            - ``pattern``: what the one group of ``pattern`` has in its last match.
-        pattern: Regular expression for the extractor ``pattern``, which it implies as the only one.
-        labels: Of type ``label``; by default yes, no, maybe.
-        stop: The completion ends where the first of these texts begins: a model that goes on with a question of its
-            own is not to be taken by its answer to that.
+            - ``pattern``: the group of ``pattern`` in its last match.
+        pattern: Regular expression with one group. If it is given, ``pattern`` is the only default place.
+        labels: Labels of type ``label``; by default yes, no, maybe.
+        stop: The completion is cut at the first of these texts, so that a question that the model goes on to ask
+            itself is not taken for the answer.
 
     Raises:
-        InputError: An extractor is unknown, or the pattern is missing or has not exactly one group.
+        InputError: An extractor is unknown, or the pattern is missing or does not have exactly one group.
+
+    Example:
+        >>> AnswerRule("number").extract("18 - 4 = 14, so the answer is $14.00.")
+        '14.00'
+        >>> AnswerRule("choice").extract("(B) is the best answer.", options=["fear", "hope"])
+        'B'
     """
 
     type: AnswerType = "maths"
@@ -77,11 +84,11 @@ class AnswerRule:
     def __post_init__(self) -> None:
         known = get_args(Extractor)
         if unknown := [name for name in self.places if name not in known]:
-            raise InputError(f"extractors: there is no {unknown[0]!r}; there are {', '.join(known)}")
+            raise InputError(f"extractors: unknown extractor {unknown[0]!r}; known are {', '.join(known)}")
         if (self.pattern is None) == ("pattern" in self.places):
-            raise InputError("answer: the extractor 'pattern' and a pattern need each other")
+            raise InputError("answer: give the extractor 'pattern' and a pattern together, or neither")
         if self.pattern is not None and _compiled(self.pattern).groups != 1:
-            raise InputError(f"pattern {self.pattern!r}: it needs one group round the answer, as in 'Answer: (.+)'")
+            raise InputError(f"pattern {self.pattern!r}: needs exactly one group, as in 'Answer: (.+)'")
 
     @property
     def places(self) -> tuple[Extractor, ...]:
@@ -91,12 +98,12 @@ class AnswerRule:
         return ("pattern",) if self.pattern is not None else EXTRACTORS[self.type]
 
     def extract(self, text: str, options: Options = (), finished: bool = True) -> str | None:
-        """The answer in a completion, or None.
+        """Extract the answer of a completion; None if there is none.
 
         Args:
-            text: The completion. Of one that thinks in ``<think>`` only what follows counts, but for boxes.
-            options: Of a choice; their texts are recognised where they stand in place of the name.
-            finished: Whether the completion ended by itself. If not, only places with an end of their own count.
+            text: The completion. After ``<think>`` only the text behind ``</think>`` counts, except for boxes.
+            options: Options of a choice. An option's text is recognised too, if it stands in place of its name.
+            finished: Whether the completion ended by itself. If not, only `boxed`, `tagged` and `pattern` count.
 
         Raises:
             InputError: The pattern takes too long.
@@ -128,7 +135,7 @@ class AnswerRule:
         if place == "last_number":
             return last_number(span)
         if self.type == "choice":
-            names = "".join(options) or LETTERS
+            names = "".join(options) or DEFAULT_OPTIONS
             return read_choice(span, names, options, whole=bare, alone=not bare or _one_option_line(text, names))
         if self.type == "label":
             return read_label(span, self.labels, whole=bare)
@@ -140,22 +147,22 @@ class AnswerRule:
 
 
 def holds_facts(text: str, facts: str) -> bool:
-    """Whether a completion holds all phrases of ``facts``, separated by semicolons, as whole words in any case."""
+    """Whether a completion has all phrases of ``facts`` (separated by semicolons) as whole words, in any case."""
     wanted = [fact.strip() for fact in facts.split(";") if fact.strip()]
     return all(re.search(rf"(?<!\w){re.escape(fact)}(?!\w)", text, re.IGNORECASE) for fact in wanted)
 
 
 def named_options(options: Options) -> dict[str, str]:
-    """Names to texts of options."""
+    """Options as a mapping of names to texts."""
     if isinstance(options, Mapping):
         return {str(name).upper(): text for name, text in options.items()}
     if len(options) > 26:
-        raise InputError(f"options: {len(options)} are more than there are letters")
+        raise InputError(f"options: {len(options)} are more than the 26 letters that name them")
     return {chr(ord("A") + i): text for i, text in enumerate(options)}
 
 
 def _after_thought(text: str) -> str:
-    """What follows the thinking; nothing where the thinking does not end."""
+    """The text after ``</think>``; empty if the thinking does not end."""
     _, end, tail = text.rpartition("</think>")
     if end:
         return tail
@@ -163,7 +170,7 @@ def _after_thought(text: str) -> str:
 
 
 def _one_option_line(text: str, names: str) -> bool:
-    """Whether at most one option is discussed at the beginning of a line: else none of the lines is the answer."""
+    """Whether at most one option stands at the start of a line; if several do, they are discussed, not chosen."""
     starts = re.findall(
         rf"^[\s*_(-]{{0,9}}(?:option |choice |statement |\()?([{re.escape(names)}])(?:[).:]| is\b)", text, re.M | re.I
     )
@@ -174,19 +181,19 @@ def _compiled(pattern: str) -> "regex.Pattern[str]":
     try:
         return regex.compile(pattern)
     except regex.error as error:
-        raise InputError(f"pattern {pattern!r}: no regular expression: {error}") from error
+        raise InputError(f"pattern {pattern!r}: not a valid regular expression: {error}") from error
 
 
 def _matches(pattern: str, text: str) -> Iterator[str]:
-    """The group of the last match. A search that backtracks for ever ends at the time limit, which `re` has not."""
+    """The group of the last match. `regex` has a time limit for catastrophic backtracking, `re` has none."""
     last = None
     try:
         for last in _compiled(pattern).finditer(text, timeout=PATTERN_SECONDS):  # noqa: B007
             pass
     except TimeoutError:
         raise InputError(
-            f"pattern {pattern!r}: it takes more than {PATTERN_SECONDS:g} s on a completion of {len(text)} characters; "
-            "write it without a repetition within a repetition"
+            f"pattern {pattern!r}: takes more than {PATTERN_SECONDS:g} s on a completion of {len(text)} characters; "
+            "avoid nested repetitions such as (a+)+"
         ) from None
     if last is not None and last[1]:
         yield last[1]

@@ -1,13 +1,13 @@
-r"""What the readers of answers share: a span of text without mark-up and filler words.
+r"""Clean spans of text before they are read as answers: strip mark-up and filler words.
 
-Each reader (`choice_forms`, `number_forms`) returns the answer, None if there is none, or ``UNDECIDED`` if it says
-that there is none. All take time linear in the length of the text: repetitions in the patterns have an upper bound.
+Each reader (`choices`, `numbers`) returns the answer, None if the span has none, or ``UNDECIDED`` if the span decides
+against giving one. All take time linear in the length of the text: every repetition in the patterns has an upper bound.
 """
 
 import re
 
 UNDECIDED = ""
-"""What a reader returns for a text that decides against every answer, or for several."""
+"""A reader's result for a text that rejects every answer, or gives several."""
 
 MARKUP = re.compile(r"(?<!\d)\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?!\d)|_{2,3}|`{1,3}|\\[()\[\]]|[\"'“”‘’]")
 _COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boxed|fbox|emph)\s{0,2}\{([^{}]{0,300})\}")
@@ -22,7 +22,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 
 
 def plain(span: str) -> str:
-    """A span of at most 400 characters, without mark-up."""
+    """The first 400 characters of a span without mark-up."""
     span = span[:400]
     for _ in range(3):
         span = _COMMAND.sub(r"\1", span)
@@ -30,7 +30,7 @@ def plain(span: str) -> str:
 
 
 def without_filler(text: str) -> str:
-    """The text without "therefore", "option", "the correct answer is" and the like at its beginning."""
+    """The text without leading words such as "therefore", "option", "the correct answer is"."""
     for _ in range(6):
         match = _FILLER.match(text)
         if match is None:
@@ -50,4 +50,4 @@ REFUSED = re.compile(
     r"|no correct|missing|unclear|unknown)\b",
     re.IGNORECASE,
 )
-"""How a text begins that decides against every answer."""
+"""Beginning of a text that rejects every answer."""

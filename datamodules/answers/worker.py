@@ -1,13 +1,13 @@
-"""The process that runs math-verify for `datamodules.answers.checker`; a script that imports nothing of the project.
+"""Worker script that runs math-verify for `datamodules.answers.checker`. It imports nothing from the project.
 
-Its argument is the time limit in seconds. It says ``ready`` (or what is missing) in one line, then answers each line
-of standard input, the JSON list ``[gold, predicted]``, with ``true`` or ``false``, or ``null`` where it gives up.
+Its argument is the time limit in seconds. It prints ``ready`` (or the reason why it cannot start), then answers each
+line of standard input, a JSON list ``[gold, predicted]``, with ``true``, ``false``, or ``null`` if it gives up.
 ``[gold, null]`` asks whether gold can be read as mathematics.
 
-What sympy is lost in cannot be interrupted, so the answers are given by a child that the operating system ends: a timer
-counts the child's own processor time, so that a busy machine changes no verdict. Its parent, which has done the slow
-import once and for all, says ``null`` and forks the next child in milliseconds. A child does not outlive its parent by
-more than one answer. Where there is no fork, the process itself answers, and ends at the limit.
+Python cannot interrupt a computation inside sympy. A forked child therefore does the work, and the operating system
+kills it when it has used up its own processor time, so that a busy machine changes no verdict. The parent has already
+done the slow import; it prints ``null`` and forks the next child in milliseconds. A child outlives its parent by one
+answer at most. On systems without fork the process itself does the work, and exits at the limit.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from dataclasses import replace
 from functools import lru_cache
 
 MEMORY_LIMIT = 4 * 1024**3
-"""Bytes of address space: towers of powers fill the memory of a machine before the time limit ends them."""
+"""Bytes of address space. Towers of powers fill a machine's memory before they reach the time limit."""
 USUAL = ("x^2 - 3x + \\frac{1}{2}", "(1, -2)", "2\\sqrt{3}", "[0, \\infty)", "x = 5", "1, 2", "18 \\text{ cm}")
-"""Answers to begin with."""
+"""Typical answers, read once to warm the parser up."""
 WALL_FACTOR = 20
-"""Time on the wall against processor time, at most: for an answer that waits instead of working."""
+"""Wall-clock limit as a multiple of the processor limit, for an answer that waits instead of working."""
 
 
 def main(time_limit: float) -> None:
     """Answer requests until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which may want to finish properly
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which shuts its workers down
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     os.dup2(nowhere.fileno(), sys.stdout.fileno())
@@ -46,7 +46,7 @@ def main(time_limit: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
 
     def serve(parent: int | None) -> None:
-        while line := sys.stdin.readline():  # at most one request is under way: none ends with a child but its own
+        while line := sys.stdin.readline():  # one request at a time, so a killed child loses no other request
             if parent is not None and os.getppid() != parent:
                 return
             _start_timer(time_limit, nowhere)
@@ -74,9 +74,9 @@ def main(time_limit: float) -> None:
 
 
 def _start_timer(time_limit: float, nowhere: object) -> None:
-    """End this process, whatever it does, after its processor time; or after much longer on the wall."""
+    """Kill this process at its processor limit, or at the much longer wall-clock limit."""
     if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, time_limit)  # SIGPROF ends a process that does not handle it
+        signal.setitimer(signal.ITIMER_PROF, time_limit)  # SIGPROF kills a process that does not handle it
         faulthandler.dump_traceback_later(WALL_FACTOR * time_limit, exit=True, file=nowhere)  # type: ignore[arg-type]
     else:
         faulthandler.dump_traceback_later(time_limit, exit=True, file=nowhere)  # type: ignore[arg-type]
@@ -89,20 +89,24 @@ def _stop_timer() -> None:
 
 
 def _mathematics() -> Callable[[str, str | None], bool]:
-    """What decides on (gold, predicted). ImportError if math-verify is missing."""
+    """The function that decides on (gold, predicted).
+
+    Raises:
+        ImportError: math-verify is missing.
+    """
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
     latex = LatexExtractionConfig()
     unitless = LatexExtractionConfig(normalization_config=replace(latex.normalization_config, units=False))
 
-    @lru_cache(maxsize=4096)  # answers to one question are much alike, and reading takes most of the time
+    @lru_cache(maxsize=4096)  # answers to one question repeat, and parsing takes most of the time
     def read(text: str) -> list:
-        """What math-verify makes of it: sympy expressions, and the text itself."""
+        """Parse into sympy expressions and the text itself."""
         found = parse(f"\\boxed{{{text}}}", parsing_timeout=None)
         if any(not isinstance(expression, str) for expression in found):
             return found
-        # It takes the last letter of "b + c" for a unit, cuts it off and fails on the rest.
+        # math-verify takes the last letter of "b + c" for a unit, removes it and fails on the rest.
         return parse(f"\\boxed{{{text}}}", [unitless, ExprExtractionConfig()], parsing_timeout=None)
 
     def verdict_on(gold: str, predicted: str | None) -> bool:
@@ -110,7 +114,7 @@ def _mathematics() -> Callable[[str, str | None], bool]:
             return any(not isinstance(expression, str) for expression in read(gold))
         return bool(verify(read(gold), read(predicted), timeout_seconds=None))
 
-    for usual in USUAL:  # the parser learns as it reads, and every child knows what is learnt here
+    for usual in USUAL:  # fills the parser's caches before the fork, for every child
         read(usual)
     return verdict_on
 

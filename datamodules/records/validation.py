@@ -23,7 +23,8 @@ _hints = cache(get_type_hints)
 def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, Any]], T]:
     """A function that makes a record of a JSON object, or raises BadLineError with what is wrong with it.
 
-    Knows str, int, float, bool, None, Literal, tuples of any length and dataclasses.
+    Knows str, int, float, bool, None, Literal, tuples of any length and dataclasses. A field whose metadata have
+    ``formerly`` is also read under that name, by which files of earlier versions call it.
 
     Args:
         record_type: A dataclass.
@@ -42,6 +43,8 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
         converted = {}
         for field in known:
             name = names.get(field.name, field.name)
+            if name not in values and "formerly" in field.metadata:
+                name = field.metadata["formerly"]
             if name in values:
                 converted[field.name] = _convert(values[name], hints[field.name], name, field.name)
             elif field.name in names or (field.default is MISSING and field.default_factory is MISSING):

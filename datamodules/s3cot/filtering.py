@@ -1,29 +1,18 @@
 """Which self-sampled traces are fit to learn from, with the gold answers or without (paper, filtering)."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from datamodules.answers.checker import AnswerChecker, extract_boxed
+from datamodules.answers import AnswerChecker, extract_boxed
+from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.s3cot.filter_report import FilterReport, report_of
 from datamodules.s3cot.records import CurriculumItem, Variant
 
 By = Literal["gold", "agreement"]
-
-LONGEST_LOOP = 64
-"""Pieces (words, digits, signs) of the longest block whose repetition is looked for (ours)."""
-LOOP_TURNS = 4
-"""A block that stands this often back to back is a loop ... (ours)."""
-LOOP_PIECES = 64
-"""... if it fills at least this many pieces in all: ``2 + 2 + 2 + 2 + 2`` is none (ours). No false alarm on 19,943
-responses of GPT and 9,500 published solutions."""
-_PIECE = re.compile(r"[A-Za-z]{1,20}|\S")
 
 
 @dataclass(frozen=True)
@@ -90,24 +79,6 @@ def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> Filt
         if trace.question_id in torn:
             reasons.setdefault(trace.id, "disagreement")
     return _result(traces, reasons, "agreement", checker)
-
-
-def has_loop(text: str) -> bool:
-    """Whether a block of text stands back to back so often that the model must have been caught in it (ours).
-
-    See ``LONGEST_LOOP``, ``LOOP_TURNS`` and ``LOOP_PIECES``. Cuts into words and signs, not tokens, so that it needs no
-    tokenizer. Time is linear in the length of the text.
-    """
-    pieces = _PIECE.findall(text)
-    numbers: dict[str, int] = {}
-    codes = np.array([numbers.setdefault(piece, len(numbers)) for piece in pieces])
-    for period in range(1, min(LONGEST_LOOP, len(codes) // LOOP_TURNS) + 1):
-        differs = np.flatnonzero(codes[period:] != codes[:-period])
-        borders = np.concatenate([[-1], differs, [len(codes) - period]])
-        filled = int(np.diff(borders).max()) - 1 + period
-        if filled >= max(LOOP_TURNS * period, LOOP_PIECES):
-            return True
-    return False
 
 
 def _own_flaws(traces: Sequence[Trace]) -> dict[str, str]:

@@ -47,7 +47,7 @@ def traces_of(
     Raises:
         InputError: A style without alpha, no response at all, or no regular expression with a group.
     """
-    from datamodules.answers.checker import extract_boxed
+    from datamodules.answers import extract_boxed
     from datamodules.errors import InputError
     from datamodules.records.kinds import Trace
 
@@ -92,7 +92,7 @@ def traces_of(
 
 def _boxed(text: str, pattern: str | None) -> str:
     r"""The response, with the answer that the pattern finds in a ``\boxed{}`` at its end if it has none."""
-    from datamodules.answers.checker import extract_boxed
+    from datamodules.answers import extract_boxed
     from datamodules.records.reader import extract_gold
 
     answer = extract_gold(text, pattern) if pattern is not None else None

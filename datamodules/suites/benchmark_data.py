@@ -1,4 +1,4 @@
-"""The data of ``rod test``: any choice of suites, as rows to generate for and responses to score."""
+"""Data of ``rod test``: any choice of suites, as prompts to complete and responses to score."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from datamodules.prompts.chat_template import encode_pair, encode_prompt, render
 from datamodules.prompts.prompt_data import GenerationData, PromptBatches, stable_seed
 from datamodules.records.kinds import Question
 from datamodules.records.questions import shard_of, tokenizer_of
-from datamodules.suites.attack_templates import OPENING, WrapName, wrap
+from datamodules.suites.attack_templates import OPENING, AttackTemplate, render_attack
 from datamodules.suites.suite import Item, Suite, items_of, user_question
 from datamodules.training.packing import Example, pad
 
@@ -25,6 +25,7 @@ class Response:
     """A given response whose likelihood is measured."""
 
     id: str
+    question_id: str
     suite: str
     example: Example
 
@@ -33,8 +34,8 @@ class BenchmarkData(GenerationData):
     """Suites of prompts to measure a model on.
 
     Attributes:
-        items: What each row's question came from, by the question's id, ``{suite}/{record}``.
-        responses: Of the perplexity suites, all of them, after ``setup``.
+        items: Items by question id, ``{suite}/{record}``, after ``setup``.
+        responses: All responses of the perplexity suites, after ``setup``.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class BenchmarkData(GenerationData):
         limit: int | None = None,
         samples: int | None = None,
         max_new_tokens: int | None = None,
-        wraps: list[WrapName] | None = None,
+        attack_templates: list[AttackTemplate] | None = None,
         alpha: float = 0.0,
         layer_set: str = "",
         rows_per_batch: int = 256,
@@ -53,61 +54,65 @@ class BenchmarkData(GenerationData):
         chat_template: str | None = None,
         system_prompt: str | None = None,
     ) -> None:
-        """Say what to measure; files are read in ``setup``.
+        """Configure the suites; files are read in ``setup``.
 
         Args:
             suites: The suites; fragments in ``configs/suites`` add theirs with ``suites+:``.
-            folder: Folder with the local files that suites name; the hub is asked where it is not given.
-            split: Of every set that is not a local file, in place of the suites' own: to choose settings on.
-            limit: Records of each suite at most: for a quick look.
-            samples: Completions of each prompt, in place of the suites' own number.
-            max_new_tokens: Budget of every completion, in place of the suites' own.
-            wraps: Jailbreak wraps to put safety suites through, one after the other; ``none`` puts them as they are.
-            alpha: Strength of steering, for a run with the ``Steer`` callback.
+            folder: Folder with the suites' local files; without it, data sets come from the hub.
+            split: Split of every data set that is not a local file, in place of the suites' own.
+            limit: Records of each suite at most, for a quick look.
+            samples: Completions per prompt, in place of the suites' own number.
+            max_new_tokens: Token budget of every completion, in place of the suites' own.
+            attack_templates: Attack templates to render the requests of safety suites through; ``none`` is the plain
+                request.
+            alpha: Steering strength, for a run with the ``Steer`` callback.
             layer_set: Layers to steer; the callback's own by default.
             rows_per_batch: Rows handed to the generator at once, from which it refills its slots.
-            seed: Of the sampling.
-            chat_template: ``plain`` or a jinja file, for a model without one or instead of its own.
+            seed: Seed of the sampling.
+            chat_template: ``plain`` or a jinja file, in place of the model's own template.
             system_prompt: A system turn before every question.
         """
         super().__init__(rows_per_batch, seed)
         suites = suites or []
         names = [suite.name for suite in suites]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"data.suites: '{twice[0]}' is there twice; leave one fragment out")
+            raise InputError(f"data.suites: two suites are called '{twice[0]}'; leave one fragment out")
         if not names:
-            raise InputError("data.suites: there is none; add a fragment, such as --config configs/suites/gsm8k.yaml")
+            raise InputError("data.suites: no suite is given; add a fragment: --config configs/suites/gsm8k.yaml")
         for key, value in (("limit", limit), ("samples", samples), ("max_new_tokens", max_new_tokens)):
             if value is not None and value < 1:
                 raise InputError(f"data.{key}: must be 1 or more, is {value}")
-        if wraps and len(set(wraps)) < len(wraps):
-            raise InputError(f"data.wraps: {', '.join(wraps)}: name each once")
+        if attack_templates and len(set(attack_templates)) < len(attack_templates):
+            raise InputError(f"data.attack_templates: {', '.join(attack_templates)}: name each once")
         self.suites = {s.name: replace(s, source=replace(s.source, folder=folder)) for s in suites}
         if split is not None:
             for name, suite in self.suites.items():
                 if suite.source.path() is not None:
                     raise InputError(
-                        f"data.split: suite '{name}' is read from {suite.source.path()}; name another file"
+                        f"data.split: suite '{name}' is read from the file {suite.source.path()}, which has no splits; "
+                        "leave data.split out or name another file"
                     )
                 self.suites[name] = replace(suite, source=replace(suite.source, split=split))
         self.limit, self.samples, self.max_new_tokens = limit, samples, max_new_tokens
-        self.wraps: tuple[WrapName, ...] = tuple(wraps or ("none",))
+        self.attack_templates: tuple[AttackTemplate, ...] = tuple(attack_templates or ("none",))
         self.alpha, self.layer_set = alpha, layer_set
         self.chat_template, self.system_prompt = chat_template, system_prompt
         self.items: dict[str, Item] = {}
+        self._by_suite: dict[str, list[Item]] = {}
         self.responses: list[Response] = []
 
     def setup(self, stage: str) -> None:
         """Read the suites and render the prompts, before any weights are loaded.
 
         Raises:
-            InputError: A file, a field mapping or the chat template is not usable.
+            InputError: A file, an expression or the chat template cannot be used.
         """
         if self.items:
             return
         tokenizer = tokenizer_of(self)
         for suite in self.suites.values():
             items = [replace(item, id=f"{suite.name}/{item.id}") for item in self._part(suite)]
+            self._by_suite[suite.name] = items
             self.items.update((item.id, item) for item in items)
             if suite.kind == "perplexity":
                 self.responses += [self._response(suite, item, tokenizer) for item in items]
@@ -115,11 +120,11 @@ class BenchmarkData(GenerationData):
                 self.rows += [row for item in items for row in self._rows(suite, item, tokenizer)]
 
     def items_of(self, suite: Suite) -> list[Item]:
-        """The records of one suite."""
-        return [item for question_id, item in self.items.items() if question_id.startswith(f"{suite.name}/")]
+        """The items of one suite, after ``setup``."""
+        return self._by_suite[suite.name]
 
     def test_dataloader(self) -> "_Batches":
-        """This process's rows and responses that are not done."""
+        """This process's unfinished rows and responses."""
         rank, world_size = shard_of(self)
         pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
         responses = _response_batches(self.responses, self._done, pad_id, rank, world_size)
@@ -127,29 +132,29 @@ class BenchmarkData(GenerationData):
         return _Batches(self.predict_dataloader(), steered)
 
     def _part(self, suite: Suite) -> list[Item]:
-        """The records that a suite's offset, subset and limits leave."""
+        """A suite's items after its offset, random subset and limits."""
         items = items_of(suite, suite.source.read())[suite.offset :]
         if suite.shuffle is not None:
             generator = torch.Generator().manual_seed(suite.shuffle)
             items = [items[index] for index in torch.randperm(len(items), generator=generator).tolist()]
         limit = min((n for n in (suite.limit, self.limit) if n is not None), default=None)
         if not items[:limit]:
-            raise InputError(f"suite '{suite.name}': no record is left after the first {suite.offset}")
+            raise InputError(f"suite '{suite.name}': no record is left after offset {suite.offset}; lower it")
         return items[:limit]
 
     def _rows(self, suite: Suite, item: Item, tokenizer: PreTrainedTokenizerBase) -> Iterator[PromptRow]:
-        wraps = suite.wraps or (self.wraps if suite.kind == "safety" else ("none",))
+        templates = suite.attack_templates or (self.attack_templates if suite.kind == "safety" else ("none",))
         for system in suite.systems:
-            for name in wraps:
-                wrapped = wrap(name, user_question(item, suite), item.response or OPENING)
-                yield from self._samples(suite, item, system, name, wrapped.user, wrapped.prefill, tokenizer)
+            for template in templates:
+                attack = render_attack(template, user_question(item, suite), item.response or OPENING)
+                yield from self._samples(suite, item, system, template, attack.user, attack.prefill, tokenizer)
 
     def _samples(
         self,
         suite: Suite,
         item: Item,
         system: System,
-        wrap_name: WrapName,
+        attack_template: AttackTemplate,
         user: str,
         prefill: str,
         tokenizer: PreTrainedTokenizerBase,
@@ -160,7 +165,7 @@ class BenchmarkData(GenerationData):
         token_ids = tuple(encode_prompt(tokenizer, prompt + prefill))
         for sample in range(self.samples or suite.samples):
             yield PromptRow(
-                id=f"{item.id}|{system}|{wrap_name}|s{sample}",
+                id=f"{item.id}|{system}|{attack_template}|s{sample}",
                 question=Question(item.id, item.question, item.gold),
                 system=system,
                 prompt=prompt,
@@ -170,7 +175,7 @@ class BenchmarkData(GenerationData):
                 alpha=self.alpha,
                 layer_set=self.layer_set,
                 suite=suite.name,
-                wrap=wrap_name,
+                attack_template=attack_template,
                 prefill=prefill,
                 max_new_tokens=self.max_new_tokens or suite.max_new_tokens,
             )
@@ -184,11 +189,11 @@ class BenchmarkData(GenerationData):
             system_prompt=self.system_prompt,
             template=self.chat_template,
         )
-        return Response(f"{item.id}|{system}|none|s0", suite.name, Example(tuple(ids), tuple(labels)))
+        return Response(f"{item.id}|{system}|none|s0", item.id, suite.name, Example(tuple(ids), tuple(labels)))
 
 
 class _Batches:
-    """Rows to generate for, then responses to score."""
+    """Prompts to complete, then responses to score."""
 
     def __init__(self, prompts: PromptBatches, responses: Sequence[ResponseBatch]) -> None:
         self.batches = [*prompts, *responses]
@@ -203,15 +208,15 @@ class _Batches:
 def _response_batches(
     responses: Sequence[Response], done: Collection[str], pad_id: int, rank: int, world_size: int
 ) -> list[ResponseBatch]:
-    """This process's batches of about equally long responses; every process gets as many, the last ones maybe twice.
+    """This process's batches of responses of similar length; every process gets the same number of batches.
 
-    Which responses are together depends on nothing else, not even on what is done: a likelihood has the rounding of
-    the batch that it was computed in, and a run that goes on must give the same numbers.
+    Batches are cut before finished ones are left out: a likelihood has the rounding of its batch, and a resumed run
+    must give the same numbers. The last batch may be repeated to fill up the processes.
     """
     order = sorted(responses, key=lambda response: -len(response.example.input_ids))
     batches = [order[start : start + RESPONSES_PER_BATCH] for start in range(0, len(order), RESPONSES_PER_BATCH)]
     batches = [batch for batch in batches if any(response.id not in done for response in batch)]
-    # A sharded model needs as many forward passes everywhere; ids tell what was scored twice.
+    # A sharded model needs equally many forward passes on every process; duplicates are recognised by id.
     batches += batches[-1:] * (-len(batches) % world_size)
     return [
         ResponseBatch(tuple(r.id for r in batch), pad([r.example for r in batch], pad_id=pad_id))

@@ -1,4 +1,4 @@
-"""Jinja expressions over the fields of a record: how YAML says what is what in a data set of anybody's."""
+"""Jinja expressions over the fields of a record, by which YAML maps any data set to a suite."""
 
 import json
 from typing import Any
@@ -14,37 +14,42 @@ _ENVIRONMENT.filters["fromjson"] = json.loads
 
 
 class Expression:
-    """One expression, such as ``problem``, ``Body ~ ' ' ~ Question`` or ``answer.split('####')[-1]``.
+    """A compiled expression, such as ``problem``, ``Body ~ ' ' ~ Question`` or ``answer.split('####')[-1]``.
 
-    The fields of a record are its variables; ``record`` is the whole of it, for fields whose names are no variables.
-    The filter ``fromjson`` reads a field that holds JSON.
+    Its variables are the fields of a record. ``record`` is the whole record, for field names that are no identifiers.
+    The filter ``fromjson`` parses a field that holds JSON.
+
+    Example:
+        >>> expression = Expression("gold", "answer.split('####')[-1].strip()")
+        >>> expression(Line(1, {"answer": "6 x 7 = 42 #### 42"}, "test.jsonl:1"))
+        '42'
     """
 
     def __init__(self, key: str, text: str) -> None:
         """Compile.
 
         Args:
-            key: What the expression is called in errors.
+            key: Name of the expression in error messages.
             text: The expression.
 
         Raises:
-            InputError: It is none.
+            InputError: The text is not a valid expression.
         """
         self.key = key
         try:
             self._compiled = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
         except TemplateError as error:
-            raise InputError(f"{key}: '{text}' is no expression: {error}") from error
+            raise InputError(f"{key}: '{text}' is not a valid Jinja expression: {error}") from error
 
     def __call__(self, line: Line) -> Any:
-        """The value for a record.
+        """Evaluate the expression on a record.
 
         Raises:
-            InputError: The record lacks a field of it, or it fails.
+            InputError: The record lacks a field, or the evaluation fails.
         """
         try:
             value = self._compiled({"record": line.values, **line.values})
-            _touch(value)
+            _raise_if_undefined(value)
         except UndefinedError as error:
             have = ", ".join(line.values)
             raise InputError(f"{line.where}: {self.key}: {error}; the record has {have}") from error
@@ -53,12 +58,12 @@ class Expression:
         return value
 
 
-def _touch(value: Any) -> None:
-    """An absent field shows when it is used, and in a list, whose text hides it, only when its entries are."""
+def _raise_if_undefined(value: Any) -> None:
+    """Use the value, because jinja reports an absent field only then; in a list, each entry has to be used."""
     if isinstance(value, list | tuple):
         for entry in value:
-            _touch(entry)
+            _raise_if_undefined(entry)
     elif isinstance(value, dict):
-        _touch(list(value.values()))
+        _raise_if_undefined(list(value.values()))
     else:
         str(value)

@@ -1,24 +1,25 @@
-"""Completions that another project wrote, as predictions."""
+"""Read completions that another project wrote as predictions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datamodules.answers.rule import LETTERS, AnswerRule, named_options
+from datamodules.answers.rule import DEFAULT_OPTIONS, AnswerRule, named_options
 from datamodules.errors import InputError
 from datamodules.records.reader import read_records
 from datamodules.suites.expressions import Expression
 from datamodules.suites.predictions import Prediction
 from datamodules.suites.sources import Line, LocalFile, Source
-from datamodules.suites.suite import NO_GOLD, Item, Kind, Suite, items_of
+from datamodules.suites.suite import NO_GOLD, Item, Suite, SuiteKind, items_of
 
 Reference = bool | str | None
-"""What somebody else says of a completion: whether it is right, or the answer in it (None: no answer)."""
+"""Somebody else's reading of a completion: whether it is right, or the answer in it (None: no answer)."""
 
 
 @dataclass(frozen=True)
 class Fields:
-    """Expressions over the fields of a line; empty where the file has no such thing."""
+    """Expressions over the fields of a line; empty if the file has no such field."""
 
     completion: str
     question: str = "question"
@@ -32,26 +33,25 @@ class Fields:
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """The completions of a file, what it says of them by the predictions' ids, and the records that they answer."""
+class ExternalFile:
+    """The predictions of a file, its references by prediction id, and the items that were asked."""
 
     predictions: list[Prediction]
     references: dict[str, Reference]
     items: list[Item]
 
 
-def read_foreign(path: Path, fields: Fields, name: str, kind: Kind, rule: AnswerRule) -> Foreign:
-    """The completions of a file. A line whose completion is a list gives a sample for each of its entries.
+def read_external(path: Path, fields: Fields, name: str, kind: SuiteKind, rule: AnswerRule) -> ExternalFile:
+    """Read the completions of a file. A list of completions in a line counts as samples of one record.
 
     Raises:
-        InputError: The file cannot be read, an expression names a field that is not there, an id occurs twice, a list
-            of tokens or references is not as long as that of the completions.
+        InputError: The file cannot be read, an expression names an absent field, an id is repeated, or a list of
+            tokens or references is not as long as the list of completions.
     """
-    source = Source(local=LocalFile(str(path)))
     suite = Suite(
         name,
         kind,
-        source,
+        Source(local=LocalFile(str(path))),
         question=fields.question,
         id=fields.id,
         gold=fields.gold or (NO_GOLD if kind == "answers" else ""),
@@ -59,26 +59,19 @@ def read_foreign(path: Path, fields: Fields, name: str, kind: Kind, rule: Answer
         group=fields.group,
     )
     keep = Expression("--keep", fields.keep) if fields.keep else None
-    lines = [line for line in source.read() if keep is None or keep(line)]
-    extra = {
-        key: Expression(f"--{key}", text)
-        for key in ("completion", "tokens", "reference")
-        if (text := getattr(fields, key))
-    }
+    lines = [line for line in suite.source.read() if keep is None or keep(line)]
+    texts = {key: getattr(fields, key) for key in ("completion", "tokens", "reference")}
+    expressions = {key: Expression(f"--{key}", text) for key, text in texts.items() if text}
+    items = items_of(suite, lines)
+    # Several files may share a name; line numbers alone would not tell their records apart.
+    prefix = f"{name}/" if fields.id or name == path.stem else f"{name}/{path.stem}-"
     predictions: list[Prediction] = []
     references: dict[str, Reference] = {}
-    items = items_of(suite, lines)
-    # Several files may go by one name; a line number alone would not tell their records apart.
-    prefix = f"{name}/" if fields.id or name == path.stem else f"{name}/{path.stem}-"
     for line, item in zip(lines, items, strict=True):
-        texts = _listed(extra["completion"](line))
-        for key, values in ((key, _listed(extra[key](line))) for key in extra if key != "completion"):
-            if len(values) != len(texts):
-                raise InputError(f"{line.where}: --{key}: {len(values)} values for {len(texts)} completions")
-        for sample, text in enumerate(texts):
+        for sample, values in enumerate(_samples(line, expressions)):
             prediction = Prediction(
                 id=f"{prefix}{item.id}|s{sample}",
-                completion=_text(text, line),
+                completion=_text(values["completion"], line),
                 question_id=f"{prefix}{item.id}",
                 question=item.question,
                 gold=item.gold,
@@ -87,24 +80,24 @@ def read_foreign(path: Path, fields: Fields, name: str, kind: Kind, rule: Answer
                 kind=kind,
                 group=item.group,
                 sample=sample,
-                n_tokens=_count(_listed(extra["tokens"](line))[sample], line) if "tokens" in extra else None,
+                n_tokens=_count(values.get("tokens"), line),
                 rule=rule,
             )
             predictions.append(prediction)
-            if "reference" in extra:
-                value = _listed(extra["reference"](line))[sample]
+            if "reference" in values:
+                value = values["reference"]
                 references[prediction.id] = value if value is None or isinstance(value, bool) else str(value) or None
     if not predictions:
         raise InputError(f"{path}: no line has a completion")
-    return Foreign(predictions, references, items)
+    return ExternalFile(predictions, references, items)
 
 
 def read_own(path: Path, rule: AnswerRule | None = None) -> list[Prediction]:
-    """The lines of a ``predictions.jsonl`` of this project.
+    """Read a ``predictions.jsonl`` of this project.
 
     Args:
         path: The file.
-        rule: How answers are found, in place of what the lines say.
+        rule: Answer rule that replaces the one in the lines.
 
     Raises:
         InputError: The file cannot be read, or has a bad line.
@@ -112,17 +105,28 @@ def read_own(path: Path, rule: AnswerRule | None = None) -> list[Prediction]:
     try:
         found = read_records(path, Prediction, strict=True)
     except InputError as error:
-        raise InputError(f"{error}; completions of others are read by --completion and other expressions") from error
+        raise InputError(f"{error}; to read completions of another project, give --completion") from error
     return found if rule is None else [replace(prediction, rule=rule) for prediction in found]
 
 
 def disagrees(prediction: Prediction, reference: Reference) -> bool:
-    """Whether a reference says something else than the prediction's own answer or verdict."""
+    """Whether a reference differs from the prediction's own answer or verdict."""
     if isinstance(reference, bool):
         return prediction.correct is not reference
-    if prediction.rule.type == "choice" and reference not in (named_options(prediction.options) or LETTERS):
-        reference = None  # their word for no answer, or what they took for one
+    options = named_options(prediction.options) or set(DEFAULT_OPTIONS)
+    if prediction.rule.type == "choice" and reference not in options:
+        reference = None  # not an option: the file's word for "no answer", or a misreading
     return prediction.answer != reference
+
+
+def _samples(line: Line, expressions: Mapping[str, Expression]) -> list[dict[str, Any]]:
+    """The values of each completion of a line."""
+    columns = {key: _listed(expression(line)) for key, expression in expressions.items()}
+    n = len(columns["completion"])
+    for key, values in columns.items():
+        if len(values) != n:
+            raise InputError(f"{line.where}: --{key}: {len(values)} values for {n} completions")
+    return [{key: values[sample] for key, values in columns.items()} for sample in range(n)]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -133,11 +137,11 @@ def _count(value: Any, line: Line) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-        raise InputError(f"{line.where}: --tokens: a number of tokens is wanted, not {value!r:.40}")
+        raise InputError(f"{line.where}: --tokens: must be a number of tokens, not {value!r:.40}")
     return int(value)
 
 
 def _text(value: Any, line: Line) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{line.where}: --completion: a text is wanted, not {type(value).__name__}")
+        raise InputError(f"{line.where}: --completion: must be a text, not {type(value).__name__}")
     return value

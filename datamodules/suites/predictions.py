@@ -1,4 +1,4 @@
-"""Records of a test: predictions, verdicts, likelihoods."""
+"""Records of a test run: predictions, judges' verdicts, likelihoods of given responses."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,9 +8,10 @@ from datamodules.answers.rule import AnswerRule
 
 @dataclass(frozen=True)
 class JudgeVerdict:
-    """What a judge said of a completion: the model went along (True), did not (False), or ``error`` says why not known.
+    """A judge's verdict on a completion.
 
-    A judge of ``kind`` refusal looks whether the model declined, one of harm whether it did what it should not have.
+    ``complied`` is True if the model did what it was asked, False if not, None if the judge could not tell; ``error``
+    then says why. A judge of ``kind`` refusal looks for refusals, one of kind harm for harmful content.
     """
 
     judge: str
@@ -22,12 +23,12 @@ class JudgeVerdict:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer of a test, its verdicts, and all that it takes to score it again.
+    """One completion of a test run, its verdicts, and everything needed to score it again.
 
-    ``suite``, ``kind``, ``group``, ``wrap``, ``options`` and ``rule`` are those of the `Suite` that it belongs to.
-    ``prefill`` is the beginning of the answer that was put into the model's mouth; ``completion`` goes on from there.
-    ``correct`` is None where there is no gold answer, or where checking had to be given up (``unchecked``). Other
-    fields as in `Trace`.
+    ``suite``, ``kind``, ``group``, ``options`` and ``rule`` come from the completion's `Suite`. ``attack_template`` is
+    the name of the template that the request was rendered through. ``prefill`` is the start of the answer that the
+    model was given; ``completion`` continues it. ``correct`` is None without a gold answer, or if the check was given
+    up (``unchecked``). Other fields are those of `Trace`.
     """
 
     id: str
@@ -40,7 +41,7 @@ class Prediction:
     kind: str = "answers"
     group: str = ""
     system: str = "plain"
-    wrap: str = "none"
+    attack_template: str = field(default="none", metadata={"formerly": "wrap"})
     sample: int = 0
     seed: int = 0
     prompt: str = ""
@@ -57,7 +58,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ScoredResponse:
-    """The likelihood of a given response: negative log-likelihood in nats, and the tokens it is the sum over."""
+    """Likelihood of a given response: negative log-likelihood in nats, summed over ``n_tokens`` tokens."""
 
     id: str
     suite: str

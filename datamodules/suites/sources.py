@@ -1,4 +1,4 @@
-"""Where the records of a benchmark come from: the Hugging Face hub, a local JSONL file, or the miniature's world."""
+"""Sources of benchmark records: the Hugging Face hub, a local JSONL file, or the synthetic world of the miniature."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ WORLD = "miniature"
 
 @dataclass(frozen=True)
 class Line:
-    """One record. ``number`` counts from 1; ``where`` names its place for people."""
+    """One record. ``number`` counts from 1; ``where`` is its place for error messages, such as ``test.jsonl:3``."""
 
     number: int
     values: Mapping[str, Any]
@@ -23,11 +23,11 @@ class Line:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A JSONL copy of a set, and the expressions that differ in it because its fields are called otherwise.
+    """A JSONL copy of a data set.
 
     Attributes:
-        file: Absolute, or relative to ``data.folder``, or to the working folder where there is none.
-        expressions: By the suite's names: ``{gold: cop - 1}``.
+        file: Absolute, or relative to ``data.folder`` if that is given, else to the working directory.
+        expressions: Expressions that replace the suite's, if the copy has other field names: ``{gold: cop - 1}``.
     """
 
     file: str
@@ -39,11 +39,12 @@ class Source:
     """A data set.
 
     Attributes:
-        hub: Hub id (or local folder of a data set), or ``miniature`` for the embedded world.
-        config: Configurations of the set; several are read one after the other.
-        split: Of the set.
-        revision: Branch, tag or commit of the hub id.
-        local: The same set as a local file. Used where ``data.folder`` is given or the set has no hub id.
+        hub: Hub id, local data set folder, or ``miniature`` for the embedded world.
+        config: Configurations of the data set; several are read one after the other.
+        split: Split of the data set.
+        revision: Branch, tag or commit on the hub.
+        local: The same data as a local file. It is used if ``data.folder`` is given or there is no hub id.
+        folder: Set from ``data.folder``.
     """
 
     hub: str = ""
@@ -54,26 +55,26 @@ class Source:
     folder: str | None = field(default=None, repr=False)
 
     def describe(self) -> str:
-        """What is read, for people."""
+        """Describe the source for messages and ``metrics.json``."""
         path = self.path()
         hub = f"{self.hub}@{self.revision}" if self.revision else self.hub
         return str(path) if path is not None else f"'{hub}' ({', '.join((*self.config, self.split))})"
 
     def path(self) -> Path | None:
-        """The local file that is read, None where it is the hub's set."""
+        """The local file that is read; None if the hub is."""
         if self.local is None or (self.folder is None and self.hub):
             return None
         return Path(self.folder or "") / self.local.file
 
     def local_expressions(self) -> dict[str, str]:
-        """The expressions of the local file, where that is what is read."""
+        """The local file's expressions; empty if the hub is read."""
         return self.local.expressions if self.local is not None and self.path() is not None else {}
 
     def read(self) -> Iterator[Line]:
-        """The records.
+        """Read the records.
 
         Raises:
-            InputError: There is no such file or set, or a line is broken.
+            InputError: The file or data set does not exist, or a line is broken.
         """
         path = self.path()
         if path is not None:
@@ -101,7 +102,7 @@ def _read_file(path: Path) -> Iterator[Line]:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}:{number}: broken JSON ({error})") from error
         if not isinstance(values, dict):
-            raise InputError(f"{path}:{number}: a JSON object is wanted, not {type(values).__name__}")
+            raise InputError(f"{path}:{number}: each line must be a JSON object, not {type(values).__name__}")
         found += 1
         yield Line(number, values, f"{path}:{number}")
     if not found:
@@ -113,18 +114,18 @@ def _read_hub(source: Source) -> Iterator[Line]:
         import datasets
     except ImportError as error:
         raise InputError(
-            f"data.suites: '{source.hub}' is on the hub, and the 'datasets' package reads it: pip install "
-            "'lightning-rod[hub]'; or give data.folder, a folder with the files that the suites name"
+            f"data.suites: '{source.hub}' is on the hub, which needs the 'datasets' package: pip install "
+            "'lightning-rod[hub]'; or give data.folder, a folder with the suites' files"
         ) from error
     records = []
     for config in source.config or (None,):
         try:
             records += list(datasets.load_dataset(source.hub, config, split=source.split, revision=source.revision))
-        except Exception as error:  # anything from a missing network to a broken file, all of it the reader's
+        except Exception as error:  # datasets raises many types, from a missing network to a broken file
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(
-                f"data.suites: the set {source.describe()} cannot be loaded: {reason}; without network, give "
-                "data.folder, a folder with the files that the suites name"
+                f"data.suites: the data set {source.describe()} cannot be loaded: {reason}; without network, give "
+                "data.folder, a folder with the suites' files"
             ) from error
     yield from _numbered(records, source.hub)
 

@@ -15,7 +15,7 @@ from safetensors.torch import save as to_safetensors
 
 from datamodules.errors import InputError
 from llm_modules.judges.features import SHAPE, Reading, read
-from llm_modules.judges.judge import Exchange, Judge, Kind, Verdict
+from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict
 
 WEIGHTS = Path(__file__).parent / "refusal"
 """The weights that come with the project; `rod train-judge` makes them."""
@@ -119,7 +119,7 @@ class RefusalClassifier(Judge):
     and counts as a refusal.
     """
 
-    kind: Kind = "refusal"
+    kind: JudgeKind = "refusal"
 
     def __init__(self, weights: Path | None = None, threshold: float = 0.5, name: str = "classifier") -> None:
         """Choose weights; they are read with the first answer.

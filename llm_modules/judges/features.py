@@ -71,7 +71,6 @@ _COMMON = (
 )
 """Words that are never the topic, even where the request has them too."""
 
-_NEGATED = ("do", "does", "did", "is", "are", "was", "were", "have", "has", "would")
 _WORD_TOKENS: dict[str, tuple[str, ...]] = {word: (word,) for word in _COMMON.split()}
 _WORD_TOKENS |= {word: (role,) for role, words in _ROLES.items() for word in words.split()}
 _WORD_TOKENS |= {

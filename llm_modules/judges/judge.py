@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["refusal", "harm"]
+JudgeKind = Literal["refusal", "harm"]
 """What a judge looks for: ``refusal``, whether the model declined; ``harm``, whether it did what it should not have."""
 
 
@@ -49,7 +49,7 @@ class Judge(ABC):
     """
 
     name: str
-    kind: Kind
+    kind: JudgeKind
 
     def check(self) -> None:  # noqa: B027 - most judges have nothing to check
         """Find what is wrong with the configuration, before any expensive work.

@@ -36,7 +36,7 @@ class LabelledAnswer:
 
 
 @dataclass
-class Source:
+class AnswerSource:
     """A file of answers, usually those of one model, and how to know which of them refuse.
 
     Attributes:
@@ -90,7 +90,9 @@ class _Prompt:
     prompt: str
 
 
-def read_sources(sources: Sequence[Source], readings: Path, strict: bool, rejected_dir: Path) -> list[LabelledAnswer]:
+def read_sources(
+    sources: Sequence[AnswerSource], readings: Path, strict: bool, rejected_dir: Path
+) -> list[LabelledAnswer]:
     """The labelled answers of all sources, source by source.
 
     Args:
@@ -111,12 +113,12 @@ def read_sources(sources: Sequence[Source], readings: Path, strict: bool, reject
 
 def own_sentences() -> list[LabelledAnswer]:
     """The sentences that come with the project, as two sources so that what several say counts as common."""
-    source = Source("sentences", SENTENCES, label="field:label", refused=["refused"], complied=["complied"])
+    source = AnswerSource("sentences", SENTENCES, label="field:label", refused=["refused"], complied=["complied"])
     found = _read(source, {}, True, Path())
     return [replace(answer, source=f"sentences {row % 2}") for row, answer in enumerate(found)]
 
 
-def _read(source: Source, tables: dict[str, dict[str, bool]], strict: bool, folder: Path) -> list[LabelledAnswer]:
+def _read(source: AnswerSource, tables: dict[str, dict[str, bool]], strict: bool, folder: Path) -> list[LabelledAnswer]:
     fields = {"completion": source.completion}
     fields |= {"prompt": source.prompt} if source.prompt and source.prompts is None and source.split is None else {}
     fields |= {"label": source.label.removeprefix("field:")} if source.label.startswith("field:") else {}
@@ -145,7 +147,7 @@ def _read(source: Source, tables: dict[str, dict[str, bool]], strict: bool, fold
     return _limited(answers, source.limit)
 
 
-def _refused(source: Source, line: _Line, tables: dict[str, dict[str, bool]]) -> bool | None:
+def _refused(source: AnswerSource, line: _Line, tables: dict[str, dict[str, bool]]) -> bool | None:
     """Whether a line is a refusal; None leaves it out."""
     if source.label in ("refused", "complied"):
         return source.label == "refused"
@@ -159,7 +161,7 @@ def _refused(source: Source, line: _Line, tables: dict[str, dict[str, bool]]) ->
     return None if table.get(line.id) is False else line.id in table
 
 
-def _split(source: Source, line: _Line) -> tuple[str, str]:
+def _split(source: AnswerSource, line: _Line) -> tuple[str, str]:
     match = re.fullmatch(source.split or "", line.completion, re.DOTALL)
     if match is None or not {"prompt", "completion"} <= match.groupdict().keys():
         raise InputError(

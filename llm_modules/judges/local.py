@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.errors import InputError
 from llm_modules.backbone.loading import DType, load_model, load_tokenizer, model_id
 from llm_modules.generation import GenerationSettings, Generator
-from llm_modules.judges.judge import Exchange, Judge, Kind, Verdict
+from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict
 from llm_modules.judges.templates import Message, Template, defuse, key_for, load_template
 
 
@@ -23,7 +23,7 @@ class LocalJudge(Judge):
     The model is loaded with the first exchanges and given back by `close`.
     """
 
-    kind: Kind = "harm"
+    kind: JudgeKind = "harm"
 
     def __init__(
         self,

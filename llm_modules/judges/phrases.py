@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llm_modules.judges.judge import Exchange, Judge, Kind, Verdict
+from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict
 
 RuleName = Literal["xstest_anywhere", "xstest", "gcg", "gcg_long", "safedecoding", "jailbreakbench"]
 
@@ -76,7 +76,7 @@ class RefusalPhrases(Judge):
     empty answer has no phrase and counts as going along.
     """
 
-    kind: Kind = "refusal"
+    kind: JudgeKind = "refusal"
 
     def __init__(
         self, phrases: RuleName = "xstest_anywhere", words: list[str] | None = None, name: str = "phrases"

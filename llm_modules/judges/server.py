@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from datamodules.errors import InputError
-from llm_modules.judges.judge import Exchange, Judge, Kind, Verdict
+from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict
 from llm_modules.judges.reply_cache import ReplyCache
 from llm_modules.judges.templates import Message, Template, load_template
 
@@ -32,7 +32,7 @@ class ServerJudge(Judge):
     that was killed goes on without asking again.
     """
 
-    kind: Kind = "harm"
+    kind: JudgeKind = "harm"
 
     def __init__(
         self,

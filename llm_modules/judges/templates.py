@@ -19,8 +19,6 @@ from typing import Literal
 from datamodules.errors import InputError
 from llm_modules.judges.judge import Exchange, Verdict
 
-TemplateName = Literal["harmbench", "safety", "llama_guard", "strongreject"]
-
 _CONTROL = re.compile(
     r"<\|[^<>|\s]{1,60}\|>|<｜[^<>｜]{1,60}｜>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
     r"|<</?SYS>>|</?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|start_of_image|think|tool_call|tool_response)>",

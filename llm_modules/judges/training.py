@@ -16,6 +16,7 @@ from datamodules.errors import InputError
 from llm_modules.judges.classifier import NGram, RefusalModel
 from llm_modules.judges.features import SHAPE, ngrams, read
 from llm_modules.judges.labelled_answers import LabelledAnswer
+from llm_modules.logistic import fit_logistic
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,15 @@ def train(answers: Sequence[LabelledAnswer], settings: TrainingSettings, about: 
         inputs[row, sorted(finder.entries(reading))] = 1.0
         inputs[row, len(chosen) :] = torch.tensor(reading.shape)
     labels = torch.tensor([float(answer.refused) for answer in answers])
-    weights, bias = _fit(inputs, labels, _balanced(answers, settings.source_weight), settings.l2)
-    return RefusalModel(chosen, weights.numpy().astype(np.float32), bias, about)
+    weights = _balanced(answers, settings.source_weight)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return (weights * binary_cross_entropy_with_logits(logits, labels, reduction="none")).sum()
+
+    coefficients, bias = fit_logistic(
+        inputs, labels, loss, settings.l2 / 2, max_iter=100, tolerance_grad=1e-4, tolerance_change=1e-6
+    )
+    return RefusalModel(chosen, coefficients.numpy().astype(np.float32), float(bias), about)
 
 
 def leave_one_out(
@@ -115,16 +123,6 @@ def _across(
     return tuple(refusal[row] for row in range(len(own)))
 
 
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a share; ``z`` = 1.96 for 95 %. (0, 1) where n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share, denominator = right / n, 1 + z * z / n
-    centre = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (centre - half) / denominator, (centre + half) / denominator
-
-
 def _fold(prompt: str, folds: int) -> int:
     return zlib.crc32(prompt.strip().encode()) % folds
 
@@ -166,23 +164,3 @@ def _balanced(answers: Sequence[LabelledAnswer], source_weight: float) -> Tensor
     refused = torch.tensor([answer.refused for answer in answers])
     half = weights.sum() / 2
     return torch.where(refused, weights * half / weights[refused].sum(), weights * half / weights[~refused].sum())
-
-
-def _fit(inputs: Tensor, labels: Tensor, weights: Tensor, l2: float) -> tuple[Tensor, float]:
-    """Logistic regression by L-BFGS; returns (features,) weights and the bias."""
-    coefficients = torch.zeros(inputs.shape[1], requires_grad=True)
-    bias = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [coefficients, bias], max_iter=100, tolerance_grad=1e-4, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        logits = inputs @ coefficients + bias
-        loss = (weights * binary_cross_entropy_with_logits(logits, labels, reduction="none")).sum()
-        loss = loss + l2 / 2 * coefficients.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return coefficients.detach(), float(bias.detach())

@@ -1,4 +1,4 @@
-"""Features of fixed prompts under many perturbations: a forward pass restarts at the first layer that differs."""
+"""Last-layer features of fixed prompts under many perturbations, restarted at the first layer that differs."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -13,19 +13,19 @@ from llm_modules.backbone.architecture import decoder_layers, inner_decoder, unc
 from llm_modules.backbone.modes import evaluation_mode
 
 Signature = tuple[Hashable, ...]
-"""What is done to each layer; equal entries mean equal weights. ``CLEAN`` for a layer as it is."""
+"""The state of each layer: equal entries mean equal weights, ``CLEAN`` an unperturbed layer."""
 CLEAN: Hashable = ()
 
 
 @dataclass
 class Work:
-    """Layer evaluations: one decoder layer on one token of one prompt, padding included.
+    """Counts of layer evaluations: one decoder layer on one token of one prompt, padding included.
 
     Attributes:
-        done: How many were made.
-        full: How many a whole forward pass for each request would have made.
-        requests: How often features were asked for.
-        passes: How often anything had to be computed for them.
+        done: Evaluations that were made.
+        full: Evaluations that a whole forward pass for each request would have made.
+        requests: Calls of `CachedForward.features`.
+        passes: Calls that had to compute anything.
     """
 
     done: int = 0
@@ -35,15 +35,14 @@ class Work:
 
 
 class CachedForward:
-    """Last-layer features of the last token of fixed prompts, to the bit those of a whole forward pass.
+    """Last-layer features at the last token of fixed prompts; the same bits as those of a whole forward pass.
 
-    Prompts come in named parts, of which only those asked for are computed; each is sorted by length and cut into
-    batches once. What a layer gives out is kept for the layers of a base state (the clean model, or the set that a
-    search has found so far), within a limit of memory; a pass begins after the deepest kept layer below which nothing
-    differs. Features are kept by signature, so that other classifiers cost nothing.
+    Three things save work. Features are kept by signature, so that another probe costs nothing. Prompts come in named
+    parts, each sorted by length and cut into batches once, and only the part asked for runs. And the outputs of the
+    layers of a base state (the clean model, or the set that a search has found so far) are kept within a limit of
+    memory: a pass starts after the deepest kept layer below which no layer differs.
 
-    The layers that are passed over do not run; the model's own forward does, so that masks and positions are what the
-    family makes of them.
+    Layers that are skipped do not run, but the model's own forward does: masks and positions are the family's own.
     """
 
     def __init__(
@@ -56,15 +55,15 @@ class CachedForward:
         pad_id: int = 0,
         restart: bool = True,
     ) -> None:
-        """Take the prompts.
+        """Batch the prompts.
 
         Args:
-            model: A causal language model; put in evaluation mode during passes.
-            parts: Prompts by name of a part: token ids, at least one each.
-            batch_size: Prompts of a forward pass.
-            memory: Bytes that kept activations may take.
-            pad_id: Any token; it stands to the right of a prompt, where nothing looks at it.
-            restart: False recomputes everything: the reference that the benchmark and the tests compare with.
+            model: A causal language model; in evaluation mode during passes.
+            parts: Token ids of the prompts of each named part.
+            batch_size: Prompts in a forward pass.
+            memory: Bytes for kept activations.
+            pad_id: Any token; it stands to the right of a prompt, where a causal model does not look.
+            restart: False computes everything anew: the reference for tests and the benchmark.
         """
         self.model = model
         self.work = Work()
@@ -78,16 +77,21 @@ class CachedForward:
         self._kept: OrderedDict[tuple[str, Signature], Tensor] = OrderedDict()
         self._memory, self._held = memory, 0
         self._stride = 1
-        self._extras: int | None = None  # what layers give out beside hidden states, where they give tuples
+        self._extras: int | None = None  # outputs of a layer beside hidden states; None if it returns a tensor
+
+    @property
+    def clean(self) -> Signature:
+        """Signature of the unperturbed model."""
+        return (CLEAN,) * len(self.layers)
 
     def features(self, part: str, signature: Signature, base: Signature | None = None) -> Tensor:
-        """Features of the model as its weights stand.
+        """Features of the model with its present weights.
 
         Args:
             part: Name of a part of the prompts.
-            signature: What was done to each layer; the caller answers for its being true.
-            base: States of layers below which this signature is that of the base are kept for later; the clean model
-                by default.
+            signature: State of each layer; the caller makes sure that it is true.
+            base: Outputs of the lowest layers, as far as ``signature`` equals ``base``, are kept for later calls; the
+                clean model by default.
 
         Returns:
             (prompts, hidden) float32 on the CPU, in the order of the part's prompts.
@@ -98,7 +102,7 @@ class CachedForward:
         if self.restart and (part, signature) in self._features:
             return self._features[part, signature]
         self.work.passes += 1
-        base = base if base is not None else (CLEAN,) * len(self.layers)
+        base = base if base is not None else self.clean
         with torch.no_grad(), uncompiled(), evaluation_mode(self.model):
             rows = [self._run(batch, signature, base) for batch in batches]
         found = torch.cat(rows)[self._parts[part].place]
@@ -107,9 +111,8 @@ class CachedForward:
         return found
 
     def forget(self) -> None:
-        """Free what is kept but the clean model's features: perturbations are about to mean something else."""
-        clean = (CLEAN,) * len(self.layers)
-        self._features = {key: found for key, found in self._features.items() if key[1] == clean}
+        """Free everything but the clean model's features; call it before signatures get another meaning."""
+        self._features = {key: found for key, found in self._features.items() if key[1] == self.clean}
         self._kept.clear()
         self._held = 0
 
@@ -138,7 +141,7 @@ class CachedForward:
         return hidden[torch.arange(len(hidden), device=hidden.device), batch.last].float().cpu()
 
     def _deepest(self, batch: str, signature: Signature) -> tuple[int, Tensor | None]:
-        """The deepest kept state that this signature shares, as (layers passed, their output)."""
+        """The deepest kept output that this signature shares: (number of layers below it, output)."""
         if self.restart:
             for depth in range(len(self.layers) - 1, 0, -1):
                 key = (batch, signature[:depth])
@@ -149,7 +152,7 @@ class CachedForward:
 
     def _keep(self, batch: str, signature: Signature, outputs: dict[int, Tensor]) -> None:
         if outputs and not self._kept:
-            # As many depths of the clean model as fill half of the memory, evenly spread, and one at the least.
+            # Depths of the clean model, evenly spread, that fill half of the memory; at least one.
             each = next(iter(outputs.values()))
             tokens = sum(batch.ids.numel() for part in self._parts.values() for batch in part.batches)
             whole = each.element_size() * each.shape[-1] * tokens * len(self.layers)
@@ -167,7 +170,7 @@ class CachedForward:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Prompts padded on the right, where a causal model does not look; ``last`` is each one's last token."""
+    """Right-padded prompts; ``last`` is the index of each prompt's last token."""
 
     name: str
     ids: Tensor
@@ -176,7 +179,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Part:
-    """Batches of like length, and where each prompt is in them."""
+    """Batches of prompts of similar length, and the place of each prompt in them."""
 
     batches: list[_Batch]
     place: Tensor
@@ -198,12 +201,12 @@ class _Part:
 
 @contextmanager
 def _skipping(layers: Sequence[nn.Module], state: Tensor | None, extras: int | None) -> Iterator[None]:
-    """Within the block these layers do nothing, and the last of them gives out ``state``.
+    """Skip the first layers of a model; the last of them returns ``state``.
 
     Args:
-        layers: The first ones of the model.
-        state: What comes out of them, (batch, seq, hidden).
-        extras: None where a layer gives a tensor; else it gives a tuple with that many entries more (attentions).
+        layers: The layers to skip.
+        state: Their output, (batch, seq, hidden).
+        extras: None if a layer returns a tensor; else the number of further entries of its tuple (attentions).
     """
     for layer in layers:
 

@@ -1,42 +1,41 @@
-"""From prompts to robust modules: probe, map, search and how stable the result is."""
+"""From prompts to robust modules: fit the probe, map the modules, search, and see how stable the result is."""
 
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
-from llm_modules.mllr.cached_forward import CLEAN, CachedForward, Work
+from llm_modules.mllr.cached_forward import CachedForward, Work
 from llm_modules.mllr.perturb import SEEDED, Kind, Perturbation
-from llm_modules.mllr.probe import BENIGN, MALICIOUS, Probe, Scores, fit_probe, require_accuracy
+from llm_modules.mllr.probe import BENIGN, MALICIOUS, Scores, SecurityProbe, require_accuracy
 from llm_modules.mllr.robustness import Measurement, Meter, robustness_map
-from llm_modules.mllr.search import Found, Search, SearchSettings, expected_probes, overlap
+from llm_modules.mllr.search import Found, Search, SearchSettings, expected_measurements, overlap
 from llm_modules.mllr.weights import checksum
 from llm_modules.optim.module_names import Module, fused
 
 FIT, GUIDE = 0.5, 0.25
-"""Shares of the pairs that fit the classifier and that guide the search; the rest is for the re-check (ours)."""
+"""Shares of the pairs that fit the probe and that guide the search; the rest is for the re-check (ours)."""
 OTHER_SEEDS = 1000
-"""What the seeds of the stability report's other search are counted from."""
+"""Added to the seeds for the search that the stability report repeats with other noise."""
 
 
 @dataclass(frozen=True)
 class ProxySettings:
-    """Everything that a result depends on beside model and prompts.
+    """How the probe is fitted and how modules are perturbed.
 
     Attributes:
-        perturbation: Kind.
+        perturbation: ``gaussian``, ``zero``, ``scale`` or ``delta`` (needs a pilot), see `Perturbation`.
         eps: Sizes relative to the weights, ascending; the smallest at which some type breaks in all layers is used.
-        floor: Accuracy on held-out pairs under which nothing is searched (ours).
-        l2: Penalty of the classifier (ours).
-        split_seed: Of the split of the pairs.
-        stability: Whether to repeat the search with other seeds, classifiers and data.
-        batch_size: Prompts of a forward pass.
-        memory_gb: What kept activations may take.
-        search: Of the search itself.
+        floor: Accuracy of the probe on held-out pairs under which the search is refused (ours).
+        l2: Penalty of the probe (ours).
+        split_seed: Seed of the split of the pairs.
+        stability: Repeat the search with other seeds, probes and data, and report the overlap.
+        batch_size: Prompts in a forward pass.
+        memory_gb: Memory for kept activations.
     """
 
     perturbation: Kind = "gaussian"
@@ -47,7 +46,6 @@ class ProxySettings:
     stability: bool = True
     batch_size: int = 32
     memory_gb: float = 1.0
-    search: SearchSettings = field(default_factory=SearchSettings)
 
     def __post_init__(self) -> None:
         if not self.eps or list(self.eps) != sorted(set(self.eps)):
@@ -58,25 +56,25 @@ class ProxySettings:
 
 @dataclass(frozen=True, eq=False)
 class Investigation:
-    """What was found.
+    """The result of `investigate`.
 
     Attributes:
-        found: The search's result.
-        measurements: Every module by itself: (eps, measurement) for each eps that was looked at.
-        eps: The one that the search used.
-        probe: The classifier.
-        scores: Its scores on held-out pairs, unperturbed.
-        stability: Overlap with the sets of other searches, by what was changed.
+        found: The robust modules, and how the search came to them.
+        measurements: Every module by itself: (eps, measurement) for each eps that was tried.
+        eps: The size that the search used.
+        probe: The probe.
+        scores: Its scores on held-out pairs, with clean weights.
+        stability: Overlap with the sets of repeated searches, by what was changed.
         fused: Types that share weights.
         work: Layer evaluations.
         seconds: Wall time.
-        n_pairs: Pairs by part.
+        n_pairs: Number of pairs in each part.
     """
 
     found: Found
     measurements: tuple[tuple[float, Measurement], ...]
     eps: float
-    probe: Probe
+    probe: SecurityProbe
     scores: Scores
     stability: dict[str, float]
     fused: tuple[tuple[str, ...], ...]
@@ -86,10 +84,10 @@ class Investigation:
 
 
 def split_pairs(families: Sequence[int], seed: int) -> dict[str, list[int]]:
-    """Pairs for ``fit``, ``search`` and ``check``; those that share a text fall into one part.
+    """Split pairs into ``fit``, ``search`` and ``check``; pairs of a family (that share a text) stay together.
 
     Raises:
-        InputError: A part would be empty.
+        InputError: A part would have fewer than two pairs.
     """
     groups = sorted(set(families))
     random.Random(f"{seed}/pairs").shuffle(groups)
@@ -115,142 +113,132 @@ def investigate(
     malicious: Sequence[Sequence[int]],
     benign: Sequence[Sequence[int]],
     families: Sequence[int],
-    settings: ProxySettings,
+    proxy: ProxySettings,
+    search: SearchSettings,
     *,
     pilot: nn.Module | None = None,
     pad_id: int = 0,
     report: Callable[[str], None] = lambda _: None,
     restart: bool = True,
 ) -> Investigation:
-    """Fit the classifier, map the modules, search, and repeat the search for its stability.
+    """Fit the probe, map the modules, search, and repeat the search to see how stable its result is.
 
     Args:
-        model: A causal language model; its weights are the same bits afterwards, which is checked.
+        model: A causal language model. Its weights are the same bits afterwards; a checksum is compared.
         malicious: Token ids of the malicious prompts.
-        benign: Of their benign twins, in the same order.
-        families: As `datamodules.mllr.twin_data.families` gives them.
-        settings: Everything else.
-        pilot: For the ``delta`` perturbation.
+        benign: Token ids of their benign twins, in the same order.
+        families: Family of each pair, see `datamodules.mllr.twin_data.families`.
+        proxy: How the probe is fitted and how modules are perturbed.
+        search: How the search goes.
+        pilot: The model after a short fine-tune, for the ``delta`` perturbation.
         pad_id: Any token.
-        report: Told what comes next, and how long about.
-        restart: False re-runs the whole forward pass for each probe: for comparison.
+        report: Called with a line about what comes next and how long it may take.
+        restart: False runs the whole forward pass for each measurement, for comparison.
 
     Raises:
-        InputError: The classifier does not tell the classes apart, or an argument does not fit the model.
+        InputError: The probe does not tell the classes apart, or an argument does not fit the model.
     """
-    start = time.monotonic()
-    before = checksum(model)
-    parts = split_pairs(families, settings.split_seed)
+    start, before = time.monotonic(), checksum(model)
+    parts = split_pairs(families, proxy.split_seed)
     prompts = {part: [side[i] for side in (malicious, benign) for i in members] for part, members in parts.items()}
-    labels = {
-        part: torch.tensor([MALICIOUS, BENIGN]).repeat_interleave(len(members)) for part, members in parts.items()
-    }
-    memory = int(settings.memory_gb * 2**30)
-    forward = CachedForward(
-        model, prompts, batch_size=settings.batch_size, memory=memory, pad_id=pad_id, restart=restart
-    )
-    clean = (CLEAN,) * len(forward.layers)
-    features = forward.features("fit", clean)
-    probe = fit_probe(features, labels["fit"], settings.l2)
-    perturbation = Perturbation(model, settings.perturbation, settings.eps[0], pilot)
-    meter = Meter(forward, perturbation, probe, labels)
-    clock = time.monotonic()
-    held = torch.cat([forward.features(part, clean) for part in ("search", "check")])
-    clean_seconds = (time.monotonic() - clock) / 2
-    scores = probe.scores(held, torch.cat([labels["search"], labels["check"]]))
+    labels = {part: torch.tensor([MALICIOUS, BENIGN]).repeat_interleave(len(ids)) for part, ids in parts.items()}
+    memory = int(proxy.memory_gb * 2**30)
+    forward = CachedForward(model, prompts, batch_size=proxy.batch_size, memory=memory, pad_id=pad_id, restart=restart)
+    features = forward.features("fit", forward.clean)
+    probe = SecurityProbe.fit(features, labels["fit"], proxy.l2)
+    meter = Meter(forward, Perturbation(model, proxy.perturbation, proxy.eps[0], pilot), probe, labels)
+    scores, seconds = _held_out(meter)
     report(f"probe: accuracy {scores.accuracy:.3f}, AUROC {scores.auroc:.3f}, margin {scores.margin:.2f}")
-    require_accuracy(scores, settings.floor)
-    report(_estimate(perturbation, settings, clean_seconds))
+    require_accuracy(scores, proxy.floor)
+    search = search if proxy.perturbation in SEEDED else search.with_one_seed()
+    report(_estimate(meter, proxy, search, seconds))
 
-    measurements: list[tuple[float, Measurement]] = []
-    for eps in settings.eps:
-        perturbation.eps = eps
-        forward.forget()
-        measurements += [(eps, one) for one in robustness_map(meter, _seeds(settings), "search")]
-        if eps == settings.eps[-1] or _breaks(meter, settings):
-            break
+    measurements = _map(meter, proxy, search)
     groups = tuple(fused(model))
-    found = Search(meter, _settings(settings), groups).run()
-    stability = _stability(meter, settings, groups, features, labels["fit"], found) if settings.stability else {}
+    found = Search(meter, search, groups).run()
+    stability = {}
+    if proxy.stability:
+        halves = [SecurityProbe.fit(features[half], labels["fit"][half], proxy.l2) for half in _halves(labels["fit"])]
+        stability = _stability(meter, search, groups, halves, found)
     if checksum(model) != before:
         raise RuntimeError("the weights are not what they were before the search")
     forward.forget()
-    counts = {part: len(members) for part, members in parts.items()}
     return Investigation(
-        found,
-        tuple(measurements),
-        perturbation.eps,
-        probe,
-        scores,
-        stability,
-        groups,
-        forward.work,
-        time.monotonic() - start,
-        counts,
+        found=found,
+        measurements=tuple(measurements),
+        eps=meter.perturbation.eps,
+        probe=probe,
+        scores=scores,
+        stability=stability,
+        fused=groups,
+        work=forward.work,
+        seconds=time.monotonic() - start,
+        n_pairs={part: len(members) for part, members in parts.items()},
     )
 
 
-def _estimate(perturbation: Perturbation, settings: ProxySettings, clean_seconds: float) -> str:
-    modules = perturbation.modules
+def _held_out(meter: Meter) -> tuple[Scores, float]:
+    """Scores on the held-out pairs with clean weights, and the seconds that one part of them took."""
+    forward, parts, start = meter.forward, ("search", "check"), time.monotonic()
+    features = torch.cat([forward.features(part, forward.clean) for part in parts])
+    seconds = (time.monotonic() - start) / 2
+    return meter.probe.scores(features, torch.cat([meter.labels[part] for part in parts])), seconds
+
+
+def _estimate(meter: Meter, proxy: ProxySettings, search: SearchSettings, clean_seconds: float) -> str:
+    modules = meter.perturbation.modules
     types, layers = len({m.type for m in modules}), 1 + max(m.layer for m in modules)
-    probes = expected_probes(types, layers, _settings(settings), 4 if settings.stability else 0)
-    probes += types * layers * len(_seeds(settings)) * (len(settings.eps) - 1)
+    n = expected_measurements(types, layers, search, 4 if proxy.stability else 0)
+    n += types * layers * len(search.seeds) * (len(proxy.eps) - 1)
     # A restarted pass runs about half of the layers; repeats of the search find most features kept.
-    seconds = probes * clean_seconds * 0.6
+    seconds = n * clean_seconds * 0.6
     length = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    return f"{probes} probes of {len(modules)} modules in {layers} layers, at most about {length}"
+    return f"{n} measurements of {len(modules)} modules in {layers} layers, at most about {length}"
 
 
-def _breaks(meter: Meter, settings: ProxySettings) -> bool:
-    """Whether perturbing some type in all layers drops by more than tau: below that, everything looks robust."""
+def _map(meter: Meter, proxy: ProxySettings, search: SearchSettings) -> list[tuple[float, Measurement]]:
+    """Every module by itself at each eps, up to the first at which some type breaks."""
+    measurements: list[tuple[float, Measurement]] = []
+    for eps in proxy.eps:
+        meter.perturbation.eps = eps
+        meter.forward.forget()
+        measurements += [(eps, one) for one in robustness_map(meter, search.seeds, "search")]
+        if eps == proxy.eps[-1] or _breaks(meter, search):
+            break
+    return measurements
+
+
+def _breaks(meter: Meter, search: SearchSettings) -> bool:
+    """Whether some type drops by more than tau if perturbed in all layers; at a smaller eps everything looks robust."""
     for kind in {module.type for module in meter.perturbation.modules}:
         every = [module for module in meter.perturbation.modules if module.type == kind]
-        seeds = _seeds(settings)
-        drops = [meter.measure(every, seed, "search").drops[settings.search.measure] for seed in seeds]
-        if sum(drops) / len(drops) > settings.search.tau:
+        drops = [meter.measure(every, seed, "search").drops[search.measure] for seed in search.seeds]
+        if sum(drops) / len(drops) > search.tau:
             return True
     return False
 
 
-def _seeds(settings: ProxySettings) -> tuple[int, ...]:
-    """One seed is as good as many where nothing is drawn."""
-    return settings.search.seeds if settings.perturbation in SEEDED else settings.search.seeds[:1]
-
-
-def _settings(settings: ProxySettings, first_seed: int = 0) -> SearchSettings:
-    search = settings.search
-    drawn = settings.perturbation in SEEDED
-    return SearchSettings(
-        search.tau,
-        search.measure,
-        tuple(seed + first_seed for seed in _seeds(settings)),
-        tuple(seed + first_seed for seed in (search.check_seeds if drawn else search.check_seeds[:1])),
-        search.suffix,
-    )
+def _halves(labels: Tensor) -> list[Tensor]:
+    """Rows of every other pair, and of the pairs between them."""
+    pairs = torch.arange(len(labels) // 2)
+    return [torch.cat([half, half + len(pairs)]) for half in (pairs[::2], pairs[1::2])]
 
 
 def _stability(
-    meter: Meter,
-    settings: ProxySettings,
-    groups: Sequence[tuple[str, ...]],
-    features: Tensor,
-    labels: Tensor,
-    found: Found,
+    meter: Meter, search: SearchSettings, groups: Sequence[tuple[str, ...]], halves: list[SecurityProbe], found: Found
 ) -> dict[str, float]:
-    """Overlap of the result with those of other seeds, classifiers (each of half of the pairs) and data."""
+    """Overlap of the result with those of other probes (each fitted on half of the pairs), other data, other seeds."""
 
-    def search(meter: Meter, first_seed: int = 0) -> frozenset[Module]:
-        return Search(meter, _settings(settings, first_seed), groups).run().robust
+    def robust(meter: Meter, settings: SearchSettings = search) -> frozenset[Module]:
+        return Search(meter, settings, groups).run().robust
 
-    pairs = torch.arange(len(labels) // 2)
-    halves = [torch.cat([half, half + len(pairs)]) for half in (pairs[::2], pairs[1::2])]
-    probes = [fit_probe(features[half], labels[half], settings.l2) for half in halves]
     swapped = meter.with_parts({"search": "check", "check": "search"})
     sets = {
-        "other classifier (first half of the pairs)": search(meter.with_probe(probes[0])),
-        "other classifier (second half of the pairs)": search(meter.with_probe(probes[1])),
-        "other data (search and check swapped)": search(swapped),
+        "other classifier (first half of the pairs)": robust(meter.with_probe(halves[0])),
+        "other classifier (second half of the pairs)": robust(meter.with_probe(halves[1])),
+        "other data (search and check swapped)": robust(swapped),
     }
-    if settings.perturbation in SEEDED:
-        sets["other seeds"] = search(meter, OTHER_SEEDS)
+    if meter.perturbation.kind in SEEDED:
+        seeds, checks = (tuple(s + OTHER_SEEDS for s in some) for some in (search.seeds, search.check_seeds))
+        sets["other seeds"] = robust(meter, replace(search, seeds=seeds, check_seeds=checks))
     return {name: round(overlap(found.robust, other), 6) for name, other in sets.items()}

@@ -7,33 +7,33 @@ import torch
 from datamodules.batch import ContrastBatch
 from llm_modules.backbone.states import ContrastStates
 from llm_modules.causal_lm import CausalLM
-from llm_modules.mllr.cached_forward import CLEAN, CachedForward
+from llm_modules.mllr.cached_forward import CachedForward
 
 
 class MLLR(CausalLM):
-    """A causal language model tuned with modular learning rates, and the features that its search goes by.
+    """A causal language model whose robust modules can be searched for.
 
-    ``predict`` on malicious requests and their benign twins (``ContrastBatch``) gives their last-layer features, which
-    the ``RobustModulesWriter`` callback probes and searches; ``fit`` with ``learning_rates`` is the secure tuning. The
-    rates themselves are those of ``CausalLM``, so that every other method has them too.
+    ``predict`` on malicious requests with benign twins (``ContrastBatch``) returns their last-layer features; the
+    ``RobustModulesWriter`` callback fits the probe to them and searches. ``fit`` with ``learning_rates`` is the secure
+    fine-tune. Learning rates by module belong to `CausalLM`, so every other method has them too.
     """
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Features of pairs (paper: the last layer's hidden state), completions of anything else."""
+        """Features of pairs (paper: the last layer's hidden state); completions of any other batch."""
         if isinstance(batch, ContrastBatch):
             return self.features(batch)
         return super().predict_step(batch, batch_idx, dataloader_idx)
 
     @torch.no_grad()
     def features(self, batch: ContrastBatch) -> ContrastStates:
-        """Last-layer features at the last token of both prompts of each pair, (batch, 1, hidden) a side."""
+        """Last-layer features at the last token of both prompts of each pair, (batch, 1, hidden) per side."""
         sides = []
         for ids, mask in ((batch.positive_ids, batch.positive_mask), (batch.negative_ids, batch.negative_mask)):
             forward = CachedForward(self.language_model, {"batch": rows_of(ids, mask)}, batch_size=len(ids))
-            sides.append(forward.features("batch", (CLEAN,) * len(forward.layers))[:, None])
+            sides.append(forward.features("batch", forward.clean)[:, None])
         return ContrastStates(*sides)
 
 
 def rows_of(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
-    """The token ids of each prompt of a padded batch, without padding."""
+    """Token ids of each prompt of a padded batch, without padding."""
     return [row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True)]

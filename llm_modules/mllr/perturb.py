@@ -1,4 +1,4 @@
-"""Perturbing the weights of modules, and putting them back exactly (spec, sec. 2)."""
+"""Perturb the weights of modules and put them back exactly (paper: that modules are perturbed; the kinds are ours)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,32 +14,32 @@ from llm_modules.optim.module_names import Module
 
 Kind = Literal["gaussian", "zero", "scale", "delta"]
 SEEDED: frozenset[str] = frozenset({"gaussian"})
-"""Kinds that draw: for the others one seed says all."""
+"""Kinds that draw random numbers; for the others one seed is enough."""
 
 
 class Perturbation:
-    """A way to disturb modules; norm-matched, so that modules of any size are disturbed alike.
+    """A perturbation of modules, relative to the norm of their weights: large and small modules compare.
 
     ============ ==================================================================
     kind         W becomes
     ============ ==================================================================
-    ``gaussian`` W + eps |W| / sqrt(n) * N(0, 1), each module by a draw of its own
+    ``gaussian`` W + eps |W| / sqrt(n) * N(0, 1), drawn for each module
     ``zero``     0
     ``scale``    (1 - eps) W
-    ``delta``    W + eps |W| / |D| * D, D what a short pilot fine-tune changed W by
+    ``delta``    W + eps |W| / |D| * D, D the change of W by a short pilot fine-tune
     ============ ==================================================================
     """
 
     def __init__(
         self, model: nn.Module, kind: Kind = "gaussian", eps: float = 0.5, pilot: nn.Module | None = None
     ) -> None:
-        """Look at a model; its weights stay as they are.
+        """Prepare; the weights stay as they are.
 
         Args:
             model: A causal language model.
             kind: See the table; |.| is the Frobenius norm, n the number of weights.
-            eps: Size of the disturbance relative to the weights.
-            pilot: For ``delta``: the model after the pilot fine-tune.
+            eps: Size relative to the weights.
+            pilot: The model after the pilot fine-tune, for ``delta``.
 
         Raises:
             InputError: ``eps`` is not positive, or the pilot is missing, of another shape or unchanged.
@@ -55,7 +55,7 @@ class Perturbation:
 
     @property
     def modules(self) -> list[Module]:
-        """What can be perturbed."""
+        """The modules that can be perturbed."""
         return list(self.weights)
 
     @contextmanager
@@ -64,7 +64,8 @@ class Perturbation:
 
         Args:
             modules: Any number of modules.
-            seed: Of ``gaussian``. A module's noise depends on the seed and the module alone, not on its company.
+            seed: Seed of ``gaussian``. A module's noise depends on the seed and the module only, not on which other
+                modules are perturbed with it.
         """
         chosen = sorted(set(modules))
         copies: list[tuple[Tensor, Tensor]] = []
@@ -76,7 +77,7 @@ class Perturbation:
                     view.copy_(self._perturbed(view, module, index, seed))
             yield
         finally:
-            # Backwards, for types that stand for the same whole.
+            # In reverse: types of a fused weight whose layout is unknown all copy the whole weight.
             for view, copy in reversed(copies):
                 view.copy_(copy)
 
@@ -96,7 +97,7 @@ class Perturbation:
 
 
 def _noise(like: Tensor, module: Module, index: int, seed: int) -> Tensor:
-    """Drawn on the CPU, so that all devices draw the same."""
+    """Drawn on the CPU: every device gets the same numbers."""
     digest = blake2b(f"{seed}/{module.name}/{index}".encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
     return torch.randn(like.shape, generator=generator).to(like.device)

@@ -1,4 +1,4 @@
-"""How far the classifier drops when modules are perturbed (paper; spec, sec. 2)."""
+"""How far the security probe's scores drop when modules are perturbed (paper)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,23 +8,23 @@ from torch import Tensor
 
 from llm_modules.mllr.cached_forward import CLEAN, CachedForward, Signature
 from llm_modules.mllr.perturb import SEEDED, Perturbation
-from llm_modules.mllr.probe import Probe, Scores
+from llm_modules.mllr.probe import Scores, SecurityProbe
 from llm_modules.optim.module_names import Module
 
 Measure = Literal["malicious", "accuracy", "auroc", "margin"]
-"""What a drop is a drop of: the share of malicious prompts found (paper: "on malicious prompts above all"), the
-accuracy on both classes, AUROC, or the malicious prompts' mean log-odds as a share of what it was."""
+"""The score that a drop is taken of: share of malicious prompts found (paper: "on malicious prompts above all"),
+accuracy on both classes, AUROC, or the malicious prompts' mean log-odds relative to those of the clean model."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Scores under one perturbation, and how far they fell from those of the clean model.
+    """Scores under one perturbation, and their drop from those of the clean model.
 
     Attributes:
-        modules: What was perturbed.
-        seed: Of the perturbation.
-        scores: Under it.
-        drops: By measure; ``margin`` is relative to the clean margin.
+        modules: The modules that were perturbed together.
+        seed: Seed of the perturbation.
+        scores: The probe's scores under it.
+        drops: Drop of each measure; that of ``margin`` is relative to the clean margin.
     """
 
     modules: frozenset[Module]
@@ -35,33 +35,33 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Meter:
-    """Measures drops of a fixed classifier on labelled prompts.
+    """Measures drops of a fixed probe on labelled prompts.
 
-    Several meters may share one ``CachedForward``: with other classifiers or other parts of its prompts they use the
-    features that are there.
+    Several meters may share one ``CachedForward``: with other probes, or on other parts of its prompts, they reuse the
+    features that have been computed.
 
     Attributes:
-        forward: Over all prompts, in parts.
+        forward: Features of all prompts, in named parts.
         perturbation: Of the model that ``forward`` runs.
-        probe: Stays as it is, whatever is done to the model.
-        labels: By part, as the probe's.
-        names: The part that stands for each name asked for, where it is another.
+        probe: Fitted once on the clean model.
+        labels: Labels of each part, as `SecurityProbe.fit` takes them.
+        names: Replaces part names: ``{"search": "check"}`` measures on ``check`` if ``search`` is asked for.
     """
 
     forward: CachedForward
     perturbation: Perturbation
-    probe: Probe
+    probe: SecurityProbe
     labels: Mapping[str, Tensor]
     names: Mapping[str, str] = field(default_factory=dict)
 
     def scores(self, modules: Iterable[Module], seed: int, part: str, base: Iterable[Module] = frozenset()) -> Scores:
-        """Scores on a part of the prompts with modules perturbed; none for the clean model.
+        """Scores on a part of the prompts while modules are perturbed.
 
         Args:
-            modules: What to perturb.
-            seed: Of the perturbation.
+            modules: Modules to perturb; none for the clean model.
+            seed: Seed of the perturbation.
             part: Name of a part of the prompts.
-            base: A set that further calls will build on; its states are kept to restart from.
+            base: A set that later calls extend; its activations are kept to restart from.
         """
         chosen, part = frozenset(modules), self.names.get(part, part)
         signature = self.signature(chosen, seed)
@@ -84,7 +84,7 @@ class Meter:
         return Measurement(chosen, seed, now, drops)
 
     def signature(self, modules: Iterable[Module], seed: int) -> Signature:
-        """What a perturbation does to each layer."""
+        """The state of each layer under a perturbation; equal entries mean equal weights."""
         draw = seed if self.perturbation.kind in SEEDED else 0
         types: dict[int, list[str]] = {}
         for module in sorted(modules):
@@ -93,26 +93,26 @@ class Meter:
             (draw, tuple(types[layer])) if layer in types else CLEAN for layer in range(len(self.forward.layers))
         )
 
-    def with_probe(self, probe: Probe) -> "Meter":
-        """The same measurements by another classifier."""
+    def with_probe(self, probe: SecurityProbe) -> "Meter":
+        """A meter that differs in its probe."""
         return replace(self, probe=probe)
 
     def with_parts(self, names: Mapping[str, str]) -> "Meter":
-        """The same measurements on other parts of the prompts."""
+        """A meter that measures on other parts of the prompts."""
         return replace(self, names=names)
 
 
 def robustness_map(meter: Meter, seeds: Sequence[int], part: str) -> list[Measurement]:
-    """Every module by itself, with every seed: the raw measurements of the heat map.
+    """Measure every module by itself with every seed: the raw data of the heat map.
 
-    In the order of layers from the deepest, so that what is shared is computed once.
+    Starts at the deepest layer, so that shared layers are computed once.
     """
     modules = sorted(meter.perturbation.modules, key=lambda module: (-module.layer, module.type))
     return [meter.measure([module], seed, part) for module in modules for seed in seeds]
 
 
 def mean_drops(measurements: Iterable[Measurement], measure: Measure) -> dict[Module, float]:
-    """The mean drop over seeds of each module that was perturbed by itself."""
+    """Mean drop over seeds of each module that was perturbed by itself."""
     drops: dict[Module, list[float]] = {}
     for found in measurements:
         (module,) = found.modules

@@ -1,7 +1,10 @@
-"""The proxy-guided search for Mods_Robust (paper: that it exists and what guides it; the steps are ours)."""
+"""The search for the robust modules, guided by the security probe.
+
+The paper says that there is such a search and what guides it; its steps are ours.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from datamodules.errors import InputError
@@ -16,16 +19,15 @@ class SearchSettings:
     """What the search allows and how it looks.
 
     Attributes:
-        tau: Greatest mean drop that counts as robust (ours).
-        measure: Of what.
-        seeds: Of the perturbations that guide it; at least 3 (ours).
-        check_seeds: Fresh ones for the joint re-check.
-        suffix: ``bisection`` takes it that a longer suffix drops further; ``linear`` looks at every suffix from the
-            deepest on.
+        tau: Greatest mean drop of ``measure`` that counts as robust. 0.3 is what `configs/mllr` searches with (ours).
+        measure: The score that drops are taken of (``margin``: ours).
+        seeds: Seeds of the perturbations that guide the search; at least three if the perturbation is random (ours).
+        check_seeds: Fresh seeds for the re-check of the whole set.
+        suffix: ``bisection`` assumes that a longer suffix of layers drops further; ``linear`` measures every suffix.
     """
 
-    tau: float = 0.1
-    measure: Measure = "malicious"
+    tau: float = 0.3
+    measure: Measure = "margin"
     seeds: tuple[int, ...] = (0, 1, 2)
     check_seeds: tuple[int, ...] = (100, 101, 102)
     suffix: Suffix = "bisection"
@@ -36,18 +38,22 @@ class SearchSettings:
         if not self.seeds or not self.check_seeds or set(self.seeds) & set(self.check_seeds):
             raise InputError("seeds, check_seeds: give some of each, and none in both: the re-check needs fresh ones")
 
+    def with_one_seed(self) -> "SearchSettings":
+        """The same search for a perturbation that draws nothing: further seeds would repeat the first."""
+        return replace(self, seeds=self.seeds[:1], check_seeds=self.check_seeds[:1])
+
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
         robust: The modules.
-        order: Types by joint drop, the least first, with that drop.
-        trace: Every probe in order, as plain values.
+        order: Joint drop of each type, the least first.
+        trace: Every set that was measured, in order, as plain values.
         non_monotone: Cases in which a longer suffix dropped less than a shorter one, in words.
         unfused: Modules that were given up because another type of the same fused weight is not robust.
-        drop: Of the whole set, with fresh seeds on held-out prompts.
+        drop: Drop of the whole set, with fresh seeds on held-out prompts.
     """
 
     robust: frozenset[Module]
@@ -62,13 +68,15 @@ class Found:
 class Search:
     """One run of the search.
 
-    ``base = score(malicious, held-out)``; types by joint drop, least first; for each the lowest layer from which all
-    of it can be perturbed together with what was found before; then the joint re-check with fresh seeds and prompts,
-    and every suffix shrinks until it holds.
+    1. Types are ordered by their joint drop in all layers, the least first.
+    2. For each type, the lowest layer is found from which on the type can be perturbed together with the modules found
+       so far, within tau.
+    3. The whole set is measured again with fresh seeds on held-out prompts. While it drops by more than tau, every
+       type loses its lowest layer.
 
     Attributes:
-        meter: With the parts ``search`` and ``check`` of the prompts.
-        settings: As above.
+        meter: Measures on the parts ``search`` and ``check`` of the prompts.
+        settings: What is allowed.
         fused: Groups of types that share a weight: robust only together.
     """
 
@@ -79,7 +87,7 @@ class Search:
     _bends: list[str] = field(default_factory=list)
 
     def run(self) -> Found:
-        """Search."""
+        """Search; takes minutes on real models."""
         layers = self._layers()
         order = {kind: self._joint_drop(kind, layers[kind]) for kind in layers}
         order = dict(sorted(order.items(), key=lambda item: (item[1], TYPES.index(item[0]))))
@@ -93,22 +101,21 @@ class Search:
         return Found(robust, order, tuple(self._trace), tuple(self._bends), unfused, drop)
 
     def _layers(self) -> dict[str, list[int]]:
-        """The layers of each type, ascending."""
         found: dict[str, list[int]] = {}
         for module in self.meter.perturbation.modules:
             found.setdefault(module.type, []).append(module.layer)
         return {kind: sorted(layers) for kind, layers in found.items()}
 
     def _joint_drop(self, kind: str, layers: Sequence[int]) -> float:
-        return self._probe("order", _suffix_of(kind, layers, 0), kind, layers[0])
+        return self._measure("order", _suffix_of(kind, layers, 0), kind, layers[0])
 
     def _suffix(self, kind: str, layers: Sequence[int], robust: frozenset[Module]) -> int:
-        """Index of the lowest layer from which the type can join; their number if from none."""
+        """Index of the lowest layer from which on the type can join; ``len(layers)`` if it cannot."""
         drops: dict[int, float] = {}
 
         def within(index: int) -> bool:
             modules = robust | _suffix_of(kind, layers, index)
-            drops[index] = self._probe("suffix", modules, kind, layers[index], base=robust)
+            drops[index] = self._measure("suffix", modules, kind, layers[index], base=robust)
             return drops[index] <= self.settings.tau
 
         if self.settings.suffix == "linear":
@@ -138,7 +145,7 @@ class Search:
                 )
 
     def _whole_weights(self, robust: frozenset[Module]) -> tuple[frozenset[Module], tuple[Module, ...]]:
-        """A fused weight is as robust as its most sensitive part."""
+        """Drop types that share a weight with a type that is not robust."""
         given_up = {
             module
             for group in self.fused
@@ -148,15 +155,15 @@ class Search:
         return robust - given_up, tuple(sorted(given_up))
 
     def _recheck(self, robust: frozenset[Module]) -> tuple[frozenset[Module], float]:
-        drop = self._probe("check", robust, fresh=True)
+        drop = self._measure("check", robust, fresh=True)
         while robust and drop > self.settings.tau:
             lowest = {kind: min(m.layer for m in robust if m.type == kind) for kind in {m.type for m in robust}}
             robust = frozenset(module for module in robust if module.layer > lowest[module.type])
             robust, _ = self._whole_weights(robust)
-            drop = self._probe("shrink", robust, fresh=True)
+            drop = self._measure("shrink", robust, fresh=True)
         return robust, drop
 
-    def _probe(
+    def _measure(
         self,
         step: str,
         modules: frozenset[Module],
@@ -165,7 +172,7 @@ class Search:
         base: Iterable[Module] = frozenset(),
         fresh: bool = False,
     ) -> float:
-        """The mean drop over seeds, written down."""
+        """Mean drop over seeds; goes into the trace."""
         seeds = self.settings.check_seeds if fresh else self.settings.seeds
         rows = "check" if fresh else "search"
         found = [self.meter.measure(modules, seed, rows, base) for seed in seeds]
@@ -192,8 +199,8 @@ def overlap(one: frozenset[Module], other: frozenset[Module]) -> float:
     return len(one & other) / len(one | other) if one | other else 1.0
 
 
-def expected_probes(types: int, layers: int, settings: SearchSettings, variants: int = 0) -> int:
-    """About how many perturbed models a map, a search and its repeats look at: what is said beforehand."""
+def expected_measurements(types: int, layers: int, settings: SearchSettings, variants: int = 0) -> int:
+    """About how many perturbed models a map, a search and ``variants`` repeats of it measure."""
     per_type = layers if settings.suffix == "linear" else max(1, layers.bit_length())
     seeds, check = len(settings.seeds), len(settings.check_seeds)
     search = (types + types * per_type) * seeds + check

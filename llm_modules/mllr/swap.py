@@ -1,4 +1,4 @@
-"""The causal check: put modules of one model into another of the same shape, and take them back (ours)."""
+"""The causal check: replace modules of one model by those of another for a while (ours)."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,18 +10,26 @@ from llm_modules.optim.module_names import TYPES, Module, parameters_by_module
 
 
 class Swap:
-    """Two models made from one another, such as an aligned one and what a fine-tune made of it.
+    """Replaces modules of a model by those of another of the same shape, such as a fine-tune of it.
 
-    A probe under noise says which modules a classifier needs. Which modules *carry* a behaviour is another question:
-    take them from the model that has it and put them into the one that has lost it.
+    The search says which modules the probe depends on. Swapping says which modules *carry* a behaviour: take them from
+    the model that has it, put them into the one that has lost it, and see whether it comes back.
+
+    >>> from llm_modules.backbone.loading import load_model
+    >>> aligned, tuned = load_model("miniature"), load_model("miniature")
+    >>> swap = Swap(tuned, aligned)
+    >>> with swap.applied(swap.sets["down"]):
+    ...     pass  # measure the refusals of `tuned` with the down-projections of `aligned`
+    >>> max(swap.changed().values())
+    0.0
     """
 
     def __init__(self, model: nn.Module, donor: nn.Module) -> None:
-        """Take the models; neither is changed yet.
+        """Compare the models; neither is changed yet.
 
         Args:
-            model: Whose modules are replaced within ``applied``.
-            donor: Whose modules are put there.
+            model: The model whose modules are replaced within ``applied``.
+            donor: The model that the modules come from.
 
         Raises:
             InputError: The two have different modules or shapes.
@@ -34,7 +42,7 @@ class Swap:
 
     @property
     def sets(self) -> dict[str, frozenset[Module]]:
-        """What is swapped together: each type in all layers, each layer in all types, and everything."""
+        """Sets to swap together: each type in all layers, each layer with all types, and all modules."""
         every = frozenset(module for modules in self._here for module in modules)
         types = [kind for kind in TYPES if any(module.type == kind for module in every)]
         layers = sorted({module.layer for module in every})
@@ -45,7 +53,7 @@ class Swap:
         }
 
     def changed(self) -> dict[Module, float]:
-        """How far each module is from its counterpart: |difference| / |weights|."""
+        """Relative distance of each module from its counterpart: |difference| / |weights|."""
         found: dict[Module, tuple[float, float]] = {}
         for modules, mine in self._here.items():
             pairs = zip(mine, self._there[modules], strict=True)
@@ -58,7 +66,7 @@ class Swap:
 
     @contextmanager
     def applied(self, modules: Iterable[Module]) -> Iterator[None]:
-        """The donor's modules in place of the model's within the block; a fused weight goes with any of its types."""
+        """Use the donor's modules within the block; a fused weight is replaced if any of its types is given."""
         chosen = set(modules)
         copies: list[tuple[Tensor, Tensor]] = []
         try:

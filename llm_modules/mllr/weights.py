@@ -1,4 +1,4 @@
-"""The weights of each module as views, the parts of fused projections included."""
+"""The weights of each module as views, also within fused projections."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from llm_modules.backbone.architecture import decoder_layers, unwrap
 from llm_modules.optim.module_names import TYPES, Module, types_of
 
 _CHUNK = 1 << 22
-"""Weights that a checksum takes at a time."""
+"""Bytes that `checksum` reads at a time."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Weight:
     """A parameter or a part of it.
 
     Attributes:
-        parameter: The whole.
-        shape: What it is viewed as before the part is cut out; empty for the whole.
-        dim: The dimension that is cut.
-        start: Where the part begins.
-        length: How long it is.
+        parameter: The parameter.
+        shape: Shape that it is viewed in before the part is cut out; empty for the whole parameter.
+        dim: Dimension that is cut.
+        start: First index of the part.
+        length: Number of indices.
     """
 
     parameter: nn.Parameter
@@ -39,8 +39,8 @@ class Weight:
 def weights_of(model: nn.Module) -> dict[Module, list[Weight]]:
     """The matrices of every module of a model; biases, norms and adapters are left out.
 
-    The parts of a fused projection are told apart where the layout is known (concatenated, as in Phi-3 and GPT-2;
-    interleaved by head, as in GPT-NeoX and Falcon); in any other, each of its types stands for the whole.
+    A fused projection is cut into its types if the layout is known: concatenated (Phi-3, GPT-2) or interleaved by head
+    (GPT-NeoX, Falcon). Otherwise each of its types has the whole weight.
     """
     found: dict[Module, list[Weight]] = {}
     config = unwrap(model).config.get_text_config()
@@ -56,7 +56,7 @@ def weights_of(model: nn.Module) -> dict[Module, list[Weight]]:
 
 
 def checksum(model: nn.Module) -> int:
-    """A number that differs when any bit of any parameter does (but for one chance in many millions)."""
+    """A number that changes with any bit of any parameter; two states collide less than once in millions."""
     total = 0
     for parameter in model.parameters():
         bits = parameter.detach().contiguous().reshape(-1).view(torch.uint8)
@@ -68,7 +68,7 @@ def checksum(model: nn.Module) -> int:
 
 
 def _parts(types: tuple[str, ...], parameter: nn.Parameter, config: object) -> dict[str, Weight]:
-    """Where the types are in a fused parameter; empty if the layout is not known."""
+    """The part of each type in a fused parameter; empty if the layout is unknown."""
     if types == ("gate", "up"):
         dim = parameter.ndim - 2  # rows of a Linear, rows of each expert
         half, odd = divmod(parameter.shape[dim], 2)

@@ -1,1 +1,1 @@
-"""What each method claims, measured on the miniature with its controls: the commands, the numbers, the report."""
+"""Each method's claims, measured on the miniature with controls: commands, numbers, report."""

@@ -8,9 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from callbacks.figure_style import COLOURS, MARKERS, figure, legend
-
-_ASIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+from callbacks.figure_style import BLUE, COLOURS, MARKERS, VERMILION, figure, legend, legend_beside, marker_style
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ def plot_accuracy_tokens(points: Sequence[ConditionPoint], path: Path) -> None:
         panel.set_xlim(left=0)
         panel.set_ylim(top=min(panel.get_ylim()[1], 1.01))
         panel.yaxis.set_major_formatter(PercentFormatter(1))
-        legend(panel, **_ASIDE)
+        legend_beside(panel)
 
 
 def plot_safety(points: Sequence[ConditionPoint], path: Path) -> None:
@@ -47,16 +45,13 @@ def plot_safety(points: Sequence[ConditionPoint], path: Path) -> None:
         panel.set_xlabel("benign requests and near-twins refused")
         panel.set_ylabel("attacks in new wraps not refused")
         _percent(panel)
-        legend(panel, **_ASIDE)
+        legend_beside(panel)
 
 
 def _conditions(panel: Axes, points: Sequence[ConditionPoint]) -> None:
     """A marker for each condition, with its error bars."""
     for index, point in enumerate(points):
-        colour = COLOURS[index % len(COLOURS)]
-        marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
-        face = "white" if point.hollow else colour
-        style: dict[str, Any] = {"color": colour, "marker": marker, "mfc": face, "ms": 8, "mew": 1.6, "ls": ""}
+        style = marker_style(index, hollow=point.hollow)
         bars = {"xerr": point.x_error or None, "yerr": point.y_error or None}
         panel.errorbar(point.x, point.y, elinewidth=1, capsize=3, **bars, **style)
         panel.plot([], [], label=point.label, **style)
@@ -93,7 +88,7 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path) -> None:
         panel.set_xlabel("accuracy on the tuning task")
         panel.set_ylabel("forbidden requests refused")
         _percent(panel)
-        legend(panel, **_ASIDE)
+        legend_beside(panel)
 
 
 def plot_swap(restored: Mapping[str, tuple[float, float]], start: float, path: Path) -> None:
@@ -106,9 +101,9 @@ def plot_swap(restored: Mapping[str, tuple[float, float]], start: float, path: P
     """
     with figure(path, 1.6 + 0.5 * max(len(restored), 8), 3.4) as (panel,):
         means, spreads = zip(*restored.values(), strict=True)
-        panel.grid(visible=False)
-        panel.bar(range(len(restored)), means, yerr=spreads, color=COLOURS[0], width=0.7, capsize=3)
-        panel.axhline(start, color=COLOURS[1], lw=1.4, ls="--", label="nothing restored")
+        panel.grid(visible=False, axis="x")
+        panel.bar(range(len(restored)), means, yerr=spreads, color=BLUE, width=0.7, capsize=3)
+        panel.axhline(start, color=VERMILION, lw=1.4, ls="--", label="nothing restored")
         panel.set_xticks(range(len(restored)), list(restored), rotation=45, ha="right")
         panel.set_ylim(0, 1.04)
         panel.yaxis.set_major_formatter(PercentFormatter(1))

@@ -1,4 +1,4 @@
-"""Every method that has something to show, in the order of the demo."""
+"""The methods with evidence, in the order of the demo."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Numbers over seeds: one row a (method, condition, suite, metric)."""
+"""Numbers over seeds: a row for each method, condition, suite and metric."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from callbacks.evaluation.report import read_results
 from rod.steps import Step
 
 HEADLINES = ("accuracy", "tokens", "aes", "asr", "refusal_rate", "compliance", "perplexity")
-"""Metrics of a test that the evidence takes over, without the judge's name."""
+"""Metrics of a test that go into the evidence, without the judge's name."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """One measured number of one seed; ``n`` is the number of answers or pieces behind it."""
+    """One number of one seed; ``n`` counts the answers behind it."""
 
     condition: str
     suite: str
@@ -26,7 +26,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Row:
-    """A number over seeds: its mean, the standard deviation over seeds (0 for one seed), and answers in all."""
+    """A number over seeds: mean, standard deviation (0 for one seed), and ``n`` answers in all."""
 
     method: str
     condition: str
@@ -38,16 +38,16 @@ class Row:
     n: int
 
     def text(self, digits: int = 3) -> str:
-        """The mean, with its spread where there are several seeds."""
+        """The mean, with the deviation if there are several seeds."""
         spread = f" ± {self.std:.{digits}f}" if self.seeds > 1 else ""
         return f"{self.mean:.{digits}f}{spread}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the report; the first column names what the others measure.
+    """A table of the report; its first column names conditions or measures.
 
-    The first table of a method is printed too, and those that are ``printed``.
+    A method's first table is printed in the terminal too, as are those that are ``printed``.
     """
 
     title: str
@@ -58,13 +58,13 @@ class Section:
 
 
 class Evidence(Protocol):
-    """What a method has to say for itself.
+    """The evidence of one method.
 
     Attributes:
-        method: Its name.
-        seeds: How many it is measured with.
-        figures: Name in the published folder -> figure of the first seed's folder.
-        compared: Test runs in a seed's folder that are shown record by record against the first of them.
+        method: Name of the method.
+        seeds: Number of seeds.
+        figures: Name in the published folder -> path in the first seed's folder.
+        compared: Test runs in a seed's folder; `rod compare` holds the others against the first.
     """
 
     method: str
@@ -76,20 +76,20 @@ class Evidence(Protocol):
         """The commands of one seed, run in a folder of the seed's own."""
 
     def values(self, folder: Path) -> Iterable[Value]:
-        """What the commands measured."""
+        """The numbers that the commands of a seed measured."""
 
     def sections(self, table: "Rows") -> list[Section]:
         """The tables."""
 
     def plot(self, table: "Rows", folder: Path) -> None:
-        """Draw what needs all seeds into a folder."""
+        """Write the figures over all seeds into a folder."""
 
 
 class Rows:
-    """The rows of one method, to look numbers up in."""
+    """The rows of one method."""
 
     def __init__(self, method: str, per_seed: Iterable[Iterable[Value]]) -> None:
-        """Mean and standard deviation (n - 1) of each number over the seeds that measured it."""
+        """Take mean and standard deviation (n - 1) of each number over the seeds that measured it."""
         groups: dict[tuple[str, str, str], list[Value]] = {}
         for values in per_seed:
             for value in values:
@@ -107,24 +107,24 @@ class Rows:
         ]
 
     def find(self, condition: str, suite: str, metric: str) -> Row | None:
-        """The row of a number, None where it was not measured."""
+        """The row of a number, None if it was not measured."""
         wanted = (condition, suite, metric)
         return next((r for r in self.rows if (r.condition, r.suite, r.metric) == wanted), None)
 
     def cell(self, condition: str, suite: str, metric: str, digits: int = 3) -> str:
-        """A number for a table, a dash where it was not measured."""
+        """A number for a table, a dash if it was not measured."""
         row = self.find(condition, suite, metric)
         return "-" if row is None else row.text(digits)
 
 
 def values_of_test(metrics_file: Path, condition: str, suites: dict[str, str] | None = None) -> Iterator[Value]:
-    """The numbers of a ``metrics.json``; of several judges the first one's.
+    """The numbers of a ``metrics.json``; if there are several judges, of the first.
 
     Args:
         metrics_file: Of a test run.
-        condition: What the run is a measurement of.
-        suites: The report's name of a suite, by the cell's name in the run (``maths system1``); cells that are not
-            named are left out. All of them, under their own names, by default.
+        condition: Condition of the run.
+        suites: Name in the run (``maths system1``) -> name in the report; others are left out. By default all suites
+            are taken under their own names.
     """
     for result in read_results(metrics_file):
         name = str(result.cell) if suites is None else suites.get(str(result.cell))

@@ -1,6 +1,8 @@
 """``rod configs``: the configurations that come with the project."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
 
 
 def main(args: Sequence[str]) -> None:
@@ -27,13 +29,14 @@ def listing(part: str = "") -> str:
     found = {name: path for name, path in shipped().items() if part.removeprefix("configs/") in name}
     if not found:
         raise InputError(f"rod configs: no name contains '{part}'; `rod configs` without a word lists all of them")
-    width = max(map(len, found))
-    lines: list[str] = []
-    folder = None
-    for name, path in found.items():
-        if folder not in (None, path.parent):
-            lines.append("")
-        folder = path.parent
-        with path.open(encoding="utf-8") as file:
-            lines.append(f"{name:<{width}}  {file.readline().removeprefix('#').strip()}")
-    return "\n".join(lines)
+    paragraphs = []
+    for _, group in groupby(found.items(), key=lambda item: item[1].parent):
+        lines = [(name, _first_line(path)) for name, path in group]
+        width = max(len(name) for name, _ in lines)
+        paragraphs.append("\n".join(f"{name:<{width}}  {text}" for name, text in lines))
+    return "\n\n".join(paragraphs)
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datamodules.answers.checker import AnswerChecker
     from datamodules.suites.external import Fields, Reference
     from datamodules.suites.predictions import Prediction
-    from datamodules.suites.suite import Kind
+    from datamodules.suites.suite import SuiteKind
     from llm_modules.judges.judge import Judge
 
 
@@ -128,12 +128,12 @@ def _read(
     paths: "Sequence[Path]",
     fields: "Fields",
     name: str,
-    kind: "Kind",
+    kind: "SuiteKind",
     answer: AnswerRule | None,
     checker: "AnswerChecker",
 ) -> "tuple[list[Prediction], dict[str, Reference]]":
-    """The predictions of all files, and what foreign ones say of theirs."""
-    from datamodules.suites.external import read_foreign, read_own
+    """The predictions of all files, and what external ones say of theirs."""
+    from datamodules.suites.external import read_external, read_own
     from datamodules.suites.suite import check_golds
 
     found: list[Prediction] = []
@@ -144,10 +144,10 @@ def _read(
             found += read_own(path, answer)
             continue
         suite, rule = name or path.stem, answer or AnswerRule()
-        foreign = read_foreign(path, fields, suite, kind, rule)
-        check_golds(suite, rule, foreign.items, checker)
-        found += foreign.predictions
-        references |= foreign.references
+        external = read_external(path, fields, suite, kind, rule)
+        check_golds(suite, rule, external.items, checker)
+        found += external.predictions
+        references |= external.references
     if twice := next((key for key, count in Counter(p.id for p in found).items() if count > 1), None):
         raise InputError(f"predictions: '{twice}' is in several files; score them apart, or give --id")
     return found, references

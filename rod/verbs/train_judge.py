@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from llm_modules.judges.labelled_answers import LabelledAnswer, Source
+    from llm_modules.judges.labelled_answers import AnswerSource, LabelledAnswer
     from llm_modules.judges.training import LeftOut, TrainingSettings
 
 
 def main(args: Sequence[str]) -> None:
     """Parse the options and train."""
-    from llm_modules.judges.labelled_answers import READINGS, Source
+    from llm_modules.judges.labelled_answers import READINGS, AnswerSource
     from llm_modules.judges.training import TrainingSettings
     from rod.parser import Parser
 
     parser = Parser(prog="rod train-judge", description=(run.__doc__ or "").partition("Args:")[0])
     parser.add_argument("--config", action="config", help="YAML file with these options.")
-    parser.add_argument("--sources", type=list[Source], required=True, help="Files of labelled answers.")
+    parser.add_argument("--sources", type=list[AnswerSource], required=True, help="Files of labelled answers.")
     parser.add_argument("--data", type=Path, default=Path("data"), help="Folder that the files' paths start from.")
     parser.add_argument("--output", type=Path, required=True, help="Folder for the weights and the report.")
     parser.add_argument("--readings", type=Path, default=READINGS, help="JSON file with labels by id.")
@@ -33,12 +33,14 @@ def main(args: Sequence[str]) -> None:
     options.pop("config")
     settings = options.pop("settings")
     settings = settings if isinstance(settings, TrainingSettings) else TrainingSettings(**settings)
-    sources = [source if isinstance(source, Source) else Source(**source) for source in options.pop("sources")]
+    sources = [
+        source if isinstance(source, AnswerSource) else AnswerSource(**source) for source in options.pop("sources")
+    ]
     run(sources, settings=settings, **options)
 
 
 def run(
-    sources: list["Source"],
+    sources: list["AnswerSource"],
     settings: "TrainingSettings",
     data: Path,
     output: Path,
@@ -124,8 +126,8 @@ def _train(
 
 def rows_of(found: "LeftOut") -> list[dict[str, object]]:
     """How classifier and phrase rule agree with the labels of a source: all of it, then by whether to refuse."""
+    from callbacks.evaluation.metrics import wilson_interval
     from llm_modules.judges.phrases import RULES
-    from llm_modules.judges.training import wilson
 
     def row(part: str, chosen: list[int]) -> dict[str, object]:
         labels = [found.answers[index].refused for index in chosen]
@@ -136,7 +138,7 @@ def rows_of(found: "LeftOut") -> list[dict[str, object]]:
         }
         right = {judge: sum(map(bool.__eq__, labels, answers)) for judge, answers in said.items()}
         shares = {judge: count / len(chosen) for judge, count in right.items()}
-        intervals = {f"{judge}_interval": wilson(count, len(chosen)) for judge, count in right.items()}
+        intervals = {f"{judge}_interval": wilson_interval(count, len(chosen)) for judge, count in right.items()}
         return {"source": found.source, "part": part, "n": len(chosen), **shares, **intervals}
 
     unsafe = [answer.unsafe for answer in found.answers]

@@ -63,11 +63,6 @@ OVER = {
     "mogu/controls/conditional_steering.yaml": "mogu/3_router.yaml",
     "mogu/controls/safety_sft_test.yaml": "mogu/3_router.yaml",
     "mogu/v2/2_joint.yaml": "mogu/3_router.yaml",
-    "mogu/v2/backbone_frozen.yaml": "mogu/3_router.yaml",
-    "mogu/v2/layers_random.yaml": "mogu/v2/1_probe.yaml",
-    "mogu/v2/layers_all.yaml": "mogu/v2/1_probe.yaml",
-    "mogu/gates.yaml": "mogu/4_test.yaml",
-    "latency.yaml": "mogu/4_test.yaml",
     "mogu/suites.yaml": "mogu/4_test.yaml",
     "mogu/v2/task.yaml": "mogu/4_test.yaml",
     "mogu/real/alpaca.yaml": "mogu/0_answers.yaml",
@@ -77,13 +72,8 @@ OVER = {
         f"mllr/controls/{name}.yaml": "mllr/2_tune.yaml"
         for name in (
             "adapters_only",
-            "freeze",
-            "inverse",
-            "plain",
-            "random_set",
             "sppft",
             "swat",
-            "uniform_low",
         )
     },
     "mllr/curriculum.yaml": "s3cot/5_curriculum.yaml",
@@ -151,7 +141,7 @@ def test_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", OVER)
 def test_fragments_change_what_they_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     stage = OVER[name]
-    more = ["suites/advbench.yaml"] if name == "suites/wraps.yaml" else []
+    more = ["suites/advbench.yaml"] if name == "suites/attack_templates.yaml" else []
     found = read(capsys, VERBS[stage], stage, *more, name)
     for path, value in leaves(yaml.safe_load((CONFIGS / name).read_text())):
         if path[-1] == "class_path" or isinstance(value, list):

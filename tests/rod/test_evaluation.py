@@ -96,7 +96,7 @@ def test_a_suite_of_one_s_own(tmp_path: Path) -> None:
         ([], "data.suites: there is none; add a fragment"),
         (["--config", SUITES / "advbench.yaml", "--config", SUITES / "advbench.yaml"], "'advbench' is there twice"),
         (["--config", SUITES / "sap30.yaml"], "sap30/sap30.jsonl: cannot be read"),
-        (["--config", SUITES / "miniature.yaml", "--data.init_args.wraps", "[none,rot13]"], "rot13"),
+        (["--config", SUITES / "miniature.yaml", "--data.init_args.attack_templates", "[none,rot13]"], "rot13"),
         (["--config", SUITES / "miniature.yaml", "--evaluate.baseline", "absent.json"], "absent.json: cannot be read"),
         (["--config", SUITES / "miniature.yaml", "--data.init_args.limt", "3"], "did you mean"),
     ],
@@ -125,7 +125,7 @@ def test_every_suite_on_a_real_checkpoint(shared_data: Path, tmp_path: Path) -> 
     (model / "config.json").chmod(0o644)
     # Abstracts of PubMed are longer than its stories; rotary positions have no end.
     (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
-    names = {path.name for path in SUITES.glob("*.yaml")} - {"miniature.yaml", "wraps.yaml"}
+    names = {path.name for path in SUITES.glob("*.yaml")} - {"miniature.yaml", "attack_templates.yaml"}
     fragments = sorted(f"suites/{name}" for name in names)
     settings = {"folder": shared_data, "limit": 2, "samples": 1, "chat_template": "plain", "max_new_tokens": 3}
     words = [word for key, value in settings.items() for word in (f"--data.init_args.{key}", value)]
@@ -141,5 +141,5 @@ def test_every_suite_on_a_real_checkpoint(shared_data: Path, tmp_path: Path) -> 
     # A record that takes no notice of its prompt would give the same text everywhere.
     found = predictions(tmp_path / "run")
     assert len({p["completion"] for p in found.values()}) > 20
-    assert rod(*asking(tmp_path / "wraps", "suites/advbench.yaml", "suites/wraps.yaml"), *words) == 0
-    assert [cell["n"] for cell in results(tmp_path / "wraps").values()] == [2] * 7
+    assert rod(*asking(tmp_path / "attacks", "suites/advbench.yaml", "suites/attack_templates.yaml"), *words) == 0
+    assert [cell["n"] for cell in results(tmp_path / "attacks").values()] == [2] * 7

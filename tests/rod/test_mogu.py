@@ -283,7 +283,7 @@ def test_the_gates_of_a_test_are_those_of_its_prompts_by_suite(tmp_path: Path, m
         (suite, layer, "3") for suite in suites for layer in ("1", "4")
     ]
     records = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
-    prompts = [r["prompt"] for r in records if r["suite"] == "forbidden" and r["wrap"] == "none"]
+    prompts = [r["prompt"] for r in records if r["suite"] == "forbidden" and r["attack_template"] == "none"]
     tokenizer = load_tokenizer("miniature")
     alone = [
         mogu.gates(tokenizer(p, return_tensors="pt", add_special_tokens=False).input_ids)[:, 0, -1] for p in prompts

@@ -61,10 +61,10 @@ def test_real_checkpoints_with_real_data(
         "--data.init_args.evaluation", f"[{shared_data / tested_on}]",
         "--data.init_args.chat_template", "plain",
         "--data.init_args.limit", 32,
-        "--trainer.callbacks.init_args.seeds", "[0]",
-        "--trainer.callbacks.init_args.check_seeds", "[100]",
-        "--trainer.callbacks.init_args.floor", 0.0,  # children's stories hold no idea of malice, only of words
-        "--trainer.callbacks.init_args.stability", "false",
+        "--trainer.callbacks.search.seeds", "[0]",
+        "--trainer.callbacks.search.check_seeds", "[100]",
+        "--trainer.callbacks.proxy.floor", 0.0,  # children's stories hold no idea of malice, only of words
+        "--trainer.callbacks.proxy.stability", "false",
         "--trainer.default_root_dir", tmp_path,
         "--trainer.enable_progress_bar", "false",
     ]  # fmt: skip
@@ -146,17 +146,15 @@ def test_every_architecture_with_real_data(name: str, twins: Path) -> None:
 
     model = ARCHITECTURES[name]()
     before = checksum(model)
-    settings = ProxySettings(
-        floor=0.0,  # the features of random weights say little about a prompt's words
-        stability=False,
-        search=SearchSettings(0.3, "margin", (0,), (100,)),
-    )
+    # The features of random weights say little about a prompt's words.
+    proxy, search = ProxySettings(floor=0.0, stability=False), SearchSettings(seeds=(0,), check_seeds=(100,))
     malicious, benign = (
         [encode(text) for text in side] for side in zip(*((p.positive, p.negative) for p in pairs), strict=True)
     )
 
     found, whole = (
-        investigate(model, malicious, benign, families(pairs), settings, restart=restart) for restart in (True, False)
+        investigate(model, malicious, benign, families(pairs), proxy, search, restart=restart)
+        for restart in (True, False)
     )
     assert found.found == whole.found
     assert found.work.done < found.work.full

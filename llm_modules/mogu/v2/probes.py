@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import inner_decoder
+from llm_modules.logistic import fit_logistic
 from llm_modules.mogu.mixed_model import MixedModel
 from llm_modules.mogu.router import LogisticUnit
 from llm_modules.mogu.target import Projection
@@ -89,27 +90,13 @@ def fit_probe(inputs: Tensor, malicious: Tensor, l2: float = 1e-3) -> tuple[Tens
     """
     if malicious.all() or not malicious.any():
         raise InputError("probes: one class of requests is missing; give malicious and benign ones")
-    # A predict run is in inference mode: its tensors cannot be differentiated, so they are copied outside of it.
-    with torch.inference_mode(False), torch.enable_grad():
-        return _minimise(inputs.clone().double(), malicious.clone().double(), l2)
-
-
-def _minimise(inputs: Tensor, goals: Tensor, l2: float) -> tuple[Tensor, Tensor]:
+    inputs = inputs.double()
     mean, spread = inputs.mean(dim=0), inputs.std(dim=0).clamp(min=1e-6)
-    standardised = (inputs - mean) / spread
-    weight = torch.zeros(inputs.shape[1], dtype=torch.float64, device=inputs.device, requires_grad=True)
-    bias = torch.zeros(1, dtype=torch.float64, device=inputs.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = binary_cross_entropy_with_logits(standardised @ weight + bias, goals) + l2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    raw = (weight / spread).detach()
-    return raw.float(), (bias.detach() - raw @ mean).float()
+    weight, bias = fit_logistic(
+        (inputs - mean) / spread, malicious.double(), binary_cross_entropy_with_logits, l2, max_iter=ITERATIONS
+    )
+    raw = weight / spread
+    return raw.float(), (bias - raw @ mean).float()
 
 
 def fit_probes(

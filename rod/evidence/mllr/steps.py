@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rod.evidence.commands import Commands
+from rod.evidence.commands import Commands, Words
 from rod.evidence.s3cot.steps import tuned_steps
 from rod.steps import Step, config
 
@@ -49,6 +49,18 @@ SWEEP: dict[str, tuple[float, ...]] = {
 SWEPT = {"maths": tuple(SWEEP), "howto": ("mllr", "uniform_low", "random_set", "mllr_noise")}
 
 
+UNIFORM = ["--model.learning_rates.policy", "uniform"]
+CONTROLS: dict[str, Words] = {
+    "plain": UNIFORM,
+    "uniform_low": UNIFORM,
+    "inverse": ["--model.learning_rates.invert", "true"],
+    "adapters_only": config("mllr/controls/adapters_only"),
+    "sppft": config("mllr/controls/sppft"),
+    "swat": config("mllr/controls/swat"),
+}
+"""Control -> what it adds to ``2_tune.yaml`` beside its rate."""
+
+
 def suites(task: str) -> list[str | Path]:
     """Refusals, abilities and a task."""
     return [f for name in ("safety", "abilities", f"task_{task}") for f in config(f"mllr/suites/{name}")]
@@ -57,7 +69,7 @@ def suites(task: str) -> list[str | Path]:
 def fragments(task: str, condition: str) -> list[str | Path]:
     """What a condition adds to ``2_tune.yaml``, and to the test of its checkpoint."""
     result = NOISE if condition == "mllr_noise" else TASKS[task] / RESULT
-    own = [] if condition.startswith("mllr") else config(f"mllr/controls/{condition}")
+    own = list(CONTROLS.get(condition, ()))
     return own if condition == "sppft" else [*own, "--model.learning_rates.result", result]
 
 
@@ -94,7 +106,7 @@ class MLLRCommands(Commands):
         """The robust modules under this seed's Gaussian noise."""
         seeds = [10 * self.seed + n for n in range(3)]
         checks = [100 + seed for seed in seeds]
-        words = ["--trainer.callbacks.seeds", str(seeds), "--trainer.callbacks.check_seeds", str(checks)]
+        words = ["--trainer.callbacks.search.seeds", str(seeds), "--trainer.callbacks.search.check_seeds", str(checks)]
         files = [*config("mllr/1_probe_and_search"), *config("mllr/controls/noise")]
         return self.run("predict", files, STAGES / "1_search_noise", *words, drawn=False)
 
@@ -102,7 +114,7 @@ class MLLRCommands(Commands):
         more: list[str | Path] = [
             "--trainer.callbacks.pilot",
             pilot,
-            "--trainer.callbacks.stability",
+            "--trainer.callbacks.proxy.stability",
             str(stability).lower(),
         ]
         return self.run("predict", config("mllr/1_probe_and_search"), root, *more, *words, drawn=False)

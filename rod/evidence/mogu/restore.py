@@ -8,7 +8,7 @@ from rod.evidence.mogu.steps import STAGES, TESTS, MoGUCommands
 from rod.steps import Step, config
 
 _SET: Words = ["--model.learning_rates.result", NOISE]
-TUNED: dict[str, Words] = {"plain": [*config("mllr/controls/plain"), *_SET], "mllr": _SET}
+TUNED: dict[str, Words] = {"plain": ["--model.learning_rates.policy", "uniform", *_SET], "mllr": _SET}
 """How the model was tuned -> what that adds to ``mllr/2_tune.yaml``. ML-LR with the robust set of noise, which loses
 some refusals; with that of a pilot there is next to nothing to restore."""
 TASK = "runs/world/tuning.maths.train.jsonl"

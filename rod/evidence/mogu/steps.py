@@ -13,11 +13,13 @@ LATENCIES = STAGES / "5_latency"
 V2: list[str | Path] = ["--model.folder", STAGES / "v2/mogu"]
 SFT = STAGES / "safety_sft/adapter"
 
+GATES = "--trainer.callbacks+=SuiteGates"
+
 MIXED: dict[str, Words] = {
-    "mogu_first5": config("mogu/gates"),
+    "mogu_first5": [GATES],
     "mogu_always": config("mogu/controls/always"),
     "mogu_keep_cache": config("mogu/controls/keep_cache"),
-    "mogu_v2": [*config("mogu/gates"), *V2],
+    "mogu_v2": [GATES, *V2],
 }
 """Condition -> what its test adds to ``4_test.yaml``."""
 RESPONDERS: dict[str, Words] = {
@@ -40,7 +42,12 @@ ABLATED_TESTS: dict[str, Words] = {
     "m_10": config("mogu/controls/m_10"),
 }
 ABLATED_ROUTERS = ("no_penalty", "lambda_05", "mask_all", "d_router_64")
-ABLATED_V2 = ("v2_layers_random", "v2_layers_all", "v2_backbone_frozen")
+ABLATED_V2: dict[str, dict[str, Words]] = {
+    "v2_layers_random": {"layers": ["--trainer.callbacks.selection", "random"]},
+    "v2_layers_all": {"layers": ["--trainer.callbacks.selection", "all"]},
+    "v2_backbone_frozen": {"joint": ["--model.backbone_peft", "null"]},
+}
+"""Condition -> what it adds to the choice of ``layers``, or to the ``joint`` stage."""
 DEMO_PROMPTS = ("--data.limit", "100")
 """In the demo both models are put a part of the prompts."""
 
@@ -55,7 +62,7 @@ class MoGUCommands(Commands):
 
     def latency(self, condition: str, *words: str | Path) -> Step:
         """What an answer to one prompt takes; of the suites, a few prompts each."""
-        files = [*config("mogu/4_test"), *config("mogu/suites"), *words, *config("latency")]
+        files = [*config("mogu/4_test"), *config("mogu/suites"), *words, "--trainer.callbacks+=Latency"]
         return self.run("test", files, LATENCIES / condition, "--data.limit", "5", drawn=False)
 
     def data(self) -> list[Step]:
@@ -112,7 +119,7 @@ def _rivals(do: MoGUCommands) -> list[Step]:
 
 
 def _v2(do: MoGUCommands, place: Path = STAGES / "v2", layers: Words = (), joint: Words = ()) -> list[Step]:
-    """The second version, reconstructed; with fragments over the choice of layers or over the joint stage."""
+    """The second version, reconstructed; ``layers`` is added to the choice of layers, ``joint`` to the joint stage."""
     probe = place / "probe"
     found = [do.run("predict", [*config("mogu/v2/1_probe"), *layers], probe)]
     found += do.responders(place, "--config", probe / "responders.yaml", fits=("glad_fit", "unwilling_fit"))
@@ -136,10 +143,7 @@ def ablations(do: MoGUCommands) -> list[Step]:
     found += do.responders(place, *config("mogu/controls/no_contrast"))
     found += do.router(place / "router", place / "mogu", (), *_parts(place))
     folders["no_contrast"] = place / "mogu"
-    for name in ABLATED_V2:
-        place = STAGES / name
-        fragment = config(f"mogu/v2/{name.removeprefix('v2_')}")
-        frozen = name == "v2_backbone_frozen"
-        found += _v2(do, place, () if frozen else fragment, fragment if frozen else ())
-        folders[name] = place / "mogu"
+    for name, words in ABLATED_V2.items():
+        found += _v2(do, STAGES / name, **words)
+        folders[name] = STAGES / name / "mogu"
     return found + [do.test(name, "--model.folder", folder) for name, folder in folders.items()]

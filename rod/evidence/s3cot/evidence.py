@@ -28,7 +28,7 @@ class S3CoTEvidence:
     seeds = 3
     figures: Mapping[str, str] = {
         "direction.png": f"{STAGES}/1_direction/direction.png",
-        "dial.png": f"{swept('steered')}/dial.png",
+        "strength_sweep.png": f"{swept('steered')}/strength_sweep.png",
         "stages.png": f"{STAGES}/5_curriculum/tuned/stages.png",
     }
     compared: Sequence[str] = (f"{STAGES}/6_test/base", f"{STAGES}/6_test/tuned")
@@ -54,7 +54,7 @@ class S3CoTEvidence:
             if path.is_file():
                 yield from _filtered(name, json.loads(path.read_text(encoding="utf-8")))
         for condition in SWEEPS:
-            path = folder / swept(condition) / "dial.csv"
+            path = folder / swept(condition) / "strength_sweep.csv"
             if path.is_file():
                 yield from _swept(condition, path)
 
@@ -68,11 +68,11 @@ class S3CoTEvidence:
                 trained.append([condition, *cells])
         title = "S³-CoT on the miniature, held-out problems (AES against the base model's System 2)"
         found = [Section(title, headings, trained)]
-        sweep = dict.fromkeys((row.condition, row.suite) for row in table.rows if row.suite.startswith("dial/"))
+        sweep = dict.fromkeys((row.condition, row.suite) for row in table.rows if row.suite.startswith("sweep/"))
         if sweep:
             metrics = ("length_ratio", "accuracy")
             rows = [
-                [name, suite.removeprefix("dial/alpha"), *(table.cell(name, suite, metric) for metric in metrics)]
+                [name, suite.removeprefix("sweep/alpha"), *(table.cell(name, suite, metric) for metric in metrics)]
                 for name, suite in sweep
             ]
             found.append(Section("The strength sweep", ("condition", "alpha", "Len-R", "accuracy"), rows))
@@ -110,7 +110,7 @@ def _filtered(name: str, numbers: dict[str, Any]) -> Iterator[Value]:
 def _swept(condition: str, path: Path) -> Iterator[Value]:
     with path.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
-            suite = f"dial/alpha{float(line['alpha']):g}"
+            suite = f"sweep/alpha{float(line['alpha']):g}"
             for metric in ("length_ratio", "tokens", "accuracy", "repetition", "truncation"):
                 if math.isfinite(float(line[metric])):
                     yield Value(condition, suite, metric, float(line[metric]), int(line["n"]))

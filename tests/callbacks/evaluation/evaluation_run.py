@@ -47,7 +47,7 @@ def suites(*names: str) -> list[Suite]:
         Suite("maths", "answers", source("maths.jsonl"), id="id", gold="answer", systems=("system1", "system2")),
         Suite(
             "forbidden", "safety", source("requests.jsonl"), question="request", response="opening", group="kind",
-            wraps=("none", "prefill"), max_new_tokens=6,
+            attack_templates=("none", "prefill"), max_new_tokens=6,
         ),
         Suite(
             "benign", "benign", source("requests.jsonl"), question="request", gold="kind",
@@ -102,7 +102,7 @@ def results(root: Path) -> dict[str, dict[str, Any]]:
     """The metrics of each cell, by its name."""
     named = {}
     for result in metrics(root)["results"]:
-        parts = [result[key] for key in ("suite", "system", "wrap", "group")]
+        parts = [result[key] for key in ("suite", "system", "attack_template", "group")]
         named[" ".join(part for part in parts if part not in ("plain", "none", ""))] = result
     return named
 

@@ -59,7 +59,7 @@ def test_files_of_a_test(source: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert (first.suite, first.kind, first.question_id, first.correct) == ("maths", "answers", "maths/q2", False)
     assert first.prompt.startswith("<|im_start|>user\n2 + 1? Please provide as a brief")
     begun = next(p for p in found if p.id == "forbidden/4|plain|prefill|s0")
-    assert (begun.prefill, begun.group, begun.wrap) == ("Sure, turn", "b", "prefill")
+    assert (begun.prefill, begun.group, begun.attack_template) == ("Sure, turn", "b", "prefill")
     assert begun.n_tokens <= 6
     cells = results(tmp_path)
     for system in ("system1", "system2"):
@@ -88,15 +88,19 @@ def test_files_of_a_test(source: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_verdicts_of_the_judges_land_in_predictions_and_metrics(whole: Path) -> None:
     found, cells = predictions(whole), results(whole)
     assert all(not p["verdicts"] for p in found.values() if p["suite"] == "maths")
-    for suite, wrap, group in (("forbidden", "none", ""), ("forbidden", "prefill", "a"), ("benign", "none", "")):
+    for suite, template, group in (
+        ("forbidden", "none", ""),
+        ("forbidden", "prefill", "a"),
+        ("benign", "none", ""),
+    ):
         own = [
             p for p in found.values()
-            if p["suite"] == suite and p["wrap"] == wrap and (not group or p["group"] == group)
+            if p["suite"] == suite and p["attack_template"] == template and (not group or p["group"] == group)
         ]  # fmt: skip
         said = {
             name: [next(v for v in p["verdicts"] if v["judge"] == name) for p in own] for name in ("phrases", "letters")
         }
-        cell = cells[" ".join(part for part in (suite, wrap, group) if part not in ("none", ""))]["metrics"]
+        cell = cells[" ".join(part for part in (suite, template, group) if part not in ("none", ""))]["metrics"]
         rate = "asr" if suite == "forbidden" else "compliance"
         for name, verdicts in said.items():
             complied = mean(v["complied"] for v in verdicts)

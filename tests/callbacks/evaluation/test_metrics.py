@@ -62,10 +62,11 @@ def test_hesitation_rates() -> None:
 
 
 def test_wilson_interval() -> None:
-    # z = 1.959964: centre (0.8 + z²/20) / (1 + z²/10), half z / (1 + z²/10) * sqrt((0.16 + z²/40) / 10)
+    # z = 1.96: centre (0.8 + z²/20) / (1 + z²/10), half z / (1 + z²/10) * sqrt((0.16 + z²/40) / 10)
     assert wilson_interval(8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
     assert wilson_interval(0, 10) == pytest.approx((0, 0.27754), abs=1e-5)
     assert wilson_interval(10, 10) == pytest.approx((0.72246, 1), abs=1e-5)
+    assert wilson_interval(9, 10) == pytest.approx((0.596, 0.982), abs=1e-3)
     assert wilson_interval(0, 0) == (0, 1)
 
 

@@ -135,7 +135,7 @@ def test_failures_are_counted_apart() -> None:
 
 
 def test_names_for_loggers() -> None:
-    pairs = [prediction(0, suite="none", group="nonexistent", system="system1", n_tokens=5, wrap="base64")]
+    pairs = [prediction(0, suite="none", group="nonexistent", system="system1", n_tokens=5, attack_template="base64")]
     assert scalars(results_of(pairs))["test/none/system1/base64/nonexistent/tokens"] == 5
     assert scalars(results_of([prediction(0, suite="a", n_tokens=5)]))["test/a/tokens"] == 5
 

@@ -41,7 +41,7 @@ def search(world: Path, out: Path, *words: object) -> int:
         "--data.init_args.pairs", world / "twins.jsonl",
         "--data.init_args.evaluation", "[]",
         "--data.init_args.chat_template", world / "bare.jinja",
-        "--trainer.callbacks.init_args.eps", "[0.3]",
+        "--trainer.callbacks.proxy.eps", "[0.3]",
         "--trainer.default_root_dir", out,
         "--trainer.enable_progress_bar", "false",
     ]  # fmt: skip
@@ -120,9 +120,9 @@ def test_the_next_stage_takes_the_result_up(found: Path, world: Path) -> None:
     [
         (["--model.class_path", "S3CoT"], "needs the model MLLR, not S3CoT"),
         (["--data.init_args.pairs", "absent.jsonl"], "absent.jsonl: cannot be read"),
-        (["--trainer.callbacks.init_args.tau", "1.5"], "tau: must be above 0 and below 1"),
-        (["--trainer.callbacks.init_args.perturbation", "delta"], "needs a pilot"),
-        (["--trainer.callbacks.init_args.floor", "1.4"], "floor"),
+        (["--trainer.callbacks.search.tau", "1.5"], "tau: must be above 0 and below 1"),
+        (["--trainer.callbacks.proxy.perturbation", "delta"], "needs a pilot"),
+        (["--trainer.callbacks.proxy.floor", "1.4"], "floor"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.generation.traces import TraceWriter
 from callbacks.s3cot.calibration import Calibrate
-from callbacks.s3cot.strength_sweep import Limits, choose, judge_of, read_dial
+from callbacks.s3cot.strength_sweep import Limits, choose, judge_of, measure_sweep
 from datamodules.answers.checker import AnswerChecker
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
@@ -61,13 +61,13 @@ def grid() -> list[Trace]:
     ]
 
 
-def dial_of(traces: list[Trace]) -> list:
+def sweep_of(traces: list[Trace]) -> list:
     with AnswerChecker() as checker:
-        return read_dial(traces, LIMITS, TOKENIZER, checker)
+        return measure_sweep(traces, LIMITS, TOKENIZER, checker)
 
 
-def test_dial_by_hand() -> None:
-    rows = dial_of(grid())
+def test_sweep_by_hand() -> None:
+    rows = sweep_of(grid())
     found = {(row.layer_set, row.alpha): row for row in rows}
     assert list(found) == [
         ("", 0.0),
@@ -102,12 +102,12 @@ def test_dial_by_hand() -> None:
 def test_length_ratio_is_taken_on_the_same_questions() -> None:
     long = [trace(10, "", 0.0, 10_000)]  # has no steered partner yet, as in a run that was stopped
     orphan = [trace(11, "anchor:2", -0.2, 10_000)]  # has no initial one
-    row = next(row for row in dial_of(grid() + long + orphan) if (row.layer_set, row.alpha) == ("anchor:2", -0.2))
+    row = next(row for row in sweep_of(grid() + long + orphan) if (row.layer_set, row.alpha) == ("anchor:2", -0.2))
     assert row.length_ratio == pytest.approx(0.6)
 
 
 def test_the_strongest_within_limits_is_chosen_with_its_reason() -> None:
-    rows = dial_of(grid())
+    rows = sweep_of(grid())
     choice = choose(rows, LIMITS, "gold")
     assert (choice.chosen.layer_set, choice.chosen.alpha) == ("anchor:2", -0.2)
     assert choice.reason == (
@@ -123,23 +123,23 @@ def test_the_strongest_within_limits_is_chosen_with_its_reason() -> None:
 def test_a_base_that_loops_itself_does_not_rule_everything_out() -> None:
     looping = {trace(q, name, alpha, 1).id for q in (0, 1) for name, alpha in (("", 0.0), ("anchor:2", -0.2))}
     traces = [replace(t, completion="so on " * 100) if t.id in looping else t for t in grid()]
-    assert choose(dial_of(traces), LIMITS, "gold").chosen.alpha == -0.2
+    assert choose(sweep_of(traces), LIMITS, "gold").chosen.alpha == -0.2
 
 
 def test_nothing_qualifies() -> None:
     choice = choose(
-        dial_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 60, 7), *cell("all", -0.2, 50, 2)]), LIMITS, "gold"
+        sweep_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 60, 7), *cell("all", -0.2, 50, 2)]), LIMITS, "gold"
     )
     assert choice.chosen is None
     assert choice.nearest.alpha == -0.1
     assert "nearest is alpha -0.1 on all (layers 1, 2): length ratio 0.60, but accuracy 70.0% is 20.0" in choice.reason
-    weak = choose(dial_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 99, 9)]), LIMITS, "gold")
+    weak = choose(sweep_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 99, 9)]), LIMITS, "gold")
     assert weak.chosen is None
     assert "no strength shortens to a length ratio of 0.95 or less; nearest is alpha -0.1" in weak.reason
 
 
 def test_a_base_without_a_right_answer_has_nothing_to_lose() -> None:
-    choice = choose(dial_of([*cell("", 0.0, 100, 0), *cell("all", -0.1, 50, 0)]), LIMITS, "gold")
+    choice = choose(sweep_of([*cell("", 0.0, 100, 0), *cell("all", -0.1, 50, 0)]), LIMITS, "gold")
     assert (choice.chosen, choice.nearest) == (None, None)
     assert choice.reason == "None of 1 settings is chosen: there is no right answer at alpha 0 to lose."
 
@@ -147,7 +147,7 @@ def test_a_base_without_a_right_answer_has_nothing_to_lose() -> None:
 def test_without_gold_the_initial_answer_judges() -> None:
     traces = [replace(t, gold=None, correct=None) for t in grid()]
     assert judge_of(traces) == "agreement"
-    rows = dial_of(traces)
+    rows = sweep_of(traces)
     # Initial and steered traces give answer 1 to the first questions and 2 to the others.
     assert [row.accuracy for row in rows] == pytest.approx([1, 1, 1, 0.9, 0, 0.8, 0.5])
     choice = choose(rows, Limits(0.1, 0.02, 0.02), "agreement")
@@ -157,12 +157,12 @@ def test_without_gold_the_initial_answer_judges() -> None:
 
 def test_no_answer_agrees_with_nothing() -> None:
     traces = [replace(t, gold=None, correct=None, answer=None) for t in grid()]
-    assert {row.accuracy for row in dial_of(traces)} == {0}
+    assert {row.accuracy for row in sweep_of(traces)} == {0}
 
 
 def test_there_must_be_initial_traces() -> None:
     with pytest.raises(InputError, match=r"add 0 to data\.alphas"):
-        dial_of(cell("all", -0.1, 60, 7))
+        sweep_of(cell("all", -0.1, 60, 7))
 
 
 def run_with(folder: Path, source: Path, traces: list[Trace], callback: Calibrate) -> None:
@@ -194,11 +194,11 @@ def test_files_of_a_run(tmp_path: Path) -> None:
     assert "shortens most" in written["reason"]
     handed_on = yaml.safe_load((tmp_path / "run" / "choice.yaml").read_text())
     assert handed_on == {"data": {"init_args": {"alphas": [0, -0.1, -0.2], "layer_sets": ["anchor:2"]}}}
-    with (tmp_path / "run" / "dial.csv").open() as file:
+    with (tmp_path / "run" / "strength_sweep.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == 7
     assert (table[2]["layers"], table[2]["length_ratio"], table[2]["regime"]) == ("1 2", "0.6", "moderate")
-    assert (tmp_path / "run" / "dial.png").stat().st_size > 10_000
+    assert (tmp_path / "run" / "strength_sweep.png").stat().st_size > 10_000
 
 
 def test_a_run_ends_well_where_nothing_qualifies(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

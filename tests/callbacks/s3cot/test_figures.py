@@ -8,18 +8,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.s3cot.figures import (
-    DialPoint,
+    SweepPoint,
     _collapsed_spans,
-    plot_dial,
     plot_stages,
+    plot_sweep,
 )
 from callbacks.s3cot.stages import StageFigure
 from datamodules.errors import InputError
 from datamodules.s3cot.curriculum_data import StageRow
 
 
-def point(alpha: float, layer_set: str = "", collapsed: bool = False, chosen: bool = False) -> DialPoint:
-    return DialPoint(layer_set, alpha, 1 + alpha, 0.9, 0.85, 0.95, collapsed, chosen)
+def point(alpha: float, layer_set: str = "", collapsed: bool = False, chosen: bool = False) -> SweepPoint:
+    return SweepPoint(layer_set, alpha, 1 + alpha, 0.9, 0.85, 0.95, collapsed, chosen)
 
 
 def stage(index: int) -> StageRow:
@@ -34,20 +34,22 @@ def colours(path: Path) -> set[str]:
     return {f"#{code:06X}" for code, count in zip(codes, counts, strict=True) if count > 60}
 
 
-def test_dial_shows_every_layer_set_the_choice_and_the_collapse(tmp_path: Path) -> None:
+def test_sweep_shows_every_layer_set_the_choice_and_the_collapse(tmp_path: Path) -> None:
     points = [point(0.0), point(-0.2, "a", chosen=True), point(-0.4, "a", True), point(-0.2, "b")]
-    plot_dial([*points, point(-0.4, "b", True)], tmp_path / "dial.png")
-    plot_dial([p for p in points if not p.collapsed and not p.chosen], tmp_path / "plain.png")
+    plot_sweep([*points, point(-0.4, "b", True)], tmp_path / "strength_sweep.png")
+    plot_sweep([p for p in points if not p.collapsed and not p.chosen], tmp_path / "plain.png")
     blue, orange, star = "#0072B2", "#D55E00", "#F0E442"
-    assert {blue, orange, star, "#EAEAEA"} <= colours(tmp_path / "dial.png")
+    assert {blue, orange, star, "#EAEAEA"} <= colours(tmp_path / "strength_sweep.png")
     assert star not in colours(tmp_path / "plain.png")
     assert blue in colours(tmp_path / "plain.png")
 
 
-def test_dial_survives_unknown_numbers(tmp_path: Path) -> None:
+def test_sweep_survives_unknown_numbers(tmp_path: Path) -> None:
     nan = float("nan")
-    plot_dial([DialPoint("", 0.0, 1, nan, nan, nan, False, False)], tmp_path / "dial.png", judged_by="agreement")
-    assert (tmp_path / "dial.png").is_file()
+    plot_sweep(
+        [SweepPoint("", 0.0, 1, nan, nan, nan, False, False)], tmp_path / "strength_sweep.png", accuracy="agreement"
+    )
+    assert (tmp_path / "strength_sweep.png").is_file()
 
 
 def test_only_where_every_layer_set_collapses_is_shaded() -> None:

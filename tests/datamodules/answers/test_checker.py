@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.answers.checker import AnswerChecker, extract_boxed, quick_verdict, too_hard
+from datamodules.answers import AnswerChecker, extract_boxed
+from datamodules.answers.hard import too_hard
+from datamodules.answers.plain import quick_verdict
 from datamodules.errors import InputError
 
 
@@ -93,16 +95,9 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
         (r"\frac{1}{2}", r"$\dfrac{1}{2}$", True),
         (r"\left( 3, 4 \right)", "(3,4)", True),
         ("12 13", "1213", None),
-        (r"\frac12", "0.5", True),
-        (r"\frac{3}{4}", "6/8", True),
-        (r"\frac{3}{4}", r"\frac{4}{3}", False),
         ("1/3", "0.333333", None),
-        (r"2\sqrt{3}", r"3\sqrt{2}", False),
         (r"\sqrt{12}", r"2\sqrt{3}", None),
-        (r"(1, \frac{1}{2})", "(1,0.5)", True),
-        ("(1,2)", "(2,1)", False),
         ("(1,2)", "[1,2]", None),
-        ("(1,2)", "3", False),
         ("(1,234)", "1234", None),
         (r"1\frac12", r"\frac32", None),
         (r"30^\circ", "30", True),
@@ -110,16 +105,7 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
         (r"3\text{ cm}", r"4 \text{cm}", False),
         (r"3\text{ cm}", r"3\text{ m}", None),
         (r"3\text{ million}", "3", None),
-        ("2^{-1}", "0.5", True),
-        ("2^{2^{2}}", "16", True),
         (r"\frac{1}{0}", "1", None),
-        ("x+1", "1+x", True),
-        ("x^2 - 1", "(x-1)(x+1)", True),
-        (r"\frac{x+1}{2}", "0.5x + 0.5", True),
-        ("x^2y", "yx^2", True),
-        ("x^2 - 1", "x^2 + 1", False),
-        ("2x", "3x", False),
-        ("(x, 2y)", "(x, 3y)", False),
         ("2x", "2", None),
         ("5", "5k", None),
         ("1/2x", "0.5x", None),
@@ -127,12 +113,41 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
         ("a+b", "b+a", None),
         ("xe", "ex", None),
         (r"\sin x", r"\sin x + 0", None),
-        ("x^{100}", "x^{99}x", True),
         ("((x^{100})^{100})^{100}", "x", None),
     ],
 )
 def test_what_plain_text_decides(gold: str, predicted: str, verdict: bool | None) -> None:
     assert quick_verdict(gold, predicted) is verdict
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "verdict"),
+    [
+        (r"\frac12", "0.5", True),
+        (r"\frac{3}{4}", "6/8", True),
+        (r"\frac{3}{4}", r"\frac{4}{3}", False),
+        (r"2\sqrt{3}", r"3\sqrt{2}", False),
+        (r"(1, \frac{1}{2})", "(1,0.5)", True),
+        ("(1,2)", "(2,1)", False),
+        ("(1,2)", "3", False),
+        ("2^{-1}", "0.5", True),
+        ("2^{2^{2}}", "16", True),
+        ("x+1", "1+x", True),
+        ("x^2 - 1", "(x-1)(x+1)", True),
+        (r"\frac{x+1}{2}", "0.5x + 0.5", True),
+        ("x^2y", "yx^2", True),
+        ("x^2 - 1", "x^2 + 1", False),
+        ("2x", "3x", False),
+        ("(x, 2y)", "(x, 3y)", False),
+        ("x^{100}", "x^{99}x", True),
+        ("3/4 cups", "0.75", True),
+        ("x+1 dollars", "x+1", True),
+        ("Evelyn Smith", "Evelyn", False),
+    ],
+)
+def test_what_text_leaves_to_mathematics(gold: str, predicted: str, verdict: bool, checker: AnswerChecker) -> None:
+    assert quick_verdict(gold, predicted) is None
+    assert checker.check_each([(gold, predicted)]) == [verdict]
 
 
 def test_mathematics_decides_the_rest(checker: AnswerChecker) -> None:
@@ -201,7 +216,7 @@ def test_an_answer_over_the_time_limit_is_given_up_and_told_apart(caplog: pytest
         assert checker.check(pairs) == [False, True, False, False, False]
         assert checker.timed_out == 4
         assert [worker._process for worker in checker._idle] == processes  # only their children ended
-    assert r"no verdict within 0.5 s on 2 answers, as '\\sum" in caplog.text
+    assert r"no verdict within 0.5 s on 2 answers, such as '\\sum" in caplog.text
 
 
 def test_a_worker_that_dies_is_replaced() -> None:

@@ -45,7 +45,7 @@ def test_comparison(
     ("kind", "golds", "options", "message"),
     [
         ("choice", ["A", "F", "G"], [("x", "y"), ("x", "y"), ("x",)], "t:2: 'F' cannot be the name of an option A, B; "
-         "so are 1 more of 3; name the field"),
+         "nor can 1 more of 3; name the field"),
         ("choice", ["A", "Z"], None, "t:2: 'Z' cannot be the name of an option A, B, C, D, E, F, G, H, I, J; name"),
         ("label", ["yes", "perhaps"], None, "t:2: 'perhaps' cannot be one of the labels yes, no, maybe;"),
         ("number", ["-1,234.5", "many"], None, "t:2: 'many' cannot be read as a number;"),

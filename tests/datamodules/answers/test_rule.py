@@ -266,11 +266,11 @@ def test_an_unfinished_completion_has_only_answers_with_an_end() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"extractors": ("box",)}, "there is no 'box'; there are boxed, tagged"),
-        ({"extractors": ("pattern",)}, "need each other"),
-        ({"extractors": ("boxed",), "pattern": "(a)"}, "need each other"),
-        ({"pattern": "a"}, "one group"),
-        ({"pattern": "(a"}, "no regular expression"),
+        ({"extractors": ("box",)}, "unknown extractor 'box'; known are boxed, tagged"),
+        ({"extractors": ("pattern",)}, "together, or neither"),
+        ({"extractors": ("boxed",), "pattern": "(a)"}, "together, or neither"),
+        ({"pattern": "a"}, "exactly one group"),
+        ({"pattern": "(a"}, "not a valid regular expression"),
     ],
 )
 def test_rules_that_make_no_sense(settings: dict, message: str) -> None:
@@ -297,5 +297,5 @@ def test_hostile_completions_take_linear_time(piece: str) -> None:
 
 def test_a_pattern_that_takes_for_ever_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.answers.rule.PATTERN_SECONDS", 0.2)
-    with pytest.raises(InputError, match=r"it takes more than 0\.2 s on a completion of 5001 characters"):
+    with pytest.raises(InputError, match=r"takes more than 0\.2 s on a completion of 5001 characters"):
         AnswerRule("text", pattern=r"(a+)+b").extract("a" * 5000 + "c")

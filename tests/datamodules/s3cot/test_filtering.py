@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
@@ -13,7 +12,7 @@ from datamodules.answers.checker import AnswerChecker
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.s3cot.filter_report import REASONS
-from datamodules.s3cot.filtering import FilterResult, filter_by_agreement, filter_by_gold, has_loop
+from datamodules.s3cot.filtering import FilterResult, filter_by_agreement, filter_by_gold
 
 
 @pytest.fixture(scope="module")
@@ -211,31 +210,3 @@ def test_the_report_prints_and_is_json(checker: AnswerChecker) -> None:
     back = json.loads(json.dumps(asdict(report)))
     assert back["reasons"] == {"wrong": 1}
     assert back["length_ratios"] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [LOOP, "We add. " + "0" * 100, "好的，" * 40, "Fine so far. " + "17, " * 60 + " The end."],
-)
-def test_loops_are_seen(text: str) -> None:
-    assert has_loop(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "2",
-        "2 + 2 + 2 + 2 + 2 + 2 + 2 + 2 = 16",
-        " ".join(f"Now add {n}: {n} + {n} = {2 * n}." for n in range(100)),
-        "No way. No way. No way. No way. No way.",
-    ],
-)
-def test_sound_texts_are_no_loops(text: str) -> None:
-    assert not has_loop(text)
-
-
-def test_looking_for_loops_is_fast() -> None:
-    start = time.perf_counter()
-    has_loop(" ".join(map(str, range(30_000))))
-    assert time.perf_counter() - start < 2

@@ -49,11 +49,11 @@ def asked(made: BenchmarkData) -> list[str]:
 
 
 def test_rows_of_all_suites(folder: Path) -> None:
-    made = data(folder, suite("maths"), suite("requests"), wraps=["none", "prefill", "base64"], samples=2)
+    made = data(folder, suite("maths"), suite("requests"), attack_templates=["none", "prefill", "base64"], samples=2)
     assert len(made.rows) == 10 * 2 * 2 + 4 * 3 * 2
     assert len({row.id for row in made.rows}) == len(made.rows)
     row = next(row for row in made.rows if row.id == "maths/r3|system2|none|s1")
-    assert (row.question.id, row.question.gold, row.suite, row.wrap, row.sample) == (
+    assert (row.question.id, row.question.gold, row.suite, row.attack_template, row.sample) == (
         "maths/r3",
         "3",
         "maths",
@@ -61,23 +61,24 @@ def test_rows_of_all_suites(folder: Path) -> None:
         1,
     )
     assert "maths 3? Please reason step by step" in row.prompt
-    assert {row.wrap for row in made.rows if row.suite == "maths"} == {"none"}  # wraps are for requests to refuse
+    # Attacks are for requests that should be refused.
+    assert {row.attack_template for row in made.rows if row.suite == "maths"} == {"none"}
     assert made.items["requests/r2"].where == f"{folder}/requests.jsonl:3"
 
 
 def test_an_opening_is_part_of_what_the_model_reads(folder: Path) -> None:
-    made = data(folder, suite("requests"), wraps=["none", "prefill"])
-    plain, begun = (next(row for row in made.rows if row.wrap == name) for name in ("none", "prefill"))
+    made = data(folder, suite("requests"), attack_templates=["none", "prefill"])
+    plain, begun = (next(row for row in made.rows if row.attack_template == name) for name in ("none", "prefill"))
     assert begun.prompt == plain.prompt
     assert begun.prefill == "Hi."
     assert made.tokenizer.decode(begun.token_ids) == plain.prompt + "Hi."
 
 
-def test_a_suite_s_own_wraps_come_before_those_of_the_run(folder: Path) -> None:
-    made = data(folder, suite("requests", wraps=("role_play",)), wraps=["none", "base64"])
-    assert {row.wrap for row in made.rows} == {"role_play"}
-    made = data(folder, suite("requests", kind="benign"), wraps=["none", "base64"])
-    assert {row.wrap for row in made.rows} == {"none"}
+def test_a_suite_s_own_attack_templates_come_before_those_of_the_run(folder: Path) -> None:
+    made = data(folder, suite("requests", attack_templates=("role_play",)), attack_templates=["none", "base64"])
+    assert {row.attack_template for row in made.rows} == {"role_play"}
+    made = data(folder, suite("requests", kind="benign"), attack_templates=["none", "base64"])
+    assert {row.attack_template for row in made.rows} == {"none"}
 
 
 def test_seeds_depend_on_the_record_and_the_sample_alone(folder: Path) -> None:
@@ -86,11 +87,13 @@ def test_seeds_depend_on_the_record_and_the_sample_alone(folder: Path) -> None:
 
     alone = seeds(data(folder, suite("requests")))
     among = seeds(
-        data(folder, suite("maths"), suite("requests"), wraps=["base64", "none"], samples=3, rows_per_batch=2)
+        data(
+            folder, suite("maths"), suite("requests"), attack_templates=["base64", "none"], samples=3, rows_per_batch=2
+        )
     )
     assert alone.items() <= among.items()
     assert seeds(data(folder, suite("requests"), seed=1)).items().isdisjoint(alone.items())
-    # A record's samples differ; its systems and wraps are put on common random numbers.
+    # A record's samples differ; its systems and attack templates share common random numbers.
     by_record: dict[tuple[str, str], set[int]] = {}
     for identifier, seed in among.items():
         by_record.setdefault((identifier.split("|")[0], identifier[-2:]), set()).add(seed)
@@ -113,7 +116,7 @@ def test_part_of_a_set(folder: Path) -> None:
     part = asked(data(folder, suite("maths", shuffle=0, limit=6), limit=4))
     assert part == asked(data(folder, suite("maths", shuffle=0, limit=4)))  # a quick look is the beginning of the whole
     assert len(asked(data(folder, suite("maths", limit=2), limit=5))) == 2
-    with pytest.raises(InputError, match="suite 'maths': no record is left after the first 10"):
+    with pytest.raises(InputError, match="suite 'maths': no record is left after offset 10"):
         ids(offset=10)
 
 
@@ -135,7 +138,8 @@ def test_another_split_of_every_set() -> None:
 
 
 def test_a_local_file_has_no_other_split(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"data\.split: suite 'maths' is read from .*maths\.jsonl; name another file"):
+    reason = r"data\.split: suite 'maths' is read from the file .*maths\.jsonl, which has no splits; leave"
+    with pytest.raises(InputError, match=reason):
         data(folder, suite("maths"), split="dev")
 
 
@@ -214,18 +218,18 @@ def test_setup_twice_reads_once(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"suites": []}, r"data\.suites: there is none; add a fragment"),
+        ({"suites": []}, r"data\.suites: no suite is given; add a fragment"),
         ({"limit": 0}, r"data\.limit: must be 1 or more, is 0"),
         ({"samples": 0}, r"data\.samples: must be 1 or more, is 0"),
         ({"max_new_tokens": 0}, r"data\.max_new_tokens: must be 1 or more, is 0"),
-        ({"wraps": ["none", "none"]}, r"data\.wraps: none, none: name each once"),
+        ({"attack_templates": ["none", "none"]}, r"data\.attack_templates: none, none: name each once"),
         ({"rows_per_batch": 0}, r"data\.rows_per_batch: must be 1 or more"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         BenchmarkData(**({"suites": [suite("maths")]} | settings))
-    with pytest.raises(InputError, match=r"data\.suites: 'maths' is there twice; leave one fragment out"):
+    with pytest.raises(InputError, match=r"data\.suites: two suites are called 'maths'; leave one fragment out"):
         BenchmarkData([suite("maths"), suite("maths")])
 
 
@@ -267,7 +271,7 @@ SIZES = {
     "xstest.yaml": {"xstest-safe": 250, "xstest-unsafe": 200},
 }
 """Records of the local files of every shipped suite."""
-WITHOUT_FILES = {"miniature.yaml", "wraps.yaml"}
+WITHOUT_FILES = {"miniature.yaml", "attack_templates.yaml"}
 
 
 def test_no_fragment_is_forgotten() -> None:
@@ -309,6 +313,6 @@ def test_the_miniature_s_suites_need_no_file() -> None:
     made.setup("test")
     assert {suite.kind for suite in made.suites.values()} == {"answers", "safety", "benign", "perplexity"}
     assert {key.split("/")[0] for key in made.items} == made.suites.keys()
-    begun = next(row for row in made.rows if row.wrap == "prefill")
+    begun = next(row for row in made.rows if row.attack_template == "prefill")
     assert begun.prefill
     assert made.items[begun.question.id].gold  # what an answer that goes along holds

@@ -13,13 +13,13 @@ from datamodules.answers.checker import AnswerChecker
 
 
 @pytest.fixture(scope="module")
-def foreign() -> ModuleType:
-    path = Path(__file__).resolve().parents[3] / "benchmarks" / "foreign_answers.py"
-    spec = importlib.util.spec_from_file_location("foreign_answers", path)
+def external() -> ModuleType:
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "external_answers.py"
+    spec = importlib.util.spec_from_file_location("external_answers", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["foreign_answers"] = module  # its dataclasses look themselves up there
+    sys.modules["external_answers"] = module  # its dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
 
@@ -30,18 +30,18 @@ def checker() -> Iterator[AnswerChecker]:
         yield checker
 
 
-def test_every_vote_on_gpt_is_reproduced(foreign: ModuleType, checker: AnswerChecker, shared_data: Path) -> None:
-    outputs = list(foreign.concise_cot(shared_data, "theirs"))
+def test_every_vote_on_gpt_is_reproduced(external: ModuleType, checker: AnswerChecker, shared_data: Path) -> None:
+    outputs = list(external.concise_cot(shared_data, "theirs"))
     assert len(outputs) == 19_943
     assert [output.ours for output in outputs] == [output.vote for output in outputs]
-    assert foreign.judged(outputs, foreign.CHOICE, checker) == [output.theirs for output in outputs]
+    assert external.judged(outputs, external.CHOICE, checker) == [output.theirs for output in outputs]
 
 
 def test_our_rule_differs_where_the_votes_miss_the_answer(
-    foreign: ModuleType, checker: AnswerChecker, shared_data: Path
+    external: ModuleType, checker: AnswerChecker, shared_data: Path
 ) -> None:
-    outputs = list(foreign.concise_cot(shared_data, "ours"))
-    verdicts = foreign.judged(outputs, foreign.CHOICE, checker)
+    outputs = list(external.concise_cot(shared_data, "ours"))
+    verdicts = external.judged(outputs, external.CHOICE, checker)
     assert Counter(
         (o.theirs, verdict) for o, verdict in zip(outputs, verdicts, strict=True) if o.theirs != verdict
     ) == {
@@ -58,33 +58,33 @@ def test_our_rule_differs_where_the_votes_miss_the_answer(
     }
 
 
-def test_prose_without_the_formatted_answer_seldom_misleads(foreign: ModuleType, shared_data: Path) -> None:
-    outputs = [output for output in foreign.concise_cot(shared_data, "prose") if output.vote is not None]
+def test_prose_without_the_formatted_answer_seldom_misleads(external: ModuleType, shared_data: Path) -> None:
+    outputs = [output for output in external.concise_cot(shared_data, "prose") if output.vote is not None]
     stated = [output for output in outputs if output.ours is not None]
     assert len(stated) > 5000
     assert sum(output.ours != output.vote for output in stated) < len(stated) / 500
 
 
-def test_every_mark_on_gpt_3_is_reproduced(foreign: ModuleType, checker: AnswerChecker, shared_data: Path) -> None:
-    outputs = list(foreign.gpt3_gsm8k(shared_data))
+def test_every_mark_on_gpt_3_is_reproduced(external: ModuleType, checker: AnswerChecker, shared_data: Path) -> None:
+    outputs = list(external.gpt3_gsm8k(shared_data))
     assert len(outputs) == 4 * 1319
-    assert foreign.judged(outputs, foreign.NUMBER, checker) == [output.theirs for output in outputs]
+    assert external.judged(outputs, external.NUMBER, checker) == [output.theirs for output in outputs]
 
 
-def test_every_mark_on_llama_is_reproduced(foreign: ModuleType, checker: AnswerChecker, shared_data: Path) -> None:
-    outputs = list(foreign.chain_of_draft(shared_data))
+def test_every_mark_on_llama_is_reproduced(external: ModuleType, checker: AnswerChecker, shared_data: Path) -> None:
+    outputs = list(external.chain_of_draft(shared_data))
     assert len(outputs) == 500
-    assert foreign.judged(outputs, foreign.NUMBER, checker) == [output.theirs for output in outputs]
+    assert external.judged(outputs, external.NUMBER, checker) == [output.theirs for output in outputs]
     for task, count in (("sports", 252), ("date", 250)):
-        result = foreign.contradictions(shared_data, task)
+        result = external.contradictions(shared_data, task)
         assert (result.outputs, result.unread, result.found) == (count, 0, [])
 
 
 def test_answers_that_a_log_wrongly_counts_as_errors(
-    foreign: ModuleType, checker: AnswerChecker, shared_data: Path
+    external: ModuleType, checker: AnswerChecker, shared_data: Path
 ) -> None:
-    outputs = list(foreign.chain_of_draft_errors(shared_data))
-    verdicts = foreign.judged(outputs, foreign.NUMBER, checker)
+    outputs = list(external.chain_of_draft_errors(shared_data))
+    verdicts = external.judged(outputs, external.NUMBER, checker)
     right = [(o.gold, o.ours) for o, verdict in zip(outputs, verdicts, strict=True) if verdict]
     assert (len(outputs), right) == (446, [
         ("4", "4"), ("1430", "1430"), ("9500", "9500"), ("118000", "118000"), ("260", "260"), ("7425", "7425.00"),

@@ -26,7 +26,7 @@ def test_a_file(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         ('{"a": 1}\n{"a": ', r"set\.jsonl:2: broken JSON"),
-        ('{"a": 1}\n[1]', r"set\.jsonl:2: a JSON object is wanted, not list"),
+        ('{"a": 1}\n[1]', r"set\.jsonl:2: each line must be a JSON object, not list"),
         (b'{"a": "\xff"}', r"set\.jsonl:1: broken JSON"),
         ("[" * 100_000, r"set\.jsonl:1: broken JSON"),
         ("\n \n", r"set\.jsonl: the file is empty"),
@@ -110,7 +110,7 @@ def test_a_folder_as_a_set_of_the_hub(tmp_path: Path) -> None:
     assert found[2].where == f"{tmp_path} record 3"
     twice = list(Source(str(tmp_path), ("default", "default"), "test").read())
     assert [line.number for line in twice] == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(InputError, match=r"the set .*\(validation\) cannot be loaded: .*; without network, give"):
+    with pytest.raises(InputError, match=r"the data set .*\(validation\) cannot be loaded: .*; without network, give"):
         list(Source(str(tmp_path), split="validation").read())
-    with pytest.raises(InputError, match=r"the set '.*/absent' \(test\) cannot be loaded"):
+    with pytest.raises(InputError, match=r"the data set '.*/absent' \(test\) cannot be loaded"):
         list(Source(str(tmp_path / "absent")).read())

@@ -54,7 +54,7 @@ def test_expressions(text: str, value: Any) -> None:
 
 
 def test_expressions_that_cannot_be() -> None:
-    with pytest.raises(InputError, match=r"suite 'x': gold: 'a ~ ' is no expression"):
+    with pytest.raises(InputError, match=r"suite 'x': gold: 'a ~ ' is not a valid Jinja expression"):
         Expression("suite 'x': gold", "a ~ ")
     here = Line(3, {"a": 1, "b": "text"}, "set.jsonl:3")
     for text in ("c", "b ~ c", "[a, c]", "{'A': c}"):  # a list hides what is not there, until it is read
@@ -117,9 +117,9 @@ def test_expressions_of_a_list_of_fields() -> None:
         ({"options": ["red", "green"], "answer": 2}, "gold: '2' is neither"),
         ({"options": ["red", "green"], "answer": True}, "gold: 'True' is neither"),
         ({"options": ["red", "green"], "answer": None}, "gold: 'None' is neither"),
-        ({"options": ["red"], "answer": "A"}, "options: 1 of them; 2 to 26 will do"),
-        ({"options": "red;green", "answer": "A"}, "options: a list or a mapping is wanted, not str"),
-        ({"options": 4, "answer": "A"}, "options: a list or a mapping is wanted, not int"),
+        ({"options": ["red"], "answer": "A"}, "options: there must be 2 to 26 options, not 1"),
+        ({"options": "red;green", "answer": "A"}, "options: must be a list or a mapping, not str"),
+        ({"options": 4, "answer": "A"}, "options: must be a list or a mapping, not int"),
         ({"options": ["red", "green"]}, "gold: 'answer' is undefined; the record has question, options"),
         ({"question": " ", "options": ["red", "green"], "answer": "A"}, "the question is empty"),
     ],
@@ -133,10 +133,10 @@ def test_choices_that_cannot_be(record: dict[str, Any], reason: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "good", "bad", "reason"),
     [
-        (AnswerRule(type="facts"), "crank; door", " ; ", "there is no answer"),
-        (AnswerRule(type="text"), "Paris", "", "there is no answer"),
-        (AnswerRule(), "\\frac{1}{2}", "", "there is no answer"),
-        (AnswerRule(), "1", None, "there is no answer"),
+        (AnswerRule(type="facts"), "crank; door", " ; ", "the gold answer is empty"),
+        (AnswerRule(type="text"), "Paris", "", "the gold answer is empty"),
+        (AnswerRule(), "\\frac{1}{2}", "", "the gold answer is empty"),
+        (AnswerRule(), "1", None, "the gold answer is empty"),
     ],
 )
 def test_gold_that_nothing_can_match(rule: AnswerRule, good: str, bad: str | None, reason: str) -> None:
@@ -171,12 +171,12 @@ def test_a_set_without_answers_says_so() -> None:
 
 
 def test_an_id_twice_names_both_places() -> None:
-    with pytest.raises(InputError, match=r"set\.jsonl:3: suite 'name': the id 'a' stands at set\.jsonl:1 already"):
+    with pytest.raises(InputError, match=r"set\.jsonl:3: suite 'name': the id 'a' is already taken by set\.jsonl:1"):
         items(suite(id="ID"), *({"ID": name, "answer": 1} for name in "aba"))
 
 
 def test_nothing_left() -> None:
-    with pytest.raises(InputError, match=r"suite 'name': set\.jsonl has no record for which 'keep' holds"):
+    with pytest.raises(InputError, match=r"suite 'name': set\.jsonl has no record for which 'keep' is true"):
         items(suite(keep="answer > 5"), {"answer": 1})
     with pytest.raises(InputError, match=r"suite 'name': set\.jsonl has no record$"):
         items_of(suite(), [])
@@ -184,7 +184,7 @@ def test_nothing_left() -> None:
 
 def test_an_empty_response() -> None:
     made = suite("perplexity", response="reply")
-    with pytest.raises(InputError, match=r"set\.jsonl:2: suite 'name': the response is empty; leave .* by 'keep'"):
+    with pytest.raises(InputError, match=r"set\.jsonl:2: suite 'name': the response is empty; leave .* with 'keep'"):
         items(made, {"reply": "Hi."}, {"reply": " "})
     assert len(items(suite("perplexity", response="reply", keep="reply"), {"reply": "Hi."}, {"reply": ""})) == 1
 
@@ -198,7 +198,7 @@ def test_a_local_file_has_its_own_expressions() -> None:
     folder = Suite("name", "answers", Source(hub="some/set", local=local, folder="data"), gold="answer")
     assert items_of(folder, lines({"Ask": "How?", "answer": 1}))[0].question == "How?"
     wrong = Suite("name", "answers", Source(local=LocalFile("set.jsonl", {"golden": "x"})), gold="answer")
-    with pytest.raises(InputError, match=r"suite 'name': source\.local\.expressions: there is no 'golden'"):
+    with pytest.raises(InputError, match=r"suite 'name': source\.local\.expressions: unknown name 'golden'"):
         items_of(wrong, lines({}))
 
 
@@ -207,19 +207,19 @@ def test_a_local_file_has_its_own_expressions() -> None:
     [
         ({"gold": ""}, "kind answers needs 'gold'"),
         ({"kind": "perplexity"}, "kind perplexity needs 'response'"),
-        ({"systems": ()}, "systems needs one entry"),
+        ({"systems": ()}, "systems needs at least one entry"),
         ({"samples": 0}, "samples must be 1 or more"),
         ({"offset": -1}, "offset 0 or more"),
         ({"limit": 0}, "limit must be 1 or more, is 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more, is 0"),
         ({"systems": ("plain", "plain")}, "systems: plain, plain: name each once"),
-        ({"wraps": ("none", "base64", "none")}, "wraps: none, base64, none: name each once"),
+        ({"attack_templates": ("none", "base64", "none")}, "attack_templates: none, base64, none: name each once"),
     ],
 )
 def test_suites_that_cannot_be(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError, match=rf"data\.suites: suite 'name': .*{reason}"):
         suite(**settings)
-    with pytest.raises(InputError, match=r"suite 'a/b': a name is made of letters"):
+    with pytest.raises(InputError, match=r"suite 'a/b': a name may have letters"):
         Suite("a/b", "safety", Source("x"))
 
 

@@ -5,7 +5,7 @@ import pytest
 from datamodules.errors import InputError
 from llm_modules.judges import training
 from llm_modules.judges.labelled_answers import LabelledAnswer
-from llm_modules.judges.training import TrainingSettings, leave_one_out, train, wilson
+from llm_modules.judges.training import TrainingSettings, leave_one_out, train
 
 SETTINGS = TrainingSettings(n_ngrams=50, min_count=2, min_sources=2, l2=0.1)
 
@@ -58,9 +58,3 @@ def test_neither_family_nor_prompts_of_what_is_estimated_are_seen(monkeypatch: p
         # Each prompt is unseen in one fold, the one whose classifier judged it.
         assert all(sum(prompt not in {answer.prompt for answer in fold} for fold in folds) == 1 for prompt in prompts)
     assert [refusal > 0.5 for refusal in found.refusal] == [answer.refused for answer in found.answers]
-
-
-def test_wilson_by_hand() -> None:
-    low, high = wilson(9, 10)
-    assert (round(low, 3), round(high, 3)) == (0.596, 0.982)
-    assert wilson(0, 0) == (0.0, 1.0)

@@ -5,7 +5,7 @@ import torch
 
 from llm_modules.mllr.cached_forward import CLEAN, CachedForward, Signature
 from llm_modules.mllr.perturb import Perturbation
-from llm_modules.mllr.probe import fit_probe
+from llm_modules.mllr.probe import SecurityProbe
 from llm_modules.mllr.robustness import Meter, robustness_map
 from llm_modules.optim.module_names import Module
 from tests.architectures import ARCHITECTURES, LAYERS
@@ -107,12 +107,12 @@ def test_other_classifiers_cost_no_pass_and_parts_only_their_own() -> None:
     parts = {"search": prompts()[:4], "check": prompts()[4:]}
     forward = CachedForward(model, parts)
     features = forward.features("search", signature())
-    meter = Meter(forward, Perturbation(model, "gaussian", 1.0), fit_probe(features, labels["search"]), labels)
+    meter = Meter(forward, Perturbation(model, "gaussian", 1.0), SecurityProbe.fit(features, labels["search"]), labels)
     found = robustness_map(meter, [0, 1], "search")
     assert len(found) == 2 * 7 * LAYERS
     passes, done = forward.work.passes, forward.work.done
     assert passes == 1 + 2 * 7 * LAYERS
-    again = robustness_map(meter.with_probe(fit_probe(features, labels["search"], 9.0)), [0, 1], "search")
+    again = robustness_map(meter.with_probe(SecurityProbe.fit(features, labels["search"], 9.0)), [0, 1], "search")
     assert (forward.work.passes, forward.work.done) == (passes, done)
     assert any(a.scores != b.scores for a, b in zip(found, again, strict=True))
     swapped = meter.with_parts({"search": "check"}).scores((), 0, "search")

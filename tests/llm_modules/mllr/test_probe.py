@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from datamodules.errors import InputError
-from llm_modules.mllr.probe import BENIGN, MALICIOUS, Scores, auroc, fit_probe, require_accuracy
+from llm_modules.mllr.probe import BENIGN, MALICIOUS, Scores, SecurityProbe, auroc, require_accuracy
 
 LABELS = torch.tensor([MALICIOUS] * 30 + [BENIGN] * 30)
 
@@ -18,7 +18,7 @@ def blobs(distance: float, seed: int = 0) -> torch.Tensor:
 
 
 def test_it_tells_blobs_apart_and_the_same_data_give_the_same_bits() -> None:
-    probe, again = fit_probe(blobs(6.0), LABELS), fit_probe(blobs(6.0), LABELS)
+    probe, again = SecurityProbe.fit(blobs(6.0), LABELS), SecurityProbe.fit(blobs(6.0), LABELS)
     assert torch.equal(probe.weight, again.weight)
     scores = probe.scores(blobs(6.0, seed=1), LABELS)
     assert scores.accuracy > 0.95
@@ -30,7 +30,7 @@ def test_it_tells_blobs_apart_and_the_same_data_give_the_same_bits() -> None:
 def test_it_is_the_minimum_of_the_penalised_loss() -> None:
     """The gradient of the stated objective vanishes there."""
     x = blobs(1.0)
-    probe = fit_probe(x, LABELS, l2=2.0)
+    probe = SecurityProbe.fit(x, LABELS, l2=2.0)
     weight, bias = probe.weight.clone().requires_grad_(), probe.bias.clone().requires_grad_()
     signs = torch.where(LABELS == MALICIOUS, 1.0, -1.0).double()
     standard = (x.double() - probe.mean) / probe.scale
@@ -44,21 +44,21 @@ def test_it_is_the_minimum_of_the_penalised_loss() -> None:
 
 def test_it_works_on_what_a_trainer_predicts() -> None:
     with torch.inference_mode():
-        probe = fit_probe(blobs(6.0) * 1.0, LABELS)
-    assert torch.equal(probe.weight, fit_probe(blobs(6.0), LABELS).weight)
+        probe = SecurityProbe.fit(blobs(6.0) * 1.0, LABELS)
+    assert torch.equal(probe.weight, SecurityProbe.fit(blobs(6.0), LABELS).weight)
 
 
 def test_one_class_and_broken_features_are_refused() -> None:
     with pytest.raises(InputError, match="only one class"):
-        fit_probe(blobs(1.0), torch.ones(60))
+        SecurityProbe.fit(blobs(1.0), torch.ones(60))
     broken = blobs(1.0)
     broken[3, 2] = float("nan")
     with pytest.raises(InputError, match="not finite"):
-        fit_probe(broken, LABELS)
+        SecurityProbe.fit(broken, LABELS)
 
 
 def test_a_classifier_that_guesses_is_refused() -> None:
-    noise = fit_probe(blobs(0.0), LABELS, l2=100.0).scores(blobs(0.0, seed=3), LABELS)
+    noise = SecurityProbe.fit(blobs(0.0), LABELS, l2=100.0).scores(blobs(0.0, seed=3), LABELS)
     with pytest.raises(InputError, match=r"under the floor of 0\.9.*do not tell malicious from benign"):
         require_accuracy(noise, 0.9)
     require_accuracy(Scores(0.9, 1.0, 1.0, 1.0, 1.0), 0.9)

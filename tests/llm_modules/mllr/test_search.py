@@ -9,7 +9,7 @@ import torch
 from datamodules.errors import InputError
 from llm_modules.mllr.investigation import ProxySettings, investigate, split_pairs
 from llm_modules.mllr.robustness import Measurement
-from llm_modules.mllr.search import Found, Search, SearchSettings, expected_probes, overlap
+from llm_modules.mllr.search import Found, Search, SearchSettings, expected_measurements, overlap
 from llm_modules.mllr.weights import checksum
 from llm_modules.optim.module_names import Module
 from tests.architectures import ARCHITECTURES
@@ -34,7 +34,7 @@ class KnownMeter:
 
 def search(drop: Drop, fused: Any = (), types: Iterable[str] = ("q", "v", "down"), **settings: Any) -> Found:
     meter: Any = KnownMeter(drop, types)
-    return Search(meter, SearchSettings(**({"tau": 0.1} | settings)), fused).run()
+    return Search(meter, SearchSettings(**({"tau": 0.1, "measure": "malicious"} | settings)), fused).run()
 
 
 def additive(cost: Callable[[Module], float]) -> Drop:
@@ -108,7 +108,7 @@ def test_a_fused_weight_is_as_robust_as_its_most_sensitive_part() -> None:
     assert {m.layer for m in found.robust if m.type == "down"} == set(range(LAYERS))
 
 
-def test_every_probe_is_written_down() -> None:
+def test_every_measured_set_is_written_down() -> None:
     found = search(EARLY)
     assert {entry["step"] for entry in found.trace} >= {"order", "suffix", "check"}
     for entry in found.trace:
@@ -158,11 +158,11 @@ def test_the_whole_way_gives_the_same_with_and_without_restarts(name: str) -> No
     model = ARCHITECTURES[name]()
     before = checksum(model)
     malicious, benign = told_apart()
-    search = SearchSettings(0.2, "margin", seeds=(0,), check_seeds=(100,))
-    settings = ProxySettings(eps=(0.5,), search=search)
+    search = SearchSettings(0.2, seeds=(0,), check_seeds=(100,))
+    proxy = ProxySettings(eps=(0.5,))
     said: list[str] = []
     results = [
-        investigate(model, malicious, benign, list(range(24)), settings, restart=restart, report=said.append)
+        investigate(model, malicious, benign, list(range(24)), proxy, search, restart=restart, report=said.append)
         for restart in (True, False)
     ]
     one, other = results
@@ -171,7 +171,7 @@ def test_the_whole_way_gives_the_same_with_and_without_restarts(name: str) -> No
     assert [m for _, m in one.measurements] == [m for _, m in other.measurements]
     assert one.stability == other.stability
     assert one.work.done < other.work.done == other.work.full == one.work.full
-    assert any("probes" in line and "about" in line for line in said), "the cost is said beforehand"
+    assert any("measurements" in line and "about" in line for line in said), "the cost is said beforehand"
     assert one.scores.accuracy >= 0.9
 
 
@@ -180,31 +180,36 @@ def test_classes_that_look_the_same_are_refused_before_the_search() -> None:
     said: list[str] = []
     with pytest.raises(InputError, match="under the floor"):
         investigate(
-            ARCHITECTURES["llama"](), malicious, malicious[::-1], list(range(24)), ProxySettings(), report=said.append
+            ARCHITECTURES["llama"](),
+            malicious,
+            malicious[::-1],
+            list(range(24)),
+            ProxySettings(),
+            SearchSettings(),
+            report=said.append,
         )
-    assert not any("probes" in line for line in said)
+    assert not any("measurements" in line for line in said)
 
 
 def test_kinds_that_draw_nothing_are_measured_once() -> None:
     malicious, benign = told_apart()
-    settings = ProxySettings(perturbation="scale", eps=(0.3,), stability=False, search=SearchSettings(tau=0.2))
-    found = investigate(ARCHITECTURES["llama"](), malicious, benign, list(range(24)), settings)
+    proxy, search = ProxySettings("scale", eps=(0.3,), stability=False), SearchSettings(0.2, "malicious")
+    found = investigate(ARCHITECTURES["llama"](), malicious, benign, list(range(24)), proxy, search)
     assert len(found.measurements) == 7 * 3
     assert {tuple(entry["seeds"]) for entry in found.found.trace} == {(0,), (100,)}
 
 
 def test_eps_is_raised_until_something_breaks() -> None:
     malicious, benign = told_apart()
-    settings = ProxySettings(
-        eps=(1e-6, 2.0, 5.0), stability=False, search=SearchSettings(tau=0.1, measure="margin", seeds=(0,))
-    )
-    found = investigate(ARCHITECTURES["llama"](), malicious, benign, list(range(24)), settings)
+    proxy, search = ProxySettings(eps=(1e-6, 2.0, 5.0), stability=False), SearchSettings(0.1, seeds=(0,))
+    found = investigate(ARCHITECTURES["llama"](), malicious, benign, list(range(24)), proxy, search)
     assert {eps for eps, _ in found.measurements} == {1e-6, 2.0}
     assert found.eps == 2.0
 
 
 def test_the_cost_grows_linearly_in_seeds() -> None:
     one, three = (
-        expected_probes(7, 6, SearchSettings(seeds=s, check_seeds=tuple(c + 50 for c in s))) for s in ((0,), (0, 1, 2))
+        expected_measurements(7, 6, SearchSettings(seeds=s, check_seeds=tuple(c + 50 for c in s)))
+        for s in ((0,), (0, 1, 2))
     )
     assert three == 3 * one

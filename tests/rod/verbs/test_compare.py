@@ -109,6 +109,17 @@ def test_likelihoods(tmp_path: Path) -> None:
     assert found["records"] == 3
 
 
+def test_files_of_earlier_versions_are_compared_too(tmp_path: Path) -> None:
+    """They call the attack template ``wrap``; a run that went on after the change has both names in one file."""
+    made = predictions("1100", 50, attack_template="prefill")
+    a, b = save(tmp_path / "a", *made), save(tmp_path / "b", *made)
+    lines = (b / "predictions.jsonl").read_text().splitlines()
+    lines[:3] = [line.replace('"attack_template": "prefill"', '"wrap": "prefill"') for line in lines[:3]]
+    (b / "predictions.jsonl").write_text("\n".join(lines))
+    found = compare(tmp_path, a, b)["b", "sums accuracy"]
+    assert (found["attack_template"], found["records"], found["difference"]) == ("prefill", 4, 0)
+
+
 def refused(capsys: pytest.CaptureFixture[str], *runs: Path) -> str:
     assert main(["compare", *map(str, runs)]) == 2
     return capsys.readouterr().err

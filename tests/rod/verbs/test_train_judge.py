@@ -8,7 +8,7 @@ import yaml
 
 from llm_modules.judges.classifier import RefusalClassifier
 from llm_modules.judges.judge import Exchange
-from llm_modules.judges.labelled_answers import READINGS, Source, own_sentences, read_sources
+from llm_modules.judges.labelled_answers import READINGS, AnswerSource, own_sentences, read_sources
 from rod.__main__ import main
 
 SMALL = ["--settings.min_sources", "2", "--settings.min_count", "2"]
@@ -79,7 +79,7 @@ def test_same_files_same_bytes_and_a_judge(config: Path, tmp_path: Path) -> None
 
 def test_sources_are_read_as_they_say(config: Path, tmp_path: Path) -> None:
     options = yaml.safe_load(config.read_text())
-    sources = [Source(**{**source, "path": tmp_path / source["path"]}) for source in options["sources"]]
+    sources = [AnswerSource(**{**source, "path": tmp_path / source["path"]}) for source in options["sources"]]
     sources[2].prompts = tmp_path / "asked.jsonl"
     answers = read_sources(sources, Path(options["readings"]), strict=True, rejected_dir=tmp_path)
     assert [answer.refused for answer in answers if answer.source == "people"] == [True, False, True, False]
@@ -95,7 +95,7 @@ def test_sources_are_read_as_they_say(config: Path, tmp_path: Path) -> None:
 def test_a_limit_takes_the_same_answers_of_each_label(config: Path, tmp_path: Path) -> None:
     rows = [{"completion": f"{i}", "prompt": "", "mark": "no" if i % 2 else "yes"} for i in range(40)]
     file = write(tmp_path / "many.jsonl", rows)
-    source = Source("many", file, label="field:mark", refused=["no"], complied=["yes"], limit=5)
+    source = AnswerSource("many", file, label="field:mark", refused=["no"], complied=["yes"], limit=5)
     first, again = (read_sources([source], READINGS, True, tmp_path) for _ in range(2))
     assert first == again
     assert sorted(answer.refused for answer in first) == [False] * 5 + [True] * 5
@@ -143,7 +143,7 @@ def test_the_shipped_configuration_is_read(shared_data: Path, tmp_path: Path) ->
     from tests.conftest import ROOT
 
     options = yaml.safe_load((ROOT / "configs" / "judges" / "train.yaml").read_text())
-    sources = [Source(**source) for source in options["sources"]]
+    sources = [AnswerSource(**source) for source in options["sources"]]
     for source in sources:
         source.path = shared_data / source.path
         source.prompts = shared_data / source.prompts if source.prompts else None

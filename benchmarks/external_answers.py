@@ -1,7 +1,7 @@
 r"""Our answers against the marks that came with other people's outputs.
 
-    python benchmarks/foreign_answers.py folder-of-data-sets
-    python benchmarks/foreign_answers.py folder-of-data-sets --list
+    python benchmarks/external_answers.py folder-of-data-sets
+    python benchmarks/external_answers.py folder-of-data-sets --list
 
 Each set of outputs carries its authors' own reading of them: a vote, or whether an answer is right. The same outputs go
 through `datamodules.answers.rule` and `datamodules.answers.gold`, and the two readings are compared one by one.

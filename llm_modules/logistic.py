@@ -1,0 +1,61 @@
+"""Logistic regression with an L2 penalty, solved by L-BFGS."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def fit_logistic(
+    inputs: Tensor,
+    labels: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    l2: float,
+    *,
+    max_iter: int,
+    tolerance_grad: float = 1e-7,
+    tolerance_change: float = 1e-9,
+) -> tuple[Tensor, Tensor]:
+    """Weights and bias that minimise ``loss(logits, labels) + l2 * |weights|^2``; the bias has no penalty.
+
+    Deterministic: the weights start from zero. The result has the dtype and device of ``inputs``.
+
+    >>> inputs, labels = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+    >>> loss = torch.nn.functional.binary_cross_entropy_with_logits
+    >>> weights, bias = fit_logistic(inputs, labels, loss, l2=0.1, max_iter=50)
+    >>> (inputs @ weights + bias > 0).tolist()
+    [False, False, True, True]
+
+    Args:
+        inputs: (n, features).
+        labels: (n,), in the form that ``loss`` takes.
+        loss: Of logits (n,) and labels, a scalar: it decides on sum or mean and on weights of the rows.
+        l2: Factor of the squared norm of the weights.
+        max_iter: Iterations of L-BFGS at most.
+        tolerance_grad: Stop when no gradient is above it.
+        tolerance_change: Stop when neither loss nor weights change by more.
+
+    Returns:
+        Weights (features,) and bias (1,), detached.
+    """
+    # Lightning predicts in inference mode, whose tensors take no part in gradients.
+    with torch.inference_mode(False), torch.enable_grad():
+        x, y = (t.clone() if t.is_inference() else t for t in (inputs, labels))
+        weights = torch.zeros(x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
+        bias = torch.zeros(1, dtype=x.dtype, device=x.device, requires_grad=True)
+        optimizer = torch.optim.LBFGS(
+            [weights, bias],
+            max_iter=max_iter,
+            tolerance_grad=tolerance_grad,
+            tolerance_change=tolerance_change,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            value = loss(x @ weights + bias, y) + l2 * weights.square().sum()
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+    return weights.detach(), bias.detach()
