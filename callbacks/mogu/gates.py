@@ -9,13 +9,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from callbacks.mogu.figures import plot_gates, plot_tokens
 from callbacks.trainer_parts import datamodule_of, log_figure
 from datamodules.batch import IGNORE_INDEX, PromptRow
 from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
+from datamodules.padding import pad_prompts
 from datamodules.suites.benchmark_data import BenchmarkData
 from llm_modules.mogu.module import MoGU
 
@@ -136,12 +136,9 @@ def _last_gates(module: MoGU, rows: Sequence[PromptRow], size: int = 64) -> list
 
 def _gates_of(module: MoGU, rows: Sequence[PromptRow]) -> list[Tensor]:
     """Gates (tokens, layers, 2) of each prompt."""
-    lengths = [len(row.token_ids) for row in rows]
-    device = module.language_model.device
-    ids = pad_sequence([torch.tensor(row.token_ids) for row in rows], batch_first=True)
-    mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
-    gates = module.mogu.gates(ids.to(device), mask.long().to(device)).permute(1, 2, 0, 3).float().cpu()
-    return [row[:length] for row, length in zip(gates, lengths, strict=True)]
+    ids, mask = (t.to(module.language_model.device) for t in pad_prompts([row.token_ids for row in rows], 0))
+    gates = module.mogu.gates(ids, mask).permute(1, 2, 0, 3).float().cpu()
+    return [of_row[: len(row.token_ids)] for of_row, row in zip(gates, rows, strict=True)]
 
 
 def _alike(one: PromptRow, other: PromptRow) -> int:

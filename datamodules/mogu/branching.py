@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-
 from datamodules.batch import IGNORE_INDEX
 from datamodules.mogu.batch import BranchedBatch
+from datamodules.padding import pad_rows
 from datamodules.training.packing import Example
 
 
@@ -35,13 +32,9 @@ def branch(pairs: Sequence[tuple[Example, Example]], pad_id: int = 0) -> Branche
             # The last common token predicts the first token of either rest.
             predictors[which].append([place - 1 if place <= common else place - 1 + shift for place in places])
     return BranchedBatch(
-        _padded(ids, pad_id),
-        _padded(positions, 0),
-        _padded(branches, -1),
-        _padded(targets[0] + targets[1], IGNORE_INDEX),
-        _padded(predictors[0] + predictors[1], 0),
+        pad_rows(ids, pad_id),
+        pad_rows(positions, 0),
+        pad_rows(branches, -1),
+        pad_rows(targets[0] + targets[1], IGNORE_INDEX),
+        pad_rows(predictors[0] + predictors[1], 0),
     )
-
-
-def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    return pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=value)

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import ContrastBatch
 from datamodules.errors import InputError
+from datamodules.padding import pad_prompts
 from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, encode_prompt, render_prompt
 from datamodules.records.questions import part_of, read_questions, run_folder, shard_of, tokenizer_of
 from datamodules.records.reader import read_records
@@ -110,7 +110,7 @@ class ContrastData(LightningDataModule):
                 render_prompt(tokenizer, user, system_prompt=system, template=self.chat_template)
                 for user, system in turns
             ]
-            return _left_pad([encode_prompt(tokenizer, prompt) for prompt in prompts], pad_id)
+            return pad_prompts([encode_prompt(tokenizer, prompt) for prompt in prompts], pad_id, "left")
 
         return ContrastBatch(
             tuple(pair.id for pair in pairs),
@@ -152,11 +152,3 @@ class ContrastBatches:
 
     def __iter__(self) -> Iterator[ContrastBatch]:
         return map(self.data.collate, self.batches)
-
-
-def _left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask, both (batch, longest)."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return ids, mask

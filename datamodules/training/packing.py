@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
+from datamodules.padding import pad_prompts, pad_rows
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ def pad(examples: Sequence[Example], pad_id: int = 0, mean_targets: float | None
 
     Shapes: all (len(examples), longest).
     """
-    ids, labels = _padded([e.input_ids for e in examples], pad_id), _padded([e.labels for e in examples], IGNORE_INDEX)
-    mask = _padded([[1] * len(e.input_ids) for e in examples], 0)
+    ids, mask = pad_prompts([e.input_ids for e in examples], pad_id)
+    labels = pad_rows([e.labels for e in examples], IGNORE_INDEX)
     return SupervisedBatch(ids, labels, mask, mean_targets=mean_targets)
 
 
@@ -59,8 +60,3 @@ def pack(examples: Sequence[Example], mean_targets: float | None = None) -> Supe
         position_ids=torch.tensor([positions]),
         mean_targets=mean_targets,
     )
-
-
-def _padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)

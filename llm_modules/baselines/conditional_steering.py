@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.batch import PromptBatch
 from datamodules.errors import InputError
+from datamodules.padding import pad_prompts
 from llm_modules.backbone import loading
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.causal_lm import CausalLM
@@ -149,11 +149,8 @@ class ConditionalSteering(CausalLM):
 
     def _verdicts(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
         model, probe = self.language_model, self.probe
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
-        ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True, padding_value=self._pad_id())
-        ids = ids.to(model.device)
-        mask = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
+        ids, mask = (tensor.to(model.device) for tensor in pad_prompts(prompts, self._pad_id()))
         with evaluation_mode(model):
-            inputs = capture_inputs(model, [self.projection], ids, mask.long(), lengths - 1)[:, 0]
+            inputs = capture_inputs(model, [self.projection], ids, mask, mask.sum(dim=1) - 1)[:, 0]
         logits = inputs @ probe.weight.to(inputs.device) + probe.bias.to(inputs.device)
         return logits.sigmoid() > self.threshold

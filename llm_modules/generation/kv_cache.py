@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from datamodules.padding import pad_prompts
+
 
 class SlotLayer(CacheLayerMixin):
     """Keys and values of one decoder layer for the slots, with room to grow.
@@ -162,10 +164,5 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Ten
     Returns:
         Token ids, mask (bool, true at tokens) and positions, each (prompts, seq).
     """
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    width = int(lengths.max())
-    ids = torch.full((len(prompts), width), pad_id)
-    for line, prompt in zip(ids, prompts, strict=True):
-        line[width - len(prompt) :] = torch.tensor(prompt)
-    positions = torch.arange(width) - (width - lengths)[:, None]
-    return ids, positions >= 0, positions.clamp(min=0)
+    ids, mask = pad_prompts(prompts, pad_id, "left")
+    return ids, mask.bool(), (mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datamodules.padding import pad_prompts
 from llm_modules.backbone.architecture import decoder_layers, inner_decoder, uncompiled, unwrap
 from llm_modules.backbone.modes import evaluation_mode
 
@@ -191,11 +192,8 @@ class _Part:
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         batches = []
         for at in range(0, len(order), batch_size):
-            rows = [list(prompts[i]) for i in order[at : at + batch_size]]
-            width = len(rows[-1])
-            ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows], device=device)
-            last = torch.tensor([len(row) - 1 for row in rows], device=device)
-            batches.append(_Batch(f"{prefix}/{at}", ids, last))
+            ids, mask = (t.to(device) for t in pad_prompts([prompts[i] for i in order[at : at + batch_size]], pad_id))
+            batches.append(_Batch(f"{prefix}/{at}", ids, mask.sum(dim=1) - 1))
         return cls(batches, torch.tensor(order).argsort())
 
 
