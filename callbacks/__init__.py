@@ -1,1 +1,1 @@
-"""What happens around a run: steered sampling, writing of traces and predictions, figures."""
+"""Lightning callbacks: steered sampling, traces and predictions as files, measures, figures."""

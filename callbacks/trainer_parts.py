@@ -1,4 +1,4 @@
-"""What every ``Trainer`` has and does not declare: Lightning sets these attributes from outside of its class."""
+"""Typed access to attributes that Lightning sets at run time, and to loggers that take images."""
 
 from pathlib import Path
 from typing import Any
@@ -10,36 +10,34 @@ from llm_modules.causal_lm import CausalLM
 
 
 def datamodule_of(trainer: Trainer) -> Any:
-    """The DataModule of the run, None without one."""
+    """Return the DataModule of the run; None if there is none."""
     return getattr(trainer, "datamodule", None)
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """The callbacks of the run, in their order."""
+    """Return the callbacks of the run in the order in which they are called."""
     return getattr(trainer, "callbacks", [])
 
 
 def logs_now(trainer: Trainer) -> bool:
-    """Whether this is a step at which metrics are logged."""
+    """Return whether metrics are logged at this step (``trainer.log_every_n_steps``)."""
     every: int = getattr(trainer, "log_every_n_steps", 1)
     return trainer.global_step % every == 0
 
 
 def language_model(module: LightningModule) -> CausalLM:
-    """The module, which has to be one that generates."""
+    """Return the module as a `CausalLM`.
+
+    Raises:
+        InputError: It is none, so it cannot generate.
+    """
     if not isinstance(module, CausalLM):
-        raise InputError(f"model: {type(module).__name__} does not generate; give a CausalLM such as S3CoT")
+        raise InputError(f"model: {type(module).__name__} does not generate; use a CausalLM such as S3CoT")
     return module
 
 
 def log_figure(trainer: Trainer, key: str, path: Path) -> None:
-    """Show an image file in every logger that takes images (W&B does, CSV does not); on one process only.
-
-    Args:
-        trainer: Whose loggers.
-        key: Name of the image there.
-        path: PNG file.
-    """
+    """Send a PNG file to every logger that takes images (W&B does, CSV does not); only process 0 does it."""
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:

@@ -1,0 +1,1 @@
+"""Callbacks for any run that generates: files of completions that resume, progress, records of settings."""

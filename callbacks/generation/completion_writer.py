@@ -1,4 +1,4 @@
-"""Completions written as they are generated, so that a run may be killed at any moment and goes on where it stopped."""
+"""A base class of callbacks that write completions as they finish; a killed run resumes where it stopped."""
 
 import glob
 import json
@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from callbacks.generation.run_settings import generation_settings, steering_of
+from callbacks.generation.run_settings import generation_settings
+from callbacks.generation.steering import steering_of
 from callbacks.trainer_parts import language_model
 from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
@@ -29,22 +30,22 @@ Finished = tuple[PromptRow, Completion]
 
 
 class CompletionWriter(Callback, GenerationListener):
-    """Writes what is generated to ``{name}.rank{r}.jsonl``, and merges all of it in the end.
+    """Writes what is generated to ``{name}.rank{r}.jsonl`` and merges the files at the end of the run.
 
-    Rows are written as they finish, at the latest ``FLUSH_ROWS`` rows or ``FLUSH_SECONDS`` seconds later. A run that
-    is started again in the same folder, with whatever number of processes, skips the rows that are there. Completions
-    of other settings are never mixed in: the folder's ``settings.json`` says which ones it holds.
+    A finished row is written after at most ``FLUSH_ROWS`` further rows or ``FLUSH_SECONDS`` seconds. A run that is
+    started again in the same folder, with any number of processes, skips the rows that are already there. The folder's
+    ``settings.json`` records the generation settings; a run with other settings is refused, never mixed in.
 
     Attributes:
-        verb: Of the trainer, in which the callback is active.
-        name: Of the files.
+        verb: The `Trainer` method during which the callback is active.
+        name: First part of the file names.
     """
 
     verb: Literal["predict", "test"]
     name: str
 
     def __init__(self, output: Path | None = None, overwrite: bool = False) -> None:
-        """``output``: folder; ``overwrite``: remove what an earlier run left in it."""
+        """Set the folder, and whether to remove what an earlier run left in it."""
         self.output = output
         self.overwrite = overwrite
         self.module: CausalLM | None = None
@@ -56,21 +57,21 @@ class CompletionWriter(Callback, GenerationListener):
 
     @abstractmethod
     def folder(self, trainer: Trainer) -> Path:
-        """Where the files are."""
+        """Return the folder of the files."""
 
     @abstractmethod
     def records(self, finished: Sequence[Finished]) -> list[Any]:
-        """A record with an ``id`` for each row."""
+        """Return a record with an ``id`` for each row."""
 
     def check(self, trainer: Trainer, module: CausalLM, data: GenerationData) -> None:
-        """Look for wrong input, before any weights are loaded; raises InputError."""
+        """Raise InputError if the input is wrong; called before any weights are loaded."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at what the folder holds and tell the data which rows are done, before any weights are loaded.
+        """Read which rows the folder holds and leave them out of the data, before any weights are loaded.
 
         Raises:
-            InputError: The data are of another kind, strengths are asked for without a callback that steers, or the
-                folder holds completions of other settings.
+            InputError: The data are no `GenerationData`, a row has a strength but nothing steers, or the folder holds
+                completions of other settings.
         """
         if stage != self.verb:
             return
@@ -78,11 +79,12 @@ class CompletionWriter(Callback, GenerationListener):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, GenerationData):
             raise InputError(
-                f"data: {type(self).__name__} writes what is generated for prompts; use PromptData or BenchmarkData"
+                f"data: {type(self).__name__} writes completions of prompts; use PromptData or BenchmarkData"
             )
         if steering_of(trainer) is None and any(row.alpha != 0 for row in data.rows):
             raise InputError(
-                "data: there is no Steer among trainer.callbacks, so that no strength (alpha) has an effect"
+                "data.alphas: nothing applies the strengths, because the run has no steering; name a direction with "
+                "steer.direction"
             )
         self.check(trainer, module, data)
         folder = self.folder(trainer)
@@ -93,25 +95,25 @@ class CompletionWriter(Callback, GenerationListener):
         trainer.strategy.barrier("old completions are removed")
         self._check_settings(folder, settings)
         data.skip(self.done(folder, data))
-        # Nobody writes before everybody has read the same ids.
+        # No process writes before all have read the same ids.
         trainer.strategy.barrier("completions are read")
         if trainer.is_global_zero:
             write_lines(folder / _SETTINGS, [json.dumps(settings, indent=2)])
 
     @property
     def shards(self) -> str:
-        """Pattern of the files of all processes."""
+        """Glob pattern of the files of all processes."""
         return f"{self.name}.rank*.jsonl"
 
     def merged_file(self, trainer: Trainer) -> Path:
-        """All records in one file, in the order of their ids; there once the run has ended."""
+        """Return the path of the merged file: all records sorted by id, written at the end of the run."""
         return self.folder(trainer) / f"{self.name}.jsonl"
 
     def row_finished(self, row: int, completion: Completion) -> None:
-        """Take a completion; write when there are some, or when the last time is a while ago.
+        """Collect a completion; write the collected ones after ``FLUSH_ROWS`` rows or ``FLUSH_SECONDS`` seconds.
 
         Raises:
-            SIGTERMException: The process has been asked to end, which Lightning's loop would not do while it generates.
+            SIGTERMException: The process received SIGTERM; Lightning itself would only react after the batch.
         """
         self._finished.append((self._rows[row], completion))
         if self.trainer is not None and self.trainer.received_sigterm:
@@ -120,21 +122,21 @@ class CompletionWriter(Callback, GenerationListener):
             self.flush()
 
     def append(self, records: Sequence[Any]) -> None:
-        """Write records that do not come from generation."""
+        """Write records that were not generated."""
         assert self._shard is not None
         for record in records:
             self._shard.append(record)
         self._shard.flush()
 
     def flush(self) -> None:
-        """Write what has finished."""
+        """Write the rows that have finished."""
         self._flushed = time.monotonic()
         if self._finished and self._shard is not None:
             finished, self._finished = self._finished, []
             self.append(self.records(finished))
 
     def merge(self, trainer: Trainer) -> Path:
-        """Merge what all processes have written; to be called by all of them. A second call does nothing new."""
+        """Merge the files of all processes; call it on all of them. Calling it twice is harmless."""
         trainer.strategy.barrier("all completions are written")
         path = self.merged_file(trainer)
         if trainer.is_global_zero:
@@ -143,7 +145,7 @@ class CompletionWriter(Callback, GenerationListener):
         return path
 
     def close(self) -> None:
-        """Write what is finished and let go of the file and the generator; a second call does nothing."""
+        """Write what has finished, close the file, stop listening. A second call does nothing."""
         if self._shard is not None:
             self.flush()
             self._shard.close()
@@ -162,17 +164,17 @@ class CompletionWriter(Callback, GenerationListener):
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Remember the rows that the generator counts."""
+        """Remember the rows of the batch: the generator refers to them by index."""
         self._rows = batch.rows if isinstance(batch, PromptBatch) else ()
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Remember the rows that the generator counts."""
+        """Remember the rows of the batch: the generator refers to them by index."""
         self._rows = batch.rows if isinstance(batch, PromptBatch) else ()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write what is finished; the next start goes on from there."""
+        """Write what has finished; the next start resumes from there."""
         self.close()
 
     def _open(self, verb: str, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -188,7 +190,8 @@ class CompletionWriter(Callback, GenerationListener):
         if not path.is_file():
             if any(folder.glob(self.shards)):
                 raise InputError(
-                    f"{folder}: there are {self.name} without {_SETTINGS}; name another output, or set overwrite"
+                    f"{folder}: holds {self.name} but no {_SETTINGS}; name another output, or pass --overwrite true to "
+                    f"replace the {self.name}"
                 )
             return
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -196,12 +199,16 @@ class CompletionWriter(Callback, GenerationListener):
         if differing:
             listed = "; ".join(f"{key}: {before.get(key)} there, {settings.get(key)} now" for key in differing)
             raise InputError(
-                f"{folder}: holds {self.name} that were made with other settings ({listed}); name another output, "
-                "or pass --overwrite true to replace them"
+                f"{folder}: holds {self.name} made with other settings ({listed}); name another output, or pass "
+                "--overwrite true to replace them"
             )
 
     def done(self, folder: Path, data: GenerationData) -> set[str]:
-        """Ids of the rows that an earlier run finished; InputError if it put them otherwise."""
+        """Return the ids of rows that an earlier run finished.
+
+        Raises:
+            InputError: A finished row has another prompt than the data give it now.
+        """
         prompts = {row.id: (row.prompt, row.prefill) for row in data.rows}
         done = set()
         for path in sorted(folder.glob(self.shards)):
@@ -210,8 +217,8 @@ class CompletionWriter(Callback, GenerationListener):
                 values = json.loads(line)
                 if row_id in prompts and (values["prompt"], values.get("prefill", "")) != prompts[row_id]:
                     raise InputError(
-                        f"{path}: '{row_id}' has another prompt than the data give it now; name another output, or "
-                        f"pass --overwrite true to replace the {self.name}"
+                        f"{path}: '{row_id}' has another prompt there than in data now; name another output, or pass "
+                        f"--overwrite true to replace the {self.name}"
                     )
         if done:
             left = sum(row_id not in done for row_id in prompts)

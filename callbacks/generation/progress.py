@@ -1,4 +1,4 @@
-"""Progress of generation: rows, tokens per second, time left."""
+"""A progress bar for generation: rows, tokens per second, time left."""
 
 import sys
 import time
@@ -15,15 +15,15 @@ from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationListener
 
 LINE_SECONDS = 30.0
-"""Where the output is no terminal, a line this often."""
+"""Interval of log lines if the output is not a terminal."""
 BAR_SECONDS = 0.2
 
 
 class GenerationProgress(Callback, GenerationListener):
-    """Shows how generation gets on in ``predict``, ``test`` and ``validate``: a bar, or now and then a line in a log.
+    """Shows the progress of ``predict``, ``test`` and ``validate`` as a bar, or as log lines without a terminal.
 
-    Counts the rows of rank zero, which has as many questions as the others, and the tokens of all forward passes.
-    Lightning's own bar, which counts batches, is switched off meanwhile; in ``fit`` it stays and this one is silent.
+    It counts the rows and tokens of process 0, which has about as many questions as each other process. It replaces
+    Lightning's own bar, which counts batches; during ``fit`` Lightning's bar stays and this one is silent.
     """
 
     def __init__(self) -> None:
@@ -34,46 +34,46 @@ class GenerationProgress(Callback, GenerationListener):
         self._started = self._shown = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the place of Lightning's bar."""
+        """Switch Lightning's bar off."""
         if stage != "fit" and trainer.progress_bar_callback is not None:
             trainer.progress_bar_callback.disable()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give Lightning's bar back."""
+        """Switch Lightning's bar on again."""
         if stage != "fit" and trainer.progress_bar_callback is not None and trainer.is_global_zero:
             trainer.progress_bar_callback.enable()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin."""
+        """Show the bar."""
         self._begin(trainer, pl_module, trainer.predict_dataloaders)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin."""
+        """Show the bar."""
         self._begin(trainer, pl_module, trainer.test_dataloaders)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, unless it is the validation of a fit."""
+        """Show the bar, unless this is the validation of a fit."""
         if trainer.state.fn == "validate":
             self._begin(trainer, pl_module, trainer.val_dataloaders)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End."""
+        """Remove the bar."""
         self._end()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End."""
+        """Remove the bar."""
         self._end()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End."""
+        """Remove the bar."""
         self._end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar, also on error."""
         self._end()
 
     def before_forward(self, rows: Tensor) -> None:
-        """A pass makes one token for each of its rows."""
+        """Count the tokens: a pass generates one for each of its rows."""
         self._tokens += len(rows)
         self._show()
 

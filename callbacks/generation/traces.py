@@ -1,4 +1,4 @@
-"""Traces of sampled chains of thought, as records."""
+"""A callback that writes sampled chains of thought as trace records."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.generation.completion_writer import CompletionWriter, Finished
-from callbacks.generation.run_settings import steering_of
+from callbacks.generation.steering import steering_of
 from datamodules.answers import AnswerChecker, extract_boxed
 from datamodules.prompts.prompt_data import GenerationData
 from datamodules.records.kinds import Trace
@@ -16,31 +16,40 @@ from llm_modules.causal_lm import CausalLM
 
 
 class TraceWriter(CompletionWriter):
-    """Writes what ``predict`` generates to ``traces.rank{r}.jsonl``, and in the end all of it to ``traces.jsonl``."""
+    """Writes what ``predict`` generates to ``traces.rank{r}.jsonl``; merges all of it into ``traces.jsonl`` at the end.
+
+    Each line is a `Trace`: question, prompt, strength, layers, completion, and its boxed answer checked against the
+    gold answer.
+    """
 
     verb = "predict"
     name = "traces"
 
     def __init__(self, output: Path | None = None, overwrite: bool = False) -> None:
-        """``output``: folder, ``traces`` in the run folder by default; ``overwrite``: remove the traces in it first."""
+        """Set where the traces go.
+
+        Args:
+            output: Folder; ``traces`` in the run folder by default.
+            overwrite: Remove the traces that the folder already holds.
+        """
         super().__init__(output, overwrite)
         self._checker: AnswerChecker | None = None
 
     def folder(self, trainer: Trainer) -> Path:
-        """Where the traces are."""
+        """Return the folder of the traces."""
         return self.output or Path(trainer.default_root_dir) / "traces"
 
     def check(self, trainer: Trainer, module: CausalLM, data: GenerationData) -> None:
-        """Refuse gold answers that cannot be read."""
+        """Raise InputError if a gold answer cannot be parsed."""
         with AnswerChecker() as checker:
             checker.check_gold(sorted({row.question.gold for row in data.rows if row.question.gold is not None}))
 
     def records(self, finished: Sequence[Finished]) -> list[Trace]:
-        """A trace for each row."""
+        """Return a trace for each row, its answer extracted and checked."""
         assert self.module is not None
         assert self.trainer is not None
         self._checker = self._checker or AnswerChecker()
-        steer, tokenizer = steering_of(self.trainer), self.module.tokenizer
+        steering, tokenizer = steering_of(self.trainer), self.module.tokenizer
         texts = [str(tokenizer.decode(list(done.token_ids), skip_special_tokens=True)) for _, done in finished]
         answers = [extract_boxed(text) for text in texts]
         golds = [row.question.gold for row, _ in finished]
@@ -54,7 +63,7 @@ class TraceWriter(CompletionWriter):
                 gold=row.question.gold,
                 system=row.system,
                 alpha=row.alpha,
-                layers=steer.layers_of(row.layer_set) if steer is not None and row.alpha != 0 else (),
+                layers=steering.layers_of(row.layer_set) if steering is not None and row.alpha != 0 else (),
                 sample=row.sample,
                 seed=row.seed,
                 prompt=row.prompt,
@@ -64,6 +73,7 @@ class TraceWriter(CompletionWriter):
                 answer=answers[i],
                 correct=verdicts.get(i),
                 model=self.module.model_id,
+                layer_set=row.layer_set,
             )
             for i, (row, completion) in enumerate(finished)
         ]
@@ -77,16 +87,16 @@ class TraceWriter(CompletionWriter):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the rest of the batch."""
+        """Write the last rows of the batch."""
         self.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge the shards of all processes."""
+        """Merge the files of all processes."""
         self.close()
         rank_zero_info(f"traces in {self.merge(trainer)}")
 
     def close(self) -> None:
-        """Write what is finished, end the workers."""
+        """Write what has finished and end the worker processes that check answers."""
         super().close()
         if self._checker is not None:
             self._checker.close()

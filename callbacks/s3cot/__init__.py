@@ -1,0 +1,1 @@
+"""Callbacks of S³-CoT: the direction's file, steering, calibration, figures."""

@@ -1,4 +1,4 @@
-"""Calibration: the strength sweep as table and figure, and the strength chosen from it with its reason."""
+"""A callback that writes the strength sweep as table and figure, chooses a strength and gives the reason."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from callbacks.generation.traces import TraceWriter
 from callbacks.s3cot.figures import SweepPoint, plot_sweep
-from callbacks.s3cot.strength_sweep import Choice, Judge, Limits, SweepRow, choose, judge_of, measure_sweep
+from callbacks.s3cot.strength_sweep import Choice, JudgedBy, Limits, SweepRow, choose, judged_by, measure_sweep
 from callbacks.trainer_parts import callbacks_of, datamodule_of, language_model, log_figure
 from datamodules.answers.checker import AnswerChecker
 from datamodules.batch import System
@@ -41,15 +41,15 @@ class Calibrate(Callback):
         system: System = "system2",
         output: Path | None = None,
     ) -> None:
-        """Set the limits, all ours and fractions of 1.
+        """Set the limits; all are ours, and fractions of 1.
 
         Args:
-            max_accuracy_drop: Accuracy that a strength may lose against alpha 0.
-            max_disagreement: Without gold answers: how much less often than alpha 0 a strength may give the answer of
-                the initial trace.
-            max_repetition: Share of traces that may be caught in a loop; alpha 0's own where that is higher.
-            max_truncation: Share of traces that may not come to their end; alpha 0's own where that is higher.
-            system: The instruction whose traces are looked at.
+            max_accuracy_drop: Most accuracy that a strength may lose against alpha 0.
+            max_disagreement: The same without gold answers, for the share of traces that give the initial trace's
+                answer.
+            max_repetition: Largest share of traces caught in a loop; alpha 0's own share if that is larger.
+            max_truncation: Largest share of traces cut off by the token limit; alpha 0's own share if that is larger.
+            system: The instruction whose traces are read.
             output: Folder; the run folder by default.
         """
         self.max_accuracy_drop, self.max_disagreement = max_accuracy_drop, max_disagreement
@@ -57,30 +57,30 @@ class Calibrate(Callback):
         self.system, self.output = system, output
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that there will be something to compare.
+        """Check the limits, and that the run writes traces at alpha 0 and at other strengths.
 
         Raises:
-            InputError: A limit is no fraction; no traces are written, or none at alpha 0, or only those.
+            InputError: A limit is no fraction, no `TraceWriter` is among the callbacks, or strengths are missing.
         """
         if stage != "predict":
             return
         for name in ("max_accuracy_drop", "max_disagreement", "max_repetition", "max_truncation"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"Calibrate.{name}: must be a fraction from 0 to 1, is {getattr(self, name)}")
+                raise InputError(f"Calibrate.{name}: must be a fraction from 0 to 1, not {getattr(self, name)}")
         _writer(trainer)
         alphas = {row.alpha for row in datamodule_of(trainer).rows if row.system == self.system}
         if 0 not in alphas or len(alphas) < 2:
             raise InputError(
-                f"data.alphas: calibration compares strengths with alpha 0 under {self.system}; give 0 and others"
+                f"data.alphas: calibration compares other strengths with alpha 0 under {self.system}; give 0 and others"
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the strength sweep, choose, write."""
+        """Measure the strength sweep, choose a strength, write the files."""
         path = _writer(trainer).merge(trainer)
         if not trainer.is_global_zero:
             return
         traces = [trace for trace in read_records(path, Trace) if trace.system == self.system]
-        judge = judge_of(traces)
+        judge = judged_by(traces)
         limits = self.limits(judge)
         with AnswerChecker() as checker:
             rows = measure_sweep(traces, limits, language_model(pl_module).tokenizer, checker)
@@ -100,14 +100,14 @@ class Calibrate(Callback):
         else:
             rank_zero_warn(f"calibration: {choice.reason}")
 
-    def limits(self, judge: Judge) -> Limits:
-        """The limits, by what accuracy is judged by."""
+    def limits(self, judge: JudgedBy) -> Limits:
+        """Return the limits for accuracy as it is judged."""
         drop = self.max_accuracy_drop if judge == "gold" else self.max_disagreement
         return Limits(drop, self.max_repetition, self.max_truncation)
 
 
-def describe(rows: list[SweepRow], choice: Choice, judge: Judge, limits: Limits) -> dict[str, Any]:
-    """What ``calibration.yaml`` says; numbers as they are in the strength sweep, None where nothing is chosen."""
+def describe(rows: list[SweepRow], choice: Choice, judge: JudgedBy, limits: Limits) -> dict[str, Any]:
+    """Return the contents of ``calibration.yaml``; None for what is not chosen."""
     chosen = choice.chosen
     return {
         "layer_set": chosen.layer_set if chosen else None,
@@ -124,7 +124,7 @@ def describe(rows: list[SweepRow], choice: Choice, judge: Judge, limits: Limits)
 
 
 def _write_choice(rows: list[SweepRow], choice: Choice, path: Path) -> None:
-    """The choice as a piece of configuration for the sampling stage; no file where nothing was chosen."""
+    """Write the choice as configuration for the sampling stage; write no file if nothing was chosen."""
     path.unlink(missing_ok=True)
     if choice.chosen is not None:
         alphas = [0.0, *_up_to(rows, choice.chosen)]
@@ -133,7 +133,7 @@ def _write_choice(rows: list[SweepRow], choice: Choice, path: Path) -> None:
 
 
 def _up_to(rows: list[SweepRow], chosen: SweepRow) -> list[float]:
-    """Strengths of the chosen layer set from the weakest to the chosen one, on its side of 0."""
+    """Return the strengths of the chosen layer set from the weakest to the chosen one, of the same sign."""
     own = [row.alpha for row in rows if row.layer_set == chosen.layer_set and row.alpha * chosen.alpha > 0]
     return sorted((alpha for alpha in own if abs(alpha) <= abs(chosen.alpha)), key=abs)
 
@@ -159,7 +159,7 @@ def _points(rows: list[SweepRow], choice: Choice) -> list[SweepPoint]:
 
 
 def _write_csv(rows: list[SweepRow], path: Path) -> None:
-    """Layers are written as numbers with spaces between them."""
+    """Write a line per row; layers are numbers separated by spaces."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in fields(SweepRow)]
@@ -174,4 +174,4 @@ def _writer(trainer: Trainer) -> TraceWriter:
     for callback in callbacks_of(trainer):
         if isinstance(callback, TraceWriter):
             return callback
-    raise InputError("trainer.callbacks: Calibrate reads what TraceWriter writes; add it")
+    raise InputError("trainer.callbacks: Calibrate reads what TraceWriter writes; add TraceWriter")

@@ -1,4 +1,4 @@
-"""The direction as what a ``predict`` run over contrast pairs leaves behind."""
+"""A callback that computes the direction from a ``predict`` run over contrast pairs."""
 
 import csv
 from pathlib import Path
@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.s3cot.figures import plot_direction
-from callbacks.trainer_parts import language_model, log_figure
+from callbacks.trainer_parts import datamodule_of, language_model, log_figure
 from datamodules.errors import InputError
 from datamodules.prompts.contrast_data import ContrastData
 from llm_modules.backbone.architecture import hidden_size, layer_path, num_layers
@@ -21,24 +21,24 @@ from llm_modules.s3cot.direction import Direction
 class DirectionWriter(Callback):
     """Writes ``direction.safetensors``, ``.csv`` and ``.png`` from the states of contrast pairs (paper, sec. VL-D).
 
-    The states pass by once and only their sums are kept in memory; several processes share the pairs.
+    One pass over the pairs; memory holds their sums only. Several processes share the pairs.
     """
 
     def __init__(
         self, output: Path | None = None, consistency: float = 0.9, spool_dir: Path | None = None, notes: str = ""
     ) -> None:
-        """Say where the direction goes.
+        """Set where the direction goes.
 
         Args:
-            output: The safetensors file; ``direction.safetensors`` in the run's folder by default. Table and figure go
+            output: The safetensors file; ``direction.safetensors`` in the run folder by default. Table and figure go
                 beside it.
             consistency: The anchor is the first layer from which the mean cosine stays above this share of the best
                 layer's (ours).
-            spool_dir: Where single differences wait on disk during the run; the temporary folder by default.
-            notes: Words to keep in the file.
+            spool_dir: Folder for single differences during the run; the system's temporary folder by default.
+            notes: Text to keep in the file.
         """
         if not 0 < consistency <= 1:
-            raise InputError(f"DirectionWriter.consistency: must be above 0 and at most 1, is {consistency}")
+            raise InputError(f"DirectionWriter.consistency: must be above 0 and at most 1, not {consistency}")
         self.output = output
         self.consistency = consistency
         self.spool_dir = spool_dir
@@ -47,14 +47,14 @@ class DirectionWriter(Callback):
         self._accumulator: DirectionAccumulator | None = None
 
     def file(self, trainer: Trainer) -> Path:
-        """Where the direction goes."""
+        """Return the path of the safetensors file."""
         return self.output or Path(trainer.default_root_dir) / "direction.safetensors"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look at model, data and output before any weights are loaded.
+        """Check model and output before any weights are loaded.
 
         Raises:
-            InputError: They are not what a direction is made from, or a file of another folder would be overwritten.
+            InputError: The model is no `CausalLM`, the given output exists, or ``spool_dir`` does not.
         """
         if stage != "predict":
             return
@@ -65,7 +65,7 @@ class DirectionWriter(Callback):
             raise InputError(f"DirectionWriter.spool_dir: there is no folder '{self.spool_dir}'")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start at zero."""
+        """Start with empty sums."""
         model = language_model(pl_module).language_model
         self._close()
         self._accumulator = DirectionAccumulator(num_layers(model), hidden_size(model), self.spool_dir)
@@ -79,18 +79,20 @@ class DirectionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in the states of a batch.
+        """Add the states of a batch.
 
         Raises:
-            InputError: The model gives no such states, or states that are not finite.
+            InputError: The outputs are no `ContrastStates`, or a state is not finite.
         """
         if not isinstance(outputs, ContrastStates):
-            raise InputError("data: DirectionWriter needs pairs of prompts; use ContrastData and the model S3CoT")
+            raise InputError(
+                "data: DirectionWriter needs contrast pairs of prompts; use ContrastData with the model S3CoT"
+            )
         assert self._accumulator is not None
         self._accumulator.update(outputs.positive, outputs.negative)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files, once."""
+        """Write the files on process 0."""
         assert self._accumulator is not None
         try:
             direction = self._accumulator.finish(self.consistency, **self._origin(trainer, language_model(pl_module)))
@@ -108,7 +110,7 @@ class DirectionWriter(Callback):
         rank_zero_info(f"direction of {direction.n} pairs, anchor layer {direction.anchor}: {path}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the disk space back."""
+        """Free the temporary file."""
         self._close()
 
     def _close(self) -> None:
@@ -117,10 +119,10 @@ class DirectionWriter(Callback):
         self._accumulator = None
 
     def _origin(self, trainer: Trainer, module: CausalLM) -> dict[str, Any]:
-        """What the file says about where the direction comes from."""
+        """Return the fields of `Direction` that record its origin."""
         model = module.language_model
         positive = negative = ""
-        data = getattr(trainer, "datamodule", None)
+        data = datamodule_of(trainer)
         if isinstance(data, ContrastData):
             from_file = data.contrast_file
             positive = f"'positive' in {from_file.name}" if from_file else data.positive

@@ -1,4 +1,4 @@
-"""The figure of a curriculum's stages."""
+"""A callback that draws the stages of a curriculum."""
 
 from pathlib import Path
 
@@ -10,17 +10,21 @@ from datamodules.errors import InputError
 
 
 class StageFigure(Callback):
-    """Draws, when training begins, what each stage of the curriculum will be trained on."""
+    """Draws ``stages.png`` when training begins: the pairs that each stage of the curriculum trains on, by length."""
 
     def __init__(self, output: Path | None = None) -> None:
-        """``output``: PNG file; ``stages.png`` in the run folder by default."""
+        """Set the PNG file; ``stages.png`` in the run folder by default."""
         self.output = output
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw and log."""
+        """Draw the figure and log it.
+
+        Raises:
+            InputError: The data have no stages.
+        """
         stages = getattr(datamodule_of(trainer), "stage_table", None)
         if not stages:
-            raise InputError("trainer.callbacks: StageFigure draws the stages of CurriculumData; the data have none")
+            raise InputError("trainer.callbacks: StageFigure needs data with stages; use CurriculumData")
         if trainer.is_global_zero:
             path = self.output or Path(trainer.default_root_dir) / "stages.png"
             plot_stages(stages, path)

@@ -1,14 +1,17 @@
-"""Steering as something that happens around a run: each row of a batch by its own strength, in its own layers."""
+"""A callback that steers generation: each row of a batch by its own strength, in its own layers."""
 
+import hashlib
 import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from transformers import PreTrainedModel
 
+from callbacks.generation.steering import SteeringCallback, SteeringIdentity
+from callbacks.trainer_parts import datamodule_of, language_model
 from datamodules.batch import PromptBatch, ResponseBatch
 from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import GenerationData
@@ -20,12 +23,12 @@ from llm_modules.s3cot.layers import layer_indicator, select_layers
 from llm_modules.s3cot.steering import Positions, Steering
 
 
-class Steer(Callback):
+class Steer(SteeringCallback):
     """Steers what ``predict``, ``validate`` and ``test`` generate (paper, "self-sampling").
 
-    The strength ``alpha`` and the layer set are those of each row of a ``PromptBatch``; rows of one batch may differ in
-    both, and a row of alpha 0 is the model's own answer, bit for bit. A direction points from short to long, so that a
-    negative alpha shortens. The model is as it was when the run has ended, also by an exception.
+    Each row of a `PromptBatch` has its own strength (``alpha``) and layer set. A row of alpha 0 is the model's own
+    answer, bit for bit. A direction points from short to long answers, so a negative alpha shortens. When the run ends,
+    also by an exception, the model is as it was before.
     """
 
     def __init__(
@@ -36,14 +39,15 @@ class Steer(Callback):
         random: bool = False,
         allow_other_model: bool = False,
     ) -> None:
-        """Say what to add, and where; the file is read in ``setup``.
+        """Set what to add and where; the file is read in ``setup``.
 
         Args:
-            direction: File of a direction: this project's, or one of ``direction.N`` vectors (safetensors, GGUF).
-            positions: ``all`` (paper), or only those of the ``prompt``, its ``last`` token, or only ``generated`` ones.
-            layers: The layer set of rows that name none, such as ``anchor:5``, ``separated:4``, ``all`` or ``3,5-8``.
-            random: Steer by random vectors of the same length instead, drawn by ``data.seed``: the control.
-            allow_other_model: Steer by a direction of another model of the same shape, such as its base.
+            direction: File of a direction: one of this project, or vectors named ``direction.N`` (safetensors, GGUF).
+            positions: Tokens to steer: ``all`` (paper), those of the ``prompt``, its ``last`` one, or the ``generated``
+                ones.
+            layers: Layer set of rows that name none, such as ``anchor:5``, ``separated:4``, ``all`` or ``3,5-8``.
+            random: Control: steer by random vectors of the same length, drawn with ``data.seed``.
+            allow_other_model: Accept a direction of another model of the same shape, such as the base of a tuned one.
         """
         self.direction_file = direction
         self.positions = positions
@@ -56,81 +60,87 @@ class Steer(Callback):
         self._stack = ExitStack()
 
     def layers_of(self, layer_set: str) -> tuple[int, ...]:
-        """The layers that a row's layer set means; the callback's own for the empty string."""
+        """Return the layers that a row's layer set stands for; the empty string means the callback's own set."""
         return select_layers(layer_set or self.default_layers, self._direction())
 
+    def identity(self) -> SteeringIdentity:
+        """Return the values recorded beside completions."""
+        digest = hashlib.sha256(Path(self.direction_file).read_bytes()).hexdigest()
+        return SteeringIdentity(digest, self.positions, self.default_layers, self.random)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Read the direction and compare it with the model's name, before any weights are loaded.
+        """Read the direction and check that it belongs to the model, before any weights are loaded.
 
         Raises:
-            InputError: The file is no direction, or another model's; a row's strength or layers are impossible.
+            InputError: The file is no direction or belongs to another model, a row's layer set is impossible, or the
+                data hold given responses and ``positions`` is not ``all``.
         """
-        data = getattr(trainer, "datamodule", None)
+        data = datamodule_of(trainer)
         self._seed = getattr(data, "seed", 0)
-        direction = self._load(_language_model(pl_module))
+        direction = self._load(language_model(pl_module))
         if getattr(data, "responses", ()) and self.positions != "all":
             raise InputError(
-                f"positions: given responses have no positions '{self.positions}', those of the prompt and of the "
-                "answer are read at once; leave suites of kind perplexity out, or steer all positions"
+                f"positions: given responses have no positions '{self.positions}': their prompt and answer are read in "
+                "one pass; leave out suites of kind perplexity, or steer all positions"
             )
-        # A direction of this project has all of the model's layers, another file perhaps only the first of them.
+        # An imported file may hold only some of the layers, so its layer sets are checked against the model later.
         if direction.model and isinstance(data, GenerationData):
             for layer_set in {row.layer_set for row in data.rows if row.alpha != 0}:
                 self.layers_of(layer_set)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach to the model and its generator."""
-        self._attach(_language_model(pl_module))
+        self._attach(language_model(pl_module))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As ``on_predict_start``."""
-        self._attach(_language_model(pl_module))
+        """Attach to the model and its generator."""
+        self._attach(language_model(pl_module))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """As ``on_predict_start``."""
-        self._attach(_language_model(pl_module))
+        """Attach to the model and its generator."""
+        self._attach(language_model(pl_module))
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Give each row its strengths."""
+        """Set the strengths of the rows of the batch."""
         self._set_strengths(batch)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Give each row its strengths."""
+        """Set the strengths of the rows of the batch."""
         self._set_strengths(batch)
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Give each row its strengths."""
+        """Set the strengths of the rows of the batch."""
         self._set_strengths(batch)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the model as it was."""
+        """Remove the steering."""
         self._stack.close()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the model as it was."""
+        """Remove the steering."""
         self._stack.close()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the model as it was."""
+        """Remove the steering."""
         self._stack.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the model as it was."""
+        """Remove the steering."""
         self._stack.close()
 
     def _direction(self) -> Direction:
         if self.direction is None:
-            raise RuntimeError("the direction is not read yet: setup has not run")
+            raise RuntimeError("the direction is not loaded yet: setup has not run")
         return self.direction
 
     def _load(self, module: CausalLM, model: PreTrainedModel | None = None) -> Direction:
-        """Read the direction and check it against the module, and against the model where that is there already."""
+        """Read the direction; check the module's name, and the shape once the model is loaded."""
         layers, hidden = (num_layers(model), hidden_size(model)) if model is not None else (None, None)
         direction = read_direction(self.direction_file, layers)
         direction.check(
@@ -163,9 +173,3 @@ class Steer(Callback):
         sets = ["" if alpha == 0 else layer_set or self.default_layers for _, alpha, layer_set in rows]
         alphas = torch.tensor([alpha for _, alpha, _ in rows])
         self._steering.set_strengths(alphas[:, None] * layer_indicator(sets, self._direction()))
-
-
-def _language_model(module: LightningModule) -> CausalLM:
-    if not isinstance(module, CausalLM):
-        raise InputError(f"model: {type(module).__name__} generates nothing that could be steered; use S3CoT")
-    return module

@@ -1,4 +1,4 @@
-"""The strength sweep: how each strength on each layer set shortens, what it costs, and which one to take."""
+"""The strength sweep: how much each strength on each layer set shortens, what it costs, and which one to choose."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,24 +11,27 @@ from callbacks.evaluation.metrics import bootstrap_interval, hesitation_rates, l
 from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
-from datamodules.prompts.prompt_data import layer_set_of
 from datamodules.records.kinds import Trace
 
-Judge = Literal["gold", "agreement"]
+JudgedBy = Literal["gold", "agreement"]
+"""Accuracy is judged by gold answers, or by agreement with the answer of the initial trace."""
+
 Regime = Literal["initial", "weak", "moderate", "collapse"]
 
 WEAK = 0.95
-"""A strength that leaves more than this share of the tokens does too little (ours)."""
+"""A strength is weak if the length ratio stays above this (ours)."""
 COLLAPSE_ACCURACY = 0.5
-"""A strength that leaves less than this share of the initial accuracy has broken the model (ours)."""
+"""A strength has collapsed if less than this share of the initial accuracy is left (ours)."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a strength may cost to be chosen (ours); all are fractions of 1.
 
-    ``accuracy_drop`` counts from alpha 0. ``repetition`` and ``truncation`` are shares of traces; where alpha 0 itself
-    has more, that is the limit.
+    Attributes:
+        accuracy_drop: Most accuracy lost against alpha 0.
+        repetition: Largest share of traces caught in a loop; alpha 0's own share if that is larger.
+        truncation: Largest share of traces cut off by the token limit; alpha 0's own share if that is larger.
     """
 
     accuracy_drop: float
@@ -38,12 +41,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One strength on one layer set; the line of ``strength_sweep.csv``.
+    """One strength on one layer set: a line of ``strength_sweep.csv``.
 
-    ``accuracy`` is judged by gold answers, or is the share of traces that give the answer of the initial trace of
-    their question and sample. ``length_ratio`` is the mean length over that of the same questions' initial traces.
-    ``repetition`` is the share of traces caught in a loop (the filter's rule), ``repeated_ngrams`` the mean share of
-    repeated token windows. ``wait``, ``but`` and ``so`` are occurrences per 100 tokens.
+    Attributes:
+        length_ratio: Mean length over the mean length of the same questions' initial traces.
+        accuracy: Judged by gold answers; without any, the share of traces that give the same answer as the initial
+            trace of their question and sample.
+        repetition: Share of traces caught in a loop (the filter's rule).
+        repeated_ngrams: Mean share of repeated token windows.
+        wait: Occurrences of "wait" per 100 tokens; ``but`` and ``so`` alike.
     """
 
     layer_set: str
@@ -64,21 +70,22 @@ class SweepRow:
     regime: Regime
 
 
-def judge_of(traces: Sequence[Trace]) -> Judge:
-    """By what the traces can be judged: gold answers, if there are any."""
+def judged_by(traces: Sequence[Trace]) -> JudgedBy:
+    """Return ``gold`` if any trace has a gold answer, else ``agreement``."""
     return "gold" if any(trace.gold is not None for trace in traces) else "agreement"
 
 
 def measure_sweep(
     traces: Sequence[Trace], limits: Limits, tokenizer: PreTrainedTokenizerBase, checker: AnswerChecker
 ) -> list[SweepRow]:
-    """One row a (layer set, alpha), alpha 0 first, then by layer set and from the weakest strength to the strongest.
+    """Measure every (layer set, alpha): alpha 0 first, then by layer set from the weakest strength to the strongest.
 
     Args:
-        traces: Of one model and one system. Those whose question has no initial trace of the same sample are left out.
-        limits: Tell what counts as collapse.
+        traces: Of one model and one system. A trace is left out if its question has no initial trace of the same
+            sample.
+        limits: Define what counts as collapse.
         tokenizer: Of the model.
-        checker: Compares answers where there is no gold.
+        checker: Compares answers if there are no gold ones.
 
     Raises:
         InputError: There is no trace at alpha 0 to compare with.
@@ -87,10 +94,10 @@ def measure_sweep(
     if not initial:
         raise InputError("the strength sweep needs traces at alpha 0 to compare with; add 0 to data.alphas")
     cells: dict[tuple[str, float], list[Trace]] = defaultdict(list)
-    for trace in traces:
+    for trace, layer_set in zip(traces, _layer_sets(traces), strict=True):
         if (trace.question_id, trace.sample) in initial:
-            cells[layer_set_of(trace.id), trace.alpha].append(trace)
-    judge = judge_of(traces)
+            cells[layer_set, trace.alpha].append(trace)
+    judge = judged_by(traces)
     base: SweepRow | None = None
     rows = []
     for layer_set, alpha in sorted(cells, key=lambda cell: (cell[1] != 0, cell[0], abs(cell[1]), cell[1])):
@@ -102,20 +109,20 @@ def measure_sweep(
 
 @dataclass(frozen=True)
 class Choice:
-    """The strength to sample with, or why there is none. ``nearest`` came closest where none is chosen."""
+    """The strength to sample with, or why there is none; ``nearest`` then came closest to the limits."""
 
     chosen: SweepRow | None
     nearest: SweepRow | None
     reason: str
 
 
-def choose(rows: Sequence[SweepRow], limits: Limits, judge: Judge) -> Choice:
-    """The strength that shortens most within the limits (ours).
+def choose(rows: Sequence[SweepRow], limits: Limits, judge: JudgedBy) -> Choice:
+    """Choose the setting that shortens most within the limits (ours).
 
     Args:
-        rows: As `measure_sweep` gives them, alpha 0 first.
+        rows: From `measure_sweep`, alpha 0 first.
         limits: What a strength may cost.
-        judge: By what accuracy was judged, for the words of the reason.
+        judge: How accuracy was judged, for the wording of the reason.
     """
     base, steered = rows[0], rows[1:]
     word = "accuracy" if judge == "gold" else "agreement with the initial answer"
@@ -126,16 +133,11 @@ def choose(rows: Sequence[SweepRow], limits: Limits, judge: Judge) -> Choice:
     fit = [row for row in shorter if not _excesses(row, base, limits, word)]
     limits_in_words = (
         f"{word} at most {100 * limits.accuracy_drop:.1f} points under the {base.accuracy:.1%} of alpha 0, loops in "
-        f"at most {_limit(base.repetition, limits.repetition):.1%} and truncation in at most "
-        f"{_limit(base.truncation, limits.truncation):.1%} of the traces"
+        f"at most {max(base.repetition, limits.repetition):.1%} and truncation in at most "
+        f"{max(base.truncation, limits.truncation):.1%} of the traces"
     )
     if not fit:
-        if not shorter:
-            nearest = min(steered, key=lambda row: row.length_ratio, default=None)
-            why = f"no strength shortens to a length ratio of {WEAK} or less"
-        else:
-            nearest = max(shorter, key=lambda row: (row.accuracy - row.repetition - row.truncation, -row.length_ratio))
-            why = f"no strength that shortens stays within the limits ({limits_in_words})"
+        nearest, why = _nearest(steered, shorter, limits_in_words)
         if nearest is not None:
             cost = _excesses(nearest, base, limits, word)
             why += f"; nearest is {_name(nearest)}: length ratio {nearest.length_ratio:.2f}" + (
@@ -160,18 +162,24 @@ def choose(rows: Sequence[SweepRow], limits: Limits, judge: Judge) -> Choice:
     return Choice(chosen, None, reason)
 
 
+def _layer_sets(traces: Sequence[Trace]) -> list[str]:
+    """Return the layer set of each trace; all are named by their layers if any trace of an older file names none."""
+    named = [trace.layer_set for trace in traces if trace.layer_set is not None]
+    return named if len(named) == len(traces) else [",".join(map(str, trace.layers)) for trace in traces]
+
+
 def _row(
     layer_set: str,
     alpha: float,
     cell: list[Trace],
     initial: dict[tuple[str, int], Trace],
-    judge: Judge,
+    judge: JudgedBy,
     tokenizer: PreTrainedTokenizerBase,
     checker: AnswerChecker,
     limits: Limits,
     base: SweepRow | None,
 ) -> SweepRow:
-    """Measure one cell; ``base`` is None for that of alpha 0."""
+    """Measure one cell; ``base`` is None for the cell of alpha 0."""
     partners = [initial[trace.question_id, trace.sample] for trace in cell]
     if judge == "gold":
         judged = [trace for trace in cell if trace.gold is not None]
@@ -210,31 +218,38 @@ def _row(
 def _regime(
     ratio: float, accuracy: float, loops: float, truncation: float, limits: Limits, base: SweepRow | None
 ) -> Regime:
-    """Too weak, moderate or collapsed (paper names the three; the thresholds are ours)."""
+    """Return the regime of a strength (the paper names weak, moderate and collapse; the thresholds are ours)."""
     if base is None:
         return "initial"
-    if loops > _limit(base.repetition, limits.repetition) or truncation > _limit(base.truncation, limits.truncation):
+    if loops > max(base.repetition, limits.repetition) or truncation > max(base.truncation, limits.truncation):
         return "collapse"
     if accuracy < COLLAPSE_ACCURACY * base.accuracy:
         return "collapse"
     return "weak" if ratio > WEAK else "moderate"
 
 
+def _nearest(
+    steered: Sequence[SweepRow], shorter: Sequence[SweepRow], limits_in_words: str
+) -> tuple[SweepRow | None, str]:
+    """Return the setting that came closest to being chosen, and why it was not."""
+    if not shorter:
+        nearest = min(steered, key=lambda row: row.length_ratio, default=None)
+        return nearest, f"no strength shortens to a length ratio of {WEAK} or less"
+    nearest = max(shorter, key=lambda row: (row.accuracy - row.repetition - row.truncation, -row.length_ratio))
+    return nearest, f"no strength that shortens stays within the limits ({limits_in_words})"
+
+
 def _excesses(row: SweepRow, base: SweepRow, limits: Limits, word: str) -> list[str]:
-    """Each limit that a row exceeds, in words."""
+    """Return a phrase for each limit that a row exceeds."""
     drop = base.accuracy - row.accuracy
     found = []
     if drop > limits.accuracy_drop + 1e-9:
         found.append(f"{word} {row.accuracy:.1%} is {100 * drop:.1f} points lower")
-    if row.repetition > _limit(base.repetition, limits.repetition):
+    if row.repetition > max(base.repetition, limits.repetition):
         found.append(f"{row.repetition:.1%} of its traces loop")
-    if row.truncation > _limit(base.truncation, limits.truncation):
+    if row.truncation > max(base.truncation, limits.truncation):
         found.append(f"{row.truncation:.1%} of its traces are truncated")
     return found
-
-
-def _limit(at_zero: float, limit: float) -> float:
-    return max(at_zero, limit)
 
 
 def _name(row: SweepRow) -> str:

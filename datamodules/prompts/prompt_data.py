@@ -17,7 +17,7 @@ from datamodules.prompts.contrast_data import ContrastData
 from datamodules.records.kinds import Question
 from datamodules.records.questions import read_questions, run_folder, shard_of, tokenizer_of
 
-__all__ = ["ContrastData", "GenerationData", "PromptBatches", "PromptData", "build_rows", "layer_set_of", "stable_seed"]
+__all__ = ["ContrastData", "GenerationData", "PromptBatches", "PromptData", "build_rows", "stable_seed"]
 
 
 def build_rows(
@@ -81,12 +81,6 @@ def build_rows(
     if twice:
         raise InputError(f"data: the row '{twice[0]}' occurs twice; ids, systems, alphas and layer_sets must differ")
     return rows
-
-
-def layer_set_of(row_id: str) -> str:
-    """The layer set in the id of a row; empty for the default one and for alpha 0."""
-    name = row_id.rsplit("|", 4)[2]
-    return "" if name == "-" else name
 
 
 class PromptBatches:

@@ -19,6 +19,8 @@ class Trace:
 
     ``alpha`` is the steering strength (0 = the model's own, *initial* chain of thought), ``layers`` the decoder
     layers steered, ``n_tokens`` the generated tokens including the end-of-sequence token.
+    ``layer_set`` is the name by which the run asked for the layers ("" for the callback's own and at alpha 0, None in
+    files written before there was this field).
     ``answer`` is what stands in the last ``\boxed{}`` and ``correct`` whether it equals ``gold``; None where there is
     no answer or no gold.
     """
@@ -39,6 +41,7 @@ class Trace:
     answer: str | None
     correct: bool | None
     model: str
+    layer_set: str | None = None
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,11 @@ def test_traces_of_a_run(source: Path, tmp_path: Path) -> None:
     assert [trace.id for trace in traces] == sorted(trace.id for trace in traces)
     steered = next(trace for trace in traces if trace.id == "q2|system2|anchor:2|a-0.5|s0")
     assert (steered.question_id, steered.question, steered.gold, steered.alpha) == ("q2", "2 + 1?", "3", -0.5)
-    assert steered.layers == (1, 2)
+    assert (steered.layer_set, steered.layers) == ("anchor:2", (1, 2))
     assert steered.prompt.startswith("<|im_start|>user\n2 + 1? Please reason step by step")
     assert steered.model == str((source / "model").resolve())
     initial = next(trace for trace in traces if trace.id == "q2|system2|-|a0|s0")
-    assert (initial.layers, initial.alpha, initial.seed) == ((), 0.0, steered.seed)
+    assert (initial.layer_set, initial.layers, initial.alpha, initial.seed) == ("", (), 0.0, steered.seed)
     assert initial.completion != steered.completion
     assert 1 <= initial.n_tokens <= 12
 
@@ -179,7 +179,7 @@ def test_predictions_can_be_returned(source: Path, tmp_path: Path) -> None:
 
 def test_input_that_cannot_be(source: Path, tmp_path: Path) -> None:
     model = module(source)
-    with pytest.raises(InputError, match="there is no Steer among"):
+    with pytest.raises(InputError, match=r"data\.alphas: nothing applies the strengths"):
         trainer(tmp_path, TraceWriter()).predict(model, data(source))
     bad = prepare(tmp_path / "bad", questions=1)
     (bad / "questions.jsonl").write_text(json.dumps({"id": "q0", "question": "?", "gold": "\\frac{"}))

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.generation.traces import TraceWriter
 from callbacks.s3cot.calibration import Calibrate
-from callbacks.s3cot.strength_sweep import Limits, choose, judge_of, measure_sweep
+from callbacks.s3cot.strength_sweep import Limits, choose, judged_by, measure_sweep
 from datamodules.answers.checker import AnswerChecker
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
@@ -38,6 +38,7 @@ def trace(question: int, layer_set: str, alpha: float, tokens: int, right: bool 
         answer="1" if right else "2",
         correct=right,
         model="tiny",
+        layer_set=layer_set,
     )
     return replace(known, **changes)
 
@@ -99,6 +100,17 @@ def test_sweep_by_hand() -> None:
     assert good.accuracy_low < 0.9 < good.accuracy_high
 
 
+def test_layer_sets_of_older_traces_are_named_by_their_layers() -> None:
+    """Such a name is a layer set, too, so that the choice can be sampled with."""
+    older = [*cell("", 0.0, 100, 9), *cell("anchor:2", -0.2, 60, 9), *cell("all", -0.2, 40, 9, layers=(0, 1, 2))]
+    resumed = [replace(trace, layer_set=None) if trace.question_id != "q0" else trace for trace in older]
+    assert [(row.layer_set, row.alpha, row.n) for row in sweep_of(resumed)] == [
+        ("", 0.0, 10),
+        ("0,1,2", -0.2, 10),
+        ("1,2", -0.2, 10),
+    ]
+
+
 def test_length_ratio_is_taken_on_the_same_questions() -> None:
     long = [trace(10, "", 0.0, 10_000)]  # has no steered partner yet, as in a run that was stopped
     orphan = [trace(11, "anchor:2", -0.2, 10_000)]  # has no initial one
@@ -146,7 +158,7 @@ def test_a_base_without_a_right_answer_has_nothing_to_lose() -> None:
 
 def test_without_gold_the_initial_answer_judges() -> None:
     traces = [replace(t, gold=None, correct=None) for t in grid()]
-    assert judge_of(traces) == "agreement"
+    assert judged_by(traces) == "agreement"
     rows = sweep_of(traces)
     # Initial and steered traces give answer 1 to the first questions and 2 to the others.
     assert [row.accuracy for row in rows] == pytest.approx([1, 1, 1, 0.9, 0, 0.8, 0.5])

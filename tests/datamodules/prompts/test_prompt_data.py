@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 
 from datamodules.batch import PromptBatch
 from datamodules.errors import InputError
-from datamodules.prompts.prompt_data import PromptBatches, PromptData, build_rows, layer_set_of
+from datamodules.prompts.prompt_data import PromptBatches, PromptData, build_rows
 from datamodules.records.kinds import Question
 from tests.tiny import tiny_tokenizer
 
@@ -38,14 +38,9 @@ def test_rows_by_hand() -> None:
         "q0|system2|3,5-8|a-0.25|s0",
         "q0|system2|3,5-8|a-0.25|s1",
     ]
-    assert [row.layer_set for row in rows] == [layer_set_of(row.id) for row in rows]
+    assert [row.layer_set for row in rows] == [""] * 2 + ["anchor:2"] * 4 + ["3,5-8"] * 4
     assert rows[0].prompt.endswith("final answer within \\boxed{}<|im_end|>\n<|im_start|>assistant\n")
     assert list(rows[0].token_ids) == TOKENIZER.encode(rows[0].prompt)
-
-
-def test_layer_set_of_an_id_with_bars_in_the_question() -> None:
-    row = build_rows([Question("a|b", "?")], TOKENIZER, alphas=(-1,), layer_sets=("all",))[0]
-    assert layer_set_of(row.id) == "all"
 
 
 def test_all_strengths_share_their_random_numbers() -> None:
