@@ -14,7 +14,7 @@ from callbacks.generation.traces import TraceWriter
 from callbacks.s3cot.figures import SweepPoint, plot_sweep
 from callbacks.s3cot.strength_sweep import Choice, JudgedBy, Limits, SweepRow, choose, judged_by, measure_sweep
 from callbacks.trainer_parts import callbacks_of, datamodule_of, language_model, log_figure
-from datamodules.answers.checker import AnswerChecker
+from datamodules.answers import AnswerChecker
 from datamodules.batch import System
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace

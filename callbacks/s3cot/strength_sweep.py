@@ -8,7 +8,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from callbacks.evaluation.metrics import bootstrap_interval, hesitation_rates, length_ratio, repetition
-from datamodules.answers.checker import AnswerChecker
+from datamodules.answers import AnswerChecker
 from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
