@@ -86,7 +86,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
     try:
         module = importlib.import_module(VERBS[verb])
-        module.main(words if VERBS[verb] == LIGHTNING else words[1:])
+        if VERBS[verb] == LIGHTNING:
+            module.main(words)
+        else:
+            from rod.parser import run_verb
+
+            run_verb(module.run, words[1:], verb)
     except Exception as error:
         wrong = _find(error, InputError)
         if wrong is None:

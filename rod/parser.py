@@ -1,9 +1,14 @@
 """Command-line parsing: short errors, and configurations found by name."""
 
 import difflib
+import inspect
+import json
 import re
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
+from typing import Any, NoReturn, get_args
 
+import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from datamodules.errors import InputError
@@ -50,6 +55,63 @@ class Parser(ArgumentParser):
         if isinstance(ex, InputError):
             raise ex
         raise InputError(explain(message, [action.dest for action in self._actions])) from ex
+
+
+def run_verb(function: Callable[..., object], args: Sequence[str], verb: str) -> None:
+    """Run a function as a verb of the command: its signature gives the options, its docstring their help.
+
+    ``--config FILE`` reads options from YAML, unless the function itself has a parameter ``config``. Parameters that
+    are positional only take the words without a name (``rod compare A B``). An option that is a list of texts takes
+    several words (``--traces a.jsonl b.jsonl``).
+
+    Args:
+        function: The verb.
+        args: The words after the verb.
+        verb: Its name on the command line.
+
+    Raises:
+        InputError: The words do not fit the signature.
+    """
+    parameters = inspect.signature(function).parameters
+    unnamed = [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
+    lists = {name for name, parameter in parameters.items() if "list[str]" in str(parameter.annotation)}
+    parser = Parser(prog=f"rod {verb}", description=(inspect.getdoc(function) or "").partition("Args:")[0])
+    reads_config = "config" not in parameters
+    if reads_config:
+        parser.add_argument("--config", action="config")
+    for name in unnamed:
+        _add_unnamed(parser, parameters[name], function.__doc__ or "")
+    parser.add_function_arguments(function, as_group=False, skip=set(unnamed))
+    words = _gathered(args, lists.difference(unnamed))
+    options = parser.instantiate_classes(parser.parse_args(words)).as_dict()
+    if reads_config:
+        del options["config"]
+    values = [options.pop(name) for name in unnamed]
+    function(*values, **options)
+
+
+def _add_unnamed(parser: Parser, parameter: inspect.Parameter, docstring: str) -> None:
+    """Add a word without a name or, for a list, any number of them; at least one if there is no default."""
+    texts = {entry.arg_name: entry.description for entry in docstring_parser.parse(docstring).params}
+    kinds = get_args(parameter.annotation)
+    more: dict[str, Any] = {"nargs": "+"} if kinds else {}
+    if parameter.default is not parameter.empty:
+        more = {"nargs": "*", "default": list(parameter.default)} if kinds else {"nargs": "?", "default": ""}
+    parser.add_argument(parameter.name, type=(*kinds, parameter.annotation)[0], help=texts.get(parameter.name), **more)
+
+
+def _gathered(args: Sequence[str], lists: Collection[str]) -> list[str]:
+    """Join the words after each option in ``lists``: ``--traces a b`` becomes ``--traces '["a", "b"]'``."""
+    words: list[str] = []
+    rest = list(args)
+    while rest:
+        words.append(rest.pop(0))
+        if words[-1].startswith("--") and words[-1][2:] in lists:
+            values = list(takewhile(lambda word: not word.startswith("--"), rest))
+            del rest[: len(values)]
+            written_as_list = len(values) == 1 and values[0].startswith("[")
+            words += values if written_as_list or not values else [json.dumps(values)]
+    return words
 
 
 def explain(message: str, known: list[str]) -> str:

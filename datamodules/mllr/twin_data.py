@@ -8,10 +8,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import InputError
 from datamodules.prompts.contrast_data import ContrastData, ContrastPair
-from datamodules.records.questions import part_of, run_folder
+from datamodules.records.questions import part_of
 from datamodules.records.reader import read_records
 from datamodules.records.same_text import squeeze
 from datamodules.records.validation import text_fields
+from datamodules.trainer_parts import run_folder
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from datamodules.mogu.branching import branch
 from datamodules.mogu.records import ResponsePair
 from datamodules.prompts.chat_template import encode_pair
 from datamodules.prompts.instruction_span import InstructionFinder
-from datamodules.records.questions import tokenizer_of
 from datamodules.records.reader import read_records
+from datamodules.trainer_parts import tokenizer_of
 from datamodules.training.packing import Example, pad
 from datamodules.training.supervised import BatchLoader, SupervisedData
 

@@ -13,8 +13,9 @@ from datamodules.batch import ContrastBatch
 from datamodules.errors import InputError
 from datamodules.padding import pad_prompts
 from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, encode_prompt, render_prompt
-from datamodules.records.questions import part_of, read_questions, run_folder, shard_of, tokenizer_of
+from datamodules.records.questions import part_of, read_questions
 from datamodules.records.reader import read_records
+from datamodules.trainer_parts import run_folder, shard_of, tokenizer_of
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_prompt, render_prompt, user_turn
 from datamodules.prompts.contrast_data import ContrastData
 from datamodules.records.kinds import Question
-from datamodules.records.questions import read_questions, run_folder, shard_of, tokenizer_of
+from datamodules.records.questions import read_questions
+from datamodules.trainer_parts import run_folder, shard_of, tokenizer_of
 
 __all__ = ["ContrastData", "GenerationData", "PromptBatches", "PromptData", "build_rows", "stable_seed"]
 

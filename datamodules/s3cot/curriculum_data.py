@@ -13,11 +13,11 @@ from datamodules.batch import IGNORE_INDEX, System
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair, user_turn
 from datamodules.prompts.prompt_data import PromptData
-from datamodules.records.questions import tokenizer_of
 from datamodules.records.reader import read_records
 from datamodules.s3cot.records import CurriculumItem
 from datamodules.s3cot.stage_table import StageRow, show_stages
 from datamodules.s3cot.stages import LOWER_BOUNDS, Selection, Stage, count_buckets, draw_stages, is_usable, usable_pairs
+from datamodules.trainer_parts import tokenizer_of
 from datamodules.training.supervised import Example, SupervisedData
 
 SYSTEMS: tuple[System, System] = ("system1", "system2")

@@ -12,9 +12,9 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair, encode_prompt, render_prompt, user_turn
 from datamodules.prompts.prompt_data import GenerationData, PromptBatches, stable_seed
 from datamodules.records.kinds import Question
-from datamodules.records.questions import shard_of, tokenizer_of
 from datamodules.suites.attack_templates import OPENING, AttackTemplate, render_attack
 from datamodules.suites.suite import Item, Suite, items_of, user_question
+from datamodules.trainer_parts import shard_of, tokenizer_of
 from datamodules.training.packing import Example, pad
 
 RESPONSES_PER_BATCH = 16

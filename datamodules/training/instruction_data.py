@@ -8,8 +8,8 @@ from pathlib import Path
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair
 from datamodules.records.kinds import Instruction
-from datamodules.records.questions import tokenizer_of
 from datamodules.records.reader import read_records
+from datamodules.trainer_parts import tokenizer_of
 from datamodules.training.supervised import Example, SupervisedData
 
 

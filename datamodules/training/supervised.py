@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
-from datamodules.records.questions import shard_of
+from datamodules.trainer_parts import shard_of
 from datamodules.training.packing import Example, pack, pad
 from datamodules.training.sampler import LengthGroupedBatchSampler, check_batch_settings
 

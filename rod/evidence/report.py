@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rod.evidence.rows import Evidence, Row, Rows, Section
-from rod.verbs.compare import compare
+from rod.verbs.compare import run as compare
 
 _LIBRARIES = ("torch", "lightning", "transformers", "peft")
 

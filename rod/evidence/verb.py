@@ -1,20 +1,9 @@
 """``rod evidence``: every claim measured on the miniature, with its controls and its spread over seeds."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def main(args: Sequence[str]) -> None:
-    """Parse the options and measure."""
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod evidence", description="Measure every claim on the miniature.")
-    parser.add_function_arguments(evidence)
-    options = parser.parse_args(list(args))
-    evidence(**options.as_dict())
-
-
-def evidence(
+def run(
     output: Path = Path("runs/evidence"),
     seeds: int | None = None,
     controls: bool = True,

@@ -1,28 +1,16 @@
 """``rod compare``: two or more test runs side by side, with paired significance."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def main(args: Sequence[str]) -> None:
-    """Parse the options and compare."""
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod compare", description=str(compare.__doc__).partition("Args:")[0])
-    parser.add_argument("runs", type=Path, nargs="+", help="Folders of test runs, or predictions.jsonl files.")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file for the numbers.")
-    options = parser.parse_args(list(args))
-    compare(options.runs, options.output)
-
-
-def compare(runs: Sequence[Path], output: Path | None = None) -> None:
+def run(runs: list[Path], /, output: Path | None = None) -> None:
     """Print test runs side by side: every other run against the first, record by record.
 
     Right answers and verdicts of single samples are compared by McNemar's exact test, everything else by a paired
     bootstrap over records. Runs over different records are refused.
 
     Args:
-        runs: Folders of test runs, or their ``predictions.jsonl``.
+        runs: Folders of test runs, or their ``predictions.jsonl`` files; two at least.
         output: JSON file for the numbers.
     """
     import json

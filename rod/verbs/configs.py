@@ -1,17 +1,16 @@
 """``rod configs``: the configurations that come with the project."""
 
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 
-def main(args: Sequence[str]) -> None:
-    """Parse the options and print the list."""
-    from rod.parser import Parser
+def run(part: str = "", /) -> None:
+    """List the configurations that come with the project, with a line about each.
 
-    parser = Parser(prog="rod configs", description="List the configurations that come along, with a line each.")
-    parser.add_argument("name", type=str, nargs="?", default="", help="Part of their names, such as s3cot.")
-    print(listing(parser.parse_args(list(args)).name))
+    Args:
+        part: Text that their names contain, such as s3cot. All by default.
+    """
+    print(listing(part))
 
 
 def listing(part: str = "") -> str:

@@ -1,37 +1,25 @@
-"""``rod export``: a trained model in the layouts that other tools load."""
+"""``rod export``: write a trained model in the layouts that other tools load."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 
-def main(args: Sequence[str]) -> None:
-    """Parse the options and export."""
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod export", description=str(export.__doc__))
-    parser.add_function_arguments(export)
-    options = parser.parse_args(list(args))
-    folder = export(**options.as_dict())
-    print(f"wrote {folder}")
-
-
-def export(
+def run(
     checkpoint: Path,
     output: Path,
     format: Literal["peft", "merged", "mogu"] = "merged",
     config: Path | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> None:
     """Write a trained model as a PEFT adapter folder or as a whole Hugging Face model, in safetensors.
 
     Args:
         checkpoint: A Lightning checkpoint (``.ckpt``) of a run.
         output: The folder to write.
-        format: ``peft`` for the adapter alone, ``merged`` for a model that plain transformers loads, ``mogu`` for
-            the folder of a MoGU, which cannot be merged.
-        config: The run's config.yaml; found in the folders above the checkpoint by default.
-        overwrite: Replace files in an output folder that exists.
+        format: ``peft``: the adapter alone. ``merged``: a model that plain transformers loads. ``mogu``: the folder of
+            a MoGU, which cannot be merged.
+        config: The run's ``config.yaml``. By default, the nearest one in the folders above the checkpoint.
+        overwrite: Overwrite files in an output folder that is not empty.
     """
     from peft import PeftModel
 
@@ -39,9 +27,9 @@ def export(
     from llm_modules.mogu.mixture import MERGE_REFUSED
     from llm_modules.mogu.module import MoGU
     from rod.load import config_of, load_module
+    from rod.verbs.files import require_empty
 
-    if output.exists() and any(output.iterdir()) and not overwrite:
-        raise InputError(f"--output: '{output}' is not empty; name another folder or pass --overwrite true")
+    require_empty(output, overwrite)
     module = load_module(config or config_of(checkpoint), checkpoint)
     model = module.model
     if isinstance(module, MoGU):
@@ -60,4 +48,4 @@ def export(
         whole = model.merge_and_unload() if isinstance(model, PeftModel) else module.language_model
         whole.save_pretrained(output)
     module.tokenizer.save_pretrained(output)
-    return output
+    print(f"wrote {output}")

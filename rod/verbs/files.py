@@ -1,4 +1,4 @@
-"""What the verbs that turn files into files have in common."""
+"""Input and output files of the verbs: expand patterns, refuse to overwrite."""
 
 import glob
 from collections.abc import Sequence
@@ -7,30 +7,36 @@ from pathlib import Path
 from datamodules.errors import InputError
 
 
-def expand(key: str, patterns: Sequence[str]) -> list[Path]:
-    """The files that paths or glob patterns stand for, each once, those of a pattern in alphabetical order.
+def expand(option: str, patterns: str | Sequence[str]) -> list[Path]:
+    """Expand paths and glob patterns to files, each file once, the matches of a pattern in alphabetical order.
 
-    Lines that a reader set aside (``*.rejected.jsonl``) match no pattern.
+    Files with lines that a reader rejected (``*.rejected.jsonl``) match no pattern.
 
     Args:
-        key: The option they were given with, for the error.
-        patterns: Paths or patterns.
+        option: The command-line option that the patterns come from, for the error message.
+        patterns: One or more paths or patterns.
 
     Raises:
-        InputError: One of them stands for no file.
+        InputError: A path does not exist, or a pattern matches no file.
     """
     paths: dict[Path, None] = {}
-    for pattern in patterns:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = sorted(path for path in glob.glob(pattern) if not path.endswith(".rejected.jsonl"))
         found = [Path(pattern)] if Path(pattern).is_file() else [Path(path) for path in matches]
         if not found:
-            raise InputError(f"{key}: '{pattern}' is no file, nor does it match any; check the path")
+            raise InputError(f"{option}: there is no file '{pattern}', and no file matches it as a pattern")
         paths.update(dict.fromkeys(found))
     return list(paths)
 
 
 def require_new(files: Sequence[Path], overwrite: bool) -> None:
-    """Raise InputError if one of the files to write exists and may not be replaced."""
-    standing = [str(file) for file in files if file.exists()]
-    if standing and not overwrite:
-        raise InputError(f"--output: {', '.join(standing)} exists; name another file or pass --overwrite true")
+    """Raise `InputError` if one of the output files exists, unless it may be overwritten."""
+    existing = [f"'{file}'" for file in files if file.exists()]
+    if existing and not overwrite:
+        raise InputError(f"--output: {', '.join(existing)} exists; name another file or pass --overwrite true")
+
+
+def require_empty(folder: Path, overwrite: bool) -> None:
+    """Raise `InputError` if the output folder has files in it, unless they may be overwritten."""
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise InputError(f"--output: '{folder}' is not empty; name another folder or pass --overwrite true")

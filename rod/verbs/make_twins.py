@@ -1,19 +1,6 @@
-"""``rod make-twins``: benign near-twins of malicious requests, to be looked through before they are used."""
+"""``rod make-twins``: make benign twins of malicious requests, to review before use."""
 
-from collections.abc import Sequence
 from pathlib import Path
-
-
-def main(args: Sequence[str]) -> None:
-    """Parse the options and make twins."""
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod make-twins", description=(run.__doc__ or "").partition("Args:")[0])
-    parser.add_argument("--config", action="config", help="YAML file with these options.")
-    parser.add_function_arguments(run, as_group=False)
-    options = parser.parse_args(list(args)).as_dict()
-    options.pop("config")
-    run(**options)
 
 
 def run(
@@ -24,27 +11,26 @@ def run(
     min_replaced: int = 1,
     limit: int | None = None,
     overwrite: bool = False,
-) -> Path:
-    """Swap words of malicious requests for harmless ones, and say which.
+) -> None:
+    """Make benign twins of malicious requests: the same sentence with its harmful words replaced by harmless ones.
 
-    Writes ``id``, ``malicious``, ``benign`` and ``replaced`` in each line: look through them and delete or mend what
-    is not benign, or reads wrong. Requests in which too little could be replaced go to ``NAME.no_twin.jsonl``.
+    Each output line has ``id``, ``malicious``, ``benign`` and ``replaced``. Review the lines: delete or correct twins
+    that are not benign or read wrong. Requests with too few replaceable words go to ``NAME.no_twin.jsonl``.
 
     Args:
         requests: JSONL file of malicious requests.
         output: JSONL file to write the pairs to.
-        field: The file's name of the request's text (AdvBench: goal).
-        words: Text file of ``old = new`` lines, in place of the list that comes with the project.
-        min_replaced: Replacements that a twin must have.
-        limit: Requests to take; all by default.
-        overwrite: Replace files that an earlier run left.
+        field: Name of the request's field in the file (AdvBench: goal).
+        words: Text file of ``old = new`` lines, instead of the built-in list.
+        min_replaced: Least number of replacements in a twin.
+        limit: Number of requests to read. All by default.
+        overwrite: Overwrite existing files.
     """
     from rich.console import Console
 
     from datamodules.errors import InputError
     from datamodules.mllr.twin_maker import SHIPPED, TwinMaker, make_twins, read_words
-    from datamodules.records.questions import read_questions
-    from datamodules.records.reader import to_json
+    from datamodules.records import read_questions, to_json
     from datamodules.records.shards import write_lines
     from rod.verbs.files import require_new
 
@@ -54,7 +40,7 @@ def run(
     records = read_questions(requests, fields={"question": field}, limit=limit)
     twins, without = make_twins(records, maker)
     if not twins:
-        raise InputError(f"{requests}: no request has a word of the list; give a list for these with --words")
+        raise InputError(f"{requests}: no request has a word of the list; give another list with --words")
     write_lines(left, map(to_json, without))
     write_lines(output, map(to_json, twins))
     console = Console()
@@ -62,8 +48,7 @@ def run(
         swaps = ", ".join(f"{r.old} -> {r.new}" for r in twin.replaced)
         console.print(f"{twin.malicious}\n  {twin.benign}  ({swaps})", highlight=False, soft_wrap=True)
     console.print(
-        f"wrote {output}: {len(twins)} pairs to look through; {len(without)} requests without a twin: {left}",
+        f"wrote {output}: {len(twins)} pairs to review; {len(without)} requests without a twin: {left}",
         highlight=False,
         soft_wrap=True,
     )
-    return output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +9,7 @@ if TYPE_CHECKING:
     from rod.steps import Step
 
 
-def main(args: Sequence[str]) -> None:
-    """Parse the options and build."""
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod miniature", description=str(miniature.__doc__))
-    parser.add_function_arguments(miniature)
-    options = parser.parse_args(list(args))
-    print(f"wrote {miniature(**options.as_dict())}")
-
-
-def miniature(output: Path = Path("runs/miniature"), install: bool = False) -> Path:
+def run(output: Path = Path("runs/miniature"), install: bool = False) -> None:
     """Train the miniature from scratch: pretraining, alignment, and its card; goes on where it was interrupted.
 
     Args:
@@ -43,7 +32,7 @@ def miniature(output: Path = Path("runs/miniature"), install: bool = False) -> P
         write_card(model)
     if install:
         shutil.copytree(model, MINIATURE, dirs_exist_ok=True)
-    return model
+    print(f"wrote {model}")
 
 
 def _steps(output: Path, blank: Path) -> list[Step]:

@@ -1,27 +1,10 @@
-"""``rod pairs``: what MoGU learns from, made of a model's own answers, malicious requests and refusals."""
+"""``rod pairs``: make MoGU's training pairs of a model's own answers, malicious requests and refusals."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 
-def main(args: Sequence[str]) -> None:
-    """Parse the options and make the pairs."""
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod pairs", description=(pairs.__doc__ or "").partition("Args:")[0])
-    parser.add_argument("--config", action="config", help="YAML file with these options.")
-    parser.add_function_arguments(pairs, as_group=False, skip={"answers"})
-    parser.add_argument(
-        "--answers", type=str | list[str], required=True, help="A file or glob pattern of traces, or a list of them."
-    )
-    options = parser.parse_args(list(args)).as_dict()
-    options.pop("config")
-    answers = options.pop("answers")
-    pairs([answers] if isinstance(answers, str) else answers, **options)
-
-
-def pairs(
-    answers: Sequence[str],
+def run(
+    answers: str | list[str],
     malicious: Path,
     output: Path,
     malicious_fields: dict[str, str] | None = None,
@@ -33,30 +16,29 @@ def pairs(
     seed: int = 0,
     strict: bool = False,
     overwrite: bool = False,
-) -> Path:
-    """Make the four kinds of pairs, balanced and split, and say what was dropped and why.
+) -> None:
+    """Make MoGU's training pairs, balanced and split, and report what was dropped and why.
 
-    Writes ``pairs.train.jsonl`` and ``pairs.val.jsonl``; the same requests with the right response alone as
-    ``sft.train.jsonl`` and ``sft.val.jsonl``; a malicious against a benign request as ``contrast.jsonl``, for a refusal
-    direction; malicious requests that are in neither as ``held_out.jsonl``;
-    ``dropped.jsonl`` and ``report.json``.
+    Writes to the output folder: ``pairs.{train,val}.jsonl``; ``sft.{train,val}.jsonl``, the same requests with the
+    right response alone; ``contrast.jsonl``, malicious against benign requests, for a refusal direction;
+    ``held_out.jsonl``, malicious requests in none of these; ``dropped.jsonl`` and ``report.json``.
 
     Args:
-        answers: The base model's answers to benign requests: traces of ``rod predict``, files or glob patterns.
-            To restore a fine-tuned model, add its answers to prompts of its task.
+        answers: The base model's answers to benign requests: files of traces, or glob patterns. To restore a
+            fine-tuned model, add its answers to prompts of its task.
         malicious: JSONL file of malicious requests, each with an affirmative opening.
-        output: Folder to write.
-        malicious_fields: Where that file's keys differ, ours to theirs: ``{prompt: goal, target: target}``.
-        rejections: The base model's answers to the malicious requests; those that are refusals and come to their end
-            are used.
-        refusals: Text file, a written refusal a line, which may name the request with ``{prompt}``; ours by default.
-        refusal_rule: Regular expression of what a refusal says; ours by default.
+        output: The folder to write.
+        malicious_fields: That file's names of the fields, if they differ: ``{prompt: goal, target: target}``.
+        rejections: The base model's answers to the malicious requests. Complete refusals among them are used.
+        refusals: Text file of refusals, one on each line. ``{prompt}`` stands for the request. Built-in refusals by
+            default.
+        refusal_rule: Regular expression that matches a refusal. Built-in by default.
         n_train: Requests of each kind to train on (paper: 300).
-        n_val: Requests of each kind to choose checkpoints on (ours). With 0 ``pairs.val.jsonl`` stays empty, and fits
-            that are to choose their checkpoints on it stop.
-        seed: Of the split and of the choice of refusals.
-        strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
-        overwrite: Replace files that an earlier run left.
+        n_val: Requests of each kind to choose checkpoints on (ours). With 0, ``pairs.val.jsonl`` is empty, and fits
+            that choose their checkpoint on it stop with an error.
+        seed: Seed of the split and of the choice of refusals.
+        strict: Stop at the first bad line. By default bad lines are set aside and counted.
+        overwrite: Overwrite existing files.
     """
     import json
 
@@ -65,8 +47,7 @@ def pairs(
     from datamodules.errors import InputError
     from datamodules.mogu.pairing import REFUSAL, REFUSALS, contrast, make_pairs
     from datamodules.mogu.records import Attack
-    from datamodules.records.kinds import Instruction, Trace
-    from datamodules.records.reader import read_records, to_json
+    from datamodules.records import Instruction, Trace, read_records, to_json
     from datamodules.records.shards import write_lines
     from rod.verbs.files import expand, require_new
 
@@ -98,4 +79,3 @@ def pairs(
     console = Console()
     console.print(found.report)
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)
-    return output

@@ -2,47 +2,43 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
+from llm_modules.judges.judge import Judge
+from rod import classes
 
 if TYPE_CHECKING:
     from datamodules.answers.checker import AnswerChecker
     from datamodules.suites.external import Fields, Reference
     from datamodules.suites.predictions import Prediction
     from datamodules.suites.suite import SuiteKind
-    from llm_modules.judges.judge import Judge
 
 
-def main(args: Sequence[str]) -> None:
-    """Parse the options and score."""
-    # Judges can be named without their modules once these are imported.
-    import llm_modules.judges.classifier
-    import llm_modules.judges.local
-    import llm_modules.judges.phrases
-    import llm_modules.judges.server
-    from llm_modules.judges.judge import Judge
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod score", description=str(score.__doc__).partition("Args:")[0])
-    parser.add_argument("--config", action="config", help="YAML file with these options.")
-    parser.add_argument("predictions", type=str, nargs="*", default=[], help="JSONL files or glob patterns.")
-    parser.add_function_arguments(score, as_group=False, skip={"predictions", "judges", "baseline"})
-    # The keys of `rod test`, so that the same fragments serve both.
-    judges = "Of the completions of safety and benign sets; the refusal classifier and the phrase rule by default."
-    parser.add_argument("--evaluate.judges", type=list[Judge] | None, default=None, help=judges)
-    baseline = "metrics.json of a base model, for AES."
-    parser.add_argument("--evaluate.baseline", type=Path | None, default=None, help=baseline)
-    options = parser.instantiate_classes(parser.parse_args(list(args)))
-    values = options.as_dict()
-    values.pop("config")
-    score(**values.pop("evaluate"), **values)
+# Judges can be named without their modules once these are imported.
+classes.load(classes.JUDGES)
 
 
-def score(
-    predictions: list[str],
+@dataclass(frozen=True)
+class Judging:
+    """The options that ``rod test`` has under ``evaluate``, so that the same YAML fragments serve both.
+
+    Attributes:
+        judges: Of the completions of safety and benign sets; the refusal classifier and the phrase rule by default.
+        baseline: ``metrics.json`` of a base model, for AES.
+    """
+
+    judges: list[Judge] | None = None
+    baseline: Path | None = None
+
+
+def run(
+    predictions: Sequence[str] = (),
+    /,
+    *,
     output: Path,
     completion: str = "",
     question: str = "question",
@@ -56,8 +52,7 @@ def score(
     name: str = "",
     kind: Literal["answers", "safety", "benign"] = "answers",
     answer: AnswerRule | None = None,
-    judges: "list[Judge] | None" = None,
-    baseline: Path | None = None,
+    evaluate: Judging = Judging(),
     overwrite: bool = False,
 ) -> None:
     """Score completions in files, and write predictions.jsonl and metrics.json.
@@ -84,13 +79,12 @@ def score(
         kind: Of the set.
         answer: How answers are found in completions, and read; for a ``predictions.jsonl`` of this project in place of
             what its lines say.
-        judges: Of the completions of safety and benign sets; the refusal classifier and the phrase rule by default.
-        baseline: ``metrics.json`` of a base model, for AES.
+        evaluate: How completions are judged, and what they are compared with.
         overwrite: Replace what an earlier run left in the folder.
     """
     from callbacks.evaluation.evaluate import default_judges
     from callbacks.evaluation.report import metrics_json, print_table, read_baseline, results_of
-    from callbacks.evaluation.scoring import score as score_all
+    from callbacks.evaluation.scoring import score
     from callbacks.generation.run_settings import library_versions
     from datamodules.answers.checker import AnswerChecker
     from datamodules.records.reader import to_json
@@ -100,21 +94,21 @@ def score(
 
     files = {key: output / key for key in ("predictions.jsonl", "metrics.json", "disagreements.jsonl")}
     require_new(list(files.values()), overwrite)
-    judges = default_judges() if judges is None else judges
+    judges = default_judges() if evaluate.judges is None else evaluate.judges
     paths = expand("predictions", predictions)
     fields = Fields(completion, question, gold, options, id, group, tokens, reference, keep)
-    base = read_baseline(baseline) if baseline else None
+    base = read_baseline(evaluate.baseline) if evaluate.baseline else None
     for judge in judges:
         judge.check()
     with AnswerChecker() as checker:
         found, references = _read(paths, fields, name, kind, answer, checker)
-        scored = score_all(found, checker, judges)
+        scored = score(found, checker, judges)
         results = results_of(scored, base)
         write_lines(files["predictions.jsonl"], map(to_json, scored))
         about: dict[str, Any] = {
             "files": [str(path) for path in paths],
             "judges": {judge.name: dict(judge.identity()) for judge in judges},
-            "baseline_file": str(baseline) if baseline else None,
+            "baseline_file": str(evaluate.baseline) if evaluate.baseline else None,
             "versions": library_versions(),
         }
         write_lines(files["metrics.json"], [metrics_json(results, about)])

@@ -1,17 +1,11 @@
-"""``rod swap``: which modules carry a behaviour, by putting them from one model into another."""
+"""``rod swap``: find the modules that carry a model's refusals by swapping them between two models."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-def main(args: Sequence[str]) -> None:
-    """Parse the options and measure."""
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod swap", description=str(run.__doc__).partition("Args:")[0])
-    parser.add_function_arguments(run, as_group=False)
-    run(**parser.parse_args(list(args)).as_dict())
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def run(
@@ -25,36 +19,36 @@ def run(
     field: str = "prompt",
     seed: int = 0,
     overwrite: bool = False,
-) -> Path:
-    """Restore modules of a fine-tuned model one type or one layer at a time, and the other way round.
+) -> None:
+    """Swap modules between a fine-tuned model and the aligned model it was made from, and count refusals.
 
-    Restoring those that carry the refusals of the aligned model into the tuned one brings its refusals back; carrying
-    them over from the tuned into the aligned model loses them. Writes a CSV table: what was swapped, the share of
-    requests refused in both directions, and how far those modules had moved.
+    Modules are swapped one type or one layer at a time, in both directions. If modules carry the refusals, restoring
+    them in the fine-tuned model brings its refusals back, and putting the fine-tuned ones into the aligned model loses
+    them. Writes a CSV table: the modules, the share of requests refused in both directions, and the relative change
+    of the modules.
 
     Args:
         tuned: Folder of the fine-tuned model.
         aligned: The model that it was made from: hub id, folder or miniature.
         requests: JSONL file of requests that the aligned model refuses.
         output: The CSV file to write.
-        limit: Requests to put, drawn at random.
-        max_new_tokens: Length of an answer; a refusal shows in its first words.
-        refusal: Regular expression that a refusal has a match of; case does not matter.
-        field: The file's name of the request's text.
-        seed: Of the draw.
-        overwrite: Replace a file that exists.
+        limit: Number of requests, drawn at random.
+        max_new_tokens: Length of an answer. A refusal shows in its first words.
+        refusal: Regular expression that matches a refusal, in upper or lower case.
+        field: Name of the request's field in the file.
+        seed: Seed of the draw.
+        overwrite: Overwrite an existing file.
     """
     import csv
     import random
 
     from rich.console import Console
 
-    from datamodules.errors import InputError
-    from datamodules.records.questions import read_questions
+    from datamodules.records import read_questions
     from llm_modules.mllr.swap import Swap
+    from rod.verbs.files import require_new
 
-    if output.exists() and not overwrite:
-        raise InputError(f"--output: '{output}' exists; name another file or pass --overwrite true")
+    require_new([output], overwrite)
     questions = read_questions(requests, fields={"question": field})
     prompts = [q.question for q in random.Random(seed).sample(questions, min(limit, len(questions)))]
     here, there = (_refusals(name, aligned, prompts, max_new_tokens, refusal) for name in (tuned, aligned))
@@ -76,13 +70,12 @@ def run(
             writer.writerow([name, f"{back:.4f}", f"{gone:.4f}", f"{change:.4f}", len(prompts)])
             console.print(f"{name:>12}: tuned, restored {back:.2f}; aligned, tuned {gone:.2f}", highlight=False)
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)
-    return output
 
 
 def _refusals(
     name: str, tokenizer: str, prompts: Sequence[str], max_new_tokens: int, refusal: str
-) -> tuple[Any, Callable[[], float]]:
-    """A model, and what tells the share of the prompts that it refuses as its weights stand."""
+) -> "tuple[PreTrainedModel, Callable[[], float]]":
+    """Load a model; return it and a function that measures the share of prompts it refuses with its current weights."""
     import re
 
     from datamodules.errors import InputError
@@ -93,7 +86,7 @@ def _refusals(
     try:
         pattern = re.compile(refusal, re.IGNORECASE)
     except re.error as error:
-        raise InputError(f"--refusal: no regular expression: {error}") from error
+        raise InputError(f"--refusal: not a regular expression: {error}") from error
     settings = GenerationSettings(max_new_tokens=max_new_tokens, slots=128)
     module = CausalLM(name, tokenizer=tokenizer, dtype="auto", generation=settings)
     module.configure_model()

@@ -5,51 +5,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_modules.judges.labelled_answers import READINGS, AnswerSource
+from llm_modules.judges.training import TrainingSettings
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from llm_modules.judges.labelled_answers import AnswerSource, LabelledAnswer
-    from llm_modules.judges.training import LeftOut, TrainingSettings
-
-
-def main(args: Sequence[str]) -> None:
-    """Parse the options and train."""
-    from llm_modules.judges.labelled_answers import READINGS, AnswerSource
-    from llm_modules.judges.training import TrainingSettings
-    from rod.parser import Parser
-
-    parser = Parser(prog="rod train-judge", description=(run.__doc__ or "").partition("Args:")[0])
-    parser.add_argument("--config", action="config", help="YAML file with these options.")
-    parser.add_argument("--sources", type=list[AnswerSource], required=True, help="Files of labelled answers.")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="Folder that the files' paths start from.")
-    parser.add_argument("--output", type=Path, required=True, help="Folder for the weights and the report.")
-    parser.add_argument("--readings", type=Path, default=READINGS, help="JSON file with labels by id.")
-    parser.add_argument("--sentences", type=bool, default=True, help="Learn from the project's own sentences too.")
-    parser.add_argument("--estimate", type=bool, default=True, help="Leave one model out after the other.")
-    parser.add_argument("--strict", type=bool, default=False, help="Stop at the first bad line.")
-    parser.add_argument("--overwrite", type=bool, default=False, help="Replace weights that stand there.")
-    parser.add_class_arguments(TrainingSettings, "settings")
-    options = parser.instantiate_classes(parser.parse_args(list(args))).as_dict()
-    options.pop("config")
-    settings = options.pop("settings")
-    settings = settings if isinstance(settings, TrainingSettings) else TrainingSettings(**settings)
-    sources = [
-        source if isinstance(source, AnswerSource) else AnswerSource(**source) for source in options.pop("sources")
-    ]
-    run(sources, settings=settings, **options)
+    from llm_modules.judges.labelled_answers import LabelledAnswer
+    from llm_modules.judges.training import LeftOut
 
 
 def run(
-    sources: list["AnswerSource"],
-    settings: "TrainingSettings",
-    data: Path,
+    sources: list[AnswerSource],
+    settings: TrainingSettings,
     output: Path,
-    readings: Path,
-    sentences: bool,
-    estimate: bool,
-    strict: bool,
-    overwrite: bool,
-) -> Path:
+    data: Path = Path("data"),
+    readings: Path = READINGS,
+    sentences: bool = True,
+    estimate: bool = True,
+    strict: bool = False,
+    overwrite: bool = False,
+) -> None:
     """Train the refusal classifier on files of labelled answers.
 
     Writes ``refusal.safetensors`` and ``refusal.json``, and with ``estimate`` the report
@@ -59,8 +35,8 @@ def run(
     Args:
         sources: The files and how to know which answers refuse.
         settings: Of the training.
-        data: Folder that the files' paths start from.
         output: Folder to write to.
+        data: Folder that the files' paths start from.
         readings: JSON file with labels by id.
         sentences: Learn from the project's own sentences too.
         estimate: Leave one model out after the other.
@@ -93,12 +69,11 @@ def run(
         _train(answers, settings, about, [source.name for source in sources if source.leave_out and estimate], output)
     finally:
         torch.set_num_threads(threads)
-    return output
 
 
 def _train(
     answers: list["LabelledAnswer"],
-    settings: "TrainingSettings",
+    settings: TrainingSettings,
     about: dict[str, object],
     held_out: list[str],
     output: Path,

@@ -11,7 +11,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rod.__main__ import VERBS, main
+from rod.__main__ import LIGHTNING, VERBS, main
 from tests.tiny import save_tiny
 
 
@@ -64,7 +64,7 @@ def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
 
 def test_every_verb_has_its_module() -> None:
     for module in VERBS.values():
-        assert callable(importlib.import_module(module).main)
+        assert callable(getattr(importlib.import_module(module), "main" if module == LIGHTNING else "run"))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,14 @@ from transformers import PreTrainedTokenizerFast
 
 from configs import __file__ as configs_init
 from datamodules.errors import InputError
-from datamodules.records.kinds import Trace
-from datamodules.records.reader import read_records
+from datamodules.records import Trace, read_records
 from datamodules.s3cot.records import CurriculumItem
-from rod.verbs.filter import main as filter_main
-from rod.verbs.import_traces import main
+from rod.parser import run_verb
+from rod.verbs import filter, import_traces
+
+
+def main(words: list[str]) -> None:
+    run_verb(import_traces.run, words, "import-traces")
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_without_a_pattern_responses_stay_as_they_are(tmp_path: Path, words: Pat
     assert (trace.completion, trace.answer, trace.question_id, trace.model) == ("Answer: B", None, "r/q/m", "m")
     with pytest.raises(InputError, match="none for the styles ''"):
         main([*args, "--alphas", '{"verbose": 0.0}', "--overwrite", "true"])
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="there is no folder"):
         main([*args[:2], "--tokenizer", "nowhere", *args[4:], "--alphas", '{"": 0.0}', "--overwrite", "true"])
     with pytest.raises(InputError, match="no regular expression"):
         main([*args, "--alphas", '{"": 0.0}', "--overwrite", "true", "--append_boxed", "("])
@@ -104,7 +107,7 @@ def test_real_chains_of_thought(tmp_path: Path, shared_data: Path) -> None:
     assert {trace.alpha for trace in traces} == {0.0, -0.1}
     right = {by: tmp_path / f"{by}.jsonl" for by in ("gold", "agreement")}
     for by, output in right.items():
-        filter_main(["--traces", str(traces_file), "--by", by, "--output", str(output)])
+        run_verb(filter.run, ["--traces", str(traces_file), "--by", by, "--output", str(output)], "filter")
         items = read_records(output, CurriculumItem, strict=True)
         report = json.loads(output.with_suffix(".report.json").read_text())
         dropped = output.with_suffix(".dropped.jsonl").read_text().count("\n")

@@ -48,7 +48,7 @@ def test_swapping_everything_gives_the_other_model_s_share(models: Path, tmp_pat
 def test_a_bad_pattern_is_one_line(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["swap", "--tuned", models / "tuned", "--aligned", models / "aligned", "--output", tmp_path / "swap.csv"]
     assert main([*map(str, words), "--requests", str(models / "requests.jsonl"), "--refusal", "("]) == 2
-    assert "no regular expression" in capsys.readouterr().err
+    assert "--refusal: not a regular expression" in capsys.readouterr().err
 
 
 def test_a_projected_model_is_written_beside_the_tuned_one(models: Path, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""What a DataModule takes from its run: tokenizer, share of the data, folder, seed."""
+
+import os
+from pathlib import Path
+from typing import Protocol, cast
+
+from lightning import Trainer
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.errors import InputError
+
+
+class PromptingData(Protocol):
+    """A DataModule that needs a tokenizer."""
+
+    tokenizer: PreTrainedTokenizerBase | None
+    trainer: Trainer | None
+
+
+def tokenizer_of(data: PromptingData) -> PreTrainedTokenizerBase:
+    """Return the DataModule's tokenizer, by default that of the module that its trainer runs.
+
+    Raises:
+        InputError: There is neither a tokenizer nor a trainer.
+    """
+    if data.tokenizer is None:
+        if data.trainer is None:
+            raise InputError("the data has no tokenizer: set its attribute `tokenizer`, or use it through a trainer")
+        data.tokenizer = cast(PreTrainedTokenizerBase, data.trainer.lightning_module.tokenizer)
+    return data.tokenizer
+
+
+def shard_of(data: PromptingData) -> tuple[int, int]:
+    """Return this process's rank among the processes that share the data, and their number."""
+    if data.trainer is None:
+        return 0, 1
+    # Processes of one tensor-parallel group need the same data, which only the strategy knows.
+    shard = getattr(data.trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0, "num_replicas": 1}
+    return shard["rank"], shard["num_replicas"]
+
+
+def run_folder(data: PromptingData) -> Path | None:
+    """Return the folder of the run's files; None without a trainer."""
+    return Path(data.trainer.default_root_dir) if data.trainer is not None else None
+
+
+def run_seed(seed: int | None = None) -> int:
+    """Return ``seed`` if it is given, else the seed of ``seed_everything``, else 0.
+
+    Lightning keeps the seed of ``seed_everything`` in the environment, where the processes that it starts find it.
+    """
+    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed

@@ -1,0 +1,95 @@
+"""The options of a verb come from its function."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from datamodules.errors import InputError
+from rod.__main__ import LIGHTNING, VERBS
+from rod.parser import run_verb
+
+CALLS: list[tuple[object, ...]] = []
+
+
+def verb(runs: list[Path], /, files: str | list[str], alpha: float = 0.5, names: list[str] | None = None) -> None:
+    """Do something.
+
+    Further down there is more of it.
+
+    Args:
+        runs: Folders to compare.
+        files: Files or patterns.
+        alpha: A number.
+        names: Some names.
+    """
+    CALLS.append((runs, files, alpha, names))
+
+
+def call(*words: str) -> tuple[object, ...]:
+    run_verb(verb, words, "verb")
+    return CALLS.pop()
+
+
+def test_unnamed_words_and_options() -> None:
+    assert call("a", "b", "--files", "x") == ([Path("a"), Path("b")], ["x"], 0.5, None)
+    assert call("--files", "x", "--alpha", "-1", "a")[:3] == ([Path("a")], ["x"], -1.0)
+    with pytest.raises(InputError, match="runs"):
+        call("--files", "x")
+
+
+def test_one_word_without_a_name() -> None:
+    def one(word: str = "", /) -> None:
+        """Do."""
+        CALLS.append((word,))
+
+    for words in ([], ["some"]):
+        run_verb(one, words, "one")
+    assert CALLS == [("",), ("some",)]
+    CALLS.clear()
+
+
+def test_a_list_of_texts_takes_several_words_or_a_list() -> None:
+    for words in (["x y", "[z].jsonl"], ['["x y", "[z].jsonl"]']):
+        assert call("a", "--files", *words, "--alpha", "1")[1] == ["x y", "[z].jsonl"]
+    assert call("a", "--files", "[xy]*.jsonl")[1] == "[xy]*.jsonl", "a pattern is no list"
+    assert call("a", "--files", "x", "--names", "n")[3] == ["n"]
+    assert call("a", "--files", "x", "--names", "[n, m]")[3] == ["n", "m"]
+    with pytest.raises(InputError, match="files"):
+        call("a", "--files")
+
+
+def test_a_config_gives_options_that_words_override(tmp_path: Path) -> None:
+    config = tmp_path / "verb.yaml"
+    config.write_text("files: x\nalpha: 2\n")
+    assert call("a", "--config", str(config), "--alpha", "3") == ([Path("a")], "x", 3.0, None)
+    config.write_text("file: x\n")
+    with pytest.raises(InputError, match="did you mean 'files'"):
+        call("a", "--config", str(config))
+
+
+def test_the_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        call("--help")
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert all(words in text for words in ("rod verb", "Do something.", "Folders to compare.", "Files or patterns."))
+    assert "Args:" not in text
+
+
+LIGHT = sorted(verb for verb, module in VERBS.items() if module != LIGHTNING and verb not in ("score", "train-judge"))
+
+
+def test_verbs_say_what_they_do_without_importing_torch() -> None:
+    code = f"""
+import sys
+from rod.__main__ import main
+for verb in {LIGHT}:
+    try:
+        main([verb, "--help"])
+    except SystemExit as stop:
+        assert stop.code == 0
+    assert not {{"torch", "lightning", "transformers"}} & sys.modules.keys(), verb
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
