@@ -11,7 +11,7 @@ from datamodules.errors import InputError
 from rod.evidence.methods import METHODS
 from rod.evidence.report import report
 from rod.evidence.rows import Evidence, Rows, Section, Value
-from rod.evidence.verb import evidence
+from rod.evidence.verb import run
 from rod.steps import Step, run_steps
 
 
@@ -99,4 +99,4 @@ def test_the_commands_of_a_method_name_files_that_exist(method: Evidence, contro
 
 def test_a_method_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match="--methods: there is no mogo; there are s3cot"):
-        evidence(methods=["mogo"])
+        run(methods=["mogo"])
