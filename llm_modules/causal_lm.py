@@ -22,8 +22,15 @@ from llm_modules.backbone.sharding import call_as_forward, shard
 from llm_modules.generation import Completion, GenerationSettings, Generator
 from llm_modules.loss import Likelihood, Loss, completion_loss, row_losses
 from llm_modules.optim.learning_rates import LearningRates, multiplier
-from llm_modules.optim.parameter_groups import ParameterGroup, arranged_by_name, group_rows, group_table, named_groups
-from llm_modules.optim.schedules import Multiplied, ScheduleCallable, WarmupCosine
+from llm_modules.optim.parameter_groups import (
+    ParameterGroup,
+    arranged_by_name,
+    group_rows,
+    group_table,
+    named_groups,
+    stored_order,
+)
+from llm_modules.optim.schedules import Multiplied, ScheduleCallable, WarmupCosine, arranged_schedule
 
 
 class CausalLM(TrainableCheckpoint):
@@ -259,8 +266,10 @@ class CausalLM(TrainableCheckpoint):
         goes_on = self._trainer is not None and self.trainer.state.fn == "fit"
         # Sharded strategies find each parameter's state by its name themselves.
         if goes_on and checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:
-            groups = self.parameter_groups()
-            checkpoint["optimizer_states"] = [arranged_by_name(s, groups) for s in checkpoint["optimizer_states"]]
+            groups, (optimizer,) = self.parameter_groups(), checkpoint["optimizer_states"]
+            order = stored_order(optimizer, groups)
+            checkpoint["optimizer_states"] = [arranged_by_name(optimizer, groups)]
+            checkpoint["lr_schedulers"] = [arranged_schedule(state, order) for state in checkpoint["lr_schedulers"]]
 
     def _show_groups(self, optimizer: Optimizer, rates: LearningRates, steps: int) -> None:
         assert self.model is not None

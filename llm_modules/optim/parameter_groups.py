@@ -91,42 +91,58 @@ def group_table(rows: Sequence[dict[str, Any]], multipliers: Sequence[tuple[floa
     return table
 
 
-def arranged_by_name(state: dict[str, Any], groups: Sequence[ParameterGroup]) -> dict[str, Any]:
-    """An optimiser's stored state in the order of the groups that it is loaded into.
+def stored_order(state: dict[str, Any], groups: Sequence[ParameterGroup]) -> list[int]:
+    """Index of the stored group that holds the parameters of each group, found by name.
 
-    Torch finds a parameter's state by its number, which other groups would shift.
+    A group of one part may have been stored as the part's only group (MoGU's joint training before 0.1).
 
     Args:
         state: ``optimizer.state_dict()`` of an optimiser over named groups.
         groups: The groups of the optimiser to be restored.
 
     Raises:
-        InputError: A group was not there when the state was stored, or held other parameters.
+        InputError: The stored groups have other names or hold other parameters.
     """
-    stored = {group.get("name", ""): group for group in state["param_groups"]}
-    if any("parameter_names" not in group for group in stored.values()):
+    if any("parameter_names" not in group for group in state["param_groups"]):
         raise InputError(
-            "ckpt_path: the checkpoint's parameter groups hold no names of parameters, so that training cannot go on "
+            "ckpt_path: the parameter groups of the checkpoint do not name their parameters, so training cannot resume "
             "from it; test it, or start training anew"
         )
-    numbers = {
-        name: number for g in stored.values() for name, number in zip(g["parameter_names"], g["params"], strict=True)
-    }
-    # A part may have been stored as one group of all kinds (MoGU's joint training, before 0.1).
-    sources = [group["name"] if group["name"] in stored else group.get("part", "") for group in groups]
-    arranged: dict[str, Any] = {"state": {}, "param_groups": []}
-    for group, source in zip(groups, sources, strict=True):
-        names = group["parameter_names"]
-        held = {name for g, s in zip(groups, sources, strict=True) if s == source for name in g["parameter_names"]}
-        if source not in stored or held != set(stored[source]["parameter_names"]):
+    stored = {group["name"]: index for index, group in enumerate(state["param_groups"])}
+    order = [stored.get(group["name"], stored.get(group["part"], -1)) for group in groups]
+    for group, index in zip(groups, order, strict=True):
+        held = {name for g, i in zip(groups, order, strict=True) if i == index for name in g["parameter_names"]}
+        if index < 0 or held != set(state["param_groups"][index]["parameter_names"]):
             raise InputError(
-                f"ckpt_path: the checkpoint has no parameter group '{group['name']}' of these {len(names)} parameters, "
-                f"it has {', '.join(stored)}; go on with the learning_rates that it was trained with"
+                f"ckpt_path: the checkpoint has no parameter group '{group['name']}' of these "
+                f"{len(group['parameter_names'])} parameters, it has {', '.join(stored)}; resume with the "
+                "learning_rates that it was trained with"
             )
-        first = sum(len(earlier["params"]) for earlier in arranged["param_groups"])
+    return order
+
+
+def arranged_by_name(state: dict[str, Any], groups: Sequence[ParameterGroup]) -> dict[str, Any]:
+    """The stored state of an optimiser in the order of the groups that it is loaded into.
+
+    Torch finds a parameter's state by its number, and numbers change with the groups.
+
+    Args:
+        state: ``optimizer.state_dict()`` of an optimiser over named groups.
+        groups: The groups of the optimiser to be restored.
+
+    Raises:
+        InputError: The stored groups have other names or hold other parameters.
+    """
+    stored = state["param_groups"]
+    numbers = {n: number for g in stored for n, number in zip(g["parameter_names"], g["params"], strict=True)}
+    arranged: dict[str, Any] = {"state": {}, "param_groups": []}
+    first = 0
+    for group, index in zip(groups, stored_order(state, groups), strict=True):
+        names = group["parameter_names"]
         identity = {key: value for key, value in group.items() if key in ("name", "kind", "part", "parameter_names")}
-        arranged["param_groups"].append(stored[source] | identity | {"params": list(range(first, first + len(names)))})
+        arranged["param_groups"].append(stored[index] | identity | {"params": [*range(first, first + len(names))]})
         for number, parameter in enumerate(names, start=first):
             if numbers[parameter] in state["state"]:
                 arranged["state"][number] = state["state"][numbers[parameter]]
+        first += len(names)
     return arranged

@@ -1,7 +1,7 @@
 """Learning-rate schedules that know the length of the run."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,16 @@ Schedules must multiply the rate of each group and never overwrite it, or groups
 
 _PER_GROUP = {"base_lrs", "_last_lr", "lr_lambdas", "min_lrs", "max_lrs"}
 """What torch's schedules keep one of for each group."""
+
+
+def arranged_schedule(state: dict[str, Any], order: Sequence[int]) -> dict[str, Any]:
+    """The stored state of a schedule for other groups: ``order`` has the index of the stored group for each group.
+
+    That of `Multiplied` is returned as it is: it names its groups and arranges itself.
+    """
+    if "names" in state:
+        return state
+    return {key: [value[i] for i in order] if key in _PER_GROUP else value for key, value in state.items()}
 
 
 class WarmupCosine(LambdaLR):
@@ -101,13 +111,8 @@ class Multiplied(LRScheduler):
         """
         stored = {name: index for index, name in enumerate(state_dict["names"])}
         order = [stored[group["name"]] for group in self.optimizer.param_groups]
-
-        def arrange(values: list[Any]) -> list[Any]:
-            return [values[index] for index in order]
-
-        inside = state_dict["schedule"]
-        self.schedule.load_state_dict({k: arrange(v) if k in _PER_GROUP else v for k, v in inside.items()})
-        self._rates = arrange(state_dict["rates"])
+        self.schedule.load_state_dict(arranged_schedule(state_dict["schedule"], order))
+        self._rates = [state_dict["rates"][index] for index in order]
         self.last_epoch = state_dict["step"]
         self._multiply()
 
