@@ -1,4 +1,4 @@
-# Two commands do all the set-up they need: `make demo` and `make test`.
+# `make demo` and `make test` set up .venv by themselves.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,13 +26,13 @@ format: $(READY)  ## Rewrite the code in the project's style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(READY)  ## One seed of every method on the embedded miniature: a table and figures in runs/demo.
+demo: $(READY)  ## One seed of every method on the embedded miniature: tables, and figures in runs/demo.
 	$(BIN)/rod evidence --seeds 1 --controls false --output runs/demo
 
-evidence: $(READY)  ## All seeds and controls (hours; goes on where it stopped): docs/evidence.
+evidence: $(READY)  ## All seeds and controls, to docs/evidence (hours; resumable).
 	$(BIN)/rod evidence --output runs/evidence --publish docs/evidence
 
-miniature: $(READY)  ## Make the embedded model again from nothing (about an hour; goes on where it stopped).
+miniature: $(READY)  ## Train the embedded model from scratch (about an hour; resumable).
 	$(BIN)/rod miniature --output runs/miniature
 
 lock: $(READY)  ## Write the versions in use to constraints.txt.
