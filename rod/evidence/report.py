@@ -1,4 +1,4 @@
-"""What ``rod evidence`` writes: ``summary.json``, a table for the terminal, a page of tables and figures."""
+"""The report of ``rod evidence``: ``summary.json``, tables in the terminal, a page for each method, figures."""
 
 import json
 import platform
@@ -19,13 +19,16 @@ _LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
 
 def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish: Path | None) -> list[Row]:
-    """Collect what the seeds measured; print each method's main tables and its tests side by side; write the files.
+    """Print each method's main tables and its compared test runs, and write all files.
 
     Args:
-        methods: Whose numbers.
-        output: The folder that ``rod evidence`` worked in.
-        seeds: How many seeds it ran, each method's own number by default.
-        publish: A second folder for the same files.
+        methods: The measured methods.
+        output: Folder that ``rod evidence`` worked in.
+        seeds: Number of seeds; each method's own number if None.
+        publish: Second folder for the same files.
+
+    Returns:
+        The rows of all methods.
     """
     tables = []
     for method in methods:
@@ -52,7 +55,7 @@ def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish
 
 
 def _write(folder: Path, tables: Sequence[tuple[Evidence, Rows]]) -> None:
-    """Replace the rows and tables of these methods; those of others stay."""
+    """Replace the rows and tables of these methods; keep those of other methods."""
     path = folder / "summary.json"
     mine = {method.method for method, _ in tables}
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []

@@ -1,4 +1,4 @@
-"""``rod evidence``: every claim measured on the miniature, with its controls and its spread over seeds."""
+"""``rod evidence``: measure every claim on the miniature, with controls and several seeds."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ def run(
     publish: Path | None = None,
     methods: list[str] | None = None,
 ) -> None:
-    """Run the methods on the miniature for each seed, stage by stage, and print a table of each.
+    """Run every stage of the methods on the miniature for each seed, and print a table for each method.
 
-    What is done is not done again, so that an interrupted run goes on where it was.
+    An interrupted run continues: finished stages are skipped.
 
     Args:
-        output: The folder to work in.
-        seeds: Seeds to run, 0, 1, ...; by default as many as each method is measured with.
-        controls: Also run the controls; without them, only the base model and the tuned one.
-        publish: Also write summary, tables and figures there.
-        methods: Names of the methods to measure; all of them by default.
+        output: Folder to work in.
+        seeds: Number of seeds (0, 1, ...); by default each method's own number.
+        controls: Run the controls too. Without them only the base model and the tuned one are measured.
+        publish: Second folder for summary, tables and figures.
+        methods: Names of the methods; all by default.
     """
     from datamodules.errors import InputError
     from rod.evidence.methods import METHODS
