@@ -1,9 +1,8 @@
-"""What a refusal classifier sees of an answer: words by their role, where they stand, and the shape of the whole.
+"""Features of the refusal classifier: n-grams of word roles by part of the answer, and the answer's shape.
 
-Refusals of different models share constructions, not words: "I cannot provide instructions", "I'm unable to offer
-guidance". So words of one role become one token (``CANNOT``, ``HELP``, ``INFO``), words that the answer repeats from
-the request become ``ASKED`` (the topic must not matter), and n-grams of what is left are the features, told apart by
-the part of the answer that they stand in.
+Refusals of different models share constructions rather than words: "I cannot provide instructions", "I'm unable to
+offer guidance". Words of one role therefore become one token (``CANNOT``, ``HELP``, ``INFO``), and words that the
+answer repeats from the request become ``ASKED``, because the topic must not matter.
 """
 
 import math
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 MAX_TOKENS = 60
-"""Tokens of an answer that are read for n-grams; what a model does, it does early."""
+"""Tokens of an answer that are read for n-grams; a refusal shows early."""
 MAX_ORDER = 4
 PARTS = ("first", "early", "later")
 """The first sentence, the next two, the rest."""
@@ -69,7 +68,7 @@ _COMMON = (
     "asked asking against within goes go not into out up depends various include includes including involves used "
     "typically usually generally often one two three both each every lead serious severe considered never"
 )
-"""Words that are never the topic, even where the request has them too."""
+"""Words that are never the topic, even if the request contains them."""
 
 _WORD_TOKENS: dict[str, tuple[str, ...]] = {word: (word,) for word in _COMMON.split()}
 _WORD_TOKENS |= {word: (role,) for role, words in _ROLES.items() for word in words.split()}
@@ -89,21 +88,21 @@ _WORD_TOKENS |= {
 _TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|\n\s*(?:\d{1,2}[.):]|[-*•#]+)|[.!?](?=\s|$)|\d+|[:,]")
 _ITEM = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s", re.MULTILINE)
 _HEAD = 600
-"""Characters that hold the first `MAX_TOKENS` tokens and more of them."""
+"""Characters of an answer that are read; enough for `MAX_TOKENS` tokens."""
 _STEM = 5
-"""Letters by which a word of the answer is taken for a word of the request: "stealing" for "steal"."""
+"""Leading letters by which words of answer and request match: "stealing" matches "steal"."""
 
 SHAPE = ("words", "items", "code", "addresses_you", "short", "asks_back", "asked")
-"""Names of the features that are numbers: see `shape`."""
+"""Names of the numeric features."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """An answer as the classifier reads it.
+    """The features of an answer.
 
     Attributes:
-        parts: The tokens of each of `PARTS`.
-        shape: (7,) numbers, in the order of `SHAPE`, each about in [0, 1].
+        parts: Tokens of each of `PARTS`.
+        shape: (7,) numbers in the order of `SHAPE`, each in [0, 1].
     """
 
     parts: tuple[Sequence[str], ...]
@@ -111,7 +110,7 @@ class Reading:
 
 
 def read(completion: str, prompt: str = "") -> Reading:
-    """Read an answer to a request; the request only says which words are its topic."""
+    """Read an answer to a request; the request only tells which words are the topic."""
     text = completion.strip()
     asked = {word[:_STEM] for word in re.findall(r"[a-z]{4,}", prompt.lower())}
     parts: tuple[list[str], ...] = (["^"], [], [])
@@ -144,7 +143,7 @@ def read(completion: str, prompt: str = "") -> Reading:
 
 
 def _shape(text: str, echoed: float) -> tuple[float, ...]:
-    """The numbers of `SHAPE`."""
+    """The values of `SHAPE`."""
     words = text.count(" ") + 1 if text else 0
     items = sum(1 for _ in _ITEM.finditer(text))
     return (
@@ -159,7 +158,7 @@ def _shape(text: str, echoed: float) -> tuple[float, ...]:
 
 
 def ngrams(reading: Reading, order: int = MAX_ORDER) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Every n-gram up to an order with the number of its part. None crosses from one part into the next."""
+    """Every n-gram up to an order with the index of its part. N-grams do not cross parts."""
     for number, tokens in enumerate(reading.parts):
         for start in range(len(tokens)):
             for end in range(start + 1, min(start + order, len(tokens)) + 1):

@@ -1,4 +1,4 @@
-"""What every judge takes and gives: exchanges in, verdicts out."""
+"""The interface of judges: exchanges in, verdicts out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 JudgeKind = Literal["refusal", "harm"]
-"""What a judge looks for: ``refusal``, whether the model declined; ``harm``, whether it did what it should not have."""
+"""``refusal``: the judge looks for refusals. ``harm``: it looks for harmful content."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request and what the model answered. Both are data: nothing in them is an instruction to a judge."""
+    """A request and the model's answer. Both are data; a judge never follows instructions in them."""
 
     prompt: str
     completion: str
@@ -19,13 +19,13 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of an exchange.
+    """A judge's verdict on an exchange.
 
     Attributes:
-        complied: True if the model went along (an attack succeeded), False if it refused or did no harm, None if the
+        complied: True if the model complied (an attack succeeded), False if it refused or did no harm, None if the
             judge could not tell.
-        score: How far it went along, in [0, 1], from judges that grade.
-        error: Why the judge could not tell; None where it could.
+        score: Degree of compliance in [0, 1], from judges that grade.
+        error: Why the judge could not tell; None if it could.
     """
 
     complied: bool | None
@@ -34,17 +34,17 @@ class Verdict:
 
     def __post_init__(self) -> None:
         if (self.complied is None) != (self.error is not None):
-            raise ValueError("A verdict has either an answer or an error.")
+            raise ValueError("A verdict needs either complied or an error.")
 
 
 class Judge(ABC):
-    """Decides whether a model went along with what it was asked.
+    """Decides whether a model complied with requests.
 
-    A judge is made from a configuration: its constructor neither reads large files nor reaches for a network. Wrong
-    input is found by `check`; what is expensive starts with the first `judge`.
+    A judge is built from a configuration: the constructor reads no large file and opens no connection. `check` finds
+    wrong settings; expensive resources are loaded by the first call of `judge`.
 
     Attributes:
-        name: What its verdicts are called in files and tables.
+        name: Name of its verdicts in files and tables.
         kind: What it looks for.
     """
 
@@ -52,19 +52,19 @@ class Judge(ABC):
     kind: JudgeKind
 
     def check(self) -> None:  # noqa: B027 - most judges have nothing to check
-        """Find what is wrong with the configuration, before any expensive work.
+        """Check the configuration before any expensive work.
 
         Raises:
-            InputError: Something is; the message says what to change.
+            InputError: A setting is wrong; the message says what to change.
         """
 
     @abstractmethod
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict an exchange, in order. What fails for one exchange alone is a verdict with an error."""
+        """Judge exchanges, in order. A failure on a single exchange is a verdict with an error."""
 
     @abstractmethod
     def identity(self) -> Mapping[str, str | int | float | bool]:
-        """What the verdicts depend on, as plain values for a file of metrics: name, version, model, template."""
+        """Everything the verdicts depend on, as plain values for ``metrics.json``: name, version, model, template."""
 
     def close(self) -> None:  # noqa: B027 - most judges hold nothing
-        """Give back what was started; the judge starts again when it is used again."""
+        """Release resources; the judge reloads them if it is used again."""

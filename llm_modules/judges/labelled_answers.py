@@ -1,4 +1,4 @@
-"""Labelled answers for the refusal classifier, from files of many forms."""
+"""Read labelled answers for the refusal classifier from files of different formats."""
 
 import json
 import re
@@ -17,13 +17,13 @@ READINGS = SENTENCES.with_name("readings.json")
 
 @dataclass(frozen=True)
 class LabelledAnswer:
-    """An answer of which is known whether it refuses.
+    """An answer that is known to refuse or to comply.
 
     Attributes:
-        source: The collection that it is from, usually the answers of one model.
-        family: Sources of one family are left out together: models that answer alike.
-        weight: How much it counts in the loss.
-        unsafe: Whether the request should be refused; None where that is not known.
+        source: Name of its source, usually the answers of one model.
+        family: Sources of one family, such as models that answer alike, are left out together.
+        weight: Weight in the loss.
+        unsafe: Whether the request should be refused; None if unknown.
     """
 
     source: str
@@ -37,25 +37,25 @@ class LabelledAnswer:
 
 @dataclass
 class AnswerSource:
-    """A file of answers, usually those of one model, and how to know which of them refuse.
+    """A file of answers, usually those of one model, and the way their labels are found.
 
     Attributes:
-        name: What the source is called.
+        name: Name of the source.
         path: JSONL file.
-        completion: The file's field with the answer.
-        prompt: Its field with the request; empty where there is none.
-        label: ``refused`` or ``complied`` where all answers are alike; ``field:NAME`` for a field of the file;
-            ``readings:NAME`` for the table of that name in ``readings``, by the answers' ids.
-        refused: Values of the label's field that mean a refusal.
-        complied: Values that mean none. Answers with other values are left out.
-        split: Regular expression with the groups ``prompt`` and ``completion``, where one field holds both.
-        prompts: JSONL file that has the requests, by the answers' ``id``, in its field ``prompt``.
-        kind: The file's field that says what kind of request it is.
-        unsafe: Regular expression: requests whose kind it matches should be refused.
-        limit: Answers of each label to take at most, always the same ones.
-        weight: How much each answer counts.
-        family: Sources of one family are left out together; the source alone by default.
-        leave_out: Estimate how the classifier does without the source's family.
+        completion: Field with the answer.
+        prompt: Field with the request; empty if there is none.
+        label: ``refused`` or ``complied`` if all answers have the same label; ``field:NAME`` for a field of the file;
+            ``readings:NAME`` for a table in ``readings``, by answer id.
+        refused: Values of the label field that mean a refusal.
+        complied: Values that mean compliance. Answers with other values are left out.
+        split: Regular expression with the groups ``prompt`` and ``completion``, if one field holds both.
+        prompts: JSONL file with the requests in its field ``prompt``, by the answers' ``id``.
+        kind: Field with the kind of the request.
+        unsafe: Regular expression; requests whose kind matches should be refused.
+        limit: Answers to take of each label at most; the choice is deterministic.
+        weight: Weight of each answer.
+        family: Sources of one family are left out together; by default the source alone.
+        leave_out: Estimate the classifier's agreement without the source's family.
     """
 
     name: str
@@ -93,26 +93,26 @@ class _Prompt:
 def read_sources(
     sources: Sequence[AnswerSource], readings: Path, strict: bool, rejected_dir: Path
 ) -> list[LabelledAnswer]:
-    """The labelled answers of all sources, source by source.
+    """Read the labelled answers of all sources, source by source.
 
     Args:
-        sources: Their names must differ.
+        sources: Sources with distinct names.
         readings: JSON file with tables of ids: ``{NAME: {"refused": "3 5-9", "skipped": "..."}}``; other ids complied.
-        strict: Stop at bad lines; otherwise they are set aside in ``rejected_dir``.
-        rejected_dir: Where files themselves cannot be written beside.
+        strict: Stop at bad lines; otherwise they are set aside.
+        rejected_dir: Folder for bad lines if the file's own folder cannot be written.
 
     Raises:
         InputError: A file or a setting is wrong.
     """
     names = [source.name for source in sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"sources: the name '{twice[0]}' stands twice")
+        raise InputError(f"sources: two sources are called '{twice[0]}'; give each a name of its own")
     tables = _read_tables(readings)
     return [answer for source in sources for answer in _read(source, tables, strict, rejected_dir)]
 
 
 def own_sentences() -> list[LabelledAnswer]:
-    """The sentences that come with the project, as two sources so that what several say counts as common."""
+    """The sentences that come with the project, dealt out to two sources so that n-grams in both count as shared."""
     source = AnswerSource("sentences", SENTENCES, label="field:label", refused=["refused"], complied=["complied"])
     found = _read(source, {}, True, Path())
     return [replace(answer, source=f"sentences {row % 2}") for row, answer in enumerate(found)]
@@ -143,12 +143,14 @@ def _read(source: AnswerSource, tables: dict[str, dict[str, bool]], strict: bool
             )
         )
     if not answers:
-        raise InputError(f"sources.{source.name}: no answer of {source.path} has a label; check label and its values")
+        raise InputError(
+            f"sources.{source.name}: no answer of {source.path} has a label; check label, refused and complied"
+        )
     return _limited(answers, source.limit)
 
 
 def _refused(source: AnswerSource, line: _Line, tables: dict[str, dict[str, bool]]) -> bool | None:
-    """Whether a line is a refusal; None leaves it out."""
+    """Whether a line is a refusal; None if it is left out."""
     if source.label in ("refused", "complied"):
         return source.label == "refused"
     kind, _, name = source.label.partition(":")
@@ -156,7 +158,7 @@ def _refused(source: AnswerSource, line: _Line, tables: dict[str, dict[str, bool
         return True if line.label in source.refused else False if line.label in source.complied else None
     if kind != "readings" or name not in tables:
         known = ", ".join(["refused", "complied", "field:NAME", *(f"readings:{table}" for table in tables)])
-        raise InputError(f"sources.{source.name}.label: '{source.label}' is none of {known}")
+        raise InputError(f"sources.{source.name}.label: '{source.label}' is not one of {known}")
     table = tables[name]
     return None if table.get(line.id) is False else line.id in table
 
@@ -165,14 +167,14 @@ def _split(source: AnswerSource, line: _Line) -> tuple[str, str]:
     match = re.fullmatch(source.split or "", line.completion, re.DOTALL)
     if match is None or not {"prompt", "completion"} <= match.groupdict().keys():
         raise InputError(
-            f"sources.{source.name}.split: it must have the groups 'prompt' and 'completion' and match every answer; "
-            f"it does not match {line.id} of {source.path}"
+            f"sources.{source.name}.split: must have the groups 'prompt' and 'completion' and match every answer; "
+            f"does not match {line.id} of {source.path}"
         )
     return match["prompt"].strip(), match["completion"].strip()
 
 
 def _limited(answers: list[LabelledAnswer], limit: int) -> list[LabelledAnswer]:
-    """At most so many answers a label, chosen by their text and not by chance, in the order of the file."""
+    """At most ``limit`` answers per label, chosen by a hash of their text, in file order."""
     chosen: set[int] = set()
     for refused in (False, True):
         rows = [row for row, answer in enumerate(answers) if answer.refused is refused]
@@ -182,7 +184,7 @@ def _limited(answers: list[LabelledAnswer], limit: int) -> list[LabelledAnswer]:
 
 
 def _read_tables(path: Path) -> dict[str, dict[str, bool]]:
-    """By table and id: True for refused, False for skipped."""
+    """Tables of ids: True for refused, False for skipped."""
     try:
         tables = json.loads(path.read_text(encoding="utf-8"))
         marks: tuple[tuple[Literal["refused", "skipped"], bool], ...] = (("refused", True), ("skipped", False))
@@ -192,11 +194,11 @@ def _read_tables(path: Path) -> dict[str, dict[str, bool]]:
         }
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
-            f"readings: '{path}' cannot be read as tables of 'refused' and 'skipped' ids ({error})"
+            f"readings: '{path}' is not a JSON file of tables with 'refused' and 'skipped' ids ({error})"
         ) from error
 
 
 def _ids(text: str) -> list[str]:
-    """``"3 5-7"`` as 3, 5, 6, 7."""
+    """Expand ``"3 5-7"`` to 3, 5, 6, 7."""
     ends = [part.partition("-") for part in text.split()]
     return [str(number) for first, _, last in ends for number in range(int(first), int(last or first) + 1)]

@@ -1,26 +1,28 @@
-"""A judge model that runs here, through transformers."""
+"""A judge model on this machine, run with transformers."""
 
 import gc
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from jinja2.exceptions import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
-from llm_modules.backbone.loading import DType, load_model, load_tokenizer, model_id
-from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict
 from llm_modules.judges.templates import Message, Template, defuse, key_for, load_template
 
+if TYPE_CHECKING:  # loaded with the model, so that the other judges stay light
+    from transformers import PreTrainedTokenizerBase
+
+    from llm_modules.backbone.loading import DType
+    from llm_modules.generation import Generator
+
 
 class LocalJudge(Judge):
-    """Asks a language model on this machine about each exchange; greedy, so that it always says the same.
+    """Asks a language model on this machine about each exchange. Decoding is greedy, so verdicts are deterministic.
 
-    The model is loaded with the first exchanges and given back by `close`.
+    The model is loaded with the first exchanges and released by `close`.
     """
 
     kind: JudgeKind = "harm"
@@ -30,7 +32,7 @@ class LocalJudge(Judge):
         model: str,
         template: str = "harmbench",
         revision: str | None = None,
-        dtype: DType = "auto",
+        dtype: "DType" = "auto",
         device: str = "auto",
         slots: int = 16,
         max_data_tokens: int = 1024,
@@ -45,14 +47,14 @@ class LocalJudge(Judge):
             template: ``harmbench`` (yes or no), ``safety`` (safe or unsafe), ``llama_guard`` (the exchange in the guard
                 model's own chat template), ``strongreject`` (graded), or a text file with ``{prompt}`` and
                 ``{completion}`` that asks for yes or no.
-            revision: Branch, tag or commit of a hub id.
-            dtype: Of the weights; ``auto`` keeps the checkpoint's.
-            device: ``auto`` takes a GPU where there is one.
+            revision: Branch, tag or commit on the hub.
+            dtype: Type of the weights; ``auto`` keeps the checkpoint's.
+            device: ``auto`` takes a GPU if there is one.
             slots: Exchanges judged together.
-            max_data_tokens: Tokens of a request and of a completion that the judge sees at most, from the beginning.
+            max_data_tokens: The judge sees at most this many tokens of a request, and of a completion.
             attn_implementation: As in transformers.
             trust_remote_code: Run code that comes with the checkpoint.
-            name: What the verdicts are called.
+            name: Name of the verdicts.
         """
         self.name, self.model, self.template, self.revision = name, model, template, revision
         self.dtype, self.device, self.slots, self.max_data_tokens = dtype, device, slots, max_data_tokens
@@ -61,7 +63,7 @@ class LocalJudge(Judge):
         self._generator: Generator | None = None
 
     def check(self) -> None:
-        """Read the template and the tokenizer; for a folder, look that there is a model in it.
+        """Read the template and the tokenizer, and check that a folder holds a model.
 
         Raises:
             InputError: One of them is missing or cannot be used.
@@ -70,11 +72,11 @@ class LocalJudge(Judge):
             raise InputError(f"judge {self.name}: max_data_tokens and slots must be 1 or more")
         folder = Path(self.model)
         if folder.is_dir() and not (folder / "config.json").is_file():
-            raise InputError(f"judge {self.name}: the folder '{folder}' has no config.json; give a model's folder")
+            raise InputError(f"judge {self.name}: '{folder}' has no config.json; give the folder of a model")
         self._encode(load_template(self.template).messages(Exchange("request", "answer")))
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict an exchange; what the model says in another form than asked for is a verdict with an error."""
+        """Judge exchanges; a reply in another form than the template asks for is a verdict with an error."""
         template = load_template(self.template)
         generator = self._start(template)
         tokenizer = self._load_tokenizer()
@@ -90,6 +92,8 @@ class LocalJudge(Judge):
 
     def identity(self) -> dict[str, str | int | float | bool]:
         """The judge, its model, and the checksum of its template."""
+        from llm_modules.backbone.loading import model_id
+
         template = load_template(self.template)
         return {
             "name": self.name,
@@ -103,13 +107,19 @@ class LocalJudge(Judge):
         }
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Release the model's memory."""
+        if self._generator is None:
+            return
+        import torch
+
         self._generator = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+    def _load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        from llm_modules.backbone.loading import load_tokenizer
+
         if self._tokenizer is None:
             try:
                 self._tokenizer = load_tokenizer(self.model, self.revision, self.trust_remote_code)
@@ -117,7 +127,12 @@ class LocalJudge(Judge):
                 raise InputError(f"judge {self.name}: {error}") from error
         return self._tokenizer
 
-    def _start(self, template: Template) -> Generator:
+    def _start(self, template: Template) -> "Generator":
+        import torch
+
+        from llm_modules.backbone.loading import load_model
+        from llm_modules.generation import GenerationSettings, Generator
+
         if self._generator is None:
             try:
                 model = load_model(
@@ -146,7 +161,7 @@ class LocalJudge(Judge):
         return int(getattr(config, "max_position_embeddings", None) or 1_000_000)
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation: the template's words as they are, data without any special token."""
+        """Token ids of a conversation; data are encoded without special tokens."""
         data = [part.text for message in messages for part in message.parts if part.is_data]
         key = key_for(*(message.text for message in messages))
         turns: list[dict[str, Any]] = []
@@ -156,7 +171,7 @@ class LocalJudge(Judge):
         pieces = re.split(f"@{key}@", self._render(turns))
         if len(pieces) != len(data) + 1:
             raise InputError(
-                f"judge {self.name}: the chat template of '{self.model}' does not show each turn once; "
+                f"judge {self.name}: the chat template of '{self.model}' does not render each turn once; "
                 "choose another template or model"
             )
         ids = self._encode_template(pieces[0])
@@ -170,10 +185,10 @@ class LocalJudge(Judge):
             raise InputError(f"judge {self.name}: '{self.model}' has no chat template; give a chat model")
         variants = [turns]
         if turns[0]["role"] == "system":
-            # Some templates know no system turn: its words then begin the user turn.
+            # Some templates have no system turn; its text then starts the user turn.
             merged = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
             variants.append([merged, *turns[2:]])
-        # A guard template may take the plain string or a list of typed contents.
+        # A guard template may want a list of typed contents instead of a string.
         variants.append([{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns])
         reason = ""
         for variant in variants:
@@ -189,10 +204,10 @@ class LocalJudge(Judge):
         return list(self._load_tokenizer().encode(text, add_special_tokens=False)) if text else []
 
     def _encode_data(self, text: str) -> list[int]:
-        """Ids of data, cut to the limit. No added token of the vocabulary is among them."""
+        """Token ids of data, cut to the limit, without any added token of the vocabulary."""
         tokenizer = self._load_tokenizer()
         control = {token: number for token, number in tokenizer.get_added_vocab().items() if token.strip()}
-        # Special tokens are not parsed; other added tokens are, unless they are broken up.
+        # `split_special_tokens` keeps special tokens from being parsed; other added tokens must be broken up first.
         text = defuse(text, list(control))
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         forbidden = set(control.values())

@@ -1,4 +1,4 @@
-"""What a judge's server has replied, kept across runs."""
+"""A cache of a judge server's replies that is kept across runs."""
 
 import json
 import threading
@@ -8,16 +8,16 @@ from datamodules.errors import InputError
 
 
 class ReplyCache:
-    """Replies by key, in memory and appended to a JSONL file as they come; safe for threads."""
+    """Replies by key, in memory and appended to a JSONL file as they arrive. Thread-safe."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read what an earlier run left; a last line that was cut off in writing is put aside.
+        """Read the replies of earlier runs. An incomplete last line, left by a killed run, is removed.
 
         Args:
             path: The file; without it nothing is kept.
 
         Raises:
-            InputError: The file cannot be read or written, or is something else.
+            InputError: The file cannot be read or written, or has a line that is no reply.
         """
         self._replies: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -39,14 +39,16 @@ class ReplyCache:
                 self._replies[entry["key"]] = str(entry["reply"])
             except (ValueError, KeyError, TypeError) as error:
                 self.close()
-                raise InputError(f"{path}:{number}: no cached reply; name another file or remove this line") from error
+                raise InputError(
+                    f"{path}:{number}: not a cached reply; remove the line or name another file"
+                ) from error
 
     def get(self, key: str) -> str | None:
-        """The reply, if it is known."""
+        """The reply, or None."""
         return self._replies.get(key)
 
     def put(self, key: str, reply: str) -> None:
-        """Keep a reply; it is in the file when this returns."""
+        """Store a reply; it is in the file when this returns."""
         with self._lock:
             self._replies[key] = reply
             if self._file is not None:

@@ -1,4 +1,8 @@
-"""A judge model behind an OpenAI-compatible server: many questions at once, none asked twice."""
+"""A judge model behind an OpenAI-compatible server, with concurrent requests and a cache of replies.
+
+The retries are our own because httpx's transport retries only failed connections: on httpx 0.28 with ``retries=3``, a
+server that answers 429 or 503, sends nonsense or takes too long is asked once.
+"""
 
 import hashlib
 import json
@@ -25,11 +29,11 @@ _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 
 
 class ServerJudge(Judge):
-    """Asks a model through ``POST {base_url}/chat/completions`` about each exchange.
+    """Asks a model about each exchange through ``POST {base_url}/chat/completions``.
 
-    What fails for a while (timeouts, 429, 5xx, replies that are none) is tried again, with growing pauses or those the
-    server asks for. What fails for good is a verdict with an error. Replies go to a file as they come, so that a run
-    that was killed goes on without asking again.
+    Temporary failures (timeouts, 429, 5xx, invalid replies) are retried with growing pauses, or those that the server
+    asks for. A lasting failure is a verdict with an error. With ``cache``, replies are written to a file as they
+    arrive, and a killed run resumes without asking again.
     """
 
     kind: JudgeKind = "harm"
@@ -49,22 +53,21 @@ class ServerJudge(Judge):
         probe: bool = True,
         name: str = "server",
     ) -> None:
-        """Choose a server; it is asked with the first exchanges, or by `check`.
+        """Choose a server; the first request is sent by `check` or with the first exchanges.
 
         Args:
-            model: The model's name there.
+            model: Name of the model on the server.
             base_url: Address up to the version, such as ``http://localhost:8000/v1``.
             template: ``harmbench``, ``safety``, ``llama_guard``, ``strongreject`` or a text file, as for `LocalJudge`.
-            api_key_env: Environment variable with the key; none is sent if empty.
-            cache: JSONL file that replies are kept in, by a hash of model, template and exchange; without it nothing is
-                kept.
-            concurrency: Questions under way at the same time.
-            retries: Times that a question is asked again.
+            api_key_env: Environment variable with the API key; no key is sent if empty.
+            cache: JSONL file for replies, by a hash of model, template and exchange; without it nothing is kept.
+            concurrency: Number of concurrent requests.
+            retries: Number of retries of a request.
             timeout: Seconds to wait for a reply.
-            pause: Seconds before the first new try; each next pause is twice as long.
-            max_pause: Seconds to pause at most, whatever the server asks for.
-            probe: Let `check` ask one harmless question, so that a wrong address or key shows before the work starts.
-            name: What the verdicts are called.
+            pause: Seconds before the first retry; each further pause is twice as long.
+            max_pause: Longest pause in seconds, whatever the server asks for.
+            probe: Let `check` send one harmless request, so that a wrong address or key is found early.
+            name: Name of the verdicts.
         """
         self.name, self.model, self.base_url, self.template = name, model, base_url.rstrip("/"), template
         self.api_key_env, self.cache, self.concurrency, self.retries = api_key_env, cache, concurrency, retries
@@ -73,21 +76,21 @@ class ServerJudge(Judge):
         self._client: httpx.Client | None = None
 
     def check(self) -> None:
-        """Read the template and the cache, find the key, and (``probe``) ask the server one question.
+        """Check settings, template, key and cache, and (``probe``) send one request.
 
         Raises:
-            InputError: One of them is wrong, or the server does not answer as it should.
+            InputError: One of them is wrong, or the server does not reply as expected.
         """
         url = urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
             raise InputError(
-                f"judge {self.name}: base_url must be an address such as http://localhost:8000/v1, without a password "
-                "in it; a key goes into the environment variable that api_key_env names"
+                f"judge {self.name}: base_url must be an address such as http://localhost:8000/v1, without a password; "
+                "put a key into the environment variable that api_key_env names"
             )
         least = {"concurrency": 1, "retries": 0, "timeout": 1e-3, "pause": 0, "max_pause": 0}
         for key, bound in least.items():
             if not getattr(self, key) >= bound:
-                raise InputError(f"judge {self.name}: {key} is {getattr(self, key)}, which is too small")
+                raise InputError(f"judge {self.name}: {key} must be {bound} or more, is {getattr(self, key)}")
         template = load_template(self.template)
         self._headers()
         self._open_cache()
@@ -97,11 +100,11 @@ class ServerJudge(Judge):
                 self._post(self._open_client(), template.messages(exchange), template.max_new_tokens)
             except (_Failure, httpx.HTTPError) as error:
                 raise InputError(
-                    f"judge {self.name}: the server at {self.base_url} does not answer as it should: {_say(error)}"
+                    f"judge {self.name}: the server at {self.base_url} does not reply as expected: {_say(error)}"
                 ) from error
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        """One verdict an exchange, from the cache where it is known."""
+        """Judge exchanges; known replies come from the cache."""
         template, outage = load_template(self.template), _Outage(limit=2 * self.concurrency)
         self._headers()
         self._open_cache()
@@ -140,7 +143,7 @@ class ServerJudge(Judge):
         reply = replies.get(key)
         if reply is None:
             if outage.is_over_limit():
-                return Verdict(None, error=f"the server was given up after {outage.limit} failures in a row")
+                return Verdict(None, error=f"given up: the server failed {outage.limit} times in a row")
             try:
                 reply = self._ask(template.messages(exchange), template.max_new_tokens)
             except _Failure as failure:
@@ -151,10 +154,10 @@ class ServerJudge(Judge):
         return template.parse(reply)
 
     def _ask(self, messages: Sequence[Message], max_tokens: int) -> str:
-        """A reply, by as many tries as are allowed.
+        """Request a reply, with retries.
 
         Raises:
-            _Failure: None of them brought one.
+            _Failure: All attempts failed.
         """
         for attempt in range(self.retries + 1):
             try:
@@ -169,11 +172,11 @@ class ServerJudge(Judge):
         raise _Failure(f"{failure} (tried {attempt + 1} times)", failure.again)
 
     def _post(self, client: httpx.Client, messages: Sequence[Message], max_tokens: int) -> str:
-        """One try.
+        """Send one request.
 
         Raises:
-            _Failure: The server says no, or says nothing that is a reply.
-            httpx.HTTPError: There is no connection, or it takes too long.
+            _Failure: The server answers with an error or an invalid reply.
+            httpx.HTTPError: The connection fails or times out.
         """
         body = {
             "model": self.model,
@@ -188,7 +191,7 @@ class ServerJudge(Judge):
         try:
             content = response.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise _Failure("the server's reply is no chat completion", again=True) from error
+            raise _Failure("the server's reply is not a chat completion", again=True) from error
         if not isinstance(content, str):
             raise _Failure("the server's reply has no text", again=True)
         return content
@@ -217,7 +220,7 @@ class ServerJudge(Judge):
 
 
 class _Failure(Exception):
-    """No reply: why, whether trying again may help, and the seconds that the server wants to be left alone."""
+    """A failed request: the reason, whether a retry may help, and the pause in seconds that the server asks for."""
 
     def __init__(self, reason: str, again: bool = False, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -225,7 +228,7 @@ class _Failure(Exception):
 
 
 class _Outage:
-    """Failures in a row: a server that is gone must not be waited for once an exchange."""
+    """Counts failures in a row, so that a server that is gone is not waited for with every exchange."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self._row, self._lock = limit, 0, threading.Lock()
@@ -240,7 +243,7 @@ class _Outage:
 
 
 def _retry_after(headers: Mapping[str, Any]) -> float | None:
-    """Seconds of a Retry-After header, which has a number or a date."""
+    """Seconds of a Retry-After header, given as a number or a date."""
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -256,7 +259,7 @@ def _retry_after(headers: Mapping[str, Any]) -> float | None:
 
 
 def _say(error: Exception) -> str:
-    """What went wrong, without addresses or headers."""
+    """The reason of a failure, without addresses or headers."""
     if isinstance(error, httpx.TimeoutException):
         return "the server took too long"
     return str(error) if isinstance(error, _Failure) else f"no connection to the server ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""Training of the refusal classifier, and the estimate of how it does on a model that it has not seen."""
+"""Train the refusal classifier, and estimate its agreement on models that it has not seen."""
 
 import math
 import zlib
@@ -21,15 +21,15 @@ from llm_modules.logistic import fit_logistic
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How the classifier is trained. The defaults are ours, chosen by leaving models out (`leave_one_out`).
+    """Settings of the training. The defaults are ours, chosen by leaving models out (`leave_one_out`).
 
     Attributes:
-        n_ngrams: N-grams that get a weight, the most telling ones.
-        min_count: Answers that an n-gram must be in.
-        min_sources: Sources that an n-gram must be in: what one model alone says does not carry over.
-        l2: Weight of the squared weights in the loss.
-        source_weight: A source's answers of one label count at most as much as so many answers.
-        folds: Parts that the prompts are dealt into by `leave_one_out`.
+        n_ngrams: Number of n-grams with a weight; the most informative are chosen.
+        min_count: Answers that must contain an n-gram.
+        min_sources: Sources that must contain an n-gram; the wording of a single model does not generalise.
+        l2: Weight of the L2 penalty in the loss.
+        source_weight: The answers of one source and label count at most as much as this many answers.
+        folds: Folds of the prompts in `leave_one_out`.
     """
 
     n_ngrams: int = 6_000
@@ -42,10 +42,10 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A source that was left out of training: its answers and what the classifier made of them.
+    """A source that was left out of training, with the classifier's predictions for it.
 
-    ``refusal`` has the probability of a refusal for each answer, by a classifier that knew no model of its family;
-    ``refusal_kin`` by one that knew the rest of the family.
+    ``refusal`` is the probability of refusal of each answer by a classifier trained without the source's family,
+    ``refusal_kin`` by one that was trained with the rest of the family.
     """
 
     source: str
@@ -58,12 +58,12 @@ def train(answers: Sequence[LabelledAnswer], settings: TrainingSettings, about: 
     """Fit the classifier. The same answers in the same order give the same model.
 
     Raises:
-        InputError: There are no refusals or nothing but refusals.
+        InputError: The answers are all refusals, or none is.
     """
     if len({answer.refused for answer in answers}) < 2:
         raise InputError("data: there must be answers that refuse and answers that do not")
     chosen = _choose(answers, settings)
-    # A model without weights yet finds the n-grams in the answers.
+    # A model with zero weights serves to find the n-grams in the answers.
     finder = RefusalModel(chosen, np.zeros(len(chosen) + len(SHAPE), dtype=np.float32), 0.0, {})
     inputs = torch.zeros(len(answers), len(chosen) + len(SHAPE))
     for row, answer in enumerate(answers):
@@ -90,14 +90,14 @@ def leave_one_out(
 ) -> list[LeftOut]:
     """Judge each source by classifiers that know neither the model nor the prompts.
 
-    For a source, the prompts are dealt into folds. The answers to a fold are judged by a classifier trained without
-    the source, without every other source of its family, and without all answers to the prompts of the fold, whoever
-    gave them. And once more by one that keeps the rest of the family.
+    The prompts of a source are split into folds. The answers to a fold are judged by a classifier trained without the
+    source, without the other sources of its family, and without any answer to the fold's prompts. They are judged a
+    second time by a classifier that was trained with the rest of the family.
 
     Args:
-        answers: All that is known.
+        answers: All labelled answers.
         held_out: Sources to judge.
-        settings: Of the training.
+        settings: Settings of the training.
         progress: Called with the name of each source before it is judged.
     """
     found = []
@@ -113,7 +113,7 @@ def leave_one_out(
 def _across(
     own: Sequence[LabelledAnswer], others: Sequence[LabelledAnswer], settings: TrainingSettings
 ) -> tuple[float, ...]:
-    """How probably each answer refuses, by classifiers that know the others' answers to other prompts."""
+    """Probability of refusal of each own answer, by classifiers trained on the others' answers to other prompts."""
     refusal: dict[int, float] = {}
     for fold in range(settings.folds):
         model = train([answer for answer in others if _fold(answer.prompt, settings.folds) != fold], settings, {})
@@ -129,13 +129,13 @@ def _fold(prompt: str, folds: int) -> int:
 
 @lru_cache(maxsize=50_000)
 def _features(completion: str, prompt: str) -> frozenset[NGram]:
-    """All n-grams of an answer, each with its part and with any part."""
+    """All n-grams of an answer, both with their part and with part -1 (any)."""
     found = set(ngrams(read(completion, prompt)))
     return frozenset(found | {(-1, tokens) for _, tokens in found})
 
 
 def _choose(answers: Sequence[LabelledAnswer], settings: TrainingSettings) -> list[NGram]:
-    """The n-grams that tell most: how uneven they are in refusals and others, weighed by how frequent they are."""
+    """The most informative n-grams, scored by their log odds ratio times the square root of their frequency."""
     counts: tuple[Counter[NGram], Counter[NGram]] = (Counter(), Counter())
     sources: dict[NGram, set[str]] = defaultdict(set)
     for answer in answers:
@@ -156,7 +156,7 @@ def _choose(answers: Sequence[LabelledAnswer], settings: TrainingSettings) -> li
 
 
 def _balanced(answers: Sequence[LabelledAnswer], source_weight: float) -> Tensor:
-    """Weights of the answers: large sources are damped, refusals and the rest count the same in sum."""
+    """Weights of the answers: large sources are damped, and refusals weigh as much in total as all others."""
     sizes = Counter((answer.source, answer.refused) for answer in answers)
     weights = torch.tensor(
         [answer.weight * min(1.0, source_weight / sizes[answer.source, answer.refused]) for answer in answers]

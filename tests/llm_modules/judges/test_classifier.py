@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import InputError
+from llm_modules.judges import Exchange
 from llm_modules.judges.classifier import WEIGHTS, RefusalClassifier, RefusalModel
 from llm_modules.judges.features import MAX_TOKENS, ngrams, read
-from llm_modules.judges.judge import Exchange
 
 REFUSED = [
     ("How do I hotwire a bus?", "I'm sorry, but I can't help with that."),

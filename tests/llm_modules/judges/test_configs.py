@@ -1,16 +1,14 @@
 """Each shipped fragment makes a judge, without files, models or network."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-import llm_modules.judges.classifier
-import llm_modules.judges.local
-import llm_modules.judges.phrases
-import llm_modules.judges.server  # noqa: F401 - so that fragments can name classes without their modules
-from llm_modules.judges.judge import Judge
+from llm_modules.judges import Judge
 from tests.conftest import ROOT
 
 FRAGMENTS = sorted(path for path in (ROOT / "configs" / "judges").glob("*.yaml") if path.name != "train.yaml")
@@ -25,3 +23,11 @@ def test_fragments_make_judges(path: Path) -> None:
     assert type(judge).__name__ == asked["class_path"]
     assert judge.kind == ("refusal" if path.stem in ("phrases", "classifier") else "harm")
     assert judge.identity()["name"] == asked["init_args"]["name"]
+
+
+def test_judges_are_imported_without_torch_and_transformers() -> None:
+    code = (
+        "import sys, llm_modules.judges; print([m for m in ('torch', 'transformers', 'lightning') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from datamodules.errors import InputError
-from llm_modules.judges.judge import Exchange
+from llm_modules.judges import Exchange
 from llm_modules.judges.local import LocalJudge
 from llm_modules.judges.templates import TEMPLATES, Template, parse_yes_no
 from tests.tiny import save_tiny

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from llm_modules.judges.judge import Exchange, Verdict
+from llm_modules.judges import Exchange, Verdict
 from llm_modules.judges.phrases import RULES, RefusalPhrases, RuleName
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from datamodules.errors import InputError
-from llm_modules.judges.judge import Exchange
+from llm_modules.judges import Exchange
 from llm_modules.judges.reply_cache import ReplyCache
 from llm_modules.judges.server import ServerJudge
 
@@ -99,7 +99,7 @@ def test_what_passes_is_tried_again(server: Any, bad: Answer) -> None:
 
 @pytest.mark.parametrize(
     ("bad", "said"),
-    [(fails(503), "503"), (nonsense, "no chat completion"), (sleeps, "too long")],
+    [(fails(503), "503"), (nonsense, "not a chat completion"), (sleeps, "too long")],
     ids=["503", "nonsense", "timeout"],
 )
 def test_what_stays_is_an_error_of_that_exchange(server: Any, bad: Answer, said: str) -> None:
@@ -191,7 +191,7 @@ def test_wrong_settings_and_dead_servers_are_found_by_check(server: Any) -> None
     with pytest.raises(InputError, match="no connection"):
         ServerJudge("m", "http://127.0.0.1:9/v1", timeout=1).check()
     server.script = [nonsense]
-    with pytest.raises(InputError, match="no chat completion"):
+    with pytest.raises(InputError, match="not a chat completion"):
         judge_of(server).check()
     judge_of(server, probe=False).check()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import InputError
-from llm_modules.judges.judge import Exchange, Verdict
+from llm_modules.judges import Exchange, Verdict
 from llm_modules.judges.templates import (
     TEMPLATES,
     defuse,
@@ -108,5 +108,5 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
     file.write_text("Q: {prompt}")
     with pytest.raises(InputError, match=r"\{completion\}"):
         load_template(str(file))
-    with pytest.raises(InputError, match="none of harmbench"):
+    with pytest.raises(InputError, match="neither one of harmbench"):
         load_template("harmbenhc")
