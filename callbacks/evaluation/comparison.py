@@ -1,4 +1,4 @@
-"""Test runs held against each other, record by record."""
+"""Compare test runs record by record."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ from datamodules.records.reader import read_records
 from datamodules.suites.predictions import Prediction, ScoredResponse
 
 Columns = Mapping[str, Mapping[str, float]]
-"""Metric -> question id -> its value, the mean over samples."""
+"""Values by metric and question id; each is the mean over samples."""
 _FORMATS = {"tokens": (1, "", 1), "nll": (1, "", 3)}
-"""Metric -> factor, unit and digits in the table; everything else is a rate."""
+"""Factor, unit and digits of a metric in the table; all others are rates."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a run has of a cell: its questions (id -> text and gold answer) and their values."""
+    """A run's questions in one cell (text and gold answer by id) and their values."""
 
     questions: Mapping[str, str]
     columns: Columns
@@ -30,10 +30,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one cell in two runs; ``difference`` is that of the second from the first, see `Difference`.
+    """One metric of one cell in two runs; ``difference`` is second minus first, see `Difference`.
 
-    ``left_out`` counts the records that one run has no value for (an answer over the time limit, an error of a judge):
-    they take no part, and ``records`` do.
+    ``left_out`` counts records without a value in one of the runs (an answer over the time limit, a judge's error);
+    ``records`` counts those that are compared.
     """
 
     first: str
@@ -53,17 +53,17 @@ class Comparison:
 
 
 def read_run(run: Path) -> dict[Cell, Part]:
-    """The values of a run by cell.
+    """Read the values of a run by cell.
 
     Args:
-        run: Its folder, or its ``predictions.jsonl``.
+        run: The run's folder, or its ``predictions.jsonl``.
 
     Raises:
-        InputError: There are no predictions, or broken ones.
+        InputError: The predictions are missing or broken.
     """
     path = run / "predictions.jsonl" if run.is_dir() else run
     if not path.is_file():
-        raise InputError(f"{run}: no predictions.jsonl; give the folder of a test run that came to its end")
+        raise InputError(f"{run}: has no predictions.jsonl; give the folder of a finished test run")
     cells: dict[Cell, list[Prediction]] = {}
     for p in read_records(path, Prediction, strict=True) if path.stat().st_size else ():
         cells.setdefault(Cell(p.suite, p.system, p.attack_template), []).append(p)
@@ -75,14 +75,14 @@ def read_run(run: Path) -> dict[Cell, Part]:
 
 
 def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Mapping[Cell, Part]) -> list[Comparison]:
-    """Every metric that both runs have, in every cell.
+    """Compare every metric that both runs have, in every cell.
 
     Raises:
-        InputError: The runs are over different suites or records, or have nothing to compare.
+        InputError: The runs differ in suites or records, or have no metric in common.
     """
     if mine.keys() != theirs.keys():
         only = ", ".join(f"'{cell}'" for cell in sorted(mine.keys() ^ theirs.keys()))
-        raise InputError(f"{first} and {second}: {only} is in one of them only; compare runs of the same suites")
+        raise InputError(f"{first} and {second}: only one of them has {only}; compare runs of the same suites")
     for cell, part in mine.items():
         _check_questions(f"{first} and {second}: '{cell}'", part.questions, theirs[cell].questions)
     found = [
@@ -97,7 +97,7 @@ def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Map
 
 
 def table_of(comparisons: Sequence[Comparison]) -> Table:
-    """The comparisons for people; ``(-2)`` behind the records says that 2 have no value in one of the runs."""
+    """The comparisons as a table; ``(-2)`` after the records means that 2 have no value in one of the runs."""
     table = Table(title=f"against {comparisons[0].first}", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p"):
         words = heading in ("run", "suite", "metric")
@@ -136,7 +136,7 @@ def _columns(predictions: Sequence[Prediction]) -> Columns:
 
 
 def _responses(path: Path) -> dict[Cell, Part]:
-    """The values of perplexity suites: nats a token of each response."""
+    """The values of perplexity suites: nats per token of each response."""
     suites: dict[str, dict[str, float]] = {}
     for r in read_records(path, ScoredResponse, strict=True) if path.is_file() else ():
         suites.setdefault(r.suite, {})[r.id] = r.nll / r.n_tokens

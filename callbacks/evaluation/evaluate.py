@@ -1,7 +1,8 @@
-"""The callback behind ``rod test``: writes every answer, scores all of them, says what came of it."""
+"""The callback behind ``rod test``: writes every completion, scores all of them, and reports the results."""
 
 import glob
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.evaluation.measures import Baseline
+from callbacks.evaluation.predictions import log_samples, prediction_of
 from callbacks.evaluation.report import (
     Result,
     metrics_json,
@@ -19,11 +21,11 @@ from callbacks.evaluation.report import (
     results_of,
     scalars,
 )
-from callbacks.evaluation.scoring import JUDGED, score
+from callbacks.evaluation.scoring import JUDGED, score_predictions
 from callbacks.generation.completion_writer import CompletionWriter, Finished
 from callbacks.generation.run_settings import generation_settings, library_versions
 from callbacks.trainer_parts import datamodule_of, language_model
-from datamodules.answers.checker import AnswerChecker
+from datamodules.answers import AnswerChecker
 from datamodules.batch import PromptRow, ResponseBatch
 from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import GenerationData
@@ -34,27 +36,23 @@ from datamodules.suites.predictions import Prediction, ScoredResponse
 from datamodules.suites.suite import check_golds
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
-from llm_modules.judges.classifier import RefusalClassifier
-from llm_modules.judges.judge import Judge
-from llm_modules.judges.phrases import RefusalPhrases
+from llm_modules.judges import Judge, RefusalClassifier, RefusalPhrases
 
-SHOWN = 32
-"""Answers in the table of samples for loggers that take tables; they are snapshots, so it stays short."""
 PRODUCTS = ("predictions.jsonl", "responses.jsonl", "metrics.json")
 _RESPONSES = "responses.rank*.jsonl"
 
 
 def default_judges() -> list[Judge]:
-    """The refusal classifier, and the phrase rule of the literature, so that rates can be compared."""
+    """The refusal classifier, and the phrase rule of the literature for comparison with published rates."""
     return [RefusalClassifier(), RefusalPhrases()]
 
 
 class Evaluate(CompletionWriter):
     """Measures a model on `BenchmarkData`.
 
-    Writes ``completions.rank*.jsonl`` while it generates, and in the end ``predictions.jsonl`` (every prompt,
-    completion, answer and verdict) and ``metrics.json`` (every number with its interval, the settings, who was measured
-    and judged by whom). A run that was killed goes on where it was; one whose completions are all there is only scored.
+    Writes ``completions.rank*.jsonl`` during generation. At the end it writes ``predictions.jsonl`` (prompt,
+    completion, answer and verdicts of each row) and ``metrics.json`` (the metrics with their intervals, the settings,
+    the model and the judges). A killed run resumes; if its completions are complete, they are only scored.
     """
 
     verb = "test"
@@ -67,14 +65,14 @@ class Evaluate(CompletionWriter):
         output: Path | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Say who judges, and what AES is measured against.
+        """Choose the judges and the baseline.
 
         Args:
-            judges: Of the completions of safety and benign suites; the first one's verdicts are in the table. By
-                default the refusal classifier and the phrase rule of the literature.
-            baseline: ``metrics.json`` of a test of the base model on the same suites; without it there is no AES.
+            judges: Judges of the completions of safety and benign suites; the printed table has the verdicts of the
+                first. By default the refusal classifier and the phrase rule of the literature.
+            baseline: ``metrics.json`` of a test of the base model on the same suites, for AES.
             output: Folder of the files; the run folder by default.
-            overwrite: Remove what an earlier run left there.
+            overwrite: Remove the files of an earlier run.
         """
         super().__init__(output, overwrite)
         self.judges = judges if judges is not None else default_judges()
@@ -84,11 +82,15 @@ class Evaluate(CompletionWriter):
         self._responses: JsonlShard | None = None
 
     def folder(self, trainer: Trainer) -> Path:
-        """Where the files are."""
+        """Folder of the files."""
         return self.output or Path(trainer.default_root_dir)
 
     def check(self, trainer: Trainer, module: CausalLM, data: GenerationData) -> None:
-        """Refuse gold answers that cannot be read, prompts that are too long, judges and baselines that are none."""
+        """Check gold answers, prompt lengths, judges and the baseline.
+
+        Raises:
+            InputError: One of them cannot be used.
+        """
         if not isinstance(data, BenchmarkData):
             raise InputError("data: rod test measures suites; use BenchmarkData and fragments of configs/suites")
         if any(suite.kind in JUDGED for suite in data.suites.values()):
@@ -96,7 +98,7 @@ class Evaluate(CompletionWriter):
                 judge.check()
         names = [judge.name for judge in self.judges]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"evaluate.judges: two are called '{twice[0]}'; give them names")
+            raise InputError(f"evaluate.judges: two are called '{twice[0]}'; give each a name of its own")
         if self.baseline_file is not None:
             self.baseline = read_baseline(self.baseline_file)
         _check_lengths(data, module.max_positions)
@@ -105,7 +107,7 @@ class Evaluate(CompletionWriter):
                 check_golds(suite.name, suite.answer, data.items_of(suite), checker)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """As `CompletionWriter.setup`; responses that were scored are left out too."""
+        """Set up like `CompletionWriter`; skips responses that are scored already, too."""
         if stage == self.verb and self.overwrite and trainer.is_global_zero:
             folder = self.folder(trainer)
             for path in (*folder.glob(_RESPONSES), *(folder / name for name in PRODUCTS)):
@@ -113,7 +115,7 @@ class Evaluate(CompletionWriter):
         super().setup(trainer, pl_module, stage)
 
     def records(self, finished: Sequence[Finished]) -> list[Prediction]:
-        """A prediction without verdicts for each row."""
+        """An unscored prediction for each row."""
         return [self._prediction(row, completion) for row, completion in finished]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,16 +132,16 @@ class Evaluate(CompletionWriter):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the rest of the batch."""
+        """Write the batch's completions or likelihoods."""
         self.flush()
         if isinstance(batch, ResponseBatch) and self._responses is not None:
-            for response_id, likelihood in zip(batch.ids, outputs, strict=True):
-                suite = response_id.split("/", 1)[0]
-                self._responses.append(ScoredResponse(response_id, suite, likelihood.nll, likelihood.n_tokens))
+            suites = {response.id: response.suite for response in _data_of(trainer).responses}
+            for key, likelihood in zip(batch.ids, outputs, strict=True):
+                self._responses.append(ScoredResponse(key, suites[key], likelihood.nll, likelihood.n_tokens))
             self._responses.flush()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge the processes' files, score, write and show."""
+        """Merge the processes' files, score, write and print."""
         self.close()
         merged = self.merge(trainer)
         if trainer.is_global_zero:
@@ -147,14 +149,14 @@ class Evaluate(CompletionWriter):
         trainer.strategy.barrier("predictions are scored")
 
     def close(self) -> None:
-        """Write what is finished."""
+        """Write finished rows and close the files."""
         super().close()
         if self._responses is not None:
             self._responses.close()
             self._responses = None
 
     def done(self, folder: Path, data: GenerationData) -> set[str]:
-        """Ids of the rows and of the responses that an earlier run finished."""
+        """Ids of the rows and responses that an earlier run finished."""
         scored = {response_id for path in folder.glob(_RESPONSES) for response_id, _ in id_lines(path)}
         return super().done(folder, data) | scored
 
@@ -163,34 +165,15 @@ class Evaluate(CompletionWriter):
         assert self.trainer is not None
         data = _data_of(self.trainer)
         suite, item = data.suites[row.suite], data.items[row.question.id]
-        return Prediction(
-            id=row.id,
-            completion=str(self.module.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)),
-            question_id=row.question.id,
-            question=row.question.question,
-            gold=row.question.gold,
-            options=item.options,
-            suite=suite.name,
-            kind=suite.kind,
-            group=item.group,
-            system=row.system,
-            attack_template=row.attack_template,
-            sample=row.sample,
-            seed=row.seed,
-            prompt=row.prompt,
-            prefill=row.prefill,
-            n_tokens=completion.n_tokens,
-            finish_reason=completion.finish_reason,
-            model=self.module.model_id,
-            rule=suite.answer,
-        )
+        prediction = prediction_of(self.module, row, completion)
+        return replace(prediction, options=item.options, kind=suite.kind, group=item.group, rule=suite.answer)
 
     def _report(self, trainer: Trainer, module: CausalLM, merged: Path) -> None:
         folder = self.folder(trainer)
         wanted = {row.id for row in _data_of(trainer).rows}
         found = read_records(merged, Prediction, strict=True) if merged.stat().st_size else []
         with AnswerChecker() as checker:
-            scored = score([p for p in found if p.id in wanted], checker, self.judges)
+            scored = score_predictions([p for p in found if p.id in wanted], checker, self.judges)
         write_lines(folder / "predictions.jsonl", map(to_json, scored))
         self.results = results_of(scored, self.baseline) + self._perplexities(trainer)
         about = {
@@ -217,28 +200,25 @@ class Evaluate(CompletionWriter):
 
     def _log(self, trainer: Trainer, predictions: Sequence[Prediction]) -> None:
         numbers = scalars(self.results)
-        columns = ["id", "question", "gold", "answer", "correct", "n_tokens", "completion"]
-        rows = [[getattr(p, column) for column in columns] for p in predictions[:SHOWN]]
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
-            if hasattr(logger, "log_table"):
-                logger.log_table("test/samples", columns=columns, data=rows)
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(numbers)
+        log_samples(trainer, "test/samples", predictions)
 
 
 def _data_of(trainer: Trainer) -> BenchmarkData:
-    """The data of the test; `Evaluate.check` has refused any other."""
+    """The data of the test; `Evaluate.check` accepts no other kind."""
     return cast(BenchmarkData, datamodule_of(trainer))
 
 
 def _check_lengths(data: BenchmarkData, most: int | None) -> None:
-    """Refuse what the model has no room for: prompts, and prompts with the responses to score."""
-    lengths = {row.id: len(row.token_ids) for row in data.rows}
-    lengths |= {response.id: len(response.example.input_ids) for response in data.responses}
-    for name, length in lengths.items():
+    """Check that the model has enough positions for every prompt, and for every response with its prompt."""
+    lengths = [(row.id, row.question.id, len(row.token_ids)) for row in data.rows]
+    lengths += [(response.id, response.question_id, len(response.example.input_ids)) for response in data.responses]
+    for row_id, question_id, length in lengths:
         if most is not None and length > most:
             raise InputError(
-                f"{data.items[name.rsplit('|', 3)[0]].where}: '{name}' has {length} tokens, the model {most} "
-                "positions; leave long records out by the suite's 'keep', or measure another suite"
+                f"{data.items[question_id].where}: '{row_id}' has {length} tokens, the model {most} positions; leave "
+                "long records out with the suite's 'keep', or measure another suite"
             )

@@ -1,4 +1,4 @@
-"""What a model takes for one prompt: time to the first token, and for each one after it."""
+"""Latency of a single prompt: time to the first token, and time per further token."""
 
 import json
 import time
@@ -17,12 +17,12 @@ from datamodules.prompts.prompt_data import GenerationData
 from llm_modules.causal_lm import CausalLM
 
 WARM_UP = 2
-"""Prompts that are not timed."""
+"""Prompts that are answered first, untimed."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Medians over prompts, in milliseconds of wall time; ``threads`` is what a CPU computes with."""
+    """Medians over prompts in milliseconds of wall time; ``threads`` is the number of CPU threads."""
 
     first_token_ms: float
     next_token_ms: float
@@ -33,39 +33,39 @@ class Times:
 
 
 class Latency(Callback):
-    """Writes ``latency.json`` at the end of a test: prompts one at a time, as to a single user.
+    """Writes ``latency.json`` at the end of a test, answering one prompt at a time as for a single user.
 
-    Each prompt is answered with one token and then with several; what the second takes beyond the first, by the tokens
-    that it has more, is the time of a further token. What a method does between tokens, such as reading the prompt
-    anew, is in it. Logs ``test/first_token_ms`` and ``test/next_token_ms``.
+    Each prompt is answered with one token, then with several. The extra time divided by the extra tokens is the time
+    per further token; it includes whatever a method does between tokens, such as reading the prompt again. Logs
+    ``test/first_token_ms`` and ``test/next_token_ms``.
     """
 
     def __init__(self, prompts: int = 20, tokens: int = 32, output: Path | None = None) -> None:
-        """Say how much is timed.
+        """Choose how much is timed.
 
         Args:
-            prompts: How many, spread over the rows of the test.
-            tokens: Most tokens of an answer.
-            output: Folder, the run folder by default.
+            prompts: Number of prompts, spread evenly over the rows of the test.
+            tokens: Token budget of an answer.
+            output: Folder of the file; the run folder by default.
         """
         if prompts < 1 or tokens < 2:
-            raise InputError("trainer.callbacks: Latency needs prompts of 1 or more and tokens of 2 or more")
+            raise InputError("trainer.callbacks: Latency: prompts must be 1 or more, tokens 2 or more")
         self.prompts, self.tokens, self.output = prompts, tokens, output
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that there is something to time.
+        """Check the data and the model.
 
         Raises:
-            InputError: There are no prompts, or the model is sharded, so that one process alone cannot run it.
+            InputError: There are no prompts, or the model is sharded.
         """
         data = datamodule_of(trainer)
         if not isinstance(data, GenerationData) or not data.rows:
-            raise InputError("trainer.callbacks: Latency times answers to prompts, and the data have none")
+            raise InputError("trainer.callbacks: Latency times answers to prompts, but the data have no prompts")
         if language_model(pl_module).device_mesh is not None:
-            raise InputError("trainer.callbacks: Latency times a model on one device; this one is sharded")
+            raise InputError("trainer.callbacks: Latency cannot time a sharded model; run it on one device")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure."""
+        """Measure and write the file."""
         if not trainer.is_global_zero:
             return
         rows = datamodule_of(trainer).rows
@@ -81,7 +81,7 @@ class Latency(Callback):
 
 
 def measure(module: CausalLM, rows: list[PromptRow], prompts: int, tokens: int) -> Times:
-    """Time answers to some of the rows, one at a time.
+    """Time the answers to some of the rows, one at a time.
 
     Raises:
         InputError: Every answer ends at its first token.
@@ -99,7 +99,7 @@ def measure(module: CausalLM, rows: list[PromptRow], prompts: int, tokens: int) 
         if n > 1:
             further.append((whole - begun) / (n - 1))
     if not further:
-        raise InputError("trainer.callbacks: Latency has nothing to time: every answer ends at its first token")
+        raise InputError("trainer.callbacks: Latency cannot time further tokens: every answer ends at its first token")
     return Times(
         round(1000 * median(first), 3),
         round(1000 * median(further), 4),
@@ -111,7 +111,7 @@ def measure(module: CausalLM, rows: list[PromptRow], prompts: int, tokens: int) 
 
 
 def _timed(module: CausalLM, row: PromptRow, tokens: int) -> tuple[float, int]:
-    """Seconds that an answer takes, and how many tokens it has."""
+    """Seconds and number of tokens of an answer."""
     start = time.perf_counter()
     (completion,) = module.complete(PromptBatch([replace(row, max_new_tokens=tokens)]))
     return time.perf_counter() - start, len(completion.token_ids)

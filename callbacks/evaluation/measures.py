@@ -1,4 +1,4 @@
-"""What is measured of the predictions that belong together: one suite, put in one way."""
+"""The metrics of one cell: the predictions of a suite with one system instruction and one attack template."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What AES is measured against: accuracy and mean tokens of the base model's System 2 answers.
+    """Reference of AES: accuracy and mean tokens of the base model's System 2 answers.
 
-    ``fingerprint`` is that of the questions, empty where it is not known.
+    ``fingerprint`` identifies the questions; empty if it is not known.
     """
 
     accuracy: float
@@ -26,26 +26,26 @@ class Baseline:
     fingerprint: str = ""
 
     def aes(self, accuracy: float, tokens: float) -> float:
-        """The accuracy-efficiency score against this."""
+        """The accuracy-efficiency score against this baseline."""
         return aes(accuracy, tokens, self.accuracy, self.tokens)
 
 
 class Measures:
-    """The metrics of a cell, fed with predictions.
+    """The metrics of a cell, updated with predictions.
 
-    ``accuracy`` of those with a gold answer; ``tokens`` and ``truncation`` of those whose length and end are known;
-    ``repetition``; ``aes`` where there is a baseline; by judge, ``asr/...`` of safety suites, ``compliance/...`` of
-    benign ones and ``refusal_rate/...`` of both; ``agreement/...`` of each two judges. What nothing is known of is left
-    out.
+    ``accuracy`` over predictions with a gold answer; ``tokens`` and ``truncation`` over those with known length and
+    end; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...`` for safety suites, ``compliance/...`` for
+    benign ones, ``refusal_rate/...`` for both; ``agreement/...`` for each pair of judges. A metric without any value is
+    left out.
     """
 
     def __init__(self, baseline: Baseline | None = None, synced: bool = False) -> None:
-        """Make it empty.
+        """Start without predictions.
 
         Args:
-            baseline: Of AES.
-            synced: Each process feeds a part, and all of them compute; otherwise this one has everything. Then
-                accuracy, tokens, truncation and repetition are always there, so that all processes gather alike.
+            baseline: Baseline of AES.
+            synced: Every process updates with its part and all compute together; by default one process has all.
+                With it, accuracy, tokens, truncation and repetition always exist, because gathering is collective.
         """
         self.baseline, self.synced = baseline, synced
         self.metrics: dict[str, RecordMetric] = {}
@@ -69,11 +69,11 @@ class Measures:
         self._judged(predictions)
 
     def compute(self) -> dict[str, Values]:
-        """Name of the metric -> its numbers."""
+        """The numbers of each metric, by its name."""
         return {name: metric.compute() for name, metric in self.metrics.items()}
 
     def to(self, device: Any) -> "Measures":
-        """Onto a device, for the gathering of several processes."""
+        """Move the metrics to the device that processes gather on."""
         for metric in self.metrics.values():
             metric.to(device)
         return self
@@ -109,5 +109,5 @@ def _negated(value: bool | None) -> bool | None:
 
 
 def _columns(pairs: Sequence[tuple[Prediction, Any]]) -> tuple[list[str], list[str], list[Any]]:
-    """Ids, what each is a sample of, and the values."""
+    """Ids, question ids and values."""
     return [p.id for p, _ in pairs], [p.question_id or p.id for p, _ in pairs], [value for _, value in pairs]

@@ -1,4 +1,4 @@
-"""What is measured of generated reasoning: AES, intervals, length ratio, repetition."""
+"""Metrics of generated reasoning as plain functions: AES, length ratio, repetition, hesitation words, intervals."""
 
 import math
 import re
@@ -7,20 +7,23 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 NGRAM = 16
-"""Length of the token windows whose recurrence is repetition (ours)."""
+"""Tokens of a window whose recurrence counts as repetition (ours)."""
 HESITATIONS = ("wait", "but", "so")
-"""Words whose rate follows the length of reasoning (companion paper, arXiv 2602.01999)."""
+"""Words that are more frequent in longer reasoning (companion paper, arXiv 2602.01999)."""
 
 
 def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float) -> float:
-    """Accuracy-efficiency score (paper, evaluation): tokens saved, plus accuracy won x 5 or minus accuracy lost x 10.
+    """Accuracy-efficiency score (paper, evaluation): tokens saved, plus 5 x accuracy won or minus 10 x accuracy lost.
 
-    ``dLen = (L_base - L) / L_base``, ``dAcc = (A - A_base) / A_base``; the score is ``dLen + 5 dAcc`` where
-    ``dAcc >= 0`` and ``dLen - 10 |dAcc|`` elsewhere. Over several benchmarks, give it macro-averages.
+    ``dLen = (L_base - L) / L_base``, ``dAcc = (A - A_base) / A_base``. The score is ``dLen + 5 dAcc`` if
+    ``dAcc >= 0``, else ``dLen - 10 |dAcc|``. For several benchmarks, pass macro-averages.
 
     Returns:
-        The score; infinite where the base got nothing right and this did, only ``dLen`` where neither did, nan where
-        an accuracy is not known.
+        The score; ``dLen`` if both accuracies are 0, infinite if only the base's is, nan if an accuracy is nan.
+
+    Example:
+        >>> aes(accuracy=0.8, tokens=50, base_accuracy=0.8, base_tokens=200)
+        0.75
     """
     if base_tokens <= 0:
         return float("nan")
@@ -33,19 +36,18 @@ def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float
 
 
 def length_ratio(tokens: Sequence[float], base_tokens: Sequence[float]) -> float:
-    """Len-R of a set of completions: their mean length over that of the initial ones (paper, sec. VL-D).
+    """Len-R of a set of completions: their mean length over that of the initial completions (paper, sec. VL-D).
 
-    A ratio of means, not a mean of ratios: what is saved in all, which short questions cannot dominate.
+    A ratio of means measures the total saving; in a mean of ratios short questions would dominate.
     """
     return float(np.sum(tokens) / np.sum(base_tokens)) if np.sum(base_tokens) else float("nan")
 
 
 def repetition(token_ids: Sequence[int], n: int = NGRAM) -> float:
-    """Share of the windows of ``n`` tokens that stood earlier in the same completion, in [0, 1).
+    """Share of the windows of ``n`` tokens that occurred earlier in the same completion, in [0, 1).
 
-    A loop of period p over the last part of a text makes about that part's share of its windows repeated, so that the
-    measure says how much of a completion is loop. Sound text stays low: of 4,000 GPT-3.5/4 chains of thought, formulas
-    included, one in a hundred has more than 0.06 and none more than 0.27. Less than ``n + 1`` tokens give 0.
+    It is about the share of the completion that is a loop. Sound text stays low: of 4,000 GPT-3.5/4 chains of thought,
+    formulas included, one in a hundred has more than 0.06 and none more than 0.27. Fewer than ``n + 1`` tokens give 0.
     """
     windows = len(token_ids) - n + 1
     if windows < 2:
@@ -54,7 +56,7 @@ def repetition(token_ids: Sequence[int], n: int = NGRAM) -> float:
 
 
 def hesitation_rates(texts: Iterable[str], tokens: float) -> dict[str, float]:
-    """Occurrences of ``HESITATIONS`` (whole words, any case) per 100 tokens, given the texts' tokens in all."""
+    """Occurrences of ``HESITATIONS`` (whole words, any case) per 100 tokens; ``tokens`` is the total of all texts."""
     counts = dict.fromkeys(HESITATIONS, 0)
     pattern = re.compile(rf"\b({'|'.join(HESITATIONS)})\b", re.IGNORECASE)
     for text in texts:
@@ -84,18 +86,18 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean; the same bytes for the same seed.
+    """Percentile bootstrap interval of the mean; deterministic for a seed.
 
     Args:
-        values: One a completion.
-        groups: The question of each: whole questions are drawn, since samples of one question are no independent
-            evidence. By default every value stands for itself.
-        level: Of confidence.
-        resamples: Sets drawn.
-        seed: Of the drawing.
+        values: One value per completion.
+        groups: Question of each value. Whole questions are resampled, since samples of one question are not
+            independent. By default each value is its own group.
+        level: Confidence level.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
 
     Returns:
-        ``(low, high)``; nan for no values.
+        ``(low, high)``; nan without values.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0:
@@ -104,7 +106,7 @@ def bootstrap_interval(
     sums, counts = np.bincount(index, weights=values), np.bincount(index).astype(np.float64)
     generator = np.random.default_rng(seed)
     means = []
-    per_block = max(1, 2_000_000 // sums.size)  # keeps a block of draws within some 16 MB
+    per_block = max(1, 2_000_000 // sums.size)  # keeps a block of draws within 16 MB
     for start in range(0, resamples, per_block):
         drawn = generator.integers(sums.size, size=(min(per_block, resamples - start), sums.size))
         means.append(sums[drawn].sum(1) / counts[drawn].sum(1))

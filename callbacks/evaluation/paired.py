@@ -1,4 +1,4 @@
-"""Is one run better than another on the same records? Paired tests, which leave out what makes records hard or easy."""
+"""Paired comparison of two runs on the same records, which removes the variance between easy and hard records."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Difference:
-    """How a second run differs from a first one.
+    """Difference of a second run from a first.
 
     Attributes:
         value: Mean of the second minus mean of the first.
-        low, high: 95 % of it, by a bootstrap over records.
-        p: Two-sided; McNemar's exact test of two answers a record that are right or wrong, the bootstrap's otherwise.
+        low, high: Its 95 % interval by a bootstrap over records.
+        p: Two-sided p-value: McNemar's exact test if all values are 0 or 1, else from the bootstrap.
     """
 
     value: float
@@ -29,21 +29,25 @@ def difference(
     """Compare two runs record by record.
 
     Args:
-        first: One value a record; of several samples, their mean.
-        second: The same records in the same order.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        first: One value per record; the mean of several samples.
+        second: Values of the same records in the same order.
+        resamples: Resamples of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: There is no record, or the lengths differ.
+        ValueError: There are no records, or the lengths differ.
+
+    Example:
+        >>> difference([1, 0, 0, 1], [1, 1, 1, 1]).p
+        0.5
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape or not a.size:
-        raise ValueError(f"paired values of {a.size} and {b.size} records")
+        raise ValueError(f"Paired values need equally many records, not {a.size} and {b.size}.")
     gains = b - a
     generator = np.random.default_rng(seed)
     means = []
-    per_block = max(1, 2_000_000 // gains.size)  # keeps a block of draws within some 16 MB
+    per_block = max(1, 2_000_000 // gains.size)  # keeps a block of draws within 16 MB
     for start in range(0, resamples, per_block):
         drawn = generator.integers(gains.size, size=(min(per_block, resamples - start), gains.size))
         means.append(gains[drawn].mean(axis=1))
@@ -55,7 +59,7 @@ def difference(
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """McNemar's exact two-sided p of ``lost`` records that only the first run got right and ``won`` only the second."""
+    """McNemar's exact two-sided p: only the first run got ``lost`` records right, only the second ``won`` records."""
     n = lost + won
     if n == 0:
         return 1.0
@@ -64,6 +68,6 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def _bootstrap_p(sampled: np.ndarray) -> float:
-    """Twice the share of resampled differences on the rarer side of 0; never below one in the number of resamples."""
+    """Twice the share of resampled differences on the rarer side of 0; at least one in the number of resamples."""
     below, above = (sampled <= 0).mean(), (sampled >= 0).mean()
     return float(min(1.0, max(2 * min(below, above), 1 / len(sampled))))

@@ -1,7 +1,7 @@
-"""Metrics that count each record once, whatever ranks and however often it was seen.
+"""torchmetrics that count each record once, on however many ranks and however often it was seen.
 
-Distributed samplers pad with duplicates, and a mean of the ranks' means weighs them wrongly. These metrics keep a hash
-of every record's id beside its value, gather all of them, and drop what came twice.
+Distributed samplers pad with duplicates, and a mean of the ranks' means weights records wrongly. These metrics keep a
+hash of each record's id with its value, gather all records, and drop duplicates.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ UNKNOWN = float("nan")
 
 
 def record_hash(text: str) -> int:
-    """A hash that is the same in every process, as a signed 64-bit integer."""
+    """A signed 64-bit hash that is the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 class RecordMetric(Metric):
-    """Keeps one row of values for each record id; ``compute`` is the subclass's, over `gathered`.
+    """Keeps a row of values per record id; subclasses compute over `gathered`.
 
     Attributes:
-        columns: How many values a record has.
+        columns: Number of values per record.
     """
 
     full_state_update = False
@@ -36,7 +36,7 @@ class RecordMetric(Metric):
     values: list[Tensor]
 
     def __init__(self, columns: int = 1, sync_on_compute: bool = True) -> None:
-        """Make it empty; ``sync_on_compute`` off leaves other ranks out, for records that are merged already."""
+        """Start without records; ``sync_on_compute=False`` is for records that are merged over ranks already."""
         super().__init__(sync_on_compute=sync_on_compute)
         self.columns = columns
         self.add_state("keys", [], dist_reduce_fx="cat")
@@ -44,9 +44,9 @@ class RecordMetric(Metric):
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Remove all records."""
         super().reset()
-        # A rank without any record takes part in the gathering too, with tensors of the right shape.
+        # A rank without records gathers too, and needs tensors of the right shape.
         self.keys.append(torch.empty(0, 2, dtype=torch.int64, device=self.device))
         self.values.append(torch.empty(0, self.columns, dtype=torch.int64, device=self.device))
 
@@ -54,30 +54,36 @@ class RecordMetric(Metric):
         """Add records.
 
         Args:
-            ids: A row seen twice counts once.
-            groups: What each row is a sample of; intervals are over groups, since samples of one question are no
-                independent evidence.
-            columns: The values; None is not known.
+            ids: Record ids; a duplicate counts once.
+            groups: Question of each record. Intervals resample groups, since samples of one question are not
+                independent.
+            columns: The values; None if unknown.
         """
         if not ids:
             return
         keys = [(record_hash(i), record_hash(g)) for i, g in zip(ids, groups, strict=True)]
         rows = [[UNKNOWN if v is None else float(v) for v in row] for row in zip(*columns, strict=True)]
         self.keys.append(torch.tensor(keys, dtype=torch.int64, device=self.device))
-        # As the bits of an integer: some devices (MPS) have no 64-bit numbers but those.
+        # Stored as the bits of an integer: MPS has no 64-bit floats.
         self.values.append(torch.tensor(rows, dtype=torch.float64).view(torch.int64).to(self.device))
 
     def gathered(self) -> tuple[np.ndarray, np.ndarray]:
-        """Groups (n,) and values (n, columns) of the records, each once, in an order that depends on the ids alone."""
+        """Groups (n,) and values (n, columns) of the distinct records, in an order that depends on the ids alone."""
         keys, values = dim_zero_cat(self.keys).cpu().numpy(), dim_zero_cat(self.values).cpu().contiguous()
         _, first = np.unique(keys[:, 0], return_index=True)
         return keys[first, 1], values.view(torch.float64).numpy()[first]
 
 
 class RecordMean(RecordMetric):
-    """The mean of one value a record with its 95 % bootstrap interval over groups: a rate, where values are 0 and 1.
+    """Mean of one value per record with its 95 % bootstrap interval over groups; a rate for values of 0 and 1.
 
-    Accuracy, attack success, refusal, truncation, repetition. Values that are not known take no part.
+    Used for accuracy, attack success, refusal, truncation and repetition. Unknown values are left out.
+
+    Example:
+        >>> metric = RecordMean()
+        >>> metric.update(["a", "b", "b"], ["a", "b", "b"], [True, False, False])
+        >>> metric.compute()["value"]
+        0.5
     """
 
     def update(self, ids: Sequence[str], groups: Sequence[str], values: Sequence[float | bool | None]) -> None:
@@ -85,7 +91,7 @@ class RecordMean(RecordMetric):
         self.add(ids, groups, values)
 
     def compute(self) -> dict[str, float]:
-        """``value``, ``low``, ``high`` and ``n``, the number of known values; nan where there is none."""
+        """``value``, ``low``, ``high`` and ``n``, the number of known values; nan without any."""
         groups, values = self.gathered()
         known = ~np.isnan(values[:, 0])
         low, high = bootstrap_interval(values[known, 0], groups[known])
@@ -93,7 +99,7 @@ class RecordMean(RecordMetric):
 
 
 class TokenLengths(RecordMetric):
-    """Generated tokens a completion: mean with its interval, median and 95th percentile."""
+    """Generated tokens per completion: mean with its interval, median and 95th percentile."""
 
     def update(self, ids: Sequence[str], groups: Sequence[str], tokens: Sequence[int]) -> None:
         """Add completions, see `RecordMetric.add`."""
@@ -116,13 +122,13 @@ class TokenLengths(RecordMetric):
 
 
 class Perplexity(RecordMetric):
-    """exp of the mean negative log-likelihood of a token, over all tokens of all responses."""
+    """exp of the mean negative log-likelihood per token, over all tokens of all responses."""
 
     def __init__(self, sync_on_compute: bool = True) -> None:
         super().__init__(columns=2, sync_on_compute=sync_on_compute)
 
     def update(self, ids: Sequence[str], nlls: Sequence[float], tokens: Sequence[int]) -> None:
-        """Add responses: their negative log-likelihoods in nats and their lengths."""
+        """Add responses: negative log-likelihoods in nats and lengths in tokens."""
         self.add(ids, ids, nlls, tokens)
 
     def compute(self) -> dict[str, float]:
@@ -133,13 +139,13 @@ class Perplexity(RecordMetric):
 
 
 class Agreement(RecordMetric):
-    """How often two judges say the same: share of equal verdicts, and Cohen's kappa, which discounts chance."""
+    """Agreement of two judges: share of equal verdicts, and Cohen's kappa, which corrects for chance."""
 
     def __init__(self, sync_on_compute: bool = True) -> None:
         super().__init__(columns=2, sync_on_compute=sync_on_compute)
 
     def update(self, ids: Sequence[str], first: Sequence[bool | None], second: Sequence[bool | None]) -> None:
-        """Add the verdicts of both; records that one of them says nothing about take no part."""
+        """Add the verdicts of both; records without a verdict of both are left out."""
         self.add(ids, ids, first, second)
 
     def compute(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What an evaluation says in the end: ``metrics.json``, a table for the terminal, numbers for the loggers."""
+"""The results of an evaluation: ``metrics.json``, a table for the terminal, numbers for loggers."""
 
 import hashlib
 import json
@@ -23,11 +23,11 @@ from datamodules.errors import InputError
 from datamodules.suites.predictions import Prediction, ScoredResponse
 
 BASELINE_SYSTEM = "system2"
-"""How the base model's answers are put that AES is measured against (paper)."""
+"""System instruction of the base model's answers that AES is measured against (paper)."""
 
 
 class Cell(NamedTuple):
-    """Predictions that are measured together. ``group`` is empty for all groups of a suite together."""
+    """Predictions that are measured together. An empty ``group`` means all groups of the suite."""
 
     suite: str
     system: str = "plain"
@@ -35,9 +35,9 @@ class Cell(NamedTuple):
     group: str = ""
 
     def parts(self) -> list[str]:
-        """The suite, and of the rest what is not as usual."""
-        usual = ("plain", "none", "")
-        return [self.suite, *(value for value, default in zip(self[1:], usual, strict=True) if value != default)]
+        """The suite, and the other values that are not the default."""
+        defaults = ("plain", "none", "")
+        return [self.suite, *(value for value, default in zip(self[1:], defaults, strict=True) if value != default)]
 
     def __str__(self) -> str:
         return " ".join(self.parts())
@@ -45,18 +45,17 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """The numbers of one cell.
+    """The metrics of one cell.
 
     Attributes:
         suite, system, attack_template, group: The cell.
-        kind: Of the suite.
-        n: Completions.
-        records: Different questions.
-        fingerprint: Of ids, questions and gold answers; equal for runs that can be compared.
-        metrics: Name -> ``value`` and what goes with it (``low``, ``high``, ``std`` over samples, ...); None where
-            it is not known.
-        failures: What could not be measured: answers over the time limit, and judges' errors by judge.
-        by_sample: Accuracy and tokens of each sample, where there are several.
+        kind: Kind of the suite.
+        n: Number of completions.
+        records: Number of distinct questions.
+        fingerprint: Hash of ids, questions and gold answers; equal for runs that can be compared.
+        metrics: By name, ``value`` and its companions (``low``, ``high``, ``std`` over samples, ...); None if unknown.
+        failures: Counts of completions that could not be measured: answers over the time limit, errors of each judge.
+        by_sample: Accuracy and tokens of each sample, if there are several.
     """
 
     suite: str
@@ -73,20 +72,20 @@ class Result:
 
     @property
     def cell(self) -> Cell:
-        """Which predictions these are."""
+        """The cell of these metrics."""
         return Cell(self.suite, self.system, self.attack_template, self.group)
 
     def value(self, metric: str) -> float | None:
-        """The number of a metric, None where it was not measured."""
+        """The value of a metric; None if it was not measured."""
         return self.metrics.get(metric, {}).get("value")
 
 
 def results_of(predictions: Iterable[Prediction], baseline: dict[str, Baseline] | None = None) -> list[Result]:
-    """The results of all cells, in the order in which they occur; groups after their suite.
+    """The results of all cells in order of appearance; groups follow their suite.
 
     Args:
-        predictions: Scored.
-        baseline: What AES is measured against, by suite.
+        predictions: Scored predictions.
+        baseline: Baseline of AES by suite.
     """
     cells: dict[Cell, list[Prediction]] = defaultdict(list)
     grouped: dict[Cell, list[Prediction]] = defaultdict(list)
@@ -95,13 +94,15 @@ def results_of(predictions: Iterable[Prediction], baseline: dict[str, Baseline] 
         if p.group:
             grouped[Cell(p.suite, p.system, p.attack_template, p.group)].append(p)
     order = [cell for whole in cells for cell in (whole, *sorted(c for c in grouped if c[:3] == whole[:3]))]
-    # The base model's parts are not in a baseline, and against the whole a part has no score.
+    # A baseline has no groups, and a group cannot be scored against a whole suite.
     bases = {cell: base for cell in cells if (base := (baseline or {}).get(cell.suite)) is not None}
     results = [_result(cell, (cells | grouped)[cell], bases.get(cell)) for cell in order]
     for result in results:
         base = bases.get(result.cell)
         if base is not None and base.fingerprint not in ("", result.fingerprint):
-            rank_zero_warn(f"AES of {result.cell}: the baseline was measured on other questions; test it on the same")
+            rank_zero_warn(
+                f"AES of {result.cell}: the baseline was measured on other questions; test the base model on the same"
+            )
     return results
 
 
@@ -123,12 +124,12 @@ def perplexities(responses: Iterable[ScoredResponse]) -> list[Result]:
 
 
 def read_baseline(path: Path) -> dict[str, Baseline]:
-    """Accuracy and tokens by suite, from the ``metrics.json`` of the base model: its System 2 answers (paper).
+    """Read accuracy and tokens by suite from the base model's ``metrics.json``: its System 2 answers (paper).
 
-    A suite that was put without System 2 gives the answers that there are.
+    For a suite without System 2 prompts, the answers to the others are taken.
 
     Raises:
-        InputError: The file is not there or is none.
+        InputError: The file cannot be read, is no ``metrics.json``, or has no suite with accuracy and tokens.
     """
     found: dict[str, Baseline] = {}
     for result in read_results(path):
@@ -138,15 +139,17 @@ def read_baseline(path: Path) -> dict[str, Baseline]:
         if result.suite not in found or result.system == BASELINE_SYSTEM:
             found[result.suite] = Baseline(accuracy, tokens, result.fingerprint)
     if not found:
-        raise InputError(f"{path}: no suite in it has accuracy and tokens; test the base model on questions with gold")
+        raise InputError(
+            f"{path}: no suite has accuracy and tokens; test the base model on questions with gold answers"
+        )
     return found
 
 
 def read_results(path: Path) -> list[Result]:
-    """The results in a ``metrics.json``.
+    """Read the results of a ``metrics.json``.
 
     Raises:
-        InputError: The file is not there or is none.
+        InputError: The file cannot be read or is no ``metrics.json``.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["results"]
@@ -155,18 +158,18 @@ def read_results(path: Path) -> list[Result]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the metrics.json of a test run") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no metrics.json of a test run") from error
+        raise InputError(f"{path}: not a metrics.json of a test run") from error
 
 
 def metrics_json(results: Sequence[Result], about: dict[str, Any]) -> str:
-    """The contents of ``metrics.json``: what was measured (``about``) and the results."""
+    """The content of ``metrics.json``: ``about`` (model, settings, judges, ...) and the results."""
     macro = macro_aes(results)
     content = about | {"macro": macro, "results": [asdict(result) for result in results]}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def macro_aes(results: Sequence[Result]) -> dict[str, float | None]:
-    """AES on macro-averages over the suites that have one, by system (paper); empty where fewer than two do."""
+    """AES of macro-averages over suites, by system (paper); left out for fewer than two suites with AES."""
     found: dict[str, float | None] = {}
     for system in dict.fromkeys(result.system for result in results):
         own = [result.metrics for result in results if result.system == system and not result.group]
@@ -179,7 +182,7 @@ def macro_aes(results: Sequence[Result]) -> dict[str, float | None]:
 
 
 def scalars(results: Sequence[Result]) -> dict[str, float]:
-    """The results for loggers: ``test/gsm8k/system2/accuracy``."""
+    """The results as numbers for loggers, by keys such as ``test/gsm8k/system2/accuracy``."""
     found = {}
     for result in results:
         place = "/".join(result.cell.parts())
@@ -194,7 +197,7 @@ HEADINGS = ("suite", "n", "right %", "95 %", "tokens", "cut %", "loop %", "AES",
 
 
 def print_table(results: Sequence[Result], title: str, console: Console | None = None) -> None:
-    """The results for people; of several judges the first one's verdicts."""
+    """Print the results as a table, with the verdicts of the first judge."""
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     rows = [_cells(result) for result in results]
     shown = [i for i in range(len(HEADINGS)) if i < 2 or any(row[i] != "-" for row in rows)]
@@ -213,7 +216,7 @@ def print_table(results: Sequence[Result], title: str, console: Console | None =
 
 
 def fingerprint(records: Iterable[str]) -> str:
-    """A short hash of a set of texts, whatever their order."""
+    """A short hash of a set of texts, independent of their order."""
     digest = hashlib.blake2b(digest_size=8)
     for record in sorted(set(records)):
         digest.update(record.encode() + b"\0")

@@ -1,23 +1,23 @@
-"""From completions to verdicts: answers checked against gold ones, refusals and harm judged."""
+"""Score predictions: check answers against gold answers, and ask judges about refusals and harm."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from datamodules.answers.checker import AnswerChecker
+from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.answers.gold import compare
-from datamodules.answers.rule import AnswerRule, holds_facts
+from datamodules.answers.rule import holds_facts
 from datamodules.suites.predictions import JudgeVerdict, Prediction
-from llm_modules.judges.judge import Exchange, Judge
+from llm_modules.judges import Exchange, Judge
 
 JUDGED = ("safety", "benign")
-"""Kinds of suites whose completions judges look at."""
+"""Kinds of suites whose completions are judged."""
 
 
 def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> list[Prediction]:
-    """Find each prediction's answer and whether it is right.
+    """Extract each prediction's answer and check it.
 
-    A completion without an answer is wrong. One whose answer cannot be checked within the time limit is not counted
-    as wrong: it is marked as unchecked.
+    A completion without an answer is wrong. An answer that cannot be checked within the time limit is marked as
+    unchecked and not counted as wrong.
     """
     answers = [p.rule.extract(p.prefill + p.completion, p.options, p.finish_reason != "length") for p in predictions]
     by_rule: dict[AnswerRule, list[int]] = {}
@@ -40,7 +40,7 @@ def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> 
 
 
 def ask_judges(predictions: Sequence[Prediction], judges: Sequence[Judge]) -> list[Prediction]:
-    """Give the predictions of safety and benign suites the verdicts of each judge."""
+    """Add each judge's verdicts to the predictions of safety and benign suites."""
     chosen = [index for index, prediction in enumerate(predictions) if prediction.kind in JUDGED]
     exchanges = [
         Exchange(predictions[index].question, predictions[index].prefill + predictions[index].completion)
@@ -56,6 +56,8 @@ def ask_judges(predictions: Sequence[Prediction], judges: Sequence[Judge]) -> li
     ]
 
 
-def score(predictions: Sequence[Prediction], checker: AnswerChecker, judges: Sequence[Judge]) -> list[Prediction]:
-    """Answers checked, refusals judged."""
+def score_predictions(
+    predictions: Sequence[Prediction], checker: AnswerChecker, judges: Sequence[Judge]
+) -> list[Prediction]:
+    """Check the answers, then ask the judges."""
     return ask_judges(check_answers(predictions, checker), judges)

@@ -19,9 +19,22 @@ Reference = bool | str | None
 
 @dataclass(frozen=True)
 class Fields:
-    """Expressions over the fields of a line; empty if the file has no such field."""
+    """Expressions over the fields of a line of an external file; empty if the file has no such field.
 
-    completion: str
+    Attributes:
+        completion: Expression of the completion: a text, or a list of samples.
+        question: Expression of the question.
+        gold: Expression of the gold answer.
+        options: Expression of the options of multiple choice.
+        id: Expression of the record id; file and line number by default.
+        group: Expression; records with equal values are also reported separately.
+        tokens: Expression of the number of generated tokens; a list for a list of completions.
+        reference: Expression of another reading of the completion: whether it is right (true or false), or its answer;
+            a list for a list of completions. Agreement is printed, and disagreements go to ``disagreements.jsonl``.
+        keep: Expression; lines with a false or empty value are left out.
+    """
+
+    completion: str = ""
     question: str = "question"
     gold: str = ""
     options: str = ""

@@ -1,16 +1,16 @@
-"""``rod compare``: two or more test runs side by side, with paired significance."""
+"""``rod compare``: compare test runs on the same records, with paired significance tests."""
 
 from pathlib import Path
 
 
 def run(runs: list[Path], /, output: Path | None = None) -> None:
-    """Print test runs side by side: every other run against the first, record by record.
+    """Compare test runs record by record: every further run with the first.
 
     Right answers and verdicts of single samples are compared by McNemar's exact test, everything else by a paired
-    bootstrap over records. Runs over different records are refused.
+    bootstrap over records. The runs must have the same records.
 
     Args:
-        runs: Folders of test runs, or their ``predictions.jsonl`` files; two at least.
+        runs: Two or more folders of test runs, or their ``predictions.jsonl`` files.
         output: JSON file for the numbers.
     """
     import json
@@ -25,7 +25,7 @@ def run(runs: list[Path], /, output: Path | None = None) -> None:
 
     if len(set(runs)) < max(2, len(runs)):
         raise InputError("rod compare: give two different runs or more")
-    # What the paths have in common says nothing; a run that is the folder of another keeps its name.
+    # Names leave out the common part of the paths; a run that is the parent folder of another keeps its name.
     shared = os.path.commonpath([run.absolute() for run in runs])
     names = [os.path.relpath(run.absolute(), shared) if str(run.absolute()) != shared else run.name for run in runs]
     first, *others = [(name, read_run(run)) for name, run in zip(names, runs, strict=True)]

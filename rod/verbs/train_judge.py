@@ -1,4 +1,4 @@
-"""``rod train-judge``: train the refusal classifier, and estimate how it does on models that it has not seen."""
+"""``rod train-judge``: train the refusal classifier, and estimate its agreement on models that it has not seen."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -28,20 +28,20 @@ def run(
 ) -> None:
     """Train the refusal classifier on files of labelled answers.
 
-    Writes ``refusal.safetensors`` and ``refusal.json``, and with ``estimate`` the report
-    ``leave_one_out.json``: how classifiers that know neither a model nor the prompts agree with its labels, beside the
-    phrase rule; every disagreement is in ``disagreements.jsonl``. The same files give the same bytes.
+    Writes ``refusal.safetensors`` and ``refusal.json``. With ``estimate`` it also writes ``leave_one_out.json``, the
+    agreement with a model's labels of the phrase rule and of classifiers that know neither the model nor the prompts,
+    and ``disagreements.jsonl``. The same files give the same bytes.
 
     Args:
-        sources: The files and how to know which answers refuse.
-        settings: Of the training.
-        output: Folder to write to.
-        data: Folder that the files' paths start from.
+        sources: Files of labelled answers.
+        settings: Settings of the training.
+        output: Folder for the weights and the report.
+        data: Folder that file paths are relative to.
         readings: JSON file with labels by id.
-        sentences: Learn from the project's own sentences too.
-        estimate: Leave one model out after the other.
+        sentences: Also train on the project's own sentences.
+        estimate: Leave out one model after the other.
         strict: Stop at the first bad line; otherwise bad lines are set aside in ``output`` and counted.
-        overwrite: Replace weights that an earlier run left.
+        overwrite: Replace the weights of an earlier run.
     """
     import torch
 
@@ -62,7 +62,7 @@ def run(
         "refused": sum(answer.refused for answer in answers),
         "sources": list(dict.fromkeys(answer.source for answer in answers)),
     }
-    # Sums are rounded by how threads share them: with one, every machine writes the same bytes.
+    # The rounding of sums depends on the number of threads; with one, every machine writes the same bytes.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -78,7 +78,7 @@ def _train(
     held_out: list[str],
     output: Path,
 ) -> None:
-    """Fit, estimate what there is to estimate, and write the weights last."""
+    """Fit, estimate, and write the weights last."""
     import json
 
     from rich.console import Console
@@ -100,7 +100,7 @@ def _train(
 
 
 def rows_of(found: "LeftOut") -> list[dict[str, object]]:
-    """How classifier and phrase rule agree with the labels of a source: all of it, then by whether to refuse."""
+    """Agreement of classifier and phrase rule with a source's labels: overall, for safe and for unsafe requests."""
     from callbacks.evaluation.metrics import wilson_interval
     from llm_modules.judges.phrases import RULES
 
@@ -124,7 +124,7 @@ def rows_of(found: "LeftOut") -> list[dict[str, object]]:
 
 
 def _disagreements(found: "LeftOut") -> list[dict[str, object]]:
-    """Answers that a classifier which knew nothing of the family took for what they are not, the surest first."""
+    """Answers that the classifier without the family judges wrongly, the most confident first."""
     pairs = zip(found.answers, found.refusal, strict=True)
     wrong = [(answer, refusal) for answer, refusal in pairs if (refusal >= 0.5) is not answer.refused]
     wrong.sort(key=lambda pair: -abs(pair[1] - 0.5))

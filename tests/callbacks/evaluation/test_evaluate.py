@@ -16,7 +16,7 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair
 from datamodules.records.reader import read_records
 from datamodules.suites.predictions import Prediction
-from llm_modules.judges.judge import Exchange, Judge, Verdict
+from llm_modules.judges import Exchange, Judge, Verdict
 from llm_modules.s3cot.direction import Direction
 from llm_modules.s3cot.steering import Positions, Steering
 from tests.callbacks.evaluation.evaluation_run import (
@@ -302,7 +302,7 @@ def test_input_that_cannot_be(source: Path, tmp_path: Path) -> None:
         questions=data(tmp_path, "maths"),
     )
     write(tmp_path / "broken.json", {})
-    for name, reason in (("absent.json", "cannot be read"), ("broken.json", r"is no metrics\.json")):
+    for name, reason in (("absent.json", "cannot be read"), ("broken.json", r"not a metrics\.json")):
         refused(reason, Evaluate(judges=[], baseline=tmp_path / name))
 
     class Fails(type(judges()[0])):  # type: ignore[misc]

@@ -49,7 +49,7 @@ def test_what_cannot_be_timed_is_said(tmp_path: Path) -> None:
     prepare(tmp_path)
     with pytest.raises(InputError, match="tokens of 2 or more"):
         Latency(tokens=1)
-    with pytest.raises(InputError, match="the data have none"):
+    with pytest.raises(InputError, match="the data have no prompts"):
         trainer(tmp_path / "run", Latency()).test(module(tmp_path), data(tmp_path, "likelihood"), verbose=False)
 
 

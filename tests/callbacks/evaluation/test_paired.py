@@ -62,7 +62,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_what_is_not_paired_is_an_error() -> None:
-    with pytest.raises(ValueError, match="paired values of 2 and 1 records"):
+    with pytest.raises(ValueError, match="equally many records, not 2 and 1"):
         difference([1, 0], [1])
-    with pytest.raises(ValueError, match="paired values of 0"):
+    with pytest.raises(ValueError, match="not 0 and 0"):
         difference([], [])

@@ -131,7 +131,7 @@ def test_other_records_and_other_suites_are_refused(tmp_path: Path, capsys: pyte
     expected = "'sums system1' has different records (1 only in the first, 0 only in the second, such as 'sums/3')"
     assert expected in refused(capsys, a, b)
     b = save(tmp_path / "b", *predictions("1100", 50, system="system2"))
-    assert "'sums system1', 'sums system2' is in one of them only" in refused(capsys, a, b)
+    assert "only one of them has 'sums system1', 'sums system2'" in refused(capsys, a, b)
     for settings in ({"gold": "2"}, {"question": "another?"}):
         b = save(tmp_path / "b", *predictions("1100", 50, **settings))
         expected = "'sums system1': 4 records have another question or gold answer, such as 'sums/0'"
@@ -146,8 +146,6 @@ def test_runs_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "give two different runs or more" in refused(capsys, a)
     assert "give two different runs or more" in refused(capsys, a, a)
     (tmp_path / "empty").mkdir()
-    assert "no predictions.jsonl; give the folder of a test run that came to its end" in refused(
-        capsys, a, tmp_path / "empty"
-    )
+    assert "has no predictions.jsonl; give the folder of a finished test run" in refused(capsys, a, tmp_path / "empty")
     (tmp_path / "empty" / "predictions.jsonl").write_text("{}\n")
     assert "no good line" in refused(capsys, a, tmp_path / "empty")

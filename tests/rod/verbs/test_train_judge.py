@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llm_modules.judges import Exchange
 from llm_modules.judges.classifier import RefusalClassifier
-from llm_modules.judges.judge import Exchange
 from llm_modules.judges.labelled_answers import READINGS, AnswerSource, own_sentences, read_sources
 from rod.__main__ import main
 

@@ -1,0 +1,43 @@
+"""Make predictions from generated rows, and show samples of them in loggers."""
+
+from collections.abc import Sequence
+
+from lightning.pytorch import Trainer
+
+from datamodules.batch import PromptRow
+from datamodules.suites.predictions import Prediction
+from llm_modules.causal_lm import CausalLM
+from llm_modules.generation import Completion
+
+SHOWN = 32
+"""Predictions in a logger's table of samples; each table is a full snapshot, so it stays short."""
+_COLUMNS = ["id", "question", "gold", "answer", "correct", "n_tokens", "completion"]
+
+
+def prediction_of(module: CausalLM, row: PromptRow, completion: Completion) -> Prediction:
+    """The prediction of a generated row, not yet checked or judged."""
+    return Prediction(
+        id=row.id,
+        completion=str(module.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)),
+        question_id=row.question.id,
+        question=row.question.question,
+        gold=row.question.gold,
+        suite=row.suite,
+        system=row.system,
+        attack_template=row.attack_template,
+        sample=row.sample,
+        seed=row.seed,
+        prompt=row.prompt,
+        prefill=row.prefill,
+        n_tokens=completion.n_tokens,
+        finish_reason=completion.finish_reason,
+        model=module.model_id,
+    )
+
+
+def log_samples(trainer: Trainer, key: str, predictions: Sequence[Prediction]) -> None:
+    """Log the first predictions as a table to every logger that takes tables (W&B does, CSV does not)."""
+    rows = [[getattr(prediction, column) for column in _COLUMNS] for prediction in predictions[:SHOWN]]
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_table"):
+            logger.log_table(key, columns=_COLUMNS, data=rows)
