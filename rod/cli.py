@@ -98,7 +98,10 @@ class RodCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         steer = self._get(self.config_init, "steer")
         if steer is not None:
-            config["callbacks"] = [steer, *(config.get("callbacks") or [])]
+            others = config.get("callbacks") or []
+            if any(isinstance(callback, Steer) for callback in others):
+                raise InputError("steer: trainer.callbacks has a Steer too; give one of them")
+            config["callbacks"] = [steer, *others]
         folder = config["default_root_dir"] = str(config.get("default_root_dir") or "runs/latest")
         if config.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(folder, name="logs")

@@ -166,6 +166,14 @@ def test_steering_is_a_key_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixt
     assert printed(capsys, "predict", "--config", "s3cot/1_direction")["steer"] is None
 
 
+def test_nothing_is_steered_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"id": "q", "question": "1 + 1?", "gold": "2"}\n')
+    words = ["--data.questions", questions, "--trainer.callbacks+=Steer", "--trainer.callbacks.direction", "d"]
+    assert rod("predict", "--config", "s3cot/2_calibrate", *words) == 2
+    assert "rod: error: steer: trainer.callbacks has a Steer too" in capsys.readouterr().err
+
+
 def test_a_run_writes_its_configuration_and_metrics_and_is_not_overwritten(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
