@@ -1,4 +1,4 @@
-"""MoGU's claims on the miniature: every condition's refusals and answers on held-out prompts, and the gates."""
+"""MoGU's evidence on the miniature: refusals and answers of every condition on held-out prompts, gates, costs."""
 
 import csv
 import json
@@ -15,10 +15,10 @@ from rod.evidence.mogu.steps import (
     ABLATED_ROUTERS,
     ABLATED_TESTS,
     ABLATED_V2,
+    BASELINES,
     LATENCIES,
     MIXED,
     RESPONDERS,
-    RIVALS,
     SFT,
     STAGES,
     TESTS,
@@ -40,12 +40,12 @@ SUITES = {
     "maths system2": "maths",
     "task": "task",
 }
-"""Cell of a test -> name in the report."""
-CONDITIONS = ("base", *RESPONDERS, *MIXED, *RIVALS, *UNTRAINED)
+"""Suite and variant of a test -> name in the report."""
+CONDITIONS = ("base", *RESPONDERS, *MIXED, *BASELINES, *UNTRAINED)
 ABLATIONS = (*ABLATED_TESTS, *ABLATED_ROUTERS, "no_contrast", *ABLATED_V2)
 RESTORING = tuple(name for how in TUNED for name in (f"tuned_{how}", f"restored_{how}", f"restored_{how}_m_1"))
 RESTORING_SEEDS = 3
-"""The ablations are of the first seed alone."""
+"""Seeds of the restoring experiment; ablations have one."""
 _ATTACKED = (
     ("forbidden", "asr", "forbidden ASR"),
     ("wrapped_seen", "asr", "seen wraps"),
@@ -80,7 +80,7 @@ SAVED: dict[str, Sequence[Path]] = {
     "self_reminder": (),
     "icd": (),
 }
-"""Condition -> what it adds to the base: folders or files."""
+"""Condition -> folders or files that it adds to the base."""
 CAPTION = (
     "ASR: share of malicious requests that are not refused; content: share whose answer holds all that the right "
     "answer holds. Without a spread: nothing is drawn, one seed is measured."
@@ -89,7 +89,7 @@ BENIGN, MALICIOUS = ("benign", "twins", "maths"), ("forbidden", "wrapped_seen", 
 
 
 class MoGUEvidence:
-    """What MoGU has to say for itself."""
+    """The evidence of MoGU; see `rod.evidence.methods`."""
 
     method = "mogu"
     seeds = 5
@@ -108,7 +108,7 @@ class MoGUEvidence:
         return found + (ablations(do) if controls and seed == 0 else [])
 
     def values(self, folder: Path) -> Iterator[Value]:
-        """All numbers of one seed."""
+        """All numbers of one seed, read from its runs."""
         for name in (*CONDITIONS, "base_task", *RESTORING, *ABLATIONS):
             run, condition = folder / TESTS / name, name.removesuffix("_task")
             if (run / "metrics.json").is_file():
@@ -123,7 +123,7 @@ class MoGUEvidence:
                     yield Value(condition, "latency", metric, times[metric], times["prompts"])
 
     def sections(self, table: Rows) -> list[Section]:
-        """Conditions, gates, ablations."""
+        """The tables: conditions, gates, costs, restoring, ablations."""
         found = [_section("MoGU on the miniature, held-out prompts", table, CONDITIONS, COLUMNS, notes=CAPTION)]
         gates = [c for c in MIXED if table.find(c, "gates", "gap") is not None]
         if gates:
@@ -150,7 +150,7 @@ class MoGUEvidence:
         return found
 
     def plot(self, table: Rows, folder: Path) -> None:
-        """New wraps that get through against benign requests that are refused, a point a condition."""
+        """Plot attack success under new templates against refusals of benign requests, one point per condition."""
         points = []
         for condition in CONDITIONS:
             asr = table.find(condition, "wrapped_unseen", "asr")
@@ -177,7 +177,7 @@ def _section(
 
 
 def _costs(table: Rows) -> Section:
-    """What each condition takes and holds, and times against the base."""
+    """Parameters and times of each condition, against the base."""
     rows = []
     for condition in CONDITIONS:
         cells = []
@@ -195,13 +195,13 @@ def _costs(table: Rows) -> Section:
 
 
 def _parameters(paths: Iterable[Path]) -> int:
-    """Numbers in safetensors files, and in those of folders and the folders in them; the sample of a base is none."""
+    """Count the numbers in safetensors files, also inside of folders; the sample of a base does not count."""
     files = [file for path in paths for file in (path.rglob("*.safetensors") if path.is_dir() else [path])]
     return sum(tensor.numel() for file in files if file.name != BASE for tensor in load_file(file).values())
 
 
 def _gates(path: Path, condition: str) -> Iterator[Value]:
-    """Means over the layers by suite; and how far w_unwill on malicious prompts is above that on benign ones."""
+    """Mean gates over the layers by suite, and the gap of w_unwill between malicious and benign prompts."""
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     prompts = {line["class"]: int(line["prompts"]) for line in lines}

@@ -1,35 +1,31 @@
-"""Safety restored after a benign fine-tune: the commands, by what the model was tuned with."""
+"""The commands that restore safety after a benign fine-tune."""
 
 from pathlib import Path
 
 from rod.evidence.commands import Words
 from rod.evidence.mllr.steps import NOISE, MLLRCommands
-from rod.evidence.mogu.steps import STAGES, TESTS, MoGUCommands
+from rod.evidence.mogu.steps import BASE, STAGES, TESTS, MoGUCommands
 from rod.steps import Step, config
 
 _SET: Words = ["--model.learning_rates.result", NOISE]
 TUNED: dict[str, Words] = {"plain": ["--model.learning_rates.policy", "uniform", *_SET], "mllr": _SET}
-"""How the model was tuned -> what that adds to ``mllr/2_tune.yaml``. ML-LR with the robust set of noise, which loses
-some refusals; with that of a pilot there is next to nothing to restore."""
+"""Method of the fine-tune -> what it adds to ``mllr/2_tune``. ML-LR takes the robust modules that a search by noise
+found, and so loses some refusals; with those of a pilot there is next to nothing to restore."""
 TASK = "runs/world/tuning.maths.train.jsonl"
 LIMIT = ("--data.limit", "200")
-"""Of the task's prompts; beside 500 others."""
+"""Prompts of the task among those that the tuned model answers, beside 500 others."""
 RATE = "4e-4"
-"""Of the fine-tune: at this rate plain tuning breaks refusals."""
+"""Learning rate of the fine-tune: plain tuning with it breaks refusals."""
 NEAR: Words = ["--model.kl_weight", "8"]
-"""Held nearer to the tuned model than the second version is to an aligned one: its task is to be kept. Chosen on dev
-prompts of these seeds: with a weight of 1 the answers to the task begin otherwise more often."""
+"""Holds the model nearer to the tuned one than MoGUv2 is held to an aligned one, to keep the task. Chosen on dev
+prompts of these seeds: with a weight of 1 more answers to the task begin differently."""
 
 
 def restoring(do: MoGUCommands) -> list[Step]:
-    """Tune the aligned model on a benign task, restore it by the second version, measure both."""
+    """Tune the aligned model on a benign task, restore it by MoGUv2, and measure both."""
     found = [MLLRCommands(do.folder, do.seed).noise_search()]
     suites = [*config("mogu/suites"), *config("mogu/v2/task")]
-    aligned = [
-        *config("mogu/4_test"),
-        *config("mogu/controls/base"),
-        *config("mogu/v2/task"),
-    ]
+    aligned = [*config("mogu/4_test"), *BASE, *config("mogu/v2/task")]
     found.append(do.run("test", aligned, TESTS / "base_task", drawn=False))
     for name, fragments in TUNED.items():
         place = STAGES / "restore" / name
@@ -42,13 +38,13 @@ def restoring(do: MoGUCommands) -> list[Step]:
         folder = ["--model.folder", place / "mogu", *base]
         test = [*config("mogu/4_test"), *suites]
         found.append(do.run("test", test, TESTS / f"restored_{name}", *folder, drawn=False))
-        one = [*test, *config("mogu/controls/m_1")]
-        found.append(do.run("test", one, TESTS / f"restored_{name}_m_1", *folder, drawn=False))
+        one = [*folder, "--model.m", "1"]
+        found.append(do.run("test", test, TESTS / f"restored_{name}_m_1", *one, drawn=False))
     return found
 
 
 def _restored(do: MoGUCommands, place: Path, base: Words) -> list[Step]:
-    """The second version over the tuned model; its own answers, to its task's prompts too, are what stays glad."""
+    """MoGUv2 over the tuned model; its own answers, also to prompts of its task, are the benign responses."""
     general = do.run("predict", config("mogu/0_answers"), place / "answers", *base)
     task = ["--data.questions", TASK, "--data.fields", "{question: prompt}"]
     tasks = do.run("predict", config("mogu/0_answers"), place / "task_answers", *base, *task, *LIMIT)
