@@ -52,7 +52,7 @@ def _conditions(panel: Axes, points: Sequence[ConditionPoint]) -> None:
     """A marker for each condition, with its error bars."""
     for index, point in enumerate(points):
         style = marker_style(index, hollow=point.hollow)
-        bars = {"xerr": point.x_error or None, "yerr": point.y_error or None}
+        bars: dict[str, Any] = {"xerr": point.x_error or None, "yerr": point.y_error or None}
         panel.errorbar(point.x, point.y, elinewidth=1, capsize=3, **bars, **style)
         panel.plot([], [], label=point.label, **style)
 

@@ -39,7 +39,7 @@ class S3CoTCommands(Commands):
 
     def sampled(self) -> list[Step]:
         """Questions, the direction, the strength sweep and the traces."""
-        choice = ["--config", STAGES / "2_calibrate/choice.yaml"]
+        choice: Words = ["--config", STAGES / "2_calibrate/choice.yaml"]
         offset = ["--data.offset", str(100 * self.seed)]
         return [
             self.step(["world"], Path("runs/world/questions.test.jsonl")),
@@ -50,7 +50,7 @@ class S3CoTCommands(Commands):
 
     def filter(self, by: str) -> Step:
         """Keep right or agreeing traces."""
-        words = ["filter", "--traces", TRACES, "--by", by, "--output", ITEMS[by], "--overwrite", "true"]
+        words: Words = ["filter", "--traces", TRACES, "--by", by, "--output", ITEMS[by], "--overwrite", "true"]
         return self.step(words, ITEMS[by])
 
     def fit(self, condition: str, *words: str | Path) -> Step:
