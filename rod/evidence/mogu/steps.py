@@ -149,7 +149,7 @@ def ablations(do: MoGUCommands) -> list[Step]:
     found += do.responders(place, "--model.loss", "wanted")
     found += do.router(place / "router", place / "mogu", (), *_parts(place))
     folders["no_contrast"] = place / "mogu"
-    for name, words in ABLATED_V2.items():
-        found += _v2(do, STAGES / name, **words)
+    for name, added in ABLATED_V2.items():
+        found += _v2(do, STAGES / name, **added)
         folders[name] = STAGES / name / "mogu"
     return found + [do.test(name, "--model.folder", folder) for name, folder in folders.items()]
