@@ -41,7 +41,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, __version__
 
 from llm_modules.generation import GenerationSettings, Generator
-from llm_modules.s3cot.steering import Steering
+from llm_modules.s3cot import Steering
 
 ALPHAS = (0.0, -0.1, -0.2, -0.3, -0.4, -0.5)
 LENGTH_RATIOS = (1.0, 0.87, 0.73, 0.62, 0.51, 0.46)
@@ -91,8 +91,7 @@ def real_job(folder: Path, options: argparse.Namespace) -> None:
     from datamodules.prompts.prompt_data import build_rows
     from datamodules.records.questions import read_questions
     from llm_modules.backbone.loading import load_model, load_tokenizer
-    from llm_modules.s3cot.formats import read_direction
-    from llm_modules.s3cot.layers import select_layers
+    from llm_modules.s3cot import read_direction, select_layers
 
     tokenizer, model = load_tokenizer(options.model), load_model(options.model)
     model.save_pretrained(folder)

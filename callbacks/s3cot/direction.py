@@ -14,8 +14,7 @@ from datamodules.prompts.contrast_data import ContrastData
 from llm_modules.backbone.architecture import hidden_size, layer_path, num_layers
 from llm_modules.backbone.states import ContrastStates
 from llm_modules.causal_lm import CausalLM
-from llm_modules.s3cot.accumulator import DirectionAccumulator
-from llm_modules.s3cot.direction import Direction
+from llm_modules.s3cot import Direction, DirectionAccumulator
 
 
 class DirectionWriter(Callback):

@@ -22,7 +22,7 @@ from callbacks.figure_style import (
     legend,
 )
 from datamodules.s3cot.stage_table import StageRow
-from llm_modules.s3cot.direction import Direction
+from llm_modules.s3cot import Direction
 
 
 @dataclass(frozen=True)

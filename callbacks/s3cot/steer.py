@@ -17,10 +17,15 @@ from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import GenerationData
 from llm_modules.backbone.architecture import hidden_size, num_layers
 from llm_modules.causal_lm import CausalLM
-from llm_modules.s3cot.direction import Direction, random_like
-from llm_modules.s3cot.formats import read_direction
-from llm_modules.s3cot.layers import layer_indicator, select_layers
-from llm_modules.s3cot.steering import Positions, Steering
+from llm_modules.s3cot import (
+    Direction,
+    Positions,
+    Steering,
+    layer_indicator,
+    random_like,
+    read_direction,
+    select_layers,
+)
 
 
 class Steer(SteeringCallback):

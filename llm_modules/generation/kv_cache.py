@@ -1,4 +1,4 @@
-"""A key-value cache whose rows come and go while the others are being decoded."""
+"""A key-value cache whose rows can be added and dropped while the others are decoded."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from datamodules.padding import pad_prompts
 
 
 class SlotLayer(CacheLayerMixin):
-    """Keys and values of one decoder layer for the slots, with room to grow.
+    """Keys and values of one decoder layer, with spare capacity.
 
-    ``keys`` and ``values`` are (slots, heads, capacity, head_dim); the first ``rows`` slots are in use and their
-    contents stand in the columns ``start:end``. A forward pass writes its columns in place and gets views, where
-    `DynamicCache` copies all that it holds once a token.
+    ``keys`` and ``values`` are (slots, heads, capacity, head_dim). The first ``rows`` slots are in use, their contents
+    are in the columns ``start:end``. A forward pass writes its columns in place and gets views; `DynamicCache` copies
+    its whole contents once per token.
     """
 
     is_sliding = False
@@ -28,10 +28,10 @@ class SlotLayer(CacheLayerMixin):
         self.rows = self.start = self.end = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: `SlotCache.append` makes the room."""
+        """Do nothing: `SlotCache.append` allocates the storage."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the columns of one forward pass; returns views of all keys and values, (rows, heads, seq, head_dim)."""
+        """Write the columns of a forward pass; return views of all keys and values, (rows, heads, seq, head_dim)."""
         end = self.end + key_states.shape[-2]
         self.keys[: self.rows, :, self.end : end] = key_states
         self.values[: self.rows, :, self.end : end] = value_states
@@ -43,7 +43,7 @@ class SlotLayer(CacheLayerMixin):
         return self.end - self.start
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length of the keys in the coming pass, and the number of the first of them."""
+        """Return the length of the keys in the coming pass, and the index of the first one."""
         return self.get_seq_length() + query_length, 0
 
     def get_max_length(self) -> int:
@@ -51,21 +51,21 @@ class SlotLayer(CacheLayerMixin):
         return -1
 
     def insert(self, keys: Tensor, values: Tensor) -> None:
-        """Write the states of newcomers, (newcomers, heads, seq, head_dim), into the next slots, right-aligned."""
+        """Write the states of new rows, (new rows, heads, seq, head_dim), into the next slots, right-aligned."""
         slots = slice(self.rows, self.rows + len(keys))
         for store, states in ((self.keys, keys), (self.values, values)):
             left = self.end - states.shape[-2]
             store[slots, :, left : self.end] = states
-            # Masked columns get no weight, but what stands there must be finite all the same.
+            # Masked columns get no attention weight, but their contents must still be finite.
             store[slots, :, self.start : left] = 0
 
     def move(self, source: int, target: int) -> None:
-        """Copy what one slot holds to another."""
+        """Copy the contents of one slot to another."""
         for store in (self.keys, self.values):
             store[target, :, self.start : self.end] = store[source, :, self.start : self.end]
 
     def relocate(self, keys: Tensor, values: Tensor, slots: int, width: int, capacity: int) -> None:
-        """Move the contents, right-aligned in the columns up to ``width``, to new storage, shaped like the tensors."""
+        """Move the contents to new storage shaped like the tensors, right-aligned in the columns up to ``width``."""
         left = width - self.get_seq_length()
         stores = []
         for like, old in ((keys, self.keys), (values, self.values)):
@@ -79,11 +79,11 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """The cache of a batch that is refilled: rows are appended, grow together by a column a pass, and are dropped.
+    """The cache of a batch whose rows change: rows are appended and dropped, and each pass adds a column to all.
 
-    Rows are right-aligned: the newest token of every row stands in the last column and a shorter row has padding on
-    its left, as in any left-padded batch. All layers keep all columns, since a layer that forgets what slides out of
-    its window could not take in a newcomer; the model's mask still cuts the window.
+    Rows are right-aligned as in any left-padded batch: the newest token of every row is in the last column. All layers
+    keep all columns, also those with a sliding window: a layer that had dropped old columns could not take a new row.
+    The model's mask still limits the window.
     """
 
     def __init__(self, slots: int) -> None:
@@ -99,11 +99,11 @@ class SlotCache(Cache):
         return len(self._first)
 
     def append(self, prompts: Cache, lengths: Sequence[int]) -> None:
-        """Take in rows that were prefilled in a batch of their own.
+        """Add rows that were prefilled in a batch of their own.
 
         Args:
-            prompts: their cache, left-padded.
-            lengths: tokens of each row without padding.
+            prompts: Their cache, left-padded.
+            lengths: Tokens of each row without padding.
         """
         if not self._slot_layers:
             self._slot_layers.extend(SlotLayer() for _ in prompts.layers)
@@ -116,10 +116,10 @@ class SlotCache(Cache):
         self._arrange(self._first + [end - length for length in lengths])
 
     def drop(self, finished: Sequence[int]) -> list[tuple[int, int]]:
-        """Drop rows; rows from the end take their places.
+        """Drop rows; the last rows move into their slots.
 
         Returns:
-            The moves made, (from, to).
+            The moves as (from, to).
         """
         gone, rows = set(finished), self.rows - len(finished)
         last = (row for row in range(rows, self.rows) if row not in gone)
@@ -132,7 +132,7 @@ class SlotCache(Cache):
         return moves
 
     def mask(self) -> Tensor:
-        """Make room for one more token a row and tell which columns of that pass are tokens: (rows, seq) bool."""
+        """Make room for one more token per row; return which columns of that pass are tokens, (rows, seq) bool."""
         if self._slot_layers[0].end == self._capacity:
             self._relocate(self, self.get_seq_length())
             self._arrange(self._first)
@@ -140,17 +140,17 @@ class SlotCache(Cache):
         return self._is_token[:, layer.start : layer.end + 1]
 
     def _arrange(self, first: list[int]) -> None:
-        """Set the rows and trim the columns on the left that are padding in all of them."""
+        """Set the rows and trim columns on the left that are padding in all of them."""
         self._first = first
         for layer in self._slot_layers:
             layer.rows, layer.start = len(first), min(first, default=layer.end)
         device = self._slot_layers[0].keys.device
         columns = torch.arange(self._capacity, device=device)
-        # The columns to come are tokens of every row.
+        # Future columns are tokens in every row.
         self._is_token = columns >= torch.tensor(first, dtype=torch.long, device=device)[:, None]
 
     def _relocate(self, like: Cache, width: int) -> None:
-        """Move everything to the left end of new storage that has room for a while."""
+        """Move everything to the left end of larger storage."""
         self._capacity = width + max(64, width // 4)
         shift = width - self._slot_layers[0].end
         for layer, other in zip(self._slot_layers, like.layers, strict=True):
@@ -159,7 +159,7 @@ class SlotCache(Cache):
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ragged prompts as one right-aligned batch.
+    """Pad prompts of any lengths on the left, so that their last tokens are in one column.
 
     Returns:
         Token ids, mask (bool, true at tokens) and positions, each (prompts, seq).

@@ -1,29 +1,34 @@
-"""From logits to token ids, each row by a random number of its own."""
+"""Sample token ids from logits, each row with its own random number."""
 
 import torch
 from torch import Tensor
 
 
 def row_uniforms(seed: int, n: int) -> Tensor:
-    """The ``n`` random numbers of [0, 1) that a row with this seed samples its tokens with; fp32, on the CPU."""
+    """Return the ``n`` random numbers in [0, 1) with which a row of this seed samples its tokens; float32, CPU."""
     return torch.rand(n, generator=torch.Generator().manual_seed(seed))
 
 
 def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Tensor:
-    """Draw one token a row by inverting the cumulative distribution at the row's own random number.
+    """Return a token per row by inverting the cumulative distribution at the row's random number.
 
-    A row's token is a function of its logits and its number alone; nothing is drawn here. ``top_k`` (0 = off) keeps
-    the most likely tokens, then ``top_p`` the smallest set of the most likely ones whose share reaches ``top_p``.
+    A row's token depends on its logits and its number only; nothing random happens here. ``top_k`` keeps the most
+    likely tokens, then ``top_p`` the smallest set of the most likely ones whose total probability reaches ``top_p``.
 
     Args:
-        logits: (rows, vocab), any float type; computed in fp32.
-        uniforms: (rows,) in [0, 1), fp32.
-        temperature: above 0.
-        top_p: in (0, 1]; 1 keeps all.
+        logits: (rows, vocab), any float dtype; computed in float32.
+        uniforms: (rows,) in [0, 1), float32.
+        temperature: Above 0.
+        top_p: In (0, 1]; 1 keeps all.
         top_k: 0 keeps all.
 
     Returns:
         (rows,) int64 token ids.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]]).expand(3, 4)
+        >>> sample_tokens(logits, torch.tensor([0.1, 0.3, 0.9]), temperature=1.0)
+        tensor([0, 1, 3])
     """
     probs = torch.softmax(logits.float() / temperature, dim=-1)
     if 0 < top_k < probs.shape[-1]:
@@ -33,15 +38,15 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: f
     else:
         return _invert(probs.cumsum(dim=-1), uniforms)
     cumulative = probs.cumsum(dim=-1)
-    # The token that crosses the threshold still belongs to the set. What is kept is a prefix.
+    # The token that crosses the threshold belongs to the set. The kept tokens are a prefix.
     kept = (cumulative - probs < top_p * cumulative[:, -1:]).sum(dim=-1, keepdim=True)
     cumulative = cumulative.minimum(cumulative.gather(1, kept - 1))
     return ids.gather(1, _invert(cumulative, uniforms)[:, None])[:, 0]
 
 
 def _invert(cumulative: Tensor, uniforms: Tensor) -> Tensor:
-    """Where in the non-decreasing ``cumulative`` (rows, n) the shares ``uniforms`` (rows,) fall: (rows,) indices."""
+    """Return the indices (rows,) at which ``uniforms`` (rows,) fall in the non-decreasing ``cumulative`` (rows, n)."""
     total = cumulative[:, -1:].contiguous()
     index = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
-    # Rounding may carry the product up to the total: the last entry with any probability, never one without.
+    # Rounding may raise the product to the total: take the last entry with any probability, never one without.
     return index.minimum(torch.searchsorted(cumulative, total))[:, 0]

@@ -1,4 +1,4 @@
-"""The direction from a stream of contrast pairs, in one pass and in memory that does not grow with their number."""
+"""Compute the direction from a stream of contrast pairs: one pass, memory independent of their number."""
 
 import tempfile
 from collections.abc import Iterator
@@ -15,25 +15,32 @@ from datamodules.errors import InputError
 from llm_modules.s3cot.direction import Direction, anchor_layer
 
 BLOCK_BYTES = 4 * 2**20
-"""How much of the spooled differences is read back at a time."""
+"""Size of the blocks in which the single differences are read back."""
 
 
 class DirectionAccumulator:
-    """Difference in means by layer, and how far the single differences agree with it.
+    """Computes the difference in means of each layer and how well single differences agree with it.
 
-    The exact cosines need the final mean, so the single differences wait on disk, in a file without a name that
-    vanishes with the process: 4 bytes x layers x hidden a pair, 40 MB for 100 pairs of a 7B model. Sums are float64.
+    The cosines need the final mean, so the single differences wait in an unnamed temporary file: 4 bytes x layers x
+    hidden per pair, 40 MB for 100 pairs of a 7B model. Sums are float64. With torch.distributed each process adds its
+    own pairs, and all get the same result. Use it as a context manager.
 
-    Use it as a context manager; several processes (torch.distributed) each give their own pairs and all get the result.
+    Example:
+        >>> long, short = torch.ones(3, 2, 4), torch.zeros(3, 2, 4)  # 3 pairs, 2 layers, hidden size 4
+        >>> with DirectionAccumulator(layers=2, hidden=4) as accumulator:
+        ...     accumulator.update(positive=long, negative=short)
+        ...     direction = accumulator.finish()
+        >>> direction.n, direction.separation, direction.anchor
+        (3, (2.0, 2.0), 0)
     """
 
     def __init__(self, layers: int, hidden: int, spool_dir: Path | None = None) -> None:
-        """Start at zero.
+        """Start with empty sums.
 
         Args:
             layers: Number of decoder layers.
             hidden: Width of the residual stream.
-            spool_dir: Where the differences wait; the system's temporary folder by default.
+            spool_dir: Folder of the temporary file; the system's by default.
         """
         self.shape = (layers, hidden)
         self.n = 0
@@ -49,18 +56,18 @@ class DirectionAccumulator:
         self.close()
 
     def close(self) -> None:
-        """Give the disk space back; may be called again."""
+        """Free the temporary file; may be called again."""
         self._spool.close()
 
     def update(self, positive: Tensor, negative: Tensor) -> None:
-        """Take in the states of some pairs.
+        """Add the states of some pairs.
 
         Args:
-            positive: (batch, layers, hidden), any float type.
+            positive: (batch, layers, hidden), any float dtype.
             negative: The same shape.
 
         Raises:
-            InputError: A state is not a finite number.
+            InputError: A state is not finite.
         """
         if positive.shape != negative.shape or positive.shape[1:] != self.shape:
             raise ValueError(
@@ -78,19 +85,19 @@ class DirectionAccumulator:
         self._spool.write(difference.contiguous().numpy().data)
 
     def finish(self, consistency: float = 0.9, **origin: Any) -> Direction:
-        """The direction of all pairs of all processes.
+        """Return the direction of all pairs of all processes.
 
         Args:
-            consistency: See ``anchor_layer``.
-            **origin: Fields of ``Direction`` that say where it comes from.
+            consistency: See `anchor_layer`.
+            **origin: Fields of `Direction` that record its origin.
 
         Raises:
-            InputError: No pairs, or pairs whose two prompts do not differ.
+            InputError: There are no pairs, or the two prompts of every pair give the same states.
         """
         gathered = _gather((self.n, self._sum))
         n = sum(count for count, _ in gathered)
         if n == 0:
-            raise InputError("no contrast pairs were seen, so there is no direction; check the data's files and limits")
+            raise InputError("no contrast pairs were given; check the data's files and limits")
         mean = torch.stack([total for _, total in gathered]).sum(dim=0) / n
         if not mean.any():
             raise InputError("both prompts of every contrast pair give the same states; give two prompts that differ")
@@ -112,7 +119,7 @@ class DirectionAccumulator:
         )
 
     def _spooled(self) -> Iterator[Tensor]:
-        """The differences of this process, (block, layers, hidden) at a time."""
+        """Yield the differences of this process in blocks (pairs, layers, hidden)."""
         layers, hidden = self.shape
         row = 4 * layers * hidden
         rows = max(1, BLOCK_BYTES // row)
@@ -122,7 +129,7 @@ class DirectionAccumulator:
 
 
 def _gather(mine: Any) -> list[Any]:
-    """What every process has, in the order of ranks; sums of it are then the same on all."""
+    """Return the value of every process in the order of ranks, so that sums of them are equal on all."""
     if not (is_available() and is_initialized()):
         return [mine]
     everyone: list[Any] = [None] * get_world_size()

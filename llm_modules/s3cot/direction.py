@@ -1,4 +1,4 @@
-"""The variable-length direction: one vector a decoder layer, where it comes from, and its file (paper, sec. VL-D)."""
+"""The variable-length direction: a vector per decoder layer, its origin and its file (paper, sec. VL-D)."""
 
 import json
 import os
@@ -15,29 +15,36 @@ from torch import Tensor
 from datamodules.errors import InputError
 
 HEADER = "direction"
-"""The metadata key of the file that holds the JSON header; the only one, as safetensors writes several in any order."""
+"""Metadata key of the JSON header. It is the only key, because safetensors writes several in no fixed order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """Mean difference of hidden states between two ways to put the same question; adding it makes answers longer.
+    """Mean difference of hidden states between a long and a short answer to the same questions.
 
-    The vectors are not normalised: their scale is what makes strengths of 0.1 to 0.5 meaningful (paper).
+    Adding it to the hidden states makes answers longer, subtracting it makes them shorter. The vectors are not
+    normalised: strengths of 0.1 to 0.5 refer to their scale (paper).
 
     Attributes:
-        vectors: (layers, hidden) float32; row l belongs to the *output* of decoder layer l, counted from 0.
-        model: Hub id or folder of the model that it was found in; empty when unknown.
+        vectors: (layers, hidden) float32; row l is added to the *output* of decoder layer l, counted from 0.
+        model: Hub id or folder of the model that it was computed with; empty if unknown.
         revision: Commit of a hub id.
         model_type: Family, as the model's configuration names it (``llama``, ``qwen2``).
-        layer_path: Where the decoder layers are in the model's ``base_model``.
-        positive: Instruction of the prompts that it points to (long).
-        negative: Instruction of the prompts that it points away from (short).
+        layer_path: Path of the decoder layers in the model's ``base_model``.
+        positive: Instruction of the long prompts.
+        negative: Instruction of the short prompts.
         n: Number of pairs.
-        anchor: First layer from which the direction is consistent; None when unknown.
-        cosine: Mean cosine of single differences to their mean, by layer; empty when unknown.
-        cosine_variance: Variance of that cosine over pairs, by layer.
-        notes: How it was defined, in words.
+        anchor: First layer from which the direction is consistent; None if unknown.
+        cosine: Mean cosine between single differences and their mean, by layer; empty if unknown.
+        cosine_variance: Variance of that cosine over the pairs, by layer.
+        notes: How it was computed, in words.
         source: The file that it was loaded from, for messages; not stored.
+
+    Example:
+        >>> direction = Direction(vectors=torch.tensor([[0.0, 1.0], [3.0, 4.0]]), model="miniature", anchor=1)
+        >>> direction.layers, direction.hidden, direction.separation
+        (2, 2, (1.0, 5.0))
+        >>> direction.check(model_id="miniature", layers=2, hidden=2)  # raises InputError if it does not fit
     """
 
     vectors: Tensor
@@ -66,11 +73,11 @@ class Direction:
 
     @property
     def separation(self) -> tuple[float, ...]:
-        """Distance between the two mean states, by layer: the length of each vector."""
+        """Distance between the two mean states, by layer: the norm of each vector."""
         return tuple(torch.linalg.vector_norm(self.vectors, dim=1).tolist())
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file with a JSON header; the same direction always gives the same bytes."""
+        """Write a safetensors file with a JSON header; equal directions give equal bytes."""
         self.check()
         header: dict[str, Any] = {
             f.name: getattr(self, f.name)
@@ -87,10 +94,10 @@ class Direction:
 
     @classmethod
     def load(cls, path: Path) -> "Direction":
-        """Read what ``save`` wrote.
+        """Read a file of ``save``.
 
         Raises:
-            InputError: There is no such file, or it is something else.
+            InputError: The file is missing, or is no direction of this project.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -100,8 +107,8 @@ class Direction:
             raise InputError(f"{path}: no direction can be read: {error}") from error
         if header is None or "vectors" not in tensors:
             raise InputError(
-                f"{path}: not a direction of this project, it holds {describe(tensors)}; make one with "
-                "'rod predict' and the DirectionWriter, or give one 'direction.N' tensor per layer"
+                f"{path}: no direction of this project; it holds {describe(tensors)}. Compute one with 'rod predict' "
+                "and DirectionWriter, or give a tensor 'direction.N' for each layer N"
             )
         try:
             stored = json.loads(header)
@@ -119,22 +126,22 @@ class Direction:
         hidden: int | None = None,
         allow_other_model: bool = False,
     ) -> None:
-        """Refuse a direction that does not fit a model.
+        """Check that the vectors are finite and fit a model.
 
         Args:
-            model_id: Name of the model; not compared when None, or when the direction knows none.
-            layers: Its number of decoder layers.
-            hidden: The width of its residual stream.
+            model_id: Name of the model; not compared if it or the direction's own is unknown.
+            layers: Number of decoder layers of the model.
+            hidden: Width of its residual stream.
             allow_other_model: Accept a direction of another model, such as the base of a tuned one.
 
         Raises:
-            InputError: Vectors that are not finite, another shape, another model.
+            InputError: A vector is not finite, or shape or model differ.
         """
         finite = torch.isfinite(self.vectors).all(dim=1)
         if not finite.all():
             bad = ", ".join(str(layer) for layer in (~finite).nonzero().flatten().tolist())
             raise InputError(
-                f"{self.source}: the vectors of layers {bad} are not finite numbers; find the direction anew"
+                f"{self.source}: the vectors of layers {bad} are not finite numbers; compute the direction again"
             )
         if (layers or self.layers, hidden or self.hidden) != (self.layers, self.hidden):
             raise InputError(
@@ -143,13 +150,13 @@ class Direction:
             )
         if model_id and self.model and model_id != self.model and not allow_other_model:
             raise InputError(
-                f"{self.source}: found in '{self.model}', but the model is '{model_id}'; use the direction of this "
-                "model, or set allow_other_model when one was made from the other"
+                f"{self.source}: computed with '{self.model}', but the model is '{model_id}'; use the direction of "
+                "this model, or set allow_other_model if one was tuned from the other"
             )
 
 
 def random_like(direction: Direction, seed: int) -> Direction:
-    """A control: an isotropic random vector in every layer, as long as the direction's."""
+    """Return a control: in every layer an isotropic random vector with the norm of the direction's."""
     noise = torch.randn(direction.vectors.shape, generator=torch.Generator().manual_seed(seed))
     scale = torch.linalg.vector_norm(direction.vectors, dim=1) / torch.linalg.vector_norm(noise, dim=1)
     notes = f"random vectors of the same length, seed {seed}, in place of: {direction.notes}"
@@ -157,10 +164,13 @@ def random_like(direction: Direction, seed: int) -> Direction:
 
 
 def anchor_layer(cosine: tuple[float, ...], consistency: float = 0.9) -> int:
-    """First layer from which the direction is consistent (paper: "anchor"; this definition is ours).
+    """Return the first layer from which the direction is consistent (paper: "anchor"; this definition is ours).
 
-    That is the first layer l so that every layer from l up to the one with the greatest mean cosine has at least
-    ``consistency`` times that cosine.
+    Every layer from there up to the one with the largest mean cosine has at least ``consistency`` times that cosine.
+
+    Example:
+        >>> anchor_layer((0.2, 0.3, 0.8, 0.7, 0.85, 0.4), consistency=0.8)
+        2
     """
     best = max(range(len(cosine)), key=cosine.__getitem__)
     anchor = best
@@ -170,7 +180,7 @@ def anchor_layer(cosine: tuple[float, ...], consistency: float = 0.9) -> int:
 
 
 def describe(tensors: Mapping[str, Tensor]) -> str:
-    """What a file holds, for a message: the first names with their shapes."""
+    """Return the first names and shapes of a file's tensors, for a message."""
     shown = [f"'{name}' {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]]
     rest = f" and {len(tensors) - 3} more tensors" if len(tensors) > 3 else ""
     return ", ".join(shown) + rest if shown else "no tensors"

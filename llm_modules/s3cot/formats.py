@@ -1,9 +1,9 @@
-"""Directions as the files that others serve with, and their files as directions.
+"""Import and export steering vectors (GGUF, lm-evaluation-harness, safetensors).
 
-In all of them a vector belongs to the *output* of a decoder layer counted from 0, as here: lm-evaluation-harness hooks
-the module ``layers.N``, repeng wraps layer N and adds to what it returns, and llama.cpp adds ``direction.N`` after the
-last residual sum of its block N. (llama.cpp's own generator stores the state after block N as ``direction.N+1``: its
-vectors act one layer late wherever they are used, here too.)
+All of these formats add a vector to the *output* of a decoder layer counted from 0, as this project does:
+lm-evaluation-harness hooks the module ``layers.N``, repeng wraps layer N and adds to its output, and llama.cpp adds
+``direction.N`` after the last residual sum of its block N. (llama.cpp's own generator stores the state after block N as
+``direction.N+1``, so its vectors act one layer late wherever they are used, here too.)
 """
 
 import os
@@ -27,21 +27,21 @@ _ARCHITECTURE = "controlvector"
 _NAME = re.compile(r"direction\.(\d+)")
 
 
-def export(direction: Direction, layers: Sequence[int], alpha: float, format: Format, path: Path) -> None:
-    """Write ``alpha`` times the vectors of some layers, to be added at all positions with a strength of 1.
+def export_vectors(direction: Direction, layers: Sequence[int], alpha: float, format: Format, path: Path) -> None:
+    """Write ``alpha`` times the vectors of some layers, for use at all positions with a strength of 1.
 
-    The product is formed in float32, since these libraries would multiply in the model's type.
+    The product is computed in float32; the libraries themselves would multiply in the model's dtype.
 
     Args:
         direction: What to export.
         layers: Decoder layers, counted from 0.
         alpha: Strength; negative shortens.
-        format: ``lm-eval``: dictionary for lm-evaluation-harness' ``steered`` models (.pt); ``gguf``: control vector
-            for llama.cpp and repeng; ``layers``: safetensors with one ``direction.N`` a layer.
+        format: ``lm-eval``: a dictionary for the ``steered`` models of lm-evaluation-harness (.pt); ``gguf``: a control
+            vector for llama.cpp and repeng; ``layers``: safetensors with a tensor ``direction.N`` per layer.
         path: File to write.
 
     Raises:
-        InputError: llama.cpp cannot steer layer 0, or the ``gguf`` package is missing.
+        InputError: The format is GGUF, and layer 0 is among the layers or the ``gguf`` package is missing.
     """
     vectors = {layer: (alpha * direction.vectors[layer].float()).contiguous() for layer in layers}
     write = {"lm-eval": _write_lm_eval, "gguf": _write_gguf, "layers": _write_layers}[format]
@@ -55,32 +55,35 @@ def export(direction: Direction, layers: Sequence[int], alpha: float, format: Fo
 
 
 def read_direction(path: Path, layers: int | None = None) -> Direction:
-    """This project's direction, or another's vectors; see ``import_vectors``."""
+    """Read a direction of this project, or vectors of another tool as `import_vectors` does."""
     return Direction.load(path) if _has_header(path) else import_vectors(path, layers)
 
 
 def import_vectors(path: Path, layers: int | None = None) -> Direction:
-    """One vector a decoder layer from a GGUF control vector or from safetensors, named ``direction.N``.
+    """Read vectors named ``direction.N`` from a GGUF control vector or a safetensors file.
 
-    What such a file does not say stays unknown: the model, the anchor, the statistics. Layers without a vector get 0.
+    Model, anchor and statistics stay unknown. Layers without a vector get zeros.
 
     Args:
-        path: File.
-        layers: Decoder layers of the model that it is for; up to the last vector in the file by default.
+        path: The file.
+        layers: Number of decoder layers of the model; up to the last vector in the file by default.
 
     Raises:
-        InputError: The file holds something else; the message says what.
+        InputError: The file holds anything else, or a vector for a layer that the model does not have.
     """
     tensors, hint = _read_gguf(path) if path.suffix == ".gguf" else (_read_safetensors(path), "")
     named = {int(match[1]): tensor for name, tensor in tensors.items() if (match := _NAME.fullmatch(name))}
     shapes = {tuple(tensor.shape) for tensor in named.values()}
     if not named or len(named) < len(tensors) or len(shapes) > 1 or len(next(iter(shapes))) != 1:
         raise InputError(
-            f"{path}: expected one vector for each layer, named 'direction.N'; found {describe(tensors)}. "
-            "Say which layer each vector belongs to by saving it under such a name"
+            f"{path}: expected a vector for each layer N, named 'direction.N'; found {describe(tensors)}. "
+            "Save each vector under the name of its layer"
         )
     if layers is not None and max(named) >= layers:
-        raise InputError(f"{path}: has a vector for layer {max(named)}; the model has layers 0-{layers - 1}")
+        raise InputError(
+            f"{path}: has a vector for layer {max(named)}; the model has layers 0-{layers - 1}. Use vectors "
+            "of this model"
+        )
     vectors = torch.zeros(layers or max(named) + 1, *shapes.pop())
     for layer, tensor in named.items():
         vectors[layer] = tensor.float()
@@ -108,7 +111,7 @@ def _write_layers(_direction: Direction, vectors: dict[int, Tensor], path: Path)
 
 def _write_gguf(direction: Direction, vectors: dict[int, Tensor], path: Path) -> None:
     if 0 in vectors:
-        raise InputError("layers: llama.cpp has no control vector for layer 0; export layers from 1 on as GGUF")
+        raise InputError("layers: llama.cpp has no control vector for layer 0; export layers from 1 on to GGUF")
     writer = _gguf().GGUFWriter(path, _ARCHITECTURE)
     writer.add_string(f"{_ARCHITECTURE}.model_hint", direction.model_type or "unknown")
     writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(vectors))

@@ -16,13 +16,19 @@ _SPAN = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
 
 def select_layers(layer_set: str, direction: Direction) -> tuple[int, ...]:
-    """The decoder layers that a string means, ascending, counted from 0.
+    """Return the decoder layers that a string stands for, ascending, counted from 0.
 
-    ``anchor:k`` are k layers from the direction's anchor on (ours, the best reading of the paper's "top k"),
-    ``deepest:k`` the last k, ``separated:k`` the k whose two mean states are farthest apart.
+    ``anchor:k``: k layers from the direction's anchor on (ours, the best reading of the paper's "top k").
+    ``deepest:k``: the last k layers. ``separated:k``: the k layers whose two mean states are farthest apart.
 
     Raises:
-        InputError: Another form, no layer, a layer that the model does not have, or no known anchor.
+        InputError: The string has another form, names no layer or one that the model does not have, or needs an anchor
+            that the direction does not know.
+
+    Example:
+        >>> direction = Direction(vectors=torch.ones(8, 2), anchor=3)
+        >>> select_layers("anchor:2", direction), select_layers("0,5-7", direction)
+        ((3, 4), (0, 5, 6, 7))
     """
     text = layer_set.strip()
     total = direction.layers
@@ -34,10 +40,10 @@ def select_layers(layer_set: str, direction: Direction) -> tuple[int, ...]:
     for part in text.split(","):
         span = _SPAN.fullmatch(part.strip())
         if span is None:
-            raise InputError(f"layers: '{layer_set}' is no set of layers; write {FORMS}")
+            raise InputError(f"layers: '{layer_set}' is not a set of layers; write {FORMS}")
         first, last = int(span[1]), int(span[2] or span[1])
         if last < first:
-            raise InputError(f"layers: '{part.strip()}' in '{layer_set}' is empty; write the lower layer first")
+            raise InputError(f"layers: '{part.strip()}' in '{layer_set}' is empty; write the lower number first")
         layers.update(range(first, last + 1))
     if max(layers) >= total:
         raise InputError(f"layers: '{layer_set}' names layer {max(layers)}; the model has layers 0-{total - 1}")
@@ -49,7 +55,7 @@ def _counted(layer_set: str, kind: str, k: int, direction: Direction) -> tuple[i
     if kind == "anchor":
         if direction.anchor is None:
             raise InputError(
-                f"layers: {direction.source} has no anchor for '{layer_set}'; name the layers, such as '3,5-8'"
+                f"layers: '{layer_set}' needs an anchor, and {direction.source} has none; name layers, such as '3,5-8'"
             )
         start = direction.anchor
     if not 1 <= k <= total - start:
@@ -63,7 +69,7 @@ def _counted(layer_set: str, kind: str, k: int, direction: Direction) -> tuple[i
 
 
 def layer_indicator(layer_sets: Sequence[str], direction: Direction) -> Tensor:
-    """One row a layer set, 1 at its layers and 0 elsewhere: (sets, layers) float32; all 0 for the empty string."""
+    """Return a row per layer set with 1 at its layers and 0 elsewhere, (sets, layers) float32; "" means no layer."""
     chosen = {layer_set: select_layers(layer_set, direction) for layer_set in set(layer_sets) - {""}}
     indicator = torch.zeros(len(layer_sets), direction.layers)
     for row, layer_set in enumerate(layer_sets):

@@ -1,4 +1,4 @@
-"""Steered generation: a strength of its own for every row of a batch and every layer (paper, "self-sampling")."""
+"""Steering: every row of a batch has its own strength in every layer (paper, "self-sampling")."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -13,34 +13,39 @@ from llm_modules.backbone.architecture import decoder_layers, hidden_size, inner
 from llm_modules.generation import GenerationListener
 
 Positions = Literal["all", "prompt", "last", "generated"]
-"""Which tokens are steered: all (paper), those of the prompt, the last one of the prompt (where the direction was
-measured), or those that the model wrote itself; all but the first are ours."""
+"""Tokens that are steered: all (paper), those of the prompt, the prompt's last one (where the direction is measured),
+or the generated ones. All but the first are ours."""
 
 
 class Steering(GenerationListener):
     """Adds ``strength[row, layer] * vectors[layer]`` to the output of each decoder layer, within a ``with`` block.
 
-    Works with any caller of the model. Of a plain ``model.generate`` the rows of the batch are the rows of the
-    strengths; a ``Generator`` that has this object among its listeners says which of them each pass computes.
+    It works with any caller of the model. In a plain ``model.generate`` the rows of the batch are the rows of the
+    strengths. A `Generator` that has this object among its listeners tells it which rows each pass computes.
 
-    The model stays as it was: the only trace are hooks, on the layers that some row steers, and they come off at the
-    end of the block, also on error. A row of strength 0 gets the bits that it would get without steering. What was
-    compiled by ``torch.compile`` runs uncompiled within the block, since compiled code does not see hooks.
+    Only layers that some row steers get a forward hook, and all hooks are removed at the end of the block, also on
+    error. A row of strength 0 gets the same bits as without steering. Code compiled by ``torch.compile`` runs
+    uncompiled within the block, because compiled code ignores hooks.
 
     Example:
-        with Steering(model, direction.vectors) as steering:
-            steering.set_strengths(torch.tensor([0.0, -0.1, -0.2]))
-            model.generate(input_ids=three_rows)
+        >>> from llm_modules.backbone.loading import load_model
+        >>> model, prompts = load_model("miniature").eval(), torch.tensor([[1, 972, 201], [1, 972, 201]])
+        >>> vectors = torch.ones(model.config.num_hidden_layers, model.config.hidden_size)
+        >>> with torch.no_grad(), Steering(model, vectors) as steering:
+        ...     steering.set_strengths(torch.tensor([0.0, -0.1]))
+        ...     steered = model(prompts).logits
+        >>> [torch.equal(row, plain) for row, plain in zip(steered, model(prompts).logits)]
+        [True, False]
     """
 
     def __init__(self, model: nn.Module, vectors: Tensor, positions: Positions = "all") -> None:
-        """Prepare; nothing is attached yet.
+        """Prepare; hooks are attached when the block starts.
 
         Args:
             model: A causal language model, wrapped or not.
-            vectors: (layers, hidden), for the outputs of its decoder layers; kept in float32.
-            positions: ``prompt`` steers the pass that finds the KV cache empty, ``last`` only the last column of that
-                pass (prompts are left-padded), ``generated`` the passes after it.
+            vectors: (layers, hidden), added to the outputs of the decoder layers; kept in float32.
+            positions: ``prompt`` steers the pass that starts with an empty KV cache, ``last`` only the last column of
+                that pass (prompts are left-padded), ``generated`` the passes after it.
 
         Raises:
             InputError: The vectors do not fit the model.
@@ -57,12 +62,12 @@ class Steering(GenerationListener):
         self._stack: ExitStack | None = None
         self._hooked: set[int] = set()
         self._in_phase = True
-        # Of a batch: the strengths that occur in it, which of them each row has, the layers that any of them steers.
+        # Per batch: the distinct settings (strengths by layer), the setting of each row, the layers steered by any.
         self._settings = torch.empty(0, len(self._layers))
         self._setting_of_row = torch.empty(0, dtype=torch.long)
         self._steered: list[int] = []
         self._products: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        # Of a pass: its rows as they were announced, their settings, and what they add to each layer.
+        # Per pass: its rows, their settings, and the tensor to add to each layer.
         self._rows: Tensor | None = None
         self._chosen = self._setting_of_row
         self._addends: dict[int, Tensor] = {}
@@ -94,7 +99,7 @@ class Steering(GenerationListener):
             strengths: (batch,), the same in every layer, or (batch, layers).
 
         Raises:
-            InputError: A strength is not a finite number, or there is one for too few or too many layers.
+            InputError: A strength is not finite, or the shape does not fit the model.
         """
         if self._stack is None:
             raise RuntimeError("set strengths within the 'with' block of the steering")
@@ -103,8 +108,8 @@ class Steering(GenerationListener):
             strengths = strengths[:, None].expand(-1, len(self._layers))
         if strengths.ndim != 2 or strengths.shape[1] != len(self._layers):
             raise InputError(
-                f"alpha: strengths {tuple(strengths.shape)} for a model of {len(self._layers)} layers; "
-                "give one a row, or one a row and layer"
+                f"alpha: strengths of shape {tuple(strengths.shape)} for a model of {len(self._layers)} layers; "
+                "give shape (rows,) or (rows, layers)"
             )
         bad = (~torch.isfinite(strengths)).any(dim=1).nonzero().flatten().tolist()
         if bad:
@@ -117,14 +122,14 @@ class Steering(GenerationListener):
                 self._hooked.add(layer)
 
     def before_forward(self, rows: Tensor) -> None:
-        """Narrow the coming passes to some rows of the batch; none of them for a pass that belongs to no row."""
+        """Steer the coming passes for these rows of the batch; an empty tensor means a pass that belongs to no row."""
         if rows is self._rows or not len(self._setting_of_row):
             return
         self._rows = rows
         self._take(self._setting_of_row[rows.cpu()])
 
     def _use(self, strengths: Tensor) -> None:
-        # Rows repeat a few settings: only those are multiplied out, and a pass takes its rows from the products.
+        # Rows share a few settings: strengths are multiplied with vectors once per setting, not once per row.
         self._settings, self._setting_of_row = torch.unique(strengths, dim=0, return_inverse=True)
         self._steered = self._settings.any(dim=0).nonzero().flatten().tolist()
         self._products.clear()
@@ -132,7 +137,7 @@ class Steering(GenerationListener):
         self._take(self._setting_of_row)
 
     def _take(self, chosen: Tensor) -> None:
-        """The setting of each row of the coming pass; what it adds is looked up when the pass runs."""
+        """Choose the setting of each row of the coming pass; the tensors to add are looked up when it runs."""
         self._chosen = chosen
         self._idle = not self._settings[chosen].any()
         self._addends.clear()
@@ -143,14 +148,14 @@ class Steering(GenerationListener):
             use_cache = getattr(self._decoder.config, "use_cache", True)
         if cache is None and not use_cache:
             raise InputError(
-                f"positions: '{self._positions}' is told by the KV cache, and the model runs without one; "
-                "generate with use_cache or steer 'all' positions"
+                f"positions: '{self._positions}' needs a KV cache to find the prompt, and the model runs without one; "
+                "generate with use_cache=True or steer 'all' positions"
             )
         empty = cache is None or int(cache.get_seq_length()) == 0
         self._in_phase = empty == (self._positions != "generated")
 
     def _add(self, layer: int, _module: nn.Module, _args: Any, output: Any) -> Any:
-        """Forward hook of one decoder layer; its output is (batch, seq, hidden), or a tuple that begins with it."""
+        """Forward hook of a decoder layer; its output is (batch, seq, hidden), or a tuple that begins with it."""
         if self._idle or not self._in_phase:
             return None
         hidden: Tensor = output[0] if isinstance(output, tuple) else output
@@ -159,7 +164,7 @@ class Steering(GenerationListener):
             addend = self._look_up(layer, hidden)
         if len(hidden) != len(addend):
             raise InputError(
-                f"alpha: a forward pass of {len(hidden)} rows with strengths for {len(addend)}; give every row of the "
+                f"alpha: a forward pass of {len(hidden)} rows has strengths for {len(addend)}; give every row of the "
                 "pass its own (beams and num_return_sequences multiply the rows)"
             )
         if self._positions == "last":
@@ -170,7 +175,7 @@ class Steering(GenerationListener):
         return (steered, *output[1:]) if isinstance(output, tuple) else steered
 
     def _look_up(self, layer: int, hidden: Tensor) -> Tensor:
-        """What this pass adds, on the device and in the type of ``hidden``: (batch, 1, hidden) a steered layer."""
+        """Return what this pass adds to a layer, (batch, 1, hidden), on the device and in the dtype of ``hidden``."""
         key = (hidden.device, hidden.dtype)
         if key not in self._products:
             self._products[key] = self._multiply(hidden)
@@ -179,8 +184,8 @@ class Steering(GenerationListener):
         return self._addends[layer]
 
     def _multiply(self, hidden: Tensor) -> Tensor:
-        """Strength times vector in float32, rounded once: (steered layers, settings, 1, hidden)."""
+        """Return strength times vector, computed in float32 and rounded once: (steered layers, settings, 1, hidden)."""
         strengths = self._settings[:, self._steered].T[:, :, None, None]
         product = strengths * self._vectors[self._steered].cpu()[:, None, None, :]
-        # x + (-0.0) is x to the bit for every x; x + 0.0 would turn -0.0 into 0.0.
+        # x + (-0.0) has the bits of x for every x; x + 0.0 would turn -0.0 into 0.0.
         return torch.where(strengths == 0, -0.0, product).to(hidden.device, hidden.dtype)

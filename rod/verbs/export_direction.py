@@ -28,8 +28,7 @@ def run(
     import math
 
     from datamodules.errors import InputError
-    from llm_modules.s3cot.formats import export, read_direction
-    from llm_modules.s3cot.layers import select_layers
+    from llm_modules.s3cot import export_vectors, read_direction, select_layers
     from rod.verbs.files import require_new
 
     if not math.isfinite(alpha) or alpha == 0:
@@ -37,5 +36,5 @@ def run(
     require_new([output], overwrite)
     source = read_direction(direction)
     source.check()
-    export(source, select_layers(layers, source), alpha, format, output)
+    export_vectors(source, select_layers(layers, source), alpha, format, output)
     print(f"wrote {output}")

@@ -11,7 +11,7 @@ from llm_modules.backbone.states import capture_last_token
 from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.loss import completion_loss
 from llm_modules.optim.parameter_groups import named_groups
-from llm_modules.s3cot.steering import Steering
+from llm_modules.s3cot import Steering
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS, VOCAB
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]

@@ -17,8 +17,7 @@ from datamodules.prompts.chat_template import encode_pair
 from datamodules.records.reader import read_records
 from datamodules.suites.predictions import Prediction
 from llm_modules.judges import Exchange, Judge, Verdict
-from llm_modules.s3cot.direction import Direction
-from llm_modules.s3cot.steering import Positions, Steering
+from llm_modules.s3cot import Direction, Positions, Steering
 from tests.callbacks.evaluation.evaluation_run import (
     data,
     judges,

@@ -13,7 +13,7 @@ from callbacks.generation.traces import TraceWriter
 from callbacks.s3cot.steer import Steer
 from datamodules.prompts.prompt_data import PromptData
 from llm_modules.generation import GenerationSettings
-from llm_modules.s3cot.direction import Direction
+from llm_modules.s3cot import Direction
 from llm_modules.s3cot.module import S3CoT
 from tests.tiny import save_tiny
 

@@ -16,8 +16,7 @@ from callbacks.s3cot.figures import plot_direction
 from datamodules.errors import InputError
 from datamodules.prompts.contrast_data import ContrastData
 from llm_modules.backbone.states import capture_last_token
-from llm_modules.s3cot.accumulator import DirectionAccumulator
-from llm_modules.s3cot.direction import Direction
+from llm_modules.s3cot import Direction, DirectionAccumulator
 from llm_modules.s3cot.module import S3CoT
 from tests.tiny import save_tiny
 

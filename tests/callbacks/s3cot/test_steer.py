@@ -17,11 +17,8 @@ from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import PromptData
 from llm_modules.backbone.architecture import decoder_layers
 from llm_modules.generation import Completion, GenerationListener, GenerationSettings
-from llm_modules.s3cot.direction import Direction, random_like
-from llm_modules.s3cot.formats import export
-from llm_modules.s3cot.layers import select_layers
+from llm_modules.s3cot import Direction, Positions, Steering, export_vectors, random_like, select_layers
 from llm_modules.s3cot.module import S3CoT
-from llm_modules.s3cot.steering import Positions, Steering
 from tests.tiny import save_tiny
 
 LAYERS, HIDDEN, NEW_TOKENS = 4, 32, 6
@@ -152,12 +149,12 @@ def test_random_control_is_the_random_direction_of_the_seed(checkpoint: Path, di
     assert control.tokens != run(Steer(direction), module, prompts).tokens
 
 
-def test_foreign_vectors_steer_as_well(checkpoint: Path, direction: Path, tmp_path: Path) -> None:
+def test_imported_vectors_steer_as_well(checkpoint: Path, direction: Path, tmp_path: Path) -> None:
     """The file has layers 1 and 2 of 4; strength 1 of what was exported is the strength exported with."""
-    module, foreign = module_of(checkpoint), tmp_path / "foreign.safetensors"
-    export(Direction.load(direction), [1, 2], -0.5, "layers", foreign)
+    module, imported = module_of(checkpoint), tmp_path / "imported.safetensors"
+    export_vectors(Direction.load(direction), [1, 2], -0.5, "layers", imported)
     own = run(Steer(direction), module, data(tmp_path, alphas=[-0.5], layer_sets=["1,2"])).tokens
-    theirs = run(Steer(foreign), module, data(tmp_path, alphas=[1.0], layer_sets=["all"])).tokens
+    theirs = run(Steer(imported), module, data(tmp_path, alphas=[1.0], layer_sets=["all"])).tokens
     assert list(own.values()) == list(theirs.values())
 
 
@@ -185,7 +182,11 @@ def test_refuses_before_weights_are_loaded(checkpoint: Path, direction: Path, tm
     module = module_of(checkpoint)
     with pytest.raises(InputError, match="no direction can be read"):
         run(Steer(tmp_path / "absent.safetensors"), module, data(tmp_path))
-    for layer_set, says in (("9", "model has layers 0-3"), ("anchor:4", "1 to 3 layers"), ("some", "no set of layers")):
+    for layer_set, says in (
+        ("9", "model has layers 0-3"),
+        ("anchor:4", "1 to 3 layers"),
+        ("some", "not a set of layers"),
+    ):
         with pytest.raises(InputError, match=says):
             run(Steer(direction), module, data(tmp_path, alphas=[-0.1], layer_sets=[layer_set]))
     other = tmp_path / "other.safetensors"

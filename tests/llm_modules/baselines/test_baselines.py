@@ -19,7 +19,7 @@ from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import random_adapter, write_adapter
 from llm_modules.mogu.target import output_projections
 from llm_modules.mogu.v2.probes import LayerProbe, capture_inputs, save_probes
-from llm_modules.s3cot.direction import Direction
+from llm_modules.s3cot import Direction
 from tests.tiny import save_tiny, tiny_tokenizer
 
 PROMPTS = [[70, 71, 72], [80, 81, 82, 83, 84], [90, 91]]

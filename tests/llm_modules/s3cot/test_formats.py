@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import layer_path
 from llm_modules.s3cot.direction import Direction
-from llm_modules.s3cot.formats import Format, export, import_vectors, read_direction
+from llm_modules.s3cot.formats import Format, export_vectors, import_vectors, read_direction
 from llm_modules.s3cot.steering import Steering
 from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS
 
@@ -48,7 +48,7 @@ def test_lm_eval_file_by_hand(name: str, tmp_path: Path) -> None:
     """Read as the harness reads it: names are looked up from the model's ``base_model``, vectors are added."""
     model, direction = direction_for(name)
     path = tmp_path / "steer.pt"
-    export(direction, STEERED, ALPHA, "lm-eval", path)
+    export_vectors(direction, STEERED, ALPHA, "lm-eval", path)
     steer = torch.load(path, weights_only=True)
     assert all(set(entry) >= {"steering_vector", "action"} for entry in steer.values())
     expected = steered_logits(model, direction)
@@ -66,7 +66,7 @@ def test_lm_eval_file_by_hand(name: str, tmp_path: Path) -> None:
 def test_lm_eval_file_in_the_harness(tmp_path: Path) -> None:
     harness = pytest.importorskip("lm_eval.models.hf_steered")
     model, direction = direction_for("llama")
-    export(direction, STEERED, ALPHA, "lm-eval", tmp_path / "steer.pt")
+    export_vectors(direction, STEERED, ALPHA, "lm-eval", tmp_path / "steer.pt")
     steer = torch.load(tmp_path / "steer.pt", weights_only=False)
     add: Callable[..., Tensor] = harness.SteeredModel.add
     hooks = {
@@ -82,7 +82,7 @@ def test_gguf_file_in_its_reader(tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
     _, direction = direction_for("llama")
     path = tmp_path / "vector.gguf"
-    export(direction, STEERED, ALPHA, "gguf", path)
+    export_vectors(direction, STEERED, ALPHA, "gguf", path)
     reader = gguf.GGUFReader(path)
     assert reader.get_field("general.architecture").contents() == "controlvector"
     assert reader.get_field("controlvector.model_hint").contents() == "llama"
@@ -102,7 +102,7 @@ def test_gguf_file_in_repeng(tmp_path: Path) -> None:
     except (ImportError, AttributeError):
         pytest.skip("repeng is not installed, or not with the NumPy 1 that it needs")
     model, direction = direction_for("llama")
-    export(direction, STEERED, ALPHA, "gguf", tmp_path / "vector.gguf")
+    export_vectors(direction, STEERED, ALPHA, "gguf", tmp_path / "vector.gguf")
     expected = steered_logits(model, direction)
     vector = repeng.ControlVector.import_gguf(tmp_path / "vector.gguf")
     controlled = repeng.ControlModel(model, list(STEERED))
@@ -115,19 +115,19 @@ def test_gguf_file_in_repeng(tmp_path: Path) -> None:
 def test_gguf_has_no_layer_0(tmp_path: Path) -> None:
     _, direction = direction_for("llama")
     with pytest.raises(InputError, match="no control vector for layer 0"):
-        export(direction, (0, 1), ALPHA, "gguf", tmp_path / "vector.gguf")
+        export_vectors(direction, (0, 1), ALPHA, "gguf", tmp_path / "vector.gguf")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_gguf_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(InputError, match=r"pip install 'lightning-rod\[gguf\]'"):
-        export(direction_for("llama")[1], (1,), ALPHA, "gguf", tmp_path / "vector.gguf")
+        export_vectors(direction_for("llama")[1], (1,), ALPHA, "gguf", tmp_path / "vector.gguf")
 
 
 def test_layer_dictionary(tmp_path: Path) -> None:
     _, direction = direction_for("llama")
-    export(direction, (0, 2), ALPHA, "layers", tmp_path / "sub" / "vectors.safetensors")
+    export_vectors(direction, (0, 2), ALPHA, "layers", tmp_path / "sub" / "vectors.safetensors")
     tensors = load_file(tmp_path / "sub" / "vectors.safetensors")
     assert set(tensors) == {"direction.0", "direction.2"}
     assert torch.equal(tensors["direction.2"], ALPHA * direction.vectors[2])
@@ -137,7 +137,7 @@ def test_layer_dictionary(tmp_path: Path) -> None:
 def test_the_same_export_has_the_same_bytes(format: Format, suffix: str, tmp_path: Path) -> None:
     files = [tmp_path / folder / f"vector.{suffix}" for folder in ("a", "b")]
     for path in files:
-        export(direction_for("llama")[1], STEERED, ALPHA, format, path)
+        export_vectors(direction_for("llama")[1], STEERED, ALPHA, format, path)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -145,7 +145,7 @@ def test_the_same_export_has_the_same_bytes(format: Format, suffix: str, tmp_pat
 def test_what_is_exported_can_be_imported(format: Format, suffix: str, tmp_path: Path) -> None:
     _, direction = direction_for("llama")
     path = tmp_path / f"vector.{suffix}"
-    export(direction, STEERED, ALPHA, format, path)
+    export_vectors(direction, STEERED, ALPHA, format, path)
     imported = read_direction(path, layers=5)
     assert (imported.layers, imported.hidden, imported.anchor, imported.model) == (5, HIDDEN, None, "")
     for layer in range(5):

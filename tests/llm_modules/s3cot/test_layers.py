@@ -38,12 +38,12 @@ def test_forms(layer_set: str, layers: tuple[int, ...]) -> None:
         ("8", "names layer 8; the model has layers 0-7"),
         ("2-11", "names layer 11"),
         ("5-3", "'5-3' in '5-3' is empty"),
-        ("", "is no set of layers; write 'anchor:k'"),
-        ("-1", "is no set of layers"),
-        ("1,,2", "is no set of layers"),
-        ("anchor", "is no set of layers"),
-        ("top:3", "is no set of layers"),
-        ("1.5", "is no set of layers"),
+        ("", "is not a set of layers; write 'anchor:k'"),
+        ("-1", "is not a set of layers"),
+        ("1,,2", "is not a set of layers"),
+        ("anchor", "is not a set of layers"),
+        ("top:3", "is not a set of layers"),
+        ("1.5", "is not a set of layers"),
     ],
 )
 def test_refusals(layer_set: str, says: str) -> None:
@@ -52,8 +52,8 @@ def test_refusals(layer_set: str, says: str) -> None:
 
 
 def test_an_imported_direction_has_no_anchor() -> None:
-    imported = Direction(vectors=torch.eye(4), source="foreign.gguf")
-    with pytest.raises(InputError, match=r"foreign.gguf has no anchor for 'anchor:2'"):
+    imported = Direction(vectors=torch.eye(4), source="imported.gguf")
+    with pytest.raises(InputError, match=r"'anchor:2' needs an anchor, and imported.gguf has none"):
         select_layers("anchor:2", imported)
     assert select_layers("deepest:1", imported) == (3,)
 

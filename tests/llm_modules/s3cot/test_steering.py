@@ -336,7 +336,7 @@ def test_refuses_a_pass_with_other_rows(options: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("positions", ["prompt", "last", "generated"])
 def test_refuses_phases_without_a_cache(positions: Positions) -> None:
-    with pytest.raises(InputError, match=f"'{positions}' is told by the KV cache"):
+    with pytest.raises(InputError, match=f"'{positions}' needs a KV cache"):
         steered(ARCHITECTURES["llama"](), PROMPTS, [0.1] * 3, positions, use_cache=False)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llm_modules.s3cot.direction import Direction
+from llm_modules.s3cot import Direction
 from rod.__main__ import main
 
 
@@ -42,7 +42,7 @@ def test_the_other_formats(format: str, direction: Path, tmp_path: Path) -> None
     ("options", "says"),
     [
         ({"layers": "9"}, "the model has layers 0-3"),
-        ({"layers": "some"}, "is no set of layers"),
+        ({"layers": "some"}, "is not a set of layers"),
         ({"alpha": "nan"}, "alpha"),
         ({"alpha": "0"}, "--alpha"),
         ({"alpha": "strong"}, "alpha"),
