@@ -1,8 +1,8 @@
-"""Cross-entropy of the completion tokens without the logits of the whole batch in memory.
+"""Losses of a batch without its logits in memory.
 
-A batch of 8 x 1,024 tokens over a vocabulary of 150k has 4.9 GB of fp32 logits, and as much again for their gradient.
-Here the head runs over the labelled positions only, some rows at a time, and the gradient of each chunk is taken at
-once: at most ``LOGITS_BYTES`` of logits exist at any time, and no part of the head runs twice.
+A batch of 8 x 1,024 tokens with a vocabulary of 150k has 4.9 GB of fp32 logits, and as many for their gradient. Here
+the head runs over the labelled positions only, in chunks, and the gradient of each chunk is computed with it: at most
+``LOGITS_BYTES`` of logits exist at any time, and the head runs once per position.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from datamodules.batch import IGNORE_INDEX, SupervisedBatch
 from llm_modules.backbone.head import OutputHead
 
 LOGITS_BYTES = 64 * 2**20
-"""Upper bound of the fp32 logits of one chunk: large enough to keep a GPU busy, small beside the weights."""
+"""Upper bound of the fp32 logits of a chunk: large enough to keep a GPU busy, small beside the weights."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one batch: what `llm_modules.causal_lm.CausalLM.loss` returns and every method may override.
+    """The loss of one batch, as `llm_modules.causal_lm.CausalLM.loss` returns it.
 
-    Either a mean over tokens (give ``tokens``) or one loss per item, such as a request.
+    It is either a mean over tokens (give ``tokens``) or one loss per item, such as a request.
 
     >>> items = Loss(torch.tensor([1.0, 3.0]), per_batch=4.0, logged={"ce": torch.tensor([0.5, 1.5])})
     >>> items.mean().item(), items.to_minimise().item()
@@ -37,9 +37,10 @@ class Loss:
     Attributes:
         values: Mean loss over the batch's tokens, a scalar; or the loss of each item, (items,).
         tokens: Number of tokens that a scalar is the mean over; None for losses per item.
-        per_batch: Tokens or items of a batch of this epoch on average, over all processes; None weighs batches alike.
-        logged: Further values by name, scalars or (items,); their means are logged beside the loss.
-        local: Like ``logged``, for values that a batch may lack: in validation they are not averaged over processes.
+        per_batch: Average number of tokens or items in a batch of this epoch, over all processes. With None every batch
+            has the same weight.
+        logged: Further values by name, scalars or (items,), whose means are logged.
+        local: The same for values that some batches lack; validation does not average them over processes.
     """
 
     values: Tensor
@@ -54,14 +55,14 @@ class Loss:
         return int(self.tokens) if self.tokens is not None else len(self.values)
 
     def mean(self) -> Tensor:
-        """The batch's mean, a scalar: what is logged."""
+        """Mean over the batch, a scalar; this is logged."""
         return self.values.mean()
 
     def to_minimise(self) -> Tensor:
-        """The batch's share of the epoch's mean, a scalar: every token or item of the epoch has the same weight.
+        """The scalar to differentiate, scaled so that every token or item of the epoch has the same weight.
 
-        A mean over each batch would give tokens of short answers, which batches by length put together, more weight
-        than those of long answers: the model would learn to be brief without being asked.
+        Batches are made of examples of similar length. With a mean over each batch, a token of a short answer would
+        weigh more than one of a long answer, and the model would learn to be brief.
         """
         if self.tokens is None:
             return self.values.sum() / (self.per_batch or len(self.values))
@@ -70,7 +71,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely a model finds a response: negative log-likelihood in nats, and the tokens it is the sum over."""
+    """Negative log-likelihood of a response in nats, and its number of tokens."""
 
     nll: float
     n_tokens: int
@@ -80,9 +81,9 @@ def completion_loss(decoder: nn.Module, head: OutputHead, batch: SupervisedBatch
     """Mean cross-entropy over the labelled tokens of a batch, as a scalar.
 
     Args:
-        decoder: The transformer without its head; called with the batch, gives ``last_hidden_state``.
-        head: What turns hidden states into logits.
-        batch: Tokens and labels, (batch, seq); a position predicts the label of its successor.
+        decoder: The transformer without its head; returns ``last_hidden_state``.
+        head: Maps hidden states to logits.
+        batch: Tokens and labels, (batch, seq); each position predicts the label of the next.
     """
     hidden = last_hidden(decoder, batch)
     targets = batch.labels[:, 1:]
@@ -93,15 +94,14 @@ def completion_loss(decoder: nn.Module, head: OutputHead, batch: SupervisedBatch
 def row_losses(
     decoder: nn.Module, head: OutputHead, batch: SupervisedBatch, reduction: Literal["mean", "sum"] = "mean"
 ) -> Tensor:
-    """Cross-entropy over the labelled tokens of each row, (batch,) float32; 0 for a row without any.
+    """Cross-entropy over the labelled tokens of each row, (batch,) float32; 0 for a row without labels.
 
-    One forward pass for all rows, and never all logits at once. Any function of the rows may be differentiated, such
-    as a ratio of two of them.
+    Any function of the rows may be differentiated, such as a ratio of two of them.
 
     Args:
         decoder: As in `completion_loss`.
-        head: What turns hidden states into logits.
-        batch: Tokens and labels, (batch, seq); not packed, since a row would hold several documents.
+        head: Maps hidden states to logits.
+        batch: Tokens and labels, (batch, seq); not packed, because a row would hold several documents.
         reduction: Over the labelled tokens of a row.
     """
     return row_losses_of(last_hidden(decoder, batch), batch, head, reduction)
@@ -110,14 +110,14 @@ def row_losses(
 def row_losses_of(
     hidden: Tensor, batch: SupervisedBatch, head: OutputHead, reduction: Literal["mean", "sum"] = "mean"
 ) -> Tensor:
-    """As `row_losses`, of hidden states after the final norm, (batch, seq, hidden)."""
+    """As `row_losses`, from hidden states after the final norm, (batch, seq, hidden)."""
     return target_losses(hidden[:, :-1], batch.labels[:, 1:], head, reduction)
 
 
 def target_losses(
     hidden: Tensor, targets: Tensor, head: OutputHead, reduction: Literal["mean", "sum"] = "mean"
 ) -> Tensor:
-    """As `row_losses`, of hidden states (batch, n, hidden) and the tokens that they are to predict, (batch, n)."""
+    """As `row_losses`, from hidden states (batch, n, hidden) and the tokens that they predict, (batch, n)."""
     chosen = targets != IGNORE_INDEX
     losses = token_cross_entropy(hidden[chosen], targets[chosen], head)
     row_of = chosen.nonzero()[:, 0]
@@ -128,7 +128,7 @@ def target_losses(
 def last_hidden(decoder: nn.Module, batch: SupervisedBatch) -> Tensor:
     """Hidden states after the final norm, (batch, seq, hidden)."""
     inputs = {"input_ids": batch.input_ids, "use_cache": False}
-    # An explicit None lets packed documents be told apart by their position ids.
+    # With an explicit None, transformers separates packed documents by their position ids.
     inputs["attention_mask"] = batch.attention_mask
     if batch.position_ids is not None:
         inputs["position_ids"] = batch.position_ids
@@ -137,7 +137,7 @@ def last_hidden(decoder: nn.Module, batch: SupervisedBatch) -> Tensor:
 
 
 def token_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Tensor:
-    """Cross-entropy of each token, (tokens,) float32, chunk by chunk; arguments as in `mean_cross_entropy`."""
+    """Cross-entropy of each token, (tokens,) float32, in chunks; arguments as in `mean_cross_entropy`."""
     if targets.numel() == 0:
         return hidden.flatten(1).sum(dim=1).float() * 0.0
     rows = max(1, LOGITS_BYTES // (4 * head.vocab_size))
@@ -148,7 +148,7 @@ def token_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Te
     if targets.numel() <= rows:
         return losses_of(hidden, targets)
     if any(parameter.requires_grad for parameter in head.parameters()):
-        # Which tokens weigh how much in the head's gradient is known in the backward pass only: the head runs again.
+        # The weight of each token in the head's gradient is known in the backward pass only: the head runs again.
         parts = [
             checkpoint(losses_of, chunk, targets[part], use_reentrant=False) for part, chunk in _chunks(hidden, rows)
         ]
@@ -158,11 +158,11 @@ def token_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Te
 
 
 def mean_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Tensor:
-    """Mean cross-entropy of ``head(hidden)`` against ``targets``, chunk by chunk.
+    """Mean cross-entropy of ``head(hidden)`` against ``targets``, in chunks.
 
     Args:
-        hidden: Hidden states that predict, (tokens, hidden).
-        targets: Token ids to predict, (tokens,).
+        hidden: Hidden states, (tokens, hidden).
+        targets: The tokens that they predict, (tokens,).
         head: Maps (tokens, hidden) to logits (tokens, vocabulary).
     """
     if targets.numel() == 0:
@@ -176,7 +176,7 @@ def mean_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Ten
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy whose gradients are computed in the forward pass, while a chunk's logits are at hand."""
+    """Summed cross-entropy that computes its gradients in the forward pass, with each chunk's logits."""
 
     @staticmethod
     def forward(
@@ -210,9 +210,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 class _ChunkedTokenLosses(torch.autograd.Function):
-    """Cross-entropy of each token under a frozen head; gradients are taken in the forward pass, chunk by chunk.
+    """Cross-entropy of each token under a frozen head; computes its gradients in the forward pass, in chunks.
 
-    A token's loss depends on its own hidden state alone, so that its gradient only has to be scaled later.
+    A token's loss depends on its own hidden state only, so the backward pass just scales its gradient.
     """
 
     @staticmethod

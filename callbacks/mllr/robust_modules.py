@@ -106,7 +106,7 @@ class RobustModulesWriter(Callback):
             self.proxy,
             self.search,
             pilot=load_model(self.pilot, dtype=module.weights_dtype) if self.pilot else None,
-            pad_id=module.tokenizer.pad_token_id or 0,
+            pad_id=module.pad_id,
             report=rank_zero_info,
         )
         path = self.file(trainer)

@@ -1,4 +1,4 @@
-"""PEFT adapters on a model: put on with errors that name the option, and taken off for a while without a trace."""
+"""PEFT adapters: add, load and switch off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from llm_modules.backbone.architecture import linear_names
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftModel:
-    """A model with a new adapter, which alone can be trained.
+    """Add a new adapter; all other weights are frozen.
 
     Args:
         model: Changed in place.
-        config: Of any kind that adapts weights.
-        key: The option that it comes from, for errors.
+        config: Any method that adapts weights.
+        key: The option that the configuration comes from, for messages.
 
     Raises:
-        InputError: The adapter is of a kind that works outside of the layers, or names modules that are not there.
+        InputError: The method does not adapt weights (prompt learning), or a target module does not exist.
     """
     if config.is_prompt_learning:
         kind = type(config).__name__
@@ -37,9 +37,21 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftMod
     return adapted
 
 
+def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftModel:
+    """A model with the adapter of a PEFT folder, which can be trained further; ``backbone`` names the model.
+
+    Raises:
+        InputError: The folder is unreadable or belongs to another model.
+    """
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"model.adapter: '{folder}' does not fit '{backbone}': {error}") from error
+
+
 @contextmanager
 def without_adapter(adapted: PeftModel) -> Iterator[None]:
-    """A block without the adapter. PEFT turns ``requires_grad`` on where it enables one again: flags are put back."""
+    """Switch the adapter off within a block; ``requires_grad``, which PEFT changes, is as before afterwards."""
     flags = [(parameter, parameter.requires_grad) for parameter in adapted.parameters()]
     try:
         with adapted.disable_adapter():

@@ -1,4 +1,4 @@
-"""Where things are inside a Hugging Face causal language model, whatever its family and whatever wraps it."""
+"""Parts of a Hugging Face causal language model of any family, bare or wrapped."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,11 +12,11 @@ from transformers.pytorch_utils import Conv1D
 from datamodules.errors import InputError
 
 _LAYER_LISTS = ("layers", "h")
-"""What families call the list of decoder layers inside of the decoder."""
+"""Names of the list of decoder layers in the decoder."""
 
 
 def unwrap(model: nn.Module) -> Any:
-    """The model inside of any PEFT, ``torch.compile``, DDP and FSDP1 wrappers (FSDP2 wraps nothing)."""
+    """The model inside PEFT, ``torch.compile``, DDP and FSDP1 wrappers (FSDP2 has none)."""
     inner: Any = model
     while True:
         if hasattr(inner, "get_base_model"):
@@ -30,7 +30,7 @@ def unwrap(model: nn.Module) -> Any:
 
 
 def inner_decoder(model: nn.Module) -> nn.Module:
-    """The module below the output head that owns embeddings, decoder layers and final norm."""
+    """The model without its output head: embeddings, decoder layers and final norm."""
     inner = unwrap(model)
     return unwrap(inner.get_decoder()) if hasattr(inner, "get_decoder") else inner
 
@@ -42,7 +42,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
         model: A causal language model, bare or wrapped by PEFT, ``torch.compile``, DDP or FSDP.
 
     Raises:
-        InputError: The family keeps its layers somewhere else.
+        InputError: The family keeps its layers elsewhere.
     """
     decoder = inner_decoder(model)
     for name in _LAYER_LISTS:
@@ -79,7 +79,7 @@ def hidden_size(model: nn.Module) -> int:
 
 
 def linear_sizes(module: Any) -> tuple[int, int] | None:
-    """Inputs and outputs of a linear module of any kind (quantised, adapted, Conv1D); None for other modules."""
+    """Input and output sizes of a linear module (also quantised, adapted, Conv1D); None for other modules."""
     if isinstance(module, Conv1D):
         inputs, outputs = module.weight.shape
         return inputs, outputs
@@ -93,9 +93,9 @@ def linear_names(model: nn.Module) -> list[str]:
 
 
 def uncompiled() -> AbstractContextManager[None]:
-    """Within this context whatever ``torch.compile`` has compiled, or would compile, runs eagerly.
+    """A context in which compiled code runs eagerly.
 
-    Dynamo looks at a module's hooks when it compiles and not again: hooks that come later are left out in silence, and
-    hooks that were there stay in the compiled code after they were removed.
+    Dynamo reads a module's hooks when it compiles: it ignores hooks that are added later, and keeps hooks that are
+    removed later.
     """
     return torch.compiler.set_stance("force_eager")

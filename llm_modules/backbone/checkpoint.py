@@ -1,4 +1,4 @@
-"""Checkpoints that hold what was trained and nothing else."""
+"""Checkpoints that hold the trained parameters only."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from datamodules.errors import InputError
 
 
 class TrainableCheckpoint(LightningModule):
-    """Saves only trainable parameters (an adapter is a few MB beside its base) and checks what it loads.
+    """Saves the trainable parameters only (a few MB for an adapter) and checks them when it loads.
 
-    Lightning's strict loading would ask for the frozen ones as well; it is switched off and replaced by our own check,
-    so that a key that is missing or unknown is still an error.
+    Lightning's strict loading would also require the frozen parameters. It is off; missing and unknown keys are still
+    errors.
     """
 
     def __init__(self) -> None:
@@ -23,14 +23,14 @@ class TrainableCheckpoint(LightningModule):
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drop everything that is not trained, and list what is. Ranks other than 0 hold an empty dict when sharded."""
+        """Drop frozen parameters and list the trained ones; ranks other than 0 have an empty dict if sharded."""
         trainable = self.trainable_names()
-        # Sharded strategies load the state by themselves and hand on the rest: the names must be there too.
+        # Sharded strategies load the state themselves and hand on the other keys: the names must be among them.
         checkpoint["trained_parameters"] = sorted(trainable)
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare the checkpoint's keys with the parameters that this module trains.
+        """Compare the checkpoint's parameters with those that this module trains.
 
         Raises:
             InputError: A key is missing or unexpected.

@@ -1,4 +1,4 @@
-"""The way from the last hidden states to logits, apart from the transformer below it."""
+"""The output head of a model, separate from its decoder."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,12 @@ from llm_modules.backbone.modes import evaluation_mode
 
 
 class OutputHead:
-    """A model's output projection with the scaling that some families put after it.
+    """Maps hidden states to logits: the output projection, and the scaling that some families add.
 
-    Gemma caps its logits, Cohere multiplies and Granite divides them; ``check`` compares with the model's own logits,
-    so that a family with some other step is refused and not trained on a wrong loss.
+    Gemma caps its logits, Cohere multiplies and Granite divides them. ``check`` compares with the model's own logits
+    and refuses a family that does something else.
 
-    Not an ``nn.Module``, so that it holds no parameters of its own and follows every wrapper of the model's modules.
+    It is not an ``nn.Module``: it has no parameters of its own, and sees every wrapper of the model's modules.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -27,7 +27,7 @@ class OutputHead:
         )
 
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters of the projection."""
+        """Parameters of the projection."""
         return list(self.model.get_output_embeddings().parameters())
 
     def __call__(self, hidden: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class OutputHead:
 
     @torch.no_grad()
     def check(self) -> None:
-        """Raise ``InputError`` where decoder + head are not what the model itself computes."""
+        """Raise ``InputError`` if decoder and head do not give the model's own logits."""
         ids = torch.arange(4, device=self.model.device)[None] % self.vocab_size
         with evaluation_mode(self.model):
             whole = self.model(input_ids=ids, use_cache=False).logits

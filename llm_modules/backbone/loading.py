@@ -1,4 +1,4 @@
-"""Loading of pretrained models and tokenizers: hub id, local folder, or the embedded ``miniature``."""
+"""Load models and tokenizers: hub id, local folder, or the embedded ``miniature``."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -17,18 +17,18 @@ from transformers import (
 from datamodules.errors import InputError
 
 MINIATURE = Path(__file__).parents[1] / "miniature"
-"""The embedded model: small enough to train and measure every method on a laptop."""
+"""The embedded model; every method can be trained and measured with it on a laptop."""
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def resolve(name: str) -> str:
-    """``miniature`` to its folder; any other hub id or folder as it is."""
+    """The folder of ``miniature``; any other name unchanged."""
     return str(MINIATURE) if name == "miniature" else name
 
 
 def model_id(name: str) -> str:
-    """What records and files call a model: the hub id, ``miniature``, or the absolute path of a folder."""
+    """Name of a model in records and files: hub id, ``miniature``, or the absolute path of a folder."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
@@ -36,7 +36,7 @@ def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bo
     """The tokenizer of a hub id or folder.
 
     Raises:
-        InputError: There is none, or it cannot be read.
+        InputError: It does not exist or is unreadable.
     """
     _require(name, "tokenizer_config.json")
     try:
@@ -59,7 +59,7 @@ def read_config(name: str, revision: str | None = None, trust_remote_code: bool 
 
 
 def max_positions(name: str, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
-    """How many tokens a model can take, by its configuration alone; None if that does not say.
+    """Longest input in tokens by the model's configuration; None if it has no limit there.
 
     Raises:
         InputError: The checkpoint is absent or unreadable.
@@ -69,10 +69,10 @@ def max_positions(name: str, revision: str | None = None, trust_remote_code: boo
 
 
 def same_checkpoint(one: str, other: str) -> bool:
-    """Whether two names mean the same model, as far as can be told without loading it.
+    """Whether two names mean the same model, without loading it.
 
-    Of two folders the weights are compared, file by file at some places; of anything else, which may have moved or come
-    from a hub, the last part of the name.
+    For two folders, samples of all weight files are compared; otherwise the last parts of the names, because a folder
+    may have moved and a hub id may have been downloaded.
     """
     paths = [Path(resolve(name)).resolve() for name in (one, other)]
     if one == other or paths[0] == paths[1]:
@@ -110,16 +110,17 @@ def load_model(
     random_weights: bool = False,
     **options: Any,
 ) -> PreTrainedModel:
-    """A causal language model of a hub id or folder, on the CPU if no option says otherwise, in training mode.
+    """A causal language model in training mode, on the CPU unless an option says otherwise.
 
     Args:
         name: Hub id, folder or ``miniature``.
         revision: Branch, tag or commit of a hub id.
-        dtype: Of the weights; ``auto`` keeps the checkpoint's. Train in float32; the trainer's precision can lower it.
-        attn_implementation: As in transformers (``sdpa``, ``eager``, ``flash_attention_2``); None lets it choose.
+        dtype: Type of the weights; ``auto`` is the checkpoint's. To train in bf16, load float32 and set the trainer's
+            precision.
+        attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses if it is None.
         trust_remote_code: Run code that comes with the checkpoint.
-        random_weights: Build from the configuration alone, with weights drawn from torch's generator.
-        options: Further ones of transformers (``quantization_config``, ``device_map``, ...).
+        random_weights: Build the model from its configuration, with weights from torch's generator.
+        options: Further options of ``from_pretrained`` (``quantization_config``, ``device_map``, ...).
 
     Raises:
         InputError: The checkpoint is absent or unreadable.
@@ -148,12 +149,12 @@ def load_model(
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
-    # from_pretrained gives evaluation mode and Lightning leaves modes alone: dropout would stay off for a whole run.
+    # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
     return model.train()
 
 
 def _require(name: str, file: str) -> None:
-    """A local folder must hold the file; what is no folder and no hub id is a mistyped path."""
+    """Raise if a folder lacks the file, or if the name is a path that does not exist."""
     folder = Path(resolve(name))
     if folder.is_dir():
         if not (folder / file).is_file():

@@ -14,13 +14,15 @@ Result = TypeVar("Result")
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard each decoder layer and then the rest of a model over a one-dimensional mesh, in place.
+    """Shard each decoder layer, then the rest of the model, over a one-dimensional mesh, in place.
 
-    Give the inner Hugging Face model, not a PEFT wrapper: the hooks that gather parameters sit on the module whose
-    forward is called, and generation calls the inner one.
+    Args:
+        model: The Hugging Face model inside any PEFT wrapper. The hooks that gather parameters are on the module whose
+            forward is called, and generation calls this one.
+        mesh: The mesh.
 
     Raises:
-        RuntimeError: A parameter is still whole afterwards; the ranks would then train apart without any error.
+        RuntimeError: A parameter is not sharded: the ranks would silently train different models.
     """
     for layer in decoder_layers(model):
         fully_shard(layer, mesh=mesh)
@@ -31,10 +33,10 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def call_as_forward(module: nn.Module, function: Callable[[], Result]) -> Result:
-    """Run ``function`` in place of ``module.forward``, under the module's hooks.
+    """Run ``function`` in place of ``module.forward``, with the module's hooks.
 
-    Sharded parameters are gathered by hooks around the forward of the outermost module; code that uses its parts (the
-    decoder, then the head in chunks) has to run inside of it.
+    Hooks around the forward of the outermost module gather sharded parameters. Code that calls its parts (the decoder,
+    then the head in chunks) must run inside it.
     """
     own_forward = module.__dict__.get("forward")
     module.forward = function

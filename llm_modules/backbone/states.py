@@ -21,7 +21,7 @@ class ContrastStates:
     negative: Tensor
 
     def to(self, device: torch.device | str) -> "ContrastStates":
-        """The same states on another device, as Lightning asks for when it collects what ``predict`` gives."""
+        """The same states on another device; Lightning calls it to collect predictions."""
         return ContrastStates(self.positive.to(device), self.negative.to(device))
 
 
@@ -29,8 +29,8 @@ class ContrastStates:
 def capture_last_token(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """The residual stream after every decoder layer at the last token of each prompt.
 
-    Read by forward hooks at the very points where steering adds. ``output_hidden_states`` would give the embedding
-    first and, in place of the last layer's output, that output after the final norm.
+    Forward hooks read them where steering adds. ``output_hidden_states`` would differ: its first entry is the
+    embedding, and its last one is taken after the final norm.
 
     Args:
         model: A causal language model in eval mode.

@@ -149,7 +149,7 @@ class ConditionalSteering(CausalLM):
 
     def _verdicts(self, prompts: list[tuple[int, ...]]) -> torch.Tensor:
         model, probe = self.language_model, self.probe
-        ids, mask = (tensor.to(model.device) for tensor in pad_prompts(prompts, self._pad_id()))
+        ids, mask = (tensor.to(model.device) for tensor in pad_prompts(prompts, self.pad_id))
         with evaluation_mode(model):
             inputs = capture_inputs(model, [self.projection], ids, mask, mask.sum(dim=1) - 1)[:, 0]
         logits = inputs @ probe.weight.to(inputs.device) + probe.bias.to(inputs.device)

@@ -133,8 +133,8 @@ class SafeDecoding(CausalLM):
         return SafeDecodingGenerator(
             self.model,
             self.generation,
-            pad_id=self._pad_id(),
-            eos_ids=self._eos_ids(),
+            pad_id=self.pad_id,
+            eos_ids=self.eos_ids,
             m=self.m,
             alpha=self.alpha,
             candidates=self.candidates,

@@ -131,6 +131,7 @@ class LocalJudge(Judge):
         import torch
 
         from llm_modules.backbone.loading import load_model
+        from llm_modules.backbone.vocabulary import end_ids, padding_id
         from llm_modules.generation import GenerationSettings, Generator
 
         if self._generator is None:
@@ -147,12 +148,10 @@ class LocalJudge(Judge):
             automatic = "cuda" if torch.cuda.is_available() else "cpu"
             model.to(self.device if self.device != "auto" else automatic).requires_grad_(False)  # type: ignore[arg-type]
             tokenizer = self._load_tokenizer()
-            configured = getattr(model.generation_config, "eos_token_id", None)
-            eos = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id} - {None}
-            pad = tokenizer.pad_token_id
             settings = GenerationSettings(max_new_tokens=template.max_new_tokens, slots=self.slots)
-            pad_id = pad if pad is not None else min(eos, default=0)
-            self._generator = Generator(model, settings, pad_id=pad_id, eos_ids=eos)
+            self._generator = Generator(
+                model, settings, pad_id=padding_id(model, tokenizer), eos_ids=end_ids(model, tokenizer)
+            )
         return self._generator
 
     def _positions(self) -> int:

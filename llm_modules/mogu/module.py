@@ -117,8 +117,8 @@ class MoGU(CausalLM):
         return MoGUGenerator(
             self.mogu,
             self.generation,
-            pad_id=self._pad_id(),
-            eos_ids=self._eos_ids(),
+            pad_id=self.pad_id,
+            eos_ids=self.eos_ids,
             synced=self.device_mesh is not None,
             mode=self.mode,
             m=self.m,

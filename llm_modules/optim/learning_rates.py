@@ -1,18 +1,19 @@
 """Modular learning rates: which parameters learn at which share of the rate (paper; policies and controls)."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, final
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from datamodules.errors import InputError
 from llm_modules.optim.module_names import Module, modules_of, parameters_by_module, select
-from llm_modules.optim.parameter_groups import kind_of
+from llm_modules.optim.parameter_groups import group_rows, group_table, kind_of
 from llm_modules.optim.robust_modules import RobustModules
 
 Policy = Literal["modular", "freeze", "warmup", "uniform"]
@@ -215,6 +216,14 @@ def weights_by_module(model: nn.Module) -> dict[Module, int]:
 def multiplier(rates: LearningRates, total_steps: int) -> Callable[[dict, int], float]:
     """``lr_mult`` of an optimiser's group, as `llm_modules.optim.schedules.Multiplied` takes it."""
     return lambda group, step: rates.lr_mult(group["part"], step, total_steps)
+
+
+def print_groups(optimizer: Optimizer, rates: LearningRates, total_steps: int, frozen: Sequence[Tensor]) -> None:
+    """Print a table of the optimiser's groups, with the factors of their rates, to standard error."""
+    groups = optimizer.param_groups
+    factors = [tuple(rates.lr_mult(group["part"], step, total_steps) for step in (0, total_steps)) for group in groups]
+    table = group_table(group_rows(groups), factors, sum(parameter.numel() for parameter in frozen))
+    Console(stderr=True).print(table)
 
 
 def _random_set(model: nn.Module, like: Iterable[Module], present: list[Module], seed: int) -> set[Module]:

@@ -1,4 +1,4 @@
-"""Named parameter groups for the optimiser: every trainable parameter is in exactly one."""
+"""Named parameter groups of an optimiser; every trainable parameter is in exactly one."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
@@ -7,19 +7,19 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
+from llm_modules.optim.schedules import arranged_schedule
 
 
 class ParameterGroup(TypedDict, total=False):
-    """One group as torch optimisers take it.
+    """A parameter group of a torch optimiser.
 
     Attributes:
-        name: What the learning-rate monitor logs it under: the kind, after the part where there are parts
-            (``rest/matrices``).
+        name: The kind, or part and kind (``rest/matrices``); the learning-rate monitor logs it.
         kind: ``matrices``, ``embeddings`` or ``vectors``, see `kind_of`.
-        part: Which learning rate it has: ``robust`` or ``rest``; empty where all have the same.
+        part: Parameters of a part share a learning rate: ``robust``, ``rest``; empty if there is one rate.
         params: The parameters.
-        parameter_names: Their names, in the same order; what a resumed run finds them again by.
-        weight_decay: 0 for norms and biases, else the optimiser's own.
+        parameter_names: Their names, in the same order; a resumed run finds them by name.
+        weight_decay: 0 for norms and biases, else the optimiser's default.
     """
 
     name: str
@@ -41,11 +41,15 @@ def kind_of(name: str, parameter: Tensor) -> str:
 def named_groups(
     parameters: Iterable[tuple[str, nn.Parameter]], part_of: Callable[[nn.Parameter], str] | None = None
 ) -> list[ParameterGroup]:
-    """Split trainable parameters into non-empty groups; no weight decay on norms and biases.
+    """Group trainable parameters by part and kind; norms and biases have no weight decay.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))
+    >>> [(group["name"], group["parameter_names"]) for group in named_groups(model.named_parameters())]
+    [('matrices', ['0.weight']), ('vectors', ['0.bias', '1.weight', '1.bias'])]
 
     Args:
-        parameters: ``module.named_parameters()``; frozen ones are passed over.
-        part_of: The part (learning rate) that a parameter belongs to; without it groups are those of `kind_of` alone.
+        parameters: ``module.named_parameters()``; frozen ones are left out.
+        part_of: Part of a parameter; without it there is one part.
     """
     groups: dict[str, ParameterGroup] = {}
     for name, parameter in parameters:
@@ -64,7 +68,7 @@ def named_groups(
 
 
 def group_rows(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What each group of an optimiser is, as plain values: shown before training and kept in checkpoints."""
+    """Name, size, rate and weight decay of each group of an optimiser, as plain values."""
     return [
         {
             "name": group["name"],
@@ -77,13 +81,13 @@ def group_rows(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def group_table(rows: Sequence[dict[str, Any]], multipliers: Sequence[tuple[float, float]], frozen: int) -> Table:
-    """The groups as a table: the multipliers of the rate are those at the first and the last step."""
+def group_table(rows: Sequence[dict[str, Any]], factors: Sequence[tuple[float, ...]], frozen: int) -> Table:
+    """A table of the groups; ``factors`` of their rates are those at the first and the last step."""
     table = Table(title="parameter groups", title_justify="left")
     table.add_column("group", no_wrap=True)
     for column in ("tensors", "weights", "rate", "x first", "x last", "weight decay"):
         table.add_column(column, justify="right")
-    for row, (first, last) in zip(rows, multipliers, strict=True):
+    for row, (first, last) in zip(rows, factors, strict=True):
         numbers = (f"{row['tensors']:,}", f"{row['weights']:,}", f"{row['lr']:.3g}", f"{first:g}", f"{last:g}")
         table.add_row(row["name"], *numbers, f"{row['weight_decay']:g}")
     if frozen:
@@ -146,3 +150,15 @@ def arranged_by_name(state: dict[str, Any], groups: Sequence[ParameterGroup]) ->
                 arranged["state"][number] = state["state"][numbers[parameter]]
         first += len(names)
     return arranged
+
+
+def arrange_checkpoint(checkpoint: dict[str, Any], groups: Sequence[ParameterGroup]) -> None:
+    """Arrange the states of optimiser and schedule in a Lightning checkpoint for these groups, in place.
+
+    Raises:
+        InputError: The stored groups have other names or hold other parameters.
+    """
+    (optimizer,) = checkpoint["optimizer_states"]
+    order = stored_order(optimizer, groups)
+    checkpoint["optimizer_states"] = [arranged_by_name(optimizer, groups)]
+    checkpoint["lr_schedulers"] = [arranged_schedule(state, order) for state in checkpoint["lr_schedulers"]]

@@ -91,7 +91,7 @@ def by_hand(module: S3CoT, row: PromptRow, direction: Direction, layers: tuple[i
             torch.tensor([row.token_ids]),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
-            eos_token_id=list(module._eos_ids()),
+            eos_token_id=list(module.eos_ids),
         )
     return tuple(out[0, len(row.token_ids) :].tolist())
 
