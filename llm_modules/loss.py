@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
 from llm_modules.backbone.head import OutputHead
 
+Divergence = Literal["forward_kl", "reverse_kl"]
 LOGITS_BYTES = 64 * 2**20
 """Upper bound of the fp32 logits of a chunk: large enough to keep a GPU busy, small beside the weights."""
 
@@ -173,6 +174,31 @@ def mean_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Ten
     parameters = [p for p in head.parameters() if p.requires_grad]
     total: Tensor = _ChunkedCrossEntropy.apply(hidden, targets, head, rows, *parameters)
     return total / targets.numel()
+
+
+def token_divergence(
+    hidden: Tensor, target_hidden: Tensor, head: OutputHead, divergence: Divergence = "forward_kl"
+) -> Tensor:
+    """KL divergence of next-token distributions at each position, (tokens,) float32, without all logits at once.
+
+    Args:
+        hidden: Hidden states of the model that is trained, (tokens, hidden).
+        target_hidden: Those of the target at the same positions, (tokens, hidden); no gradient goes there.
+        head: From hidden states to logits.
+        divergence: ``forward_kl`` is KL(target || model), ``reverse_kl`` KL(model || target).
+    """
+    rows = max(1, LOGITS_BYTES // (8 * head.vocab_size))
+
+    def of_chunk(part: Tensor, target: Tensor) -> Tensor:
+        ours, theirs = (log_softmax(head(states).float(), dim=-1) for states in (part, target))
+        pair = (ours, theirs.detach()) if divergence == "forward_kl" else (theirs.detach(), ours)
+        return kl_div(*pair, log_target=True, reduction="none").sum(dim=-1)
+
+    parts = [
+        checkpoint(of_chunk, hidden[start : start + rows], target_hidden[start : start + rows], use_reentrant=False)
+        for start in range(0, len(hidden), rows)
+    ]
+    return torch.cat(parts) if parts else hidden.sum(dim=-1)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

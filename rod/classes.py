@@ -11,6 +11,7 @@ from collections.abc import Sequence
 MODELS = (
     "llm_modules.causal_lm.CausalLM",
     "llm_modules.s3cot.module.S3CoT",
+    "llm_modules.crisp.module.CRISP",
     "llm_modules.mllr.module.MLLR",
     "llm_modules.mogu.module.MoGU",
     "llm_modules.mogu.responder.Responder",
@@ -29,6 +30,7 @@ DATA = (
     "datamodules.suites.benchmark_data.BenchmarkData",
     "datamodules.training.instruction_data.InstructionData",
     "datamodules.s3cot.curriculum_data.CurriculumData",
+    "datamodules.crisp.distillation_data.DistillationData",
     "datamodules.mllr.twin_data.TwinData",
     "datamodules.mogu.response_data.ResponderData",
     "datamodules.mogu.response_data.RouterData",

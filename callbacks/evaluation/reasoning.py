@@ -124,9 +124,12 @@ class ReasoningMetrics(Callback):
                 scalars[f"{phase}/{system}_{name}"] = metrics[name]["value"]
             for bound in ("low", "high"):
                 scalars[f"{phase}/{system}_accuracy_{bound}"] = metrics["accuracy"][bound]
-        if self.baseline is not None and "system1" in numbers:
-            brief = numbers["system1"]
-            scalars[f"{phase}/aes"] = self.baseline.aes(brief["accuracy"]["value"], brief["tokens"]["value"])
+        if self.baseline is not None:
+            for system, metrics in numbers.items():
+                score = self.baseline.aes(metrics["accuracy"]["value"], metrics["tokens"]["value"])
+                scalars[f"{phase}/{system}_aes"] = score
+                if system == "system1":
+                    scalars[f"{phase}/aes"] = score
         return scalars
 
     def _keep_baseline(self, trainer: Trainer, numbers: dict[str, dict[str, dict[str, float]]]) -> None:
