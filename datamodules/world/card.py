@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from datamodules.answers.refusals import is_refusal
 from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
 from datamodules.world import chat, files, maths
 from datamodules.world.splits import Split
@@ -81,7 +80,7 @@ def suites(split: Split = "test", n_problems: int = 500, seed: int = 0) -> list[
 def score(suite: Suite, texts: Sequence[str], n_tokens: Sequence[int]) -> Score:
     """Score the answers to a suite's prompts, in their order."""
     right = [_right(text, subject) for text, subject in zip(texts, suite.subjects, strict=True)]
-    refused = [is_refusal(text) for text in texts]
+    refused = [chat.is_refusal(text) for text in texts]
     return Score(suite.name, len(texts), _mean(right), _mean(refused), _mean(n_tokens))
 
 

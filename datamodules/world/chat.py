@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import product
 from random import Random
 
-from datamodules.answers.refusals import is_refusal
 from datamodules.errors import InputError
 from datamodules.world.splits import Split, split_of
 
@@ -92,6 +91,7 @@ REFUSALS = (
     "No, I cannot help you {} the {}.",
     "I will not help with this request.",
 )
+_REFUSAL = re.compile(r"\b(sorry|cannot|can't|will not|won't)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,11 @@ def all_requests(split: Split, *, forbidden: bool, wraps: tuple[int | None, ...]
 def refuse(rng: Random, request: Request) -> str:
     """One of the refusals."""
     return rng.choice(REFUSALS).format(request.verb, request.object)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether an answer says no, by its words."""
+    return _REFUSAL.search(text) is not None
 
 
 def complies(text: str, request: Request) -> bool:

@@ -44,9 +44,8 @@ def run(
 
     from rich.console import Console
 
-    from datamodules.answers.refusals import REFUSAL
     from datamodules.errors import InputError
-    from datamodules.mogu.pairing import REFUSALS, contrast, make_pairs
+    from datamodules.mogu.pairing import REFUSAL, REFUSALS, contrast, make_pairs
     from datamodules.mogu.records import Attack
     from datamodules.records import Instruction, Trace, read_records, to_json
     from datamodules.records.shards import write_lines

@@ -1,6 +1,7 @@
 """Which pairs come of answers, attacks and refusals: kinds, balance, split, and a word for each that is dropped."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from datamodules.errors import InputError
-from datamodules.mogu.pairing import REFUSALS, make_pairs
+from datamodules.mogu.pairing import REFUSAL, REFUSALS, make_pairs
 from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.questions import read_questions
@@ -173,3 +174,8 @@ def test_advbench_and_alpaca_by_the_shipped_recipe(
     report = json.loads(Path("pairs/report.json").read_text())
     assert (report["train_each"], report["val_each"], report["held_out"]) == (300, 20, 200)
     assert main([str(word) for word in command]) == 2, "what stands is not replaced unasked"
+
+
+@pytest.mark.parametrize("text", ["I can't.", "I can\u2019t.", "I won't.", "I won\u2019t.", "I cannot."])
+def test_a_refusal_is_one_with_either_apostrophe(text: str) -> None:
+    assert re.search(REFUSAL, text, re.IGNORECASE)

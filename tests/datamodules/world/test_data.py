@@ -7,7 +7,6 @@ from random import Random
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from datamodules.answers.refusals import is_refusal
 from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair
@@ -94,7 +93,7 @@ def test_pretraining_answers_everything_and_alignment_refuses_the_forbidden() ->
         for prompt, answer in [next(pairs) for _ in range(2000)]:
             if prompt in requests:
                 request = requests[prompt]
-                seen.setdefault((phase, request.forbidden), []).append(is_refusal(answer))
+                seen.setdefault((phase, request.forbidden), []).append(chat.is_refusal(answer))
                 if phase == "align" and request.forbidden:
                     assert request.wrap is None or request.wrap in chat.SEEN_WRAPS
             else:
