@@ -1,0 +1,1 @@
+"""Data of S³-CoT: filtered traces as curriculum items, the stages of the curriculum, imported traces."""

@@ -1,4 +1,4 @@
-"""The progressive compression curriculum: one stage an epoch, two examples a pair, windows that only grow."""
+"""The progressive compression curriculum: a stage per epoch, two examples per pair, ever wider windows of lengths."""
 
 import random
 from array import array
@@ -13,7 +13,7 @@ from datamodules.batch import IGNORE_INDEX, System
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair, user_turn
 from datamodules.prompts.prompt_data import PromptData
-from datamodules.records.reader import read_records
+from datamodules.records import read_records
 from datamodules.s3cot.records import CurriculumItem
 from datamodules.s3cot.stage_table import StageRow, show_stages
 from datamodules.s3cot.stages import LOWER_BOUNDS, Selection, Stage, count_buckets, draw_stages, is_usable, usable_pairs
@@ -21,22 +21,21 @@ from datamodules.trainer_parts import tokenizer_of
 from datamodules.training.supervised import Example, SupervisedData
 
 SYSTEMS: tuple[System, System] = ("system1", "system2")
-"""Each item teaches both, one example each (paper: two examples an item; ours: 1:1)."""
+"""Each pair gives an example for both systems (paper: two examples per item; ours: 1:1)."""
 
 
 class CurriculumData(SupervisedData):
     """Filtered self-sampled traces for dual-system fine-tuning, ever shorter for System 1 (paper, secs. 4 and 5).
 
-    Each pair of an item and one of its variants gives two examples: the question with the System 1 instruction and
-    the variant, and the question (or another one, see ``system2_items``) with the System 2 instruction and the initial
-    trace. Stage ``s`` (= epoch ``s``)
-    draws its pairs from variants whose length ratio is between ``lower_bounds[s]`` and 1. All stages and all
-    selections have the same number of pairs, and with a fixed ``batch_size`` the same number of steps.
+    A pair of an item and one of its variants gives two examples: the question with the System 1 instruction and the
+    variant, and the question (or another one, see ``system2_items``) with the System 2 instruction and the initial
+    trace. Epoch ``s`` is stage ``s``: it draws variants whose length ratio is between ``lower_bounds[s]`` and 1. All
+    stages and all selections have the same number of pairs, and with a fixed ``batch_size`` the same number of steps.
 
     Attributes:
-        items: The items that are trained on.
+        items: The items trained on.
         stages: The pairs drawn for each stage.
-        stage_table: What each stage trains on, in numbers. All three are there after ``setup("fit")``.
+        stage_table: The stages in numbers. All three are set by ``setup("fit")``.
     """
 
     def __init__(
@@ -64,25 +63,25 @@ class CurriculumData(SupervisedData):
 
         Args:
             items: JSONL file of filtered items.
-            val_questions: JSONL file of questions to answer after each stage, under both systems; none of them may be
-                trained on.
-            val_fields: Our names of fields to those of that file, where they differ: ``{gold: answer}``.
+            val_questions: JSONL file of questions to answer after each stage under both systems; questions that are
+                trained on are left out.
+            val_fields: Names of that file's fields, if they differ from ours: ``{gold: answer}``.
             val_gold_pattern: Regular expression whose first group is the answer within the gold field: ``#### (.+)``.
-            val_offset: Questions to leave out at the beginning.
+            val_offset: Questions to skip at the beginning.
             val_limit: Questions to take; all by default.
             lower_bounds: Lower end of each stage's window of length ratios; ``trainer.max_epochs`` is their number.
             selection: ``curriculum``, or a control with as many pairs: ``all_at_once`` draws from the widest window in
-                every stage, ``shortest_only`` takes each item's shortest variant, ``verbose_only`` the initial trace
-                for both systems.
-            items_per_stage: Pairs a stage draws; as many as there are items by default (ours).
-            system2_items: Whose initial traces System 2 learns: those of the pairs ``drawn`` (paper: two examples an
-                item), or as many out of ``all`` items in a random order (ours). Initial traces that have a variant of
-                some length ratio are not as long as the others, and with ``drawn`` System 2 takes on their length.
-            strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
-            chat_template: ``plain``, or a jinja file, instead of the tokenizer's own template.
-            batch_size: Rows of a batch on each process; 8 if neither this nor ``max_tokens`` is given.
-            max_tokens: Instead of ``batch_size``: tokens of a batch on each process, padding included.
-            packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens, without leaks.
+                every stage, ``shortest_only`` takes each item's shortest variant, ``verbose_only`` takes the initial
+                trace for both systems.
+            items_per_stage: Pairs per stage; the number of items by default (ours).
+            system2_items: The initial traces that System 2 learns: those of the pairs ``drawn`` (paper: two examples
+                per item), or as many out of ``all`` items in a random order (ours). Initial traces with a variant of a
+                given length ratio differ in length from the others, and with ``drawn`` System 2 takes on their length.
+            strict: Stop at the first bad line; by default bad lines are set aside and counted.
+            chat_template: ``plain`` or a jinja file, in place of the tokenizer's own template.
+            batch_size: Rows per batch and process; 8 if neither this nor ``max_tokens`` is given.
+            max_tokens: In place of ``batch_size``: tokens per batch and process, including padding.
+            packing: Pack examples end to end into rows of at most ``max_tokens`` tokens, without attention across them.
             max_length: Longest example in tokens; items with a longer one are left out, counted and reported.
             seed: Seed of the draws and of the order.
             num_workers: Worker processes that make batches.
@@ -113,15 +112,15 @@ class CurriculumData(SupervisedData):
 
     @property
     def stage(self) -> int:
-        """The stage that is trained now."""
+        """The current stage."""
         return self.trainer.current_epoch if self.trainer is not None else 0
 
     def setup(self, stage: str) -> None:
-        """Read the items, draw every stage, report both; all that can be wrong with the input is found here.
+        """Read the items, draw all stages and print them; all input is checked here.
 
         Raises:
-            InputError: The files are not usable, the trainer has another number of epochs than there are stages, or
-                a stage has no variant in its window.
+            InputError: A file is not usable, ``trainer.max_epochs`` is not the number of stages, or a stage has no
+                variant in its window.
         """
         super().setup(stage)
         if stage == "fit":
@@ -146,7 +145,7 @@ class CurriculumData(SupervisedData):
         )
 
     def train_examples(self, stage: int) -> list[Example]:
-        """Two examples for each pair drawn: System 1 with the variant, System 2 with an initial trace."""
+        """Return two examples per pair: System 1 with the variant, System 2 with an initial trace."""
         drawn = self.stages[stage]
         examples = []
         for pair, item in zip(drawn.pairs, self._system2(drawn), strict=True):
@@ -155,22 +154,22 @@ class CurriculumData(SupervisedData):
         return examples
 
     def val_examples(self) -> list[Example]:
-        """None: validation generates."""
+        """Return no examples: validation generates."""
         return []
 
     def val_dataloader(self) -> Any:
-        """Prompts to answer."""
+        """Return the validation prompts."""
         return [] if self.validation is None else self.validation.val_dataloader()
 
     def _system2(self, stage: Stage) -> list[int]:
-        """The item whose initial trace System 2 learns beside each pair of a stage."""
+        """Return, for each pair of a stage, the item whose initial trace System 2 learns."""
         if self.system2_items == "drawn":
             return [pair.item for pair in stage.pairs]
         rng = random.Random(f"{self.seed}/system2/{stage.index}")
         return list(islice(cycle(rng.sample(range(len(self.items)), len(self.items))), len(stage.pairs)))
 
     def _example(self, item: int, system: System, variant: int | None) -> Example:
-        """The question put by a system, and a variant (None: the initial trace); encoded once for all stages."""
+        """Encode the question in a system's prompt with a variant (None: the initial trace), once for all stages."""
         key = item, system, variant
         if key not in self._encoded:
             self._encoded[key] = self._encode(self.items[item], system, self._trace(item, variant)[0])
@@ -178,14 +177,14 @@ class CurriculumData(SupervisedData):
         return Example(tuple(ids), (*[IGNORE_INDEX] * n_prompt, *ids[n_prompt:]))
 
     def _encode(self, item: CurriculumItem, system: System, text: str) -> tuple["array[int]", int]:
-        """Token ids, four bytes each, and how many of them are the prompt."""
+        """Return the token ids (four bytes each) and the number of prompt tokens."""
         ids, labels = encode_pair(
             tokenizer_of(self), user_turn(item.question, system), text, template=self.chat_template
         )
         return array("i", ids), labels.count(IGNORE_INDEX)
 
     def _trace(self, item: int, variant: int | None) -> tuple[str, int]:
-        """Text and tokens of a variant (None: of the initial trace)."""
+        """Return text and token count of a variant (None: of the initial trace)."""
         if variant is None:
             return self.items[item].initial, self.items[item].initial_tokens
         chosen = self.items[item].variants[variant]
@@ -199,7 +198,7 @@ class CurriculumData(SupervisedData):
             )
 
     def _set_up_validation(self, stage: str, items: Sequence[CurriculumItem]) -> None:
-        """Render the prompts, without questions that are trained on: a choice by those would mean nothing."""
+        """Render the validation prompts without questions that are trained on, which would bias the choice."""
         if self.validation is None:
             return
         self.validation.tokenizer, self.validation.trainer = self.tokenizer, self.trainer
@@ -208,15 +207,15 @@ class CurriculumData(SupervisedData):
         rows = [row for row in self.validation.rows if row.question.question.strip() not in trained]
         n_all, n_left = (len({row.question.id for row in some}) for some in (self.validation.rows, rows))
         if n_left == 0:
-            raise InputError("data.val_questions: all of its questions are trained on; give others")
+            raise InputError("data.val_questions: all of its questions are trained on; use others")
         if n_left < n_all:
             rank_zero_warn(f"data.val_questions: left out {n_all - n_left} of {n_all} questions, which are trained on")
             self.validation.rows = rows
 
     def _usable_items(self, items: Sequence[CurriculumItem]) -> list[CurriculumItem]:
-        """Items with a variant no longer than the initial trace, that fit; the others are counted and reported.
+        """Return the items that have a usable variant and fit ``max_length``; count and report the others.
 
-        Both examples of an item stay or go together, and the items are the same for every selection.
+        An item is kept or left out as a whole, and the items are the same for every selection.
         """
         shorter = [item for item in items if any(is_usable(v.length_ratio) for v in item.variants)]
         limit = min((n for n in (self.max_length, self.max_tokens) if n is not None), default=None)
@@ -237,7 +236,7 @@ class CurriculumData(SupervisedData):
         return kept
 
     def _longest(self, item: CurriculumItem) -> int:
-        """Tokens of the longest example of an item: the initial trace after either instruction."""
+        """Return the length of the longest example of an item: its initial trace after either instruction."""
         return max(len(self._encode(item, system, item.initial)[0]) for system in SYSTEMS)
 
     def _row(self, stage: Stage) -> StageRow:

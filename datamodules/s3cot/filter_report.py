@@ -1,4 +1,4 @@
-"""What a filter kept and dropped, in numbers."""
+"""The report of a filter: how many traces it kept and dropped, and why."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ REASONS = {
     "duplicate": "the same text as another trace of the question",
     "no_variant": "an initial trace without any variant left",
 }
-"""Why a trace is dropped; one reason each, the first that holds."""
+"""Reasons for dropping a trace. Each dropped trace has one: the first that applies."""
 
 
 @dataclass(frozen=True)
 class FilterReport:
-    """A filter's work in numbers; rich prints it as tables.
+    """A filter's result in numbers; rich prints it as tables.
 
     Attributes:
-        by: Which filter.
-        questions: Questions in the traces, ``questions_kept`` of them left.
-        traces: Traces, ``traces_kept`` of them left (initial ones and variants).
+        by: The filter's name.
+        questions: Questions in the traces; ``questions_kept`` of them are left.
+        traces: Traces; ``traces_kept`` of them are left (initial ones and variants).
         kept_share: ``traces_kept / traces``.
         reasons: Dropped traces by reason.
-        known: Kept traces whose gold answer is known, and so whether they are right.
-        precision: Share of ``known`` that is right; None where nothing is known.
+        known: Kept traces that have a gold answer.
+        precision: Share of ``known`` that is right; None if there are none.
         length_ratios: Kept variants by length ratio, in ten buckets from 0 to 1.
         mean_length_ratio: Mean over the kept variants.
     """
@@ -55,11 +55,11 @@ class FilterReport:
     mean_length_ratio: float
 
     def __rich__(self) -> RenderableType:
-        """Two tables: traces by what became of them, variants by length ratio."""
+        """Return two tables: traces kept and dropped by reason, and variants by length ratio."""
         fate = Table(title=f"filter by {self.by}", title_justify="left")
         fate.add_column("traces", justify="right")
         fate.add_column("share", justify="right")
-        fate.add_column("what became of them")
+        fate.add_column("kept, or dropped because")
         right = "" if self.precision is None else f"; {self.precision:.1%} of {self.known:,} right"
         kept = f"kept, of {self.questions_kept:,} of {self.questions:,} questions{right}"
         fate.add_row(f"{self.traces_kept:,}", f"{self.kept_share:.1%}", kept, style="bold")
@@ -83,15 +83,15 @@ def report_of(
     reasons: Mapping[str, int],
     right: Sequence[bool | None],
 ) -> FilterReport:
-    """Count.
+    """Make the report of a filter.
 
     Args:
-        by: Which filter.
-        items: What it kept.
-        traces: Traces it was given.
-        questions: Questions in them.
+        by: The filter's name.
+        items: The items it kept.
+        traces: Number of traces it was given.
+        questions: Number of questions in them.
         reasons: Dropped traces by reason.
-        right: Of each kept trace, whether its answer is the gold one; None where that is not known.
+        right: Whether the answer of each kept trace is the gold one; None if there is no gold answer.
     """
     ratios = [variant.length_ratio for item in items for variant in item.variants]
     histogram = [0] * N_BUCKETS

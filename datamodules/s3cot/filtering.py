@@ -1,4 +1,4 @@
-"""Which self-sampled traces are fit to learn from, with the gold answers or without (paper, filtering)."""
+"""Filter self-sampled traces, by gold answers or by agreement without them (paper, filtering)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Literal
 from datamodules.answers import AnswerChecker, extract_boxed
 from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
-from datamodules.records.kinds import Trace
+from datamodules.records import Trace
 from datamodules.s3cot.filter_report import FilterReport, report_of
 from datamodules.s3cot.records import CurriculumItem, Variant
 
@@ -17,7 +17,7 @@ By = Literal["gold", "agreement"]
 
 @dataclass(frozen=True)
 class Dropped:
-    """A trace that is not used, and why; the reasons are those of ``filter_report.REASONS``."""
+    """A dropped trace and the reason, a key of `filter_report.REASONS`."""
 
     id: str
     reason: str
@@ -25,7 +25,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What is fit to learn from, every trace that is not, and both in numbers."""
+    """The items to train on, every dropped trace, and the report."""
 
     items: list[CurriculumItem]
     dropped: list[Dropped]
@@ -33,15 +33,15 @@ class FilterResult:
 
 
 def filter_by_gold(traces: Sequence[Trace], checker: AnswerChecker) -> FilterResult:
-    """Keep a trace iff its answer is the gold one (paper). A question needs its initial trace to be kept.
+    """Keep the traces whose answer is the gold one (paper). A question is kept only if its initial trace is.
 
     Args:
-        traces: Of any number of questions, alphas, layer sets and samples. Sample 0 at alpha = 0 is the initial trace.
+        traces: Of any questions, alphas, layer sets and samples. The initial trace is sample 0 at alpha = 0.
         checker: Compares answers.
 
     Raises:
-        InputError: No trace has a gold answer, or one that can be read; a question's traces come from several models
-            or instructions; no question is left.
+        InputError: No trace has a gold answer, a gold answer cannot be parsed, the traces of a question come from
+            several models or instructions, or no question is left.
     """
     golds = [trace.gold for trace in traces if trace.gold is not None]
     if not golds:
@@ -56,33 +56,33 @@ def filter_by_gold(traces: Sequence[Trace], checker: AnswerChecker) -> FilterRes
 
 
 def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> FilterResult:
-    """Keep a question only if all its traces, the initial one included, give the same answer (paper: self-consistency).
+    """Keep the questions whose traces all give the same answer as the initial one (paper: self-consistency).
 
-    "No answer" agrees with nothing. Gold answers are not looked at, except for the precision in the report.
+    A trace without an answer agrees with nothing. Gold answers are used for the precision in the report only.
 
     Args:
         traces: As in `filter_by_gold`.
-        checker: Compares answers, the initial trace's as the gold one.
+        checker: Compares the answers with the initial trace's.
 
     Raises:
-        InputError: A question's traces come from several models or instructions; no question is left.
+        InputError: The traces of a question come from several models or instructions, or no question is left.
     """
     reasons = _own_flaws(traces)
     answers = {trace.id: extract_boxed(trace.completion) for trace in traces}
     initials = {question_id: _initial(group) for question_id, group in _by_question(traces).items()}
-    led = [(initial, trace) for trace in traces if (initial := initials[trace.question_id])]
+    compared = [(initial, trace) for trace in traces if (initial := initials[trace.question_id])]
     same = checker.check(
-        [(answers[initial.id] or "", answers[initial.id] and answers[trace.id]) for initial, trace in led]
+        [(answers[initial.id] or "", answers[initial.id] and answers[trace.id]) for initial, trace in compared]
     )
-    torn = {trace.question_id for (_, trace), agrees in zip(led, same, strict=True) if not agrees}
+    split = {trace.question_id for (_, trace), agrees in zip(compared, same, strict=True) if not agrees}
     for trace in traces:
-        if trace.question_id in torn:
+        if trace.question_id in split:
             reasons.setdefault(trace.id, "disagreement")
     return _result(traces, reasons, "agreement", checker)
 
 
 def _own_flaws(traces: Sequence[Trace]) -> dict[str, str]:
-    """Traces that are unusable by themselves, whatever their answer (ours)."""
+    """Return the traces that are unusable whatever their answer is, with the reason (ours)."""
     flaws = {}
     for trace in traces:
         if trace.finish_reason == "length":
@@ -95,7 +95,7 @@ def _own_flaws(traces: Sequence[Trace]) -> dict[str, str]:
 
 
 def _right(traces: Sequence[Trace], checker: AnswerChecker) -> list[bool | None]:
-    """Whether each trace gives its gold answer; None where that is not known."""
+    """Return whether each trace gives its gold answer; None if it has none."""
     known = [trace for trace in traces if trace.gold is not None]
     verdicts = iter(checker.check([(trace.gold or "", extract_boxed(trace.completion)) for trace in known]))
     return [None if trace.gold is None else next(verdicts) for trace in traces]
@@ -115,12 +115,12 @@ def _by_question(traces: Sequence[Trace]) -> dict[str, list[Trace]]:
 
 
 def _initial(group: Sequence[Trace]) -> Trace | None:
-    """The trace that the others are variants of."""
+    """Return the initial trace, of which the others are variants."""
     return next((trace for trace in group if trace.alpha == 0 and trace.sample == 0), None)
 
 
 def _result(traces: Sequence[Trace], reasons: dict[str, str], by: By, checker: AnswerChecker) -> FilterResult:
-    """Make items of the traces that nothing speaks against; adds to ``reasons``."""
+    """Make items of the traces without a reason against them; adds to ``reasons``."""
     items = []
     groups = _by_question(traces)
     for group in groups.values():
@@ -132,7 +132,7 @@ def _result(traces: Sequence[Trace], reasons: dict[str, str], by: By, checker: A
         listed = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
         raise InputError(
             f"filter by {by}: of {len(traces)} traces of {len(groups)} questions none is left ({listed}); look at the "
-            "traces, sample more or at weaker alphas, or allow more new tokens if they are truncated"
+            "traces, sample more or with weaker alphas, or allow more new tokens if they are truncated"
         )
     kept = [trace for trace in traces if trace.id not in reasons]
     report = report_of(by, items, len(traces), len(groups), counts, _right(kept, checker))
@@ -140,7 +140,7 @@ def _result(traces: Sequence[Trace], reasons: dict[str, str], by: By, checker: A
 
 
 def _item(group: Sequence[Trace], reasons: dict[str, str]) -> CurriculumItem | None:
-    """The item of one question, or None; adds to ``reasons`` whatever of the question cannot be used."""
+    """Return the item of one question, or None; adds the question's unusable traces to ``reasons``."""
     initial = _initial(group)
     if initial is None or initial.id in reasons:
         why = "no_initial"

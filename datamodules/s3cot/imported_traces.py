@@ -1,22 +1,21 @@
-"""Traces from responses that another tool wrote."""
+"""Make trace records of responses that another tool wrote."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-    from datamodules.answers.checker import AnswerChecker
-    from datamodules.records.kinds import Trace
+from datamodules.answers import AnswerChecker, extract_boxed
+from datamodules.errors import InputError
+from datamodules.records import Trace, extract_gold
 
 
 @dataclass(frozen=True)
 class ResponseRow:
-    """One line of responses: those to one question in one style.
+    """One line of a file of responses: the responses to one question in one style.
 
-    ``question_id`` and ``model`` are empty where a file has no such field.
+    ``question_id`` and ``model`` are empty if the file has no such field.
     """
 
     question: str
@@ -30,32 +29,29 @@ class ResponseRow:
 def traces_of(
     rows: Sequence[tuple[str, ResponseRow]],
     alphas: Mapping[str, float],
-    tokenizer: "PreTrainedTokenizerBase",
-    checker: "AnswerChecker",
+    tokenizer: PreTrainedTokenizerBase,
+    checker: AnswerChecker,
     append_boxed: str | None = None,
-) -> list["Trace"]:
-    """Trace records of responses. What is not known of their making is empty: no layers, the bare question as prompt.
+) -> list[Trace]:
+    r"""Return a trace for each response. What is unknown stays empty: no layers, the bare question as prompt.
 
     Args:
-        rows: Each with the name of the collection it is from; questions are told apart by it, by ``question_id`` (else
-            the question's words) and by ``model``.
-        alphas: By style.
-        tokenizer: Counts tokens; the end of sequence counts as one more.
-        checker: Marks answers.
-        append_boxed: As in `run`.
+        rows: Pairs of a collection's name and a line of it. A question is identified by collection, ``question_id`` (or
+            the question's text without one) and ``model``.
+        alphas: Alpha by style.
+        tokenizer: Counts tokens; an end-of-sequence token is added to each count.
+        checker: Compares answers with the gold ones.
+        append_boxed: Regular expression with one group, the answer; the answer of its last match is appended in
+            ``\boxed{}`` to responses without a boxed answer.
 
     Raises:
-        InputError: A style without alpha, no response at all, or no regular expression with a group.
+        InputError: A style has no alpha, there is no response, or ``append_boxed`` is no expression with a group.
     """
-    from datamodules.answers import extract_boxed
-    from datamodules.errors import InputError
-    from datamodules.records.kinds import Trace
-
     if unknown := sorted({row.style for _, row in rows} - alphas.keys()):
-        raise InputError(f"--alphas: there is none for the styles {', '.join(map(repr, unknown))}")
+        raise InputError(f"--alphas: none for the styles {', '.join(map(repr, unknown))}; add one for each")
     single = [(source, row, _boxed(text, append_boxed)) for source, row in rows for text in row.responses]
     if not single:
-        raise InputError(f"--responses: {len(rows)} lines, but not one response in them")
+        raise InputError(f"--responses: {len(rows)} lines without any response; map the field with --fields")
     texts = [text for _, _, text in single]
     lengths = [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     answers = [extract_boxed(text) for text in texts]
@@ -85,15 +81,13 @@ def traces_of(
                 answer=answer,
                 correct=right if row.gold is not None else None,
                 model=row.model,
+                layer_set="",
             )
         )
     return traces
 
 
 def _boxed(text: str, pattern: str | None) -> str:
-    r"""The response, with the answer that the pattern finds in a ``\boxed{}`` at its end if it has none."""
-    from datamodules.answers import extract_boxed
-    from datamodules.records.reader import extract_gold
-
+    r"""Append the answer that the pattern finds in ``\boxed{}``, unless the response has a boxed answer."""
     answer = extract_gold(text, pattern) if pattern is not None else None
     return text if answer is None or extract_boxed(text) is not None else f"{text}\n\\boxed{{{answer}}}"

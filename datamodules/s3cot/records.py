@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Variant:
-    """A chain of thought for the same question as an initial one; ``length_ratio`` is Len-R (paper), in tokens."""
+    """A chain of thought for the same question as an initial one, with its length ratio in tokens (paper: Len-R)."""
 
     text: str
     n_tokens: int
@@ -15,9 +15,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class CurriculumItem:
-    """A question whose traces passed the filter: the initial trace and its variants, none of them longer.
+    """A question with the traces that passed the filter: the initial one (alpha = 0) and variants no longer than it.
 
-    ``id`` is that of the question, ``initial`` the completion at alpha = 0, ``initial_tokens`` its length.
+    ``id`` is the question's; ``initial`` is a completion, ``initial_tokens`` its length.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What each stage of a curriculum trains on, as numbers and as a table."""
+"""The stages of a curriculum in numbers, and the table that is printed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from datamodules.s3cot.stages import N_BUCKETS
 
 @dataclass(frozen=True)
 class StageRow:
-    """What one stage trains on, in numbers.
+    """One stage in numbers.
 
     Attributes:
-        lower: The stage's window of length ratios goes from here to 1.
-        pairs: Pairs drawn; each gives one example for System 1 and one for System 2.
+        lower: Lower end of the stage's window of length ratios; the upper end is 1.
+        pairs: Pairs drawn; each gives an example for System 1 and one for System 2.
         distinct: Different pairs among them.
-        available: Different pairs to draw from, per bucket of length ratio.
-        drawn: Pairs drawn, per bucket of length ratio.
-        length_ratio: Mean over the pairs drawn.
-        system1_tokens: Tokens to learn of System 1, by the counts in the items.
-        system2_tokens: Tokens to learn of System 2.
+        available: Different pairs to draw from, per bucket of length ratios.
+        drawn: Pairs drawn, per bucket of length ratios.
+        length_ratio: Mean length ratio of the pairs drawn.
+        system1_tokens: Completion tokens of System 1, by the counts in the items.
+        system2_tokens: Completion tokens of System 2.
     """
 
     stage: int
@@ -37,15 +37,15 @@ class StageRow:
 
 
 @rank_zero_only
-def show_stages(rows: Sequence[StageRow], there_are: Sequence[int], title: str) -> None:
-    """Print the stages, and once for all of them which lengths there are.
+def show_stages(rows: Sequence[StageRow], usable: Sequence[int], title: str) -> None:
+    """Print the stages as a table.
 
     Args:
-        rows: One a stage.
-        there_are: Usable pairs per bucket of length ratio.
-        title: What the table is of.
+        rows: A row per stage.
+        usable: Usable pairs per bucket of length ratios.
+        title: Title of the table.
     """
-    lengths = ", ".join(f"{b / N_BUCKETS:.1f}: {n:,}" for b, n in enumerate(there_are) if n)
+    lengths = ", ".join(f"{b / N_BUCKETS:.1f}: {n:,}" for b, n in enumerate(usable) if n)
     table = Table(title=f"{title}\nvariants by Len-R: {lengths}", title_justify="left")
     for heading in ("stage", "Len-R", "pairs", "different", "System 1 tokens", "System 2 tokens", "mean Len-R"):
         table.add_column(heading, justify="right")

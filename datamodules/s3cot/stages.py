@@ -1,4 +1,4 @@
-"""Which (item, variant) pairs each stage of the compression curriculum trains on. Knows lengths only, no text."""
+"""Draw the (item, variant) pairs of each stage of the compression curriculum; works on lengths only, not on text."""
 
 import random
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from typing import Literal
 from datamodules.errors import InputError
 
 N_BUCKETS = 10
-"""Length ratios are drawn about uniformly over this many buckets of equal width from 0 to 1 (likely)."""
+"""Buckets of equal width from 0 to 1 over which length ratios are drawn about uniformly (likely)."""
 
 LOWER_BOUNDS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
-"""Ten windows, the first from 0.9 to 1, each a step of 0.1 wider than the one before (paper, sec. 5 of the method)."""
+"""Lower ends of ten windows: 0.9 to 1 first, each 0.1 wider than the one before (paper, sec. 5 of the method)."""
 
 Selection = Literal["curriculum", "all_at_once", "shortest_only", "verbose_only"]
-"""The curriculum, or one of its controls, which have as many pairs a stage."""
+"""The curriculum, or one of its controls with as many pairs per stage; see `draw_stages`."""
 
-_SLACK = 1e-9  # so that 0.3 / 0.1 counts as 3
+_SLACK = 1e-9  # 0.3 / 0.1 must count as 3
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One item and the variant that System 1 learns from it; ``variant`` None stands for the initial trace."""
+    """An item and the variant of it that System 1 learns; ``variant`` None means the initial trace."""
 
     item: int
     variant: int | None
@@ -31,12 +31,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage trains on.
+    """The pairs of one stage.
 
     Attributes:
-        lower: The window of length ratios goes from here to 1; the controls' windows are always open.
-        pairs: The pairs drawn, in the order drawn; one may come again once its bucket is exhausted.
-        available: Different pairs to draw from, per bucket of length ratio from 0 to 1.
+        lower: Lower end of the window of length ratios; the upper end is 1. Always 0 in the controls.
+        pairs: The pairs in the order drawn; a pair may repeat once its bucket is exhausted.
+        available: Different pairs to draw from, per bucket of length ratios.
     """
 
     index: int
@@ -46,17 +46,22 @@ class Stage:
 
     @property
     def drawn(self) -> tuple[int, ...]:
-        """Pairs drawn per bucket of length ratio."""
+        """Pairs drawn, per bucket of length ratios."""
         return count_buckets(self.pairs)
 
 
 def bucket(length_ratio: float) -> int:
-    """The bucket of a length ratio in [0, 1]; 1 belongs to the last."""
+    """Return the bucket of a length ratio in [0, 1]; 1 belongs to the last.
+
+    Example:
+        >>> bucket(0.05), bucket(0.3), bucket(1.0)
+        (0, 3, 9)
+    """
     return min(N_BUCKETS - 1, int(length_ratio * N_BUCKETS + _SLACK))
 
 
 def count_buckets(pairs: Sequence[Pair]) -> tuple[int, ...]:
-    """Pairs per bucket."""
+    """Count the pairs per bucket."""
     counts = [0] * N_BUCKETS
     for pair in pairs:
         counts[bucket(pair.length_ratio)] += 1
@@ -72,19 +77,20 @@ def draw_stages(
 ) -> list[Stage]:
     """Draw the pairs of every stage.
 
-    ``curriculum`` draws from variants whose length ratio is in the stage's window, ``all_at_once`` from all of them in
-    every stage: the non-empty buckets take turns, and each gives its pairs in a random order, from the start again
-    when it is exhausted. ``shortest_only`` and ``verbose_only`` go through the items in a random order.
+    ``curriculum`` draws variants whose length ratio is in the stage's window, ``all_at_once`` draws from all variants
+    in every stage. Both take pairs from the non-empty buckets in turn; each bucket gives its pairs in a random order
+    and starts again when it is exhausted. ``shortest_only`` (each item's shortest variant) and ``verbose_only`` (the
+    initial trace for both systems) go through the items in a random order.
 
     Args:
-        ratios: Length ratios of the variants of each item; items without one in (0, 1] are not used.
+        ratios: Length ratios of the variants of each item; an item without one in (0, 1] is not used.
         lower_bounds: Lower end of each stage's window; the upper end is 1.
         selection: The curriculum or a control.
-        pairs_per_stage: How many pairs each stage gets (ours: the same for all).
-        seed: Each stage draws with a seed of its own that depends on this one.
+        pairs_per_stage: Pairs of each stage (ours: the same for all).
+        seed: The seed of each stage is derived from it.
 
     Raises:
-        InputError: A bound out of order or range, or a stage without a pair.
+        InputError: A bound is out of range or rises, or a stage has no pair to draw from.
     """
     _check_bounds(lower_bounds)
     pairs = usable_pairs(ratios)
@@ -101,7 +107,7 @@ def draw_stages(
 
 
 def usable_pairs(ratios: Sequence[Sequence[float]]) -> list[Pair]:
-    """All pairs of an item and a usable variant of it."""
+    """Return all pairs of an item and a usable variant of it."""
     return [
         Pair(item, variant, ratio)
         for item, its_ratios in enumerate(ratios)
@@ -111,12 +117,12 @@ def usable_pairs(ratios: Sequence[Sequence[float]]) -> list[Pair]:
 
 
 def is_usable(length_ratio: float) -> bool:
-    """Whether a variant is no longer than the initial trace (paper: windows end at 1)."""
+    """Return whether a variant is no longer than the initial trace (paper: windows end at 1)."""
     return 0 < length_ratio <= 1
 
 
 def _groups(pairs: list[Pair], lower: float, selection: Selection) -> list[list[Pair]]:
-    """The groups of pairs that take turns in a stage."""
+    """Return the groups of pairs that take turns in a stage."""
     if selection == "verbose_only":
         return [[Pair(item, None, 1.0) for item in sorted({pair.item for pair in pairs})]]
     if selection == "shortest_only":
@@ -133,7 +139,7 @@ def _groups(pairs: list[Pair], lower: float, selection: Selection) -> list[list[
 
 
 def _take_turns(groups: list[list[Pair]], n: int, rng: random.Random) -> tuple[Pair, ...]:
-    """Draw ``n`` pairs, from each group in turn, none twice before its group is exhausted."""
+    """Draw ``n`` pairs from the groups in turn; none twice before its group is exhausted."""
     groups = [rng.sample(group, len(group)) for group in groups]
     rng.shuffle(groups)
     turns = [cycle(group) for group in groups]
@@ -143,15 +149,15 @@ def _take_turns(groups: list[list[Pair]], n: int, rng: random.Random) -> tuple[P
 def _check_bounds(lower_bounds: Sequence[float]) -> None:
     bounds = list(lower_bounds)
     if not bounds or not all(0 <= bound < 1 for bound in bounds):
-        raise InputError(f"data.lower_bounds: each stage needs a length ratio from 0 to below 1, not {bounds}")
+        raise InputError(f"data.lower_bounds: each must be a length ratio from 0 to below 1, not {bounds}")
     if bounds != sorted(bounds, reverse=True):
         raise InputError(
-            f"data.lower_bounds: windows only grow, so bounds never rise from a stage to the next: {bounds}"
+            f"data.lower_bounds: windows only grow, so no bound may be higher than the one before it: {bounds}"
         )
 
 
 def _empty_stage(index: int, lower: float, pairs: list[Pair]) -> str:
-    """Why a stage is empty and where the data are."""
+    """Return a message: why a stage is empty, and which length ratios the data have."""
     if not pairs:
         return (
             "data.items: no item has a variant that is no longer than its initial trace; sample with a stronger alpha"
