@@ -1,9 +1,9 @@
-"""Making of the pairs that MoGU learns from: which responses go with which request, what is dropped, what is kept."""
+"""Makes the pairs of requests and responses that MoGU learns from."""
 
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datamodules.errors import InputError
@@ -26,12 +26,12 @@ REFUSALS = (
     "No, I will not help with this.",
     "I cannot provide that.",
 )
-"""Written refusals (ours)."""
+"""Refusals for requests to which the base model gives none (ours)."""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A request that became no pair, and why."""
+    """A request without a pair, and the reason."""
 
     id: str
     prompt: str
@@ -41,14 +41,14 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What came out.
+    """The pairs and what is left.
 
     Attributes:
         train: As many benign as malicious pairs.
         val: The same, to choose checkpoints on.
-        held_out: Malicious requests that are in neither, for tests.
-        dropped: Requests that became none.
-        report: Counts in words.
+        held_out: Malicious requests in neither, for tests.
+        dropped: Requests without a pair.
+        report: Counts by name.
     """
 
     train: list[ResponsePair] = field(repr=False)
@@ -69,12 +69,13 @@ def make_pairs(
     refusal_rule: str = REFUSAL,
     seed: int = 0,
 ) -> Pairs:
-    """Put requests and responses together (paper, sec. 3.1).
+    """Pair requests with responses (paper, sec. 3.1), and split the pairs.
 
-    (benign, glad) is the base model's own answer, dropped if it is a refusal or does not come to its end; (benign,
-    reject) a written refusal; (malicious, glad) the affirmative opening; (malicious, reject) the base model's own
-    refusal where it gives one and comes to its end, else a written one. A refusal may name the request with
-    ``{prompt}``. Of requests that `squeeze` makes the same one is taken, and none as benign that is malicious too.
+    - Benign requests: the base model's own answer, dropped if it is a refusal or cut off; and a written refusal.
+    - Malicious requests: the affirmative opening; and the base model's own refusal, or a written one if it gives none.
+
+    A written refusal may name the request with ``{prompt}``. Of requests that `squeeze` makes equal, one is taken; a
+    request of both classes is malicious.
 
     Args:
         answers: The base model's answers to benign requests.
@@ -82,22 +83,14 @@ def make_pairs(
         n_train: Pairs of each class to train on (paper: 300); fewer of both where one has fewer.
         n_val: Pairs of each class to choose checkpoints on.
         refusals: Written refusals.
-        rejections: The base model's answers to the malicious requests; whole ones that are refusals are used.
+        rejections: The base model's answers to the malicious requests; complete ones that are refusals are used.
         refusal_rule: Regular expression; an answer with a match is a refusal.
-        seed: Of the split and of the choice of refusals.
+        seed: Seed of the split and of the choice of refusals.
 
     Raises:
-        InputError: A number is too small, the rule is none, or a class is empty.
+        InputError: A number is too small, the rule is no regular expression, or a class is empty.
     """
-    for option, number, least in (("n_train", n_train, 1), ("n_val", n_val, 0)):
-        if number < least:
-            raise InputError(f"--{option}: must be {least} or more, is {number}")
-    try:
-        rule = re.compile(refusal_rule, re.IGNORECASE)
-    except re.error as error:
-        raise InputError(f"--refusal_rule: no regular expression: {error}") from error
-    if not refusals:
-        raise InputError("--refusals: the file has no line; a refusal a line is wanted")
+    rule = _check_options(n_train, n_val, refusals, refusal_rule)
     benign, dropped = _benign(answers, {squeeze(attack.prompt) for attack in attacks}, rule, refusals, seed)
     own = {
         trace.question: trace.completion.strip()
@@ -108,13 +101,13 @@ def make_pairs(
     dropped += more
     for name, pairs in (("benign", benign), ("malicious", malicious)):
         if not pairs:
-            reasons = _listed(d.reason for d in dropped)
-            raise InputError(f"pairs: no {name} request is left ({reasons or 'none was given'})")
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in Counter(d.reason for d in dropped).items())
+            raise InputError(f"pairs: no {name} request is left ({reasons or 'none was given'}); give others")
     random.Random(f"{seed}/split").shuffle(benign)
     random.Random(f"{seed}/split").shuffle(malicious)
     total = min(len(benign), len(malicious), n_train + n_val)
     if total < n_train + n_val:
-        n_val = min(n_val, max(1, total // 5), total - 1)  # checkpoints are chosen on one at least
+        n_val = min(n_val, max(1, total // 5), total - 1)  # one at least, to choose checkpoints on
     n_train = total - n_val
     by_id = {attack.id: attack for attack in attacks}
     used = {pair.id for pair in malicious[:total]}
@@ -134,12 +127,24 @@ def make_pairs(
 
 
 def contrast(pairs: Sequence[ResponsePair]) -> list[ContrastPair]:
-    """Malicious requests against benign ones, one each: what a refusal direction is made from."""
+    """Each malicious request with a benign one: the pairs for a refusal direction."""
     kinds = [[pair for pair in pairs if pair.malicious == kind] for kind in (True, False)]
     return [
         ContrastPair(f"{bad.id}|{good.id}", bad.prompt, good.prompt, bad.system, good.system)
         for bad, good in zip(*kinds, strict=False)
     ]
+
+
+def _check_options(n_train: int, n_val: int, refusals: Sequence[str], rule: str) -> re.Pattern[str]:
+    for option, number, least in (("n_train", n_train, 1), ("n_val", n_val, 0)):
+        if number < least:
+            raise InputError(f"--{option}: must be {least} or more, is {number}")
+    if not refusals:
+        raise InputError("--refusals: the file is empty; put one refusal on each line")
+    try:
+        return re.compile(rule, re.IGNORECASE)
+    except re.error as error:
+        raise InputError(f"--refusal_rule: no regular expression: {error}") from error
 
 
 def _benign(
@@ -188,9 +193,5 @@ def _malicious(
 
 
 def _written(refusals: Sequence[str], key: str, prompt: str, seed: int) -> str:
-    """One of the refusals, the same for a request in every run."""
+    """One of the refusals; a request gets the same one in every run."""
     return random.Random(f"{seed}/{key}").choice(refusals).replace("{prompt}", prompt)
-
-
-def _listed(reasons: Iterable[str]) -> str:
-    return ", ".join(f"{reason}: {n}" for reason, n in Counter(reasons).items())

@@ -1,14 +1,21 @@
-"""Records that MoGU learns from."""
+"""Records of MoGU's training data."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ResponsePair:
-    """A request, what a glad model would say to it and what an unwilling one would.
+    """A request with two opposite responses.
 
-    ``glad_is_opening``: the glad response is the beginning of one ("Sure, here is ..."), so that its end is nothing to
-    learn and nothing harmful has to be written down.
+    Attributes:
+        id: Unique in its file.
+        prompt: The request.
+        malicious: Its class.
+        glad: The response of a model that answers everything.
+        reject: The response of a model that refuses everything.
+        glad_is_opening: The glad response is only the beginning of one ("Sure, here is ..."): it is learnt without an
+            end, and nothing harmful has to be written down.
+        system: System turn before the request.
     """
 
     id: str
@@ -22,7 +29,7 @@ class ResponsePair:
 
 @dataclass(frozen=True)
 class Attack:
-    """A malicious request and the affirmative opening of an answer (AdvBench: ``goal`` and ``target``)."""
+    """A malicious request and the affirmative opening of an answer (in AdvBench ``goal`` and ``target``)."""
 
     id: str
     prompt: str

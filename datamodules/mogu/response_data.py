@@ -1,4 +1,4 @@
-"""Training data of MoGU: two opposite responses to a request, and requests with the response that is right for them."""
+"""Training data of MoGU: requests with two opposite responses, and requests with the right response."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -34,13 +34,13 @@ class OpposedExample(Example):
 
     @property
     def longest(self) -> int:
-        """Of the two responses."""
+        """Tokens of the longer response."""
         return max(len(self.input_ids), len(self.opposite.input_ids))
 
 
 @dataclass(frozen=True)
 class RoutedExample(Example):
-    """The response that is right for a request; the instruction is in the tokens from ``start`` to before ``end``."""
+    """The right response to a request; the instruction is the tokens from ``start`` on, before ``end``."""
 
     malicious: bool = False
     start: int = 0
@@ -48,7 +48,7 @@ class RoutedExample(Example):
 
 
 class _PairData(SupervisedData):
-    """What both stages read: files of `ResponsePair` records."""
+    """Files of `ResponsePair` records, which both stages read."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class _PairData(SupervisedData):
 
         Args:
             pairs: JSONL file, as ``rod pairs`` writes it.
-            val_pairs: Another one, to choose the checkpoint on.
+            val_pairs: Another such file, to choose the checkpoint on.
             limit: Pairs of each class to train on; all by default.
             strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
             chat_template: ``plain``, or a jinja file, instead of the tokenizer's own template.
@@ -85,7 +85,7 @@ class _PairData(SupervisedData):
         self.chat_template = chat_template
 
     def setup(self, stage: str) -> None:
-        """Read the files and encode what is in them."""
+        """Read and encode the files."""
         super().setup(stage)
         _ = self.examples
 
@@ -94,7 +94,7 @@ class _PairData(SupervisedData):
         return self.examples[0]
 
     def val_examples(self) -> Sequence[Example]:
-        """Those of ``val_pairs``."""
+        """The examples of ``val_pairs``."""
         return self.examples[1]
 
     @cached_property
@@ -105,7 +105,7 @@ class _PairData(SupervisedData):
 
     @abstractmethod
     def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
-        """What is learnt from the pairs of a file."""
+        """The examples to learn from the pairs of a file; ``path`` is for errors."""
 
     def _read(self, path: Path, limit: int | None) -> list[ResponsePair]:
         pairs = read_records(path, ResponsePair, strict=self.strict)
@@ -118,51 +118,33 @@ class _PairData(SupervisedData):
 class ResponderData(_PairData):
     """Malicious requests for the glad responder, benign ones for the unwilling one, with both responses (paper)."""
 
-    def __init__(
-        self,
-        pairs: Path,
-        role: Role,
-        val_pairs: Path | None = None,
-        limit: int | None = None,
-        strict: bool = True,
-        chat_template: str | None = None,
-        batch_size: int = 8,
-        max_length: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-    ) -> None:
+    def __init__(self, pairs: Path, role: Role, val_pairs: Path | None = None, **data: Any) -> None:
         """Describe the data.
 
         Args:
             pairs: JSONL file, as ``rod pairs`` writes it.
             role: ``glad`` learns the glad response to malicious requests, ``unwilling`` the rejection of benign ones.
-            val_pairs: Another one, to choose the checkpoint on.
-            limit: Requests to train on; all by default.
-            strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
-            chat_template: ``plain``, or a jinja file, instead of the tokenizer's own template.
-            batch_size: Requests of a batch on each process; the batch has two rows for each.
-            max_length: Longest example in tokens; longer ones are left out, counted and reported.
-            seed: Seed of the order.
-            num_workers: Worker processes that make batches.
+            val_pairs: Another such file, to choose the checkpoint on.
+            data: As in `RouterData`. A batch has two rows for each request of ``batch_size``.
         """
-        super().__init__(pairs, val_pairs, limit, strict, chat_template, batch_size, max_length, seed, num_workers)
+        super().__init__(pairs, val_pairs, **data)
         self.role: Role = role
 
     def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
-        """Both responses to each request, in one batch."""
+        """Put both responses to each request into one batch."""
         return partial(_collate_opposed, pad_id=_pad_id(self.tokenizer), mean_items=mean_items)
 
     def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
         """Examples of the role's class.
 
         Raises:
-            InputError: There is none.
+            InputError: The file has no such request.
         """
         glad = self.role == "glad"
         own = [pair for pair in pairs if pair.malicious == glad]
         if not own:
             kind = "malicious" if glad else "benign"
-            raise InputError(f"{path}: no {kind} request is there for the {self.role} responder to learn from")
+            raise InputError(f"{path}: no {kind} request for the {self.role} responder; give pairs of both classes")
         examples: list[Example] = []
         for pair in own:
             wanted, opposite = self._respond(pair, glad), self._respond(pair, not glad)
@@ -174,11 +156,11 @@ class RouterData(_PairData):
     """Benign requests with glad responses and malicious ones with rejections, in equal numbers (paper)."""
 
     def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
-        """Rows with what their gates should be."""
+        """Put requests and their classes into one batch."""
         return partial(_collate_routed, pad_id=_pad_id(self.tokenizer), mean_items=mean_items)
 
     def predict_dataloader(self) -> BatchLoader:
-        """The training examples, in the order of the file."""
+        """The training examples, in file order, for probes."""
         examples = self._usable(self.examples[0], "predict")
         size = self.batch_size or 8
         batches = [list(range(i, min(i + size, len(examples)))) for i in range(0, len(examples), size)]
@@ -188,12 +170,12 @@ class RouterData(_PairData):
         """Examples of both classes.
 
         Raises:
-            InputError: One is empty, or the chat template hides where a request's words are.
+            InputError: A class is missing, or a request cannot be found in its rendered prompt.
         """
         kinds = {pair.malicious for pair in pairs}
         if len(kinds) < 2:
             kind = "benign" if True in kinds else "malicious"
-            raise InputError(f"{path}: no {kind} request is there; routers learn to tell the two kinds apart")
+            raise InputError(f"{path}: no {kind} request; routers learn from both classes, give pairs of both")
         finder = InstructionFinder(tokenizer_of(self), self.chat_template)
         examples: list[Example] = []
         for pair in pairs:
@@ -210,7 +192,7 @@ class RouterData(_PairData):
 def encode_response(
     tokenizer: PreTrainedTokenizerBase, pair: ResponsePair, glad: bool, template: str | None = None
 ) -> Example:
-    """The glad response to a request, or the rejection, as an example; an opening is learnt without an end."""
+    """The glad response to a request, or the rejection, as an example; an opening has no end-of-sequence token."""
     text = pair.glad if glad else pair.reject
     ids, labels = encode_pair(tokenizer, pair.prompt, text, system_prompt=pair.system, template=template)
     if glad and pair.glad_is_opening:

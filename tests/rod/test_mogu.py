@@ -48,7 +48,7 @@ def write_pairs(folder: Path, n: int = 8) -> Path:
 def real_pairs(data: Path, folder: Path, n: int = 8) -> Path:
     """Requests of AdvBench with their targets, and of Alpaca with its answers: short ones, a token is a byte here."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = yaml.safe_load((STAGES / "real/alpaca.yaml").read_text())["data"]["init_args"]["fields"]["question"]
+    asked = yaml.safe_load((STAGES / "real/alpaca.yaml").read_text())["data"]["fields"]["question"]
     attacked = yaml.safe_load((STAGES / "real/advbench.yaml").read_text())["malicious_fields"]
     answered = {"prompt": asked, "response": "output"}
     requests = read_records(data / "alpaca_subsets/random_9k.jsonl", Instruction, fields=answered)

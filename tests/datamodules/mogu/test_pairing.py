@@ -141,7 +141,7 @@ def test_empty_classes_and_broken_rules_are_errors() -> None:
         make_pairs(refused, attacks(1), n_train=1, n_val=0)
     with pytest.raises(InputError, match="no regular expression"):
         make_pairs(answers(1), attacks(1), n_train=1, n_val=0, refusal_rule="(")
-    with pytest.raises(InputError, match="has no line"):
+    with pytest.raises(InputError, match="put one refusal on each line"):
         make_pairs(answers(1), attacks(1), n_train=1, n_val=0, refusals=[])
 
 
@@ -151,7 +151,7 @@ def test_advbench_and_alpaca_by_the_shipped_recipe(
     """300 of AdvBench to train, 20 to choose on, 200 held out; Alpaca's own answers stand for a model's."""
     monkeypatch.chdir(tmp_path)
     Path("data").symlink_to(shared_data)
-    asked = yaml.safe_load((STAGES / "real/alpaca.yaml").read_text())["data"]["init_args"]
+    asked = yaml.safe_load((STAGES / "real/alpaca.yaml").read_text())["data"]
     questions = read_questions(Path(asked["questions"]), fields=asked["fields"], limit=asked["limit"])
     rows = [json.loads(line) for line in Path(asked["questions"]).read_text().splitlines()[: len(questions)]]
     assert [q.question.split() for q in questions] == [f"{r['instruction']} {r['input']}".split() for r in rows]

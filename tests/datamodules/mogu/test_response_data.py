@@ -162,12 +162,12 @@ def test_templates_may_trim_a_request_or_say_it_twice(tmp_path: Path) -> None:
 
 
 def test_an_empty_class_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no malicious request is there for the glad responder"):
+    with pytest.raises(InputError, match="no malicious request for the glad responder"):
         with_tokenizer(ResponderData(write(tmp_path, BENIGN), "glad")).setup("fit")
-    with pytest.raises(InputError, match="no benign request is there for the unwilling responder"):
+    with pytest.raises(InputError, match="no benign request for the unwilling responder"):
         with_tokenizer(ResponderData(write(tmp_path, MALICIOUS), "unwilling")).setup("fit")
     for pair, missing in ((BENIGN, "malicious"), (MALICIOUS, "benign")):
-        with pytest.raises(InputError, match=f"no {missing} request is there; routers"):
+        with pytest.raises(InputError, match=f"no {missing} request; routers"):
             with_tokenizer(RouterData(write(tmp_path, pair))).setup("fit")
 
 
