@@ -1,4 +1,4 @@
-"""Modular learning rates: which parameters learn at which share of the rate (paper; policies and controls)."""
+"""Modular learning rates (ML-LR): the policies of the paper and its controls."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, final
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,20 +20,24 @@ Part = Literal["robust", "rest"]
 EMBEDDINGS = "embeddings"
 
 
-@final  # so that YAML needs no class_path
+@final  # YAML then needs no class_path
 class LearningRates:
-    """Splits a model's parameters into ``robust`` and ``rest`` and says what each part's rate is multiplied by.
+    """Splits a model's parameters into the parts ``robust`` and ``rest`` and multiplies the rate of each.
 
-    ======== ========================================== =========================
-    policy   robust                                     rest
-    ======== ========================================== =========================
-    modular  1                                          ``ratio`` (paper: 1e-4)
-    freeze   1                                          0: no gradient, no state
-    warmup   1                                          0, then 1 (SWAT)
-    uniform  1                                          1
-    ======== ========================================== =========================
+    ======== ======== ======================================
+    policy   robust   rest
+    ======== ======== ======================================
+    modular  1        ``ratio`` (paper: 1e-4)
+    freeze   1        0: no gradient, no optimiser state
+    warmup   1        0 at first, then 1 (SWAT)
+    uniform  1        1
+    ======== ======== ======================================
 
-    Every module of the project takes one as ``learning_rates``.
+    Every method takes it as ``model.learning_rates``.
+
+    >>> rates = LearningRates(modules=["layers.3-5.*", "layers.*.v"], policy="modular", ratio=1e-4)
+    >>> rates.lr_mult("robust", step=0, total_steps=100), rates.lr_mult("rest", step=0, total_steps=100)
+    (1.0, 0.0001)
     """
 
     def __init__(
@@ -50,22 +53,22 @@ class LearningRates:
         random_set: int | None = None,
         allow_other_model: bool = False,
     ) -> None:
-        """Say which modules are robust, and what that means for their rates.
+        """Name the robust modules and the policy.
 
         Args:
             result: ``robust_modules.yaml`` of a search.
-            modules: Instead: patterns of the robust modules, such as ``layers.3-5.*`` or ``layers.*.v``.
+            modules: Patterns of the robust modules, such as ``layers.3-5.*`` or ``layers.*.v``, in place of ``result``.
             policy: See the table above.
-            ratio: What ``modular`` multiplies the rest's rate by (paper: about 1e-4).
+            ratio: Factor of the rest's rate under ``modular`` (paper: about 1e-4).
             warmup: Share of the steps in which ``warmup`` trains the robust modules only (ours).
-            others: Where norms, embeddings and the output head belong (paper: all but the robust modules is the rest).
-            frozen: Patterns of modules, or ``embeddings`` (with the head), that are not trained under any policy.
-            invert: A control: swap the robust modules and the other modules.
-            random_set: A control: seed of a random set of modules with as many weights, in place of the robust ones.
-            allow_other_model: Accept a result that was found in another model, such as the base of a tuned one.
+            others: Part of norms, embeddings and output head (paper: the rest is all but the robust modules).
+            frozen: Patterns of modules that no policy trains; ``embeddings`` stands for embeddings and head.
+            invert: A control: the modules that are not robust learn at the full rate.
+            random_set: A control: seed of a random set of modules, of as many weights, in place of the robust ones.
+            allow_other_model: Accept a result from another model, such as the base of a tuned one.
 
         Raises:
-            InputError: A number is out of range, or both or neither of ``result`` and ``modules`` is given.
+            InputError: A number is out of range, or both or neither of ``result`` and ``modules`` are given.
         """
         for key, value in (("ratio", ratio), ("warmup", warmup)):
             if not 0 < value <= 1:
@@ -86,12 +89,12 @@ class LearningRates:
         self.invert, self.random_set, self.allow_other_model = invert, random_set, allow_other_model
 
     def check_model(self, model_id: str) -> None:
-        """Refuse the result of another model, before any weights are loaded."""
+        """Raise ``InputError`` if the result is of another model; needs no weights."""
         if self.result is not None:
             self.result.check_model(model_id, self.allow_other_model)
 
     def robust(self, model: nn.Module, model_id: str) -> frozenset[Module]:
-        """The modules that learn at the full rate, controls included.
+        """The modules that learn at the full rate; controls are applied.
 
         Raises:
             InputError: Result or patterns do not fit the model.
@@ -106,22 +109,20 @@ class LearningRates:
             chosen = _random_set(model, chosen, present, self.random_set)
         if not chosen:
             source = self.result.source if self.result else "learning_rates.modules"
-            raise InputError(
-                f"{source}: it has no robust module, so that nothing would learn; search with a higher tau"
-            )
+            raise InputError(f"{source}: it has no robust module, so nothing would learn; search with a higher tau")
         if self.invert:
             chosen = set(present) - chosen
         return frozenset(chosen)
 
     def parts(self, model: nn.Module, model_id: str) -> "Parts":
-        """The part of every parameter of a model, as it stands: ask anew once its parameters are others (sharding)."""
+        """The part of every parameter; to be computed anew after sharding, which replaces the parameters."""
         return Parts(model, self.robust(model, model_id), self.others)
 
     def freeze(self, model: nn.Module, model_id: str) -> None:
-        """Switch off the gradients of what is never trained, before the optimiser is made.
+        """Switch off the gradients of parameters that are never trained.
 
         Raises:
-            InputError: A module is named both as robust and as frozen, or nothing would be trained.
+            InputError: A module is both robust and frozen, or nothing would be trained.
         """
         parts = self.parts(model, model_id)
         frozen = select([p for p in self.frozen if p != EMBEDDINGS], modules_of(model), "learning_rates.frozen")
@@ -145,7 +146,7 @@ class LearningRates:
             raise InputError("learning_rates: nothing is left to train; check the robust modules and model.peft")
 
     def lr_mult(self, part: str, step: int, total_steps: int) -> float:
-        """What the schedule's rate is multiplied by for a part at an optimiser step, counted from 0."""
+        """Factor of the schedule's rate for a part at an optimiser step, counted from 0."""
         if part != "rest" or self.policy == "uniform":
             return 1.0
         if self.policy == "modular":
@@ -155,18 +156,18 @@ class LearningRates:
         return 0.0 if step < round(self.warmup * total_steps) else 1.0
 
     def check_visible(self, optimizer: Optimizer) -> None:
-        """Refuse rates that rounding swallows: a step of about the rate must move weights of the type that they have.
+        """Raise if the reduced rate is too small to change weights in their dtype (1e-8 in bfloat16).
 
-        A weight moves when the step is more than half of the distance to its neighbour. The weights of a group are
-        taken by their root mean square; steps of Adam, Muon and their kind are about as large as the rate.
+        A weight changes if the step is more than half of the distance to the next number of its dtype. Weights are
+        represented by their root mean square, steps of Adam, Muon and the like by the rate.
 
         Raises:
-            InputError: The rest's reduced rate would leave its weights as they are.
+            InputError: The rate would leave weights below float32 unchanged; for float32 it is a warning.
         """
         if isinstance(optimizer, torch.optim.SGD):
             return
         for group in optimizer.param_groups:
-            # A warm-up's zeros are meant; what comes after is the full rate.
+            # The zeros of a warm-up are intended; the full rate follows.
             rate = group["lr"] * (self.lr_mult(group["part"], 1, 1) if self.policy == "modular" else 1.0)
             lost = [
                 name
@@ -180,6 +181,8 @@ class LearningRates:
                     f"(such as {lost[0]})"
                 )
                 if dtype == "float32":
+                    from lightning.pytorch.utilities import rank_zero_warn  # here, as importing it takes a second
+
                     rank_zero_warn(f"{what}: they stay as they are")
                     continue
                 raise InputError(
@@ -188,7 +191,7 @@ class LearningRates:
 
 
 class Parts:
-    """Which part each parameter of a model is in; a fused projection is robust only if all of its types are."""
+    """Part of each parameter of a model; a fused projection is robust only if all of its types are."""
 
     def __init__(self, model: nn.Module, robust: frozenset[Module], others: Part = "rest") -> None:
         self.robust = robust
@@ -200,12 +203,12 @@ class Parts:
         }
 
     def of(self, parameter: Tensor) -> Part:
-        """The part of a parameter."""
+        """Part of a parameter."""
         return self._of.get(id(parameter), self.others)
 
 
 def weights_by_module(model: nn.Module) -> dict[Module, int]:
-    """Number of weights of each module; those of a fused projection are shared out evenly."""
+    """Number of weights of each module; the types of a fused projection share its weights evenly."""
     sizes: dict[Module, int] = {}
     for parameter, modules in parameters_by_module(model):
         for module in modules:
@@ -214,7 +217,7 @@ def weights_by_module(model: nn.Module) -> dict[Module, int]:
 
 
 def multiplier(rates: LearningRates, total_steps: int) -> Callable[[dict, int], float]:
-    """``lr_mult`` of an optimiser's group, as `llm_modules.optim.schedules.Multiplied` takes it."""
+    """Factor of a group at a step, in the form that `llm_modules.optim.schedules.Multiplied` takes."""
     return lambda group, step: rates.lr_mult(group["part"], step, total_steps)
 
 
@@ -227,7 +230,7 @@ def print_groups(optimizer: Optimizer, rates: LearningRates, total_steps: int, f
 
 
 def _random_set(model: nn.Module, like: Iterable[Module], present: list[Module], seed: int) -> set[Module]:
-    """Modules in random order until they hold as many weights as ``like``, as nearly as whole modules can."""
+    """Random modules that have about as many weights as ``like``."""
     sizes = weights_by_module(model)
     wanted = sum(sizes[module] for module in like)
     order = list(present)

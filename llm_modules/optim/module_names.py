@@ -1,4 +1,4 @@
-"""Canonical names of a model's modules, ``layers.3.q``, whatever its family calls them and whatever wraps it."""
+"""Canonical names of a model's modules, such as ``layers.3.q``, for all families and wrappers."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers
 
 TYPES = ("q", "k", "v", "o", "gate", "up", "down")
-"""The types of modules (paper): projections of attention, then of the feed-forward part."""
+"""Types of modules (paper): the projections of attention, then those of the feed-forward part."""
 
 _NAMES: dict[tuple[str, ...], str] = {
     ("q",): "q_proj query wq",
@@ -23,32 +23,36 @@ _NAMES: dict[tuple[str, ...], str] = {
     ("down",): "down_proj dense_4h_to_h fc2 fc_out w2",
     ("gate", "up"): "gate_up_proj dense_gate_up_proj",
 }
-"""Types -> what families call the module that stands for them; several types where projections are fused."""
+"""Types -> names of their module in the families; a fused projection has several types."""
 _LEAVES = {name: types for types, names in _NAMES.items() for name in names.split()}
 _BY_PARENT = {"dense": ("o", None), "c_proj": ("o", "down")}
-"""Names that mean one thing in attention and another (or nothing that is known) in the feed-forward part."""
+"""Names with different types in attention and in the feed-forward part (None: unknown)."""
 _ATTENTION = re.compile(r"att(n|ention)", re.IGNORECASE)
 _SPAN = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 @dataclass(frozen=True, order=True)
 class Module:
-    """One cell of the map: a type of projection in a decoder layer. Layers count from 0."""
+    """A type of projection in a decoder layer; layers count from 0.
+
+    >>> Module.parse("layers.3.q")
+    Module(layer=3, type='q')
+    """
 
     layer: int
     type: str
 
     @property
     def name(self) -> str:
-        """The canonical name."""
+        """Canonical name."""
         return f"layers.{self.layer}.{self.type}"
 
     @classmethod
     def parse(cls, name: str) -> "Module":
-        """The module of a canonical name.
+        """The module with a canonical name.
 
         Raises:
-            InputError: It is none.
+            InputError: The name is not of the form ``layers.3.q``.
         """
         match = re.fullmatch(r"layers\.(\d+)\.(\w+)", name)
         if match is None or match[2] not in TYPES:
@@ -57,12 +61,14 @@ class Module:
 
 
 def types_of(name: str) -> tuple[str, ...]:
-    """The types that a parameter of a decoder layer belongs to, by its name inside of the layer.
+    """The types of a parameter, from its name in the decoder layer.
 
-    Several for a fused projection (``self_attn.qkv_proj.weight``), none for norms, routers and whatever is unknown.
-    Adapters count with the module that they adapt; wrappers' own parts of a name (``base_layer``, ``_orig_mod``) are
-    passed over. All experts of a layer are one module a type. An adapter on experts whose weights are bare parameters
-    does not say which of them it adapts, and stands for all three.
+    >>> types_of("self_attn.q_proj.weight"), types_of("self_attn.qkv_proj.weight"), types_of("input_layernorm.weight")
+    (('q',), ('q', 'k', 'v'), ())
+
+    An adapter has the types of the module that it adapts; parts of a name that come from wrappers (``base_layer``,
+    ``_orig_mod``) are ignored. All experts of a layer are one module per type. An adapter on experts whose weights are
+    plain parameters does not name them, and has all three types.
     """
     parts = name.split(".")
     for at in range(len(parts) - 1, -1, -1):
@@ -79,9 +85,9 @@ def types_of(name: str) -> tuple[str, ...]:
 
 
 def parameters_by_module(model: nn.Module) -> Iterator[tuple[nn.Parameter, tuple[Module, ...]]]:
-    """Each parameter of the decoder layers with the modules that it belongs to (none: norms and the like).
+    """Each parameter of the decoder layers with its modules; norms and the like have none.
 
-    Goes by the objects, so that prefixes of PEFT, ``torch.compile``, DDP and FSDP do not matter.
+    It goes by objects: the prefixes of PEFT, ``torch.compile``, DDP and FSDP do not matter.
     """
     for layer, block in enumerate(decoder_layers(model)):
         for name, parameter in block.named_parameters():
@@ -92,7 +98,7 @@ def modules_of(model: nn.Module) -> list[Module]:
     """All modules of a model, by type and then by layer.
 
     Raises:
-        InputError: The family's projections have names that are not known here.
+        InputError: No projection of this family has a known name.
     """
     found = {module for _, modules in parameters_by_module(model) for module in modules}
     if not found:
@@ -103,21 +109,21 @@ def modules_of(model: nn.Module) -> list[Module]:
 
 
 def fused(model: nn.Module) -> list[tuple[str, ...]]:
-    """The groups of types that share a parameter in this model, such as ``(q, k, v)``; they cannot be told apart."""
+    """Groups of types that share a parameter in this model, such as ``(q, k, v)``."""
     groups = {tuple(m.type for m in modules) for _, modules in parameters_by_module(model) if len(modules) > 1}
     return sorted(groups)
 
 
 def select(patterns: Iterable[str], modules: Sequence[Module], key: str) -> set[Module]:
-    """The modules that patterns mean: ``layers.3.q``, ``layers.0-2.*``, ``layers.*.down``.
+    """The modules that match a pattern: ``layers.3.q``, ``layers.0-2.*``, ``layers.*.down``.
 
     Args:
-        patterns: A layer, a span of layers or ``*``; a type or ``*``.
+        patterns: ``layers.``, a layer, a span of layers or ``*``, then a type or ``*``.
         modules: All modules of the model.
-        key: The YAML key that they stand under, for messages.
+        key: YAML key of the patterns, for messages.
 
     Raises:
-        InputError: A pattern has another form or matches nothing.
+        InputError: A pattern is malformed or matches nothing.
     """
     chosen: set[Module] = set()
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""Muon for hidden matrices and AdamW for everything else, as one optimiser."""
+"""Muon for hidden matrices and AdamW for all other parameters, as one optimiser."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,18 +11,18 @@ from llm_modules.optim.parameter_groups import ParameterGroup
 
 
 class MuonAdamW(Optimizer):
-    """``torch.optim.Muon`` on groups of the kind ``matrices``, ``torch.optim.AdamW`` on all others.
+    """``torch.optim.Muon`` for groups of kind ``matrices``, ``torch.optim.AdamW`` for the others.
 
-    Small models that are trained from scratch learn about twice as fast by it as by AdamW alone. A schedule and the
-    learning-rate monitor see ordinary groups, and the state is that of one optimiser.
+    Small models learn from scratch about twice as fast as with AdamW alone. Schedules and the learning-rate monitor see
+    ordinary groups; there is one optimiser state.
 
     Args:
-        params: Named groups as ``llm_modules.optim.parameter_groups.named_groups`` makes them.
-        lr: Rate of Muon, for hidden matrices.
-        adamw_lr: Rate of AdamW, for embeddings, norms and biases.
-        momentum: Of Muon.
-        betas: Of AdamW.
-        weight_decay: Of both, where a group has none of its own.
+        params: Named groups, see `llm_modules.optim.parameter_groups.named_groups`.
+        lr: Rate of Muon.
+        adamw_lr: Rate of AdamW.
+        momentum: Momentum of Muon.
+        betas: Betas of AdamW.
+        weight_decay: Weight decay of both, for groups without their own.
 
     Raises:
         InputError: ``params`` are not named groups.
@@ -40,25 +40,25 @@ class MuonAdamW(Optimizer):
         groups: list[dict[str, Any]] = []
         for group in params:
             if not isinstance(group, dict) or "kind" not in group:
-                raise InputError("MuonAdamW: it needs named parameter groups, to tell hidden matrices from embeddings")
+                raise InputError("MuonAdamW: it needs named parameter groups, which separate matrices from embeddings")
             groups.append(dict(group))
         matrices = [group for group in groups if group["kind"] == "matrices"]
         others = [group for group in groups if group["kind"] != "matrices"]
-        # The parts fill in the defaults of their groups and do the arithmetic; groups and state are shared.
+        # The two optimisers fill in the defaults of their groups and make the steps; groups and state are shared.
         self._muon = Muon(matrices, lr, weight_decay, momentum) if matrices else None
         self._adamw = AdamW(others, adamw_lr, betas, weight_decay=weight_decay) if others else None
         super().__init__(groups, {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every parameter that has a gradient; returns what ``closure`` returns."""
+        """Update every parameter that has a gradient; returns the closure's value."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for part, kind_fits in ((self._muon, True), (self._adamw, False)):
             if part is not None:
-                # Loading a state puts new objects in their place, so that they are handed over at every step.
+                # Loading a state replaces these objects, so they are handed over at every step.
                 part.state = self.state
                 part.param_groups = [g for g in self.param_groups if (g["kind"] == "matrices") == kind_fits]
                 part.step()

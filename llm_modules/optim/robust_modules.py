@@ -1,4 +1,4 @@
-"""``robust_modules.yaml``: what the search found, how, and in which model."""
+"""``robust_modules.yaml``: the result of a search for robust modules."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -13,22 +13,22 @@ from llm_modules.optim.module_names import Module
 
 @dataclass(frozen=True)
 class RobustModules:
-    """The result of the search (spec: Mods_Robust) with everything that it depends on.
+    """The robust modules (the paper's Mods_Robust) with everything that the search depended on.
 
     Attributes:
-        model: Hub id or folder of the model, as ``CausalLM.model_id`` has it.
+        model: Hub id or folder of the model, see ``CausalLM.model_id``.
         revision: Commit of a hub id.
-        layers: Its number of decoder layers.
-        types: The types of modules that it has.
-        fused: Groups of types that share a weight; such a weight counts as robust when all of its types are.
+        layers: Number of decoder layers of the model.
+        types: Types of modules of the model.
+        fused: Groups of types that share a weight; the weight is robust if all of its types are.
         robust: Canonical names of the robust modules.
         tau: The drop that the search allowed.
-        seeds: Of the perturbations that it was guided by.
-        settings: Perturbation, measure, data and the like.
-        probe: Scores of the classifier on held-out pairs, unperturbed.
-        search: Every probe of the search, in order.
-        stability: Overlap with the sets that other seeds, classifiers or data give.
-        source: The file that it was loaded from; not stored.
+        seeds: Seeds of the perturbations that guided the search.
+        settings: Perturbation, measure, data and so on.
+        probe: Scores of the probe on held-out pairs, with clean weights.
+        search: Every set that the search measured, in order.
+        stability: Overlap with the sets of searches with other seeds, probes or data.
+        source: File that it was loaded from; not stored.
     """
 
     model: str
@@ -49,7 +49,7 @@ class RobustModules:
         """The robust modules.
 
         Raises:
-            InputError: A name is none, or stands twice.
+            InputError: A name is malformed or occurs twice.
         """
         found = [Module.parse(name) for name in self.robust]
         twice = sorted({module.name for module in found if found.count(module) > 1})
@@ -60,16 +60,16 @@ class RobustModules:
         return frozenset(found)
 
     def check(self, model_id: str, present: Sequence[Module], allow_other_model: bool = False) -> None:
-        """Refuse a result that was found in another model.
+        """Compare with the model that is to be trained.
 
         Args:
-            model_id: Name of the model that is to be trained.
+            model_id: Name of the model.
             present: Its modules.
-            allow_other_model: Accept another name, such as that of a model made from the searched one; the modules
-                must be there all the same.
+            allow_other_model: Accept another name, such as that of a fine-tune of the searched model; the modules must
+                exist all the same.
 
         Raises:
-            InputError: It does not fit.
+            InputError: The result is of another model.
         """
         self.check_model(model_id, allow_other_model)
         layers, types = 1 + max(m.layer for m in present), {m.type for m in present}
@@ -82,15 +82,15 @@ class RobustModules:
             raise InputError(f"{self.source}: the model has no {', '.join(module.name for module in absent)}")
 
     def check_model(self, model_id: str, allow_other_model: bool = False) -> None:
-        """The part of `check` that needs no weights."""
+        """The checks that need no weights."""
         if model_id != self.model and not allow_other_model:
             raise InputError(
                 f"{self.source}: found in '{self.model}', but the model is '{model_id}'; search in this model, or set "
-                "allow_other_model where one was made from the other"
+                "allow_other_model if one was made from the other"
             )
 
     def save(self, path: Path) -> None:
-        """Write the YAML file; the same result always gives the same bytes."""
+        """Write the YAML file; equal results give equal bytes."""
         stored = {f.name for f in fields(self) if f.metadata.get("stored", True)}
         content = {key: value for key, value in _plain(asdict(self)).items() if key in stored}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,10 +98,10 @@ class RobustModules:
 
     @classmethod
     def load(cls, path: Path) -> "RobustModules":
-        """Read what ``save`` wrote.
+        """Read a file that ``save`` wrote.
 
         Raises:
-            InputError: There is no such file, or it is something else.
+            InputError: The file is missing, unreadable or something else.
         """
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ class RobustModules:
 
 
 def _plain(value: Any) -> Any:
-    """Lists in place of tuples, which YAML has a tag for."""
+    """Replace tuples, for which YAML would write a tag, by lists."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Learning-rate schedules that know the length of the run."""
+"""Learning-rate schedules of a known length."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,14 +9,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
-"""Makes a schedule from the optimiser and the number of optimiser steps of the run.
+"""Called with the optimiser and the number of optimiser steps, returns a schedule.
 
-Any torch schedule whose second argument is that number fits, such as ``CosineAnnealingLR``.
-Schedules must multiply the rate of each group and never overwrite it, or groups with rates of their own lose them.
+Any torch schedule that takes this number as its second argument fits, such as ``CosineAnnealingLR``. A schedule must
+multiply the rate of each group: one that overwrites it makes the rates of all groups equal.
 """
 
 _PER_GROUP = {"base_lrs", "_last_lr", "lr_lambdas", "min_lrs", "max_lrs"}
-"""What torch's schedules keep one of for each group."""
+"""Entries of the state of torch's schedules that have one value per group."""
 
 
 def arranged_schedule(state: dict[str, Any], order: Sequence[int]) -> dict[str, Any]:
@@ -36,10 +36,10 @@ class WarmupCosine(LambdaLR):
         """Make the schedule.
 
         Args:
-            optimizer: Whose groups' rates are multiplied.
+            optimizer: The optimiser.
             total_steps: Optimiser steps of the run.
             warmup: Share of the steps over which the rate rises from 0.
-            final: What the multiplier ends at.
+            final: Factor of the rate at the end.
         """
         warm_steps = max(1, round(warmup * total_steps))
 
@@ -53,7 +53,7 @@ class WarmupCosine(LambdaLR):
 
 
 class WarmupConstant(LambdaLR):
-    """Linear warm-up, then the full rate to the end."""
+    """Linear warm-up, then the full rate."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -> None:
         """Make the schedule; arguments as in ``WarmupCosine``."""
@@ -62,21 +62,21 @@ class WarmupConstant(LambdaLR):
 
 
 class Multiplied(LRScheduler):
-    """Any schedule whose rate is multiplied, in every group and at every step, by a factor of the group's own.
+    """Multiplies the rates of any schedule by a factor for each group and step.
 
-    The schedule inside sees its own rates and nothing else, so that one that overwrites them (a scalar minimum, a
-    ``max_lr``) or goes on from the current ones cannot erase or compound the factors; between steps the groups hold
-    the products, which are what the optimiser uses and what is logged.
+    The schedule inside sees its own rates only: if it overwrites them (a scalar minimum, a ``max_lr``) or derives them
+    from the current ones, it neither erases nor compounds the factors. Between steps the groups have the products,
+    which the optimiser uses and the monitor logs.
 
-    A state is restored by the groups' names: their order and number may have changed.
+    A state is restored by the names of the groups, whose order may have changed.
     """
 
     def __init__(self, schedule: LRScheduler, multiplier: Callable[[dict[str, Any], int], float]) -> None:
-        """Take over a schedule that has been made and not yet stepped.
+        """Wrap a schedule before its first step.
 
         Args:
             schedule: The schedule inside.
-            multiplier: Of (an optimiser's group, the optimiser step, counted from 0).
+            multiplier: Called with an optimiser's group and the optimiser step, counted from 0; returns the factor.
         """
         self.optimizer = schedule.optimizer
         self.schedule = schedule
@@ -95,19 +95,19 @@ class Multiplied(LRScheduler):
         self._multiply()
 
     def get_last_lr(self) -> list[float | Tensor]:
-        """The products."""
+        """The products, by group."""
         return [*self._current()]
 
     def state_dict(self) -> dict[str, Any]:
-        """The state inside, the unmultiplied rates and the groups' names."""
+        """The state of the schedule inside, its rates, and the names of the groups."""
         names = [group["name"] for group in self.optimizer.param_groups]
         return {"schedule": self.schedule.state_dict(), "rates": self._rates, "step": self.last_epoch, "names": names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore, group by group by name; what is stored for a group that is gone is dropped.
+        """Restore the state by the names of the groups.
 
         Raises:
-            KeyError: A group was not there when the state was stored.
+            KeyError: The state has no group of this name.
         """
         stored = {name: index for index, name in enumerate(state_dict["names"])}
         order = [stored[group["name"]] for group in self.optimizer.param_groups]
