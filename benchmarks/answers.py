@@ -1,12 +1,12 @@
-r"""Speed of answer checking: published answers in right and wrong forms, numbers, choices, and hostile ones.
+r"""Measure the speed of answer checking on published answers in right and wrong forms, and on hostile answers.
 
     python benchmarks/answers.py folder-of-data-sets
 
-The folder has ``math500/test.jsonl`` and ``gsm8k/test.jsonl``. Half of the answers are to MATH-500: as in the worked
-solution, in other notations (``\dfrac``, decimals, spaces, dollar signs, another order of the terms), and wrong: the
-answer to another problem of the same subject, or a neighbouring number. The other half are GSM8K's numbers in the ways
-models write them, and letters. A hundred in ten thousand are hostile: towers of powers, 100 kB of LaTeX, nested braces.
-``--slow`` adds answers that only the time limit ends.
+The folder needs ``math500/test.jsonl`` and ``gsm8k/test.jsonl``. Half of the answers are to MATH-500: right ones in
+other notations (``\dfrac``, decimals, spaces, dollar signs, another order of terms), and wrong ones (answers to other
+problems of the same subject). The other half are GSM8K's numbers as models write them, and letters of multiple choice.
+One in a hundred is hostile: towers of powers, 100 kB of LaTeX, nested braces. ``--slow`` adds answers that run into the
+time limit.
 """
 
 import argparse
@@ -46,13 +46,13 @@ def rows(path: Path) -> list[dict]:
 
 
 def decimal(text: str) -> str:
-    """A fraction that ends as a decimal number."""
+    """A fraction with a finite decimal expansion as a decimal number."""
     match = re.fullmatch(r"\\frac\{(\d+)\}\{(2|4|5|8|10|20|25)\}", text)
     return str(int(match[1]) / int(match[2])) if match else text
 
 
 def reordered(text: str) -> str:
-    """A sum of two terms the other way round."""
+    """A sum of two terms in reverse order."""
     match = re.fullmatch(r"([^-+=,(){}\\]+)\+([^-+=,(){}\\]+)", text)
     return f"{match[2]}+{match[1]}" if match else text
 
@@ -79,7 +79,7 @@ NUMBERS: tuple[Callable[[str], str], ...] = (
 
 
 def mixture(folder: Path, count: int, share_hostile: float, slow: int) -> list[Pair]:
-    """Pairs of gold and predicted answers, always the same."""
+    """Pairs of gold and predicted answers; deterministic."""
     draw = random.Random(0)
     maths = rows(folder / "math500" / "test.jsonl")
     subjects = defaultdict(list)
@@ -110,12 +110,12 @@ def mixture(folder: Path, count: int, share_hostile: float, slow: int) -> list[P
 
 
 def main() -> None:
-    """Check, and print how fast."""
+    """Check the answers and print the speed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--hostile", type=float, default=0.01, help="share of the answers")
-    parser.add_argument("--slow", type=int, default=0, help="answers that only the time limit ends")
+    parser.add_argument("--hostile", type=float, default=0.01, help="share of hostile answers")
+    parser.add_argument("--slow", type=int, default=0, help="number of answers that run into the time limit")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     pairs = mixture(options.folder, options.count, options.hostile, options.slow)
@@ -125,9 +125,9 @@ def main() -> None:
         verdicts = checker.check_each(pairs)
         wall = time.perf_counter() - wall
     counts = Counter(verdicts)
-    print(f"{len(pairs)} answers ({len(set(pairs))} different ones, {len(undecided)} beyond plain text)")
+    print(f"{len(pairs)} answers ({len(set(pairs))} distinct, {len(undecided)} not decided by their text)")
     print(f"right {counts[True]}, wrong {counts[False]}, given up {counts[None]}")
-    print(f"{wall:.1f} s with {options.workers} workers, their start included: {len(pairs) / wall:.0f} answers/s")
+    print(f"{wall:.1f} s with {options.workers} workers, including their start: {len(pairs) / wall:.0f} answers/s")
 
 
 if __name__ == "__main__":

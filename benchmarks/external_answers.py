@@ -1,11 +1,11 @@
-r"""Our answers against the marks that came with other people's outputs.
+r"""Compare our answer extraction and checking with the marks that published model outputs come with.
 
     python benchmarks/external_answers.py folder-of-data-sets
     python benchmarks/external_answers.py folder-of-data-sets --list
 
-Each set of outputs carries its authors' own reading of them: a vote, or whether an answer is right. The same outputs go
-through `datamodules.answers.rule` and `datamodules.answers.gold`, and the two readings are compared one by one.
-``--list`` prints every disagreement. ``docs/answer_checking.md`` explains them.
+Each set of outputs has its authors' marks: the answer that they read (a vote), or whether it is right. The same outputs
+go through `AnswerRule` and `compare`, and the marks are compared one by one. ``--list`` prints every disagreement;
+``docs/answer_checking.md`` discusses them.
 """
 
 import argparse
@@ -22,12 +22,11 @@ from typing import Literal
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datamodules.answers.checker import AnswerChecker
+from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.answers.gold import compare
-from datamodules.answers.rule import AnswerRule
 
 VOTES = AnswerRule("choice", pattern=r'(?s)\A.*?Answer\("([^"])[^"]*"\)')
-"""How the authors of concise_cot_gpt read their outputs: the first letter of the first complete ``Answer("...")``."""
+"""The reading of the authors of concise_cot_gpt: the first character of the first complete ``Answer("...")``."""
 CHOICE = AnswerRule("choice")
 NUMBER = AnswerRule("number")
 LABEL = AnswerRule("label")
@@ -38,7 +37,7 @@ _OPTION = re.compile(r"^ *(\w): (.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Output:
-    """One completion with its authors' mark: ``theirs`` is whether it is right. ``group`` is a line of the table."""
+    """A completion with its authors' mark: ``theirs`` is whether it is right, ``group`` its row of the table."""
 
     group: tuple[str, ...]
     text: str
@@ -62,13 +61,13 @@ READINGS: dict[str, Reading] = {
 
 
 def options_of(problem: str) -> dict[str, str]:
-    """The options below ``Choices:``; four without texts where the file spoils them."""
+    """The options below ``Choices:``; four options without texts if the file has them garbled."""
     found = dict(_OPTION.findall(re.split(r"\nChoices:\s*\n", problem)[1]))
     return found or dict.fromkeys("ABCD", "")
 
 
 def concise_cot(folder: Path, reading: Reading) -> Iterator[Output]:
-    """GPT-3.5 and GPT-4 on five exams; read as the authors did, by our default rule, or without ``Answer("...")``."""
+    """GPT-3.5 and GPT-4 on five exams, by the authors' rule, our default rule, or ours without ``Answer("...")``."""
     for path in sorted((folder / "concise_cot_gpt").glob("*-100.jsonl")):
         for row in rows(path):
             options = options_of(row["problem"])
@@ -96,12 +95,12 @@ def gpt3_gsm8k(folder: Path) -> Iterator[Output]:
 
 
 def letters_only(text: str) -> str:
-    """A question without what differs between two copies of it."""
+    """A question's letters and digits, which its copies in two files share."""
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def chain_of_draft(folder: Path) -> Iterator[Output]:
-    """Llama in five styles: GSM8K, with gold answers from there, and coin flips, whose right answer can be counted."""
+    """Llama in five styles: GSM8K with its gold answers, and coin flips, whose right answer can be counted."""
     golds = {
         letters_only(row["question"]): NUMBER.extract(row["answer"]) for row in rows(folder / "gsm8k" / "test.jsonl")
     }
@@ -117,7 +116,7 @@ def chain_of_draft(folder: Path) -> Iterator[Output]:
 
 
 def chain_of_draft_errors(folder: Path) -> Iterator[Output]:
-    """The answers that their authors' log counts as wrong, with what they read."""
+    """Answers that the authors' log counts as wrong, with the text that they read."""
     for path in sorted((folder / "chain_of_draft_llama").glob("gsm8k_errors.*.jsonl")):
         for row in rows(path):
             yield Output(
@@ -127,7 +126,7 @@ def chain_of_draft_errors(folder: Path) -> Iterator[Output]:
 
 @dataclass(frozen=True)
 class Contradictions:
-    """Questions without gold answers whose marks do not fit our reading, of ``questions`` with ``outputs``."""
+    """Questions without gold answers whose marks contradict our reading, and the totals."""
 
     questions: int
     outputs: int
@@ -136,7 +135,7 @@ class Contradictions:
 
 
 def contradictions(folder: Path, task: str) -> Contradictions:
-    """Where no gold answer is given: equal answers must have equal marks, and only one answer can be right."""
+    """Check marks without gold answers: equal answers must have equal marks, and only one answer can be right."""
     rule = LABEL if task == "sports" else TEXT
     marks: dict[str, dict[str, set[bool]]] = defaultdict(lambda: defaultdict(set))
     outputs = unread = 0
@@ -157,12 +156,12 @@ def contradictions(folder: Path, task: str) -> Contradictions:
 
 
 def judged(outputs: Sequence[Output], rule: AnswerRule, checker: AnswerChecker) -> list[bool | None]:
-    """Our verdict on each output."""
+    """Our verdicts on the outputs."""
     return compare(rule, [(output.gold, output.ours) for output in outputs], checker)
 
 
 def report(title: str, outputs: Sequence[Output], rule: AnswerRule, checker: AnswerChecker, listed: bool) -> int:
-    """Print accuracy by both readings, group by group, and the disagreements; return their number."""
+    """Print the accuracy of each group by both readings, and the disagreements; return the number of these."""
     verdicts = judged(outputs, rule, checker)
     groups: dict[tuple[str, ...], list[tuple[bool | None, bool]]] = defaultdict(list)
     for output, verdict in zip(outputs, verdicts, strict=True):
@@ -182,7 +181,7 @@ def report(title: str, outputs: Sequence[Output], rule: AnswerRule, checker: Ans
 
 
 def report_votes(title: str, outputs: Sequence[Output], listed: bool) -> None:
-    """Print how many votes are ours too, right or wrong."""
+    """Print how many votes equal our reading, right or wrong."""
     differing = [output for output in outputs if output.ours != output.vote]
     kinds = Counter(
         "no vote for an option"
@@ -192,7 +191,7 @@ def report_votes(title: str, outputs: Sequence[Output], listed: bool) -> None:
         else "another letter"
         for output in differing
     )
-    print(f"{title}: {len(outputs) - len(differing)} of {len(outputs)} votes are ours too", *sorted(kinds.items()))
+    print(f"{title}: {len(outputs) - len(differing)} of {len(outputs)} votes agree with ours", *sorted(kinds.items()))
     for output in differing if listed else ():
         show(output, f"vote {output.vote!r}, ours {output.ours!r}, gold {output.gold!r}")
 

@@ -28,7 +28,7 @@ def asking(root: Path, *fragments: str) -> list[object]:
 
 @pytest.mark.slow
 def test_the_miniature_is_measured_scored_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*asking(tmp_path / "run", "suites/miniature.yaml"), "--data.init_args.limit", 3]
+    words = [*asking(tmp_path / "run", "suites/miniature.yaml"), "--data.limit", 3]
     assert rod(*words) == 0
     cells = results(tmp_path / "run")
     assert {cell.split()[0] for cell in cells} == {
@@ -44,8 +44,8 @@ def test_the_miniature_is_measured_scored_and_compared(tmp_path: Path, capsys: p
     assert rod(*words) == 0  # the same command goes on where it was: nothing is left
     assert (tmp_path / "run" / "predictions.jsonl").read_bytes() == before
 
-    short = [*asking(tmp_path / "short", "suites/miniature.yaml"), "--data.init_args.limit", 3]
-    assert rod(*short, "--data.init_args.max_new_tokens", 5) == 0
+    short = [*asking(tmp_path / "short", "suites/miniature.yaml"), "--data.limit", 3]
+    assert rod(*short, "--data.max_new_tokens", 5) == 0
     assert all(p["n_tokens"] <= 5 for p in predictions(tmp_path / "short").values())
     assert rod("compare", tmp_path / "run", tmp_path / "short", "--output", tmp_path / "numbers.json") == 0
     rows = json.loads((tmp_path / "numbers.json").read_text())
@@ -65,12 +65,12 @@ def test_the_miniature_is_measured_scored_and_compared(tmp_path: Path, capsys: p
 
 @pytest.mark.slow
 def test_another_configuration_does_not_go_on_in_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*asking(tmp_path, "suites/miniature.yaml"), "--data.init_args.max_new_tokens", 2]
-    assert rod(*words, "--data.init_args.limit", 1) == 0
+    words = [*asking(tmp_path, "suites/miniature.yaml"), "--data.max_new_tokens", 2]
+    assert rod(*words, "--data.limit", 1) == 0
     for other, reason in (("limit", "another configuration"), ("seed", r"other settings (seed: 0 there, 2 now)")):
-        assert rod(*words, "--data.init_args.limit", 1, f"--data.init_args.{other}", 2) == 2
+        assert rod(*words, "--data.limit", 1, f"--data.{other}", 2) == 2
         assert reason in capsys.readouterr().err
-    assert rod(*words, "--data.init_args.limit", 2, "--overwrite", "true") == 0
+    assert rod(*words, "--data.limit", 2, "--overwrite", "true") == 0
     assert all(result["records"] == 2 for result in metrics(tmp_path)["results"])
 
 
@@ -83,7 +83,7 @@ def test_a_suite_of_one_s_own(tmp_path: Path) -> None:
     given = yaml.safe_load(fragment)["data"]["init_args"]["suites+"][0]
     write(tmp_path / Path(given["source"]["local"]["file"]).name, *records)
     words = [*asking(tmp_path / "run"), "--config", tmp_path / "pets.yaml"]
-    assert rod(*words, "--data.init_args.folder", tmp_path, "--data.init_args.max_new_tokens", 4) == 0
+    assert rod(*words, "--data.folder", tmp_path, "--data.max_new_tokens", 4) == 0
     found = list(predictions(tmp_path / "run").values())
     assert len(found) == len(records)
     assert [(p["gold"], list(p["options"])) for p in found] == [("B", ["hay", "fish"]), ("A", ["seeds", "grass"])]
@@ -93,12 +93,15 @@ def test_a_suite_of_one_s_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "data.suites: there is none; add a fragment"),
-        (["--config", SUITES / "advbench.yaml", "--config", SUITES / "advbench.yaml"], "'advbench' is there twice"),
+        ([], "data.suites: no suite is given; add a fragment"),
+        (
+            ["--config", SUITES / "advbench.yaml", "--config", SUITES / "advbench.yaml"],
+            "two suites are called 'advbench'",
+        ),
         (["--config", SUITES / "sap30.yaml"], "sap30/sap30.jsonl: cannot be read"),
-        (["--config", SUITES / "miniature.yaml", "--data.init_args.attack_templates", "[none,rot13]"], "rot13"),
+        (["--config", SUITES / "miniature.yaml", "--data.attack_templates", "[none,rot13]"], "rot13"),
         (["--config", SUITES / "miniature.yaml", "--evaluate.baseline", "absent.json"], "absent.json: cannot be read"),
-        (["--config", SUITES / "miniature.yaml", "--data.init_args.limt", "3"], "did you mean"),
+        (["--config", SUITES / "miniature.yaml", "--data.limt", "3"], "did you mean"),
     ],
 )
 def test_input_that_cannot_be(
@@ -128,8 +131,8 @@ def test_every_suite_on_a_real_checkpoint(shared_data: Path, tmp_path: Path) -> 
     names = {path.name for path in SUITES.glob("*.yaml")} - {"miniature.yaml", "attack_templates.yaml"}
     fragments = sorted(f"suites/{name}" for name in names)
     settings = {"folder": shared_data, "limit": 2, "samples": 1, "chat_template": "plain", "max_new_tokens": 3}
-    words = [word for key, value in settings.items() for word in (f"--data.init_args.{key}", value)]
-    words += ["--model.init_args.backbone", model]
+    words = [word for key, value in settings.items() for word in (f"--data.{key}", value)]
+    words += ["--model.backbone", model]
     assert rod(*asking(tmp_path / "run", *fragments), *words) == 0
     cells = results(tmp_path / "run")
     kinds = Counter(cell["kind"] for cell in cells.values() if not cell["group"])
