@@ -37,7 +37,7 @@ def _room(name: str) -> Iterator[str]:
 
 
 def _lines(name: str, thing: object) -> Iterator[str]:
-    if not callable(thing):
+    if not (inspect.isclass(thing) or inspect.isroutine(thing)):
         yield name
         return
     yield f"{name}{_parameters(thing)}"
