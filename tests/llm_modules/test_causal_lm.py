@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,11 +30,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_tiny(tmp_path_factory.mktemp("tiny"), layers=2))
 
 
-def lora(**options: object) -> LoraConfig:
+def lora(**options: Any) -> LoraConfig:
     return LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **options)
 
 
-def trainer(folder: Path, **options: object) -> Trainer:
+def trainer(folder: Path, **options: Any) -> Trainer:
     defaults = {
         "default_root_dir": folder,
         "accelerator": "cpu",

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class Counter(GenerationListener):
         self.rows += 1
 
 
-def sample(source: Path, root: Path, *, writer: TraceWriter | None = None, **settings: object) -> tuple[Path, int]:
+def sample(source: Path, root: Path, *, writer: TraceWriter | None = None, **settings: Any) -> tuple[Path, int]:
     """Run; returns the merged file and the number of rows generated."""
     writer = writer or TraceWriter()
     run, model, counter = trainer(root, steer(source), writer), module(source), Counter()

@@ -2,6 +2,7 @@ import csv
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ LIMITS = Limits(accuracy_drop=0.01, repetition=0.02, truncation=0.02)
 TOKENIZER = tiny_tokenizer()
 
 
-def trace(question: int, layer_set: str, alpha: float, tokens: int, right: bool = True, **changes: object) -> Trace:
+def trace(question: int, layer_set: str, alpha: float, tokens: int, right: bool = True, **changes: Any) -> Trace:
     known = Trace(
         id=f"q{question}|system2|{layer_set or '-'}|a{alpha:g}|s0",
         question_id=f"q{question}",
@@ -43,7 +44,7 @@ def trace(question: int, layer_set: str, alpha: float, tokens: int, right: bool 
     return replace(known, **changes)
 
 
-def cell(layer_set: str, alpha: float, tokens: int, n_right: int, **changes: object) -> list[Trace]:
+def cell(layer_set: str, alpha: float, tokens: int, n_right: int, **changes: Any) -> list[Trace]:
     """Ten questions, of which so many are answered right."""
     return [trace(q, layer_set, alpha, tokens, q < n_right, **changes) for q in range(10)]
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def questions(tmp_path: Path) -> Path:
     return path
 
 
-def ready(questions: Path, **options: object) -> DistillationData:
+def ready(questions: Path, **options: Any) -> DistillationData:
     data = DistillationData(questions, **{"batch_size": 4} | options)
     data.tokenizer = TOKENIZER
     data.setup("fit")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def pairs(folder: Path) -> Path:
     return write(folder / "twins.jsonl", lines)
 
 
-def data(path: Path, **options: object) -> TwinData:
+def data(path: Path, **options: Any) -> TwinData:
     found = TwinData(path, **options)
     found.tokenizer = tiny_tokenizer()
     return found

@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.tiny import tiny_tokenizer
 TOKENIZER = tiny_tokenizer()
 
 
-def make_data(folder: Path, n: int = 10, **settings: object) -> ContrastData:
+def make_data(folder: Path, n: int = 10, **settings: Any) -> ContrastData:
     path = folder / "q.jsonl"
     path.write_text("\n".join(json.dumps({"id": f"q{i}", "question": f"{'9' * i}+1?"}) for i in range(n)))
     data = ContrastData(questions=path, **settings)

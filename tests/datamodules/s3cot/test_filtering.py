@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -27,7 +28,7 @@ def trace(
     tokens: int = 100,
     sample: int = 0,
     question: str = "q",
-    **changes: object,
+    **changes: Any,
 ) -> Trace:
     """A trace whose text is its own, with a boxed answer if there is one."""
     layers = changes.pop("layers", ())

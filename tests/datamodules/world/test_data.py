@@ -3,6 +3,7 @@
 import hashlib
 import time
 from random import Random
+from typing import Any
 
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -21,7 +22,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return train_tokenizer()
 
 
-def _data(tokenizer: PreTrainedTokenizerBase, **settings: object) -> WorldData:
+def _data(tokenizer: PreTrainedTokenizerBase, **settings: Any) -> WorldData:
     data = WorldData(**{"phase": "pretrain", "examples_per_epoch": 200, "n_val": 50} | settings)  # type: ignore[arg-type]
     data.tokenizer = tokenizer
     return data

@@ -1,5 +1,7 @@
 """Tiny MoGUs of random weights, and an independent reading of the paper's equations."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,7 +21,7 @@ def responders(model: PreTrainedModel) -> tuple[LoRAAdapter, LoRAAdapter]:
     return random_adapter(projections, r=4, alpha=8, seed=1), random_adapter(projections, r=2, alpha=6, seed=2)
 
 
-def tiny_mogu(name: str = "llama", d_router: int = 8, bias: bool = False, **options: object) -> MoGUModel:
+def tiny_mogu(name: str = "llama", d_router: int = 8, bias: bool = False, **options: Any) -> MoGUModel:
     """Mixtures in a random model of an architecture; gates are spread over (0, 1)."""
     model = ARCHITECTURES[name]()
     if implementation := options.pop("attention", None):

@@ -1,12 +1,14 @@
 """The ratio stays finite where its denominator vanishes; the penalty pulls the right gates at the right tokens."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from llm_modules.mogu.losses import gate_penalty, penalty_tokens, responder_loss
 
 
-def grads(wanted: float, unwanted: float, **options: object) -> tuple[float, float, float]:
+def grads(wanted: float, unwanted: float, **options: Any) -> tuple[float, float, float]:
     pair = [torch.tensor([value], requires_grad=True) for value in (wanted, unwanted)]
     loss = responder_loss(*pair, **options)
     loss.sum().backward()

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_only_the_rows_that_are_mixed_differ_from_the_base(joined: bool) -> None
     if joined:
         mogu.fold()
 
-    def run(**settings: object) -> torch.Tensor:
+    def run(**settings: Any) -> torch.Tensor:
         with mogu.control.set(**settings), torch.no_grad():
             return mogu.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
 

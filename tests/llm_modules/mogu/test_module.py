@@ -3,6 +3,7 @@
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
@@ -62,7 +63,7 @@ def quiet(module: lightning.LightningModule) -> None:
     module.log = lambda *_args, **_options: None
 
 
-def mogu(tmp_path: Path, **options: object) -> MoGU:
+def mogu(tmp_path: Path, **options: Any) -> MoGU:
     base = save_tiny(tmp_path / "base", layers=2)
     module = MoGU(**adapters(base, tmp_path), backbone=str(base), router=RouterConfig(d_router=4), **options)
     lightning.seed_everything(0, verbose=False)

@@ -3,6 +3,7 @@
 import copy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def expected(name: str = "llama", mode: Mode = "keep_cache") -> list[list[int]]:
     return [list(c.token_ids) for c in tiny_mogu(name).generate(PROMPTS, settings, mode=mode, m=M, eos_ids=[])]
 
 
-def answers(model: PreTrainedModel, **options: object) -> list[list[int]]:
+def answers(model: PreTrainedModel, **options: Any) -> list[list[int]]:
     """Row by row."""
     found = []
     for prompt in PROMPTS:

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
@@ -107,7 +108,7 @@ class Requests(lightning.LightningDataModule):
         return DataLoader([router_batch(), router_batch(6)], batch_size=None)
 
 
-def joint(tmp_path: Path, **options: object) -> MoGU:
+def joint(tmp_path: Path, **options: Any) -> MoGU:
     base = save_tiny(tmp_path / "base", layers=2)
     options = {"backbone_peft": LoraConfig(r=2, target_modules=["q_proj", "v_proj"])} | options
     module = MoGU(**adapters(base, tmp_path), backbone=str(base), router=RouterConfig(d_router=0, bias=True), **options)
