@@ -168,7 +168,7 @@ class CausalLM(TrainableCheckpoint):
         self.model = self._with_adapter(model)
         self.head.check()
         if self.learning_rates is not None:
-            self.learning_rates.freeze(self.model, self.model_id)
+            self.learning_rates.freeze(self.model, self.model_id, self.part_of())
         if self.device_mesh is not None:
             shard(self.language_model, self.device_mesh["data_parallel"])
 

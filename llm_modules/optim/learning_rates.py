@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 import torch
 from rich.console import Console
@@ -118,8 +118,13 @@ class LearningRates:
         """The part of every parameter; to be computed anew after sharding, which replaces the parameters."""
         return Parts(model, self.robust(model, model_id), self.others)
 
-    def freeze(self, model: nn.Module, model_id: str) -> None:
+    def freeze(self, model: nn.Module, model_id: str, part_of: Callable[[nn.Parameter], str] | None = None) -> None:
         """Switch off the gradients of parameters that are never trained.
+
+        Args:
+            model: The model.
+            model_id: Its name.
+            part_of: Part of a parameter if a method has parts of its own, which are trained under any policy.
 
         Raises:
             InputError: A module is both robust and frozen, or nothing would be trained.
@@ -138,9 +143,10 @@ class LearningRates:
             )
         owners = {id(parameter): set(modules) for parameter, modules in parameters_by_module(model)}
         for name, parameter in model.named_parameters():
+            part = part_of(parameter) if part_of is not None else parts.of(parameter)
             table = EMBEDDINGS in self.frozen and kind_of(name, parameter) == EMBEDDINGS
-            still = self.policy == "freeze" and parts.of(parameter) == "rest"
-            if table or still or owners.get(id(parameter), set()) & frozen:
+            named = part in get_args(Part) and owners.get(id(parameter), set()) & frozen
+            if table or named or (self.policy == "freeze" and part == "rest"):
                 parameter.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise InputError("learning_rates: nothing is left to train; check the robust modules and model.peft")

@@ -1,0 +1,90 @@
+"""Every method takes ``learning_rates``, and its parts with rates of their own keep them."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from torch.utils.data import DataLoader
+
+import llm_modules.baselines
+import llm_modules.mllr
+import llm_modules.mogu
+import llm_modules.s3cot
+from datamodules.mogu.batch import ResponderBatch
+from datamodules.mogu.branching import branch
+from llm_modules.causal_lm import CausalLM
+from llm_modules.mllr.module import MLLR
+from llm_modules.mogu.config import RouterConfig
+from llm_modules.mogu.module import MoGU
+from llm_modules.mogu.responder import Responder
+from llm_modules.optim.learning_rates import LearningRates
+from llm_modules.optim.schedules import WarmupConstant
+from llm_modules.s3cot.module import S3CoT
+from tests.llm_modules.mogu.test_module import PROMPT, adapters, examples, router_batch, rows
+from tests.llm_modules.optim.test_learning_rates import DEEP, trainer
+from tests.tiny import save_tiny
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny(tmp_path_factory.mktemp("tiny"), layers=2))
+
+
+def pairs_batch() -> ResponderBatch:
+    both = rows(4)
+    both.input_ids[2:, :PROMPT] = both.input_ids[:2, :PROMPT]
+    return ResponderBatch(both, branch(list(zip(examples(both)[:2], examples(both)[2:], strict=True))))
+
+
+METHODS: dict[str, tuple[type[CausalLM], Callable[[], Any]]] = {
+    "CausalLM": (CausalLM, lambda: rows(4)),
+    "S3CoT": (S3CoT, lambda: rows(4)),
+    "MLLR": (MLLR, lambda: rows(4)),
+    "Responder": (Responder, pairs_batch),
+    "MoGU": (MoGU, router_batch),
+}
+"""Every LightningModule that is trained, with what makes a batch for it."""
+
+
+@pytest.mark.parametrize("policy", ["modular", "freeze"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_learning_rates(name: str, policy: Any, checkpoint: str, tmp_path: Path) -> None:
+    method, batch = METHODS[name]
+    peft = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
+    options: dict[str, Any] = {"peft": peft}
+    if method is MoGU:
+        routers = RouterConfig(d_router=0, bias=True)
+        options = {
+            "router": routers,
+            "backbone_peft": peft,
+            "backbone_rate": 1.0,
+            **adapters(Path(checkpoint), tmp_path),
+        }
+    module = method(
+        backbone=checkpoint,
+        optimizer=partial(torch.optim.AdamW, lr=1e-2),
+        schedule=partial(WarmupConstant, warmup=0.0),
+        learning_rates=LearningRates(modules=DEEP, ratio=0.1, policy=policy),
+        **options,
+    )
+    run = trainer(tmp_path)
+    run.fit(module, DataLoader([batch()], batch_size=None))
+    found = {group["name"]: group["lr"] for group in run.optimizers[0].param_groups}
+    expected = {"robust/matrices": 1e-2} | ({"rest/matrices": 1e-3} if policy == "modular" else {})
+    assert found == pytest.approx(expected | ({"routers/vectors": 1e-2} if method is MoGU else {}))
+
+
+def test_no_method_is_missing_above() -> None:
+    """Baselines are measured and not trained; MoGUv2's probes are fitted by a ``predict`` run."""
+    untrained = {"ConditionalSteering", "MoGUProbe", "PromptDefence", "SafeDecoding"}
+    for package in (llm_modules.s3cot, llm_modules.mllr, llm_modules.mogu, llm_modules.baselines):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    known = {method.__name__ for method in CausalLM.__subclasses__() if method.__module__.startswith("llm_modules")}
+    assert known == set(METHODS) - {"CausalLM"} | untrained
