@@ -1,9 +1,9 @@
 """Losses of two responses to one prompt, where the model reads the prompt once.
 
 A row holds the prompt, the first response and the second one; attention mask and position ids keep the responses apart
-as two branches. Compared with one row per response, a responder's training step on the miniature takes 1.5 times less
-CPU time for the glad responder and 1.7 times less for the unwilling one (shipped configuration and data, one thread,
-whole epochs in turn, median of five ratios: 1.49 and 1.69). Gradients are the same up to rounding.
+as two branches. With one row per response, training on the miniature takes 1.49 times the CPU time for the glad
+responder and 1.69 times for the unwilling one (shipped configurations and data, one thread, whole epochs in turn,
+median of five ratios). Gradients are the same up to rounding.
 
 Not every architecture honours such a mask, and its name does not tell: `takes_branches` tests it once on a few tokens.
 """

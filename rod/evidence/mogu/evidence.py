@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from llm_modules.mogu.folder import BASE
 from rod.evidence.figures import ConditionPoint, plot_safety
-from rod.evidence.mogu.restore import TUNED, restoring
+from rod.evidence.mogu.restore import BASE_TASK, TUNED, restoring
 from rod.evidence.mogu.steps import (
     ABLATED_ROUTERS,
     ABLATED_TESTS,
@@ -48,11 +48,11 @@ RESTORING_SEEDS = 3
 """Seeds of the restoring experiment; ablations have one."""
 _ATTACKED = (
     ("forbidden", "asr", "forbidden ASR"),
-    ("wrapped_seen", "asr", "seen wraps"),
-    ("wrapped_unseen", "asr", "new wraps"),
-    ("wrapped_unseen", "accuracy", "their content"),
+    ("wrapped_seen", "asr", "seen templates"),
+    ("wrapped_unseen", "asr", "new templates"),
+    ("wrapped_unseen", "accuracy", "content match"),
 )
-_PREFILLED = (("prefill", "asr", "prefill ASR"), ("prefill", "accuracy", "its content"))
+_PREFILLED = (("prefill", "asr", "prefill ASR"), ("prefill", "accuracy", "content match"))
 _ANSWERED = (
     ("benign", "refusal_rate", "benign refused"),
     ("twins", "refusal_rate", "twins refused"),
@@ -82,14 +82,14 @@ SAVED: dict[str, Sequence[Path]] = {
 }
 """Condition -> folders or files that it adds to the base."""
 CAPTION = (
-    "ASR: share of malicious requests that are not refused; content: share whose answer holds all that the right "
+    "ASR: share of malicious requests that are not refused; content match: share whose answer holds all that the right "
     "answer holds. Without a spread: nothing is drawn, one seed is measured."
 )
 BENIGN, MALICIOUS = ("benign", "twins", "maths"), ("forbidden", "wrapped_seen", "wrapped_unseen")
 
 
 class MoGUEvidence:
-    """The evidence of MoGU; see `rod.evidence.methods`."""
+    """The evidence of MoGU, as `rod.evidence.rows.Evidence` describes it."""
 
     method = "mogu"
     seeds = 5
@@ -109,8 +109,8 @@ class MoGUEvidence:
 
     def values(self, folder: Path) -> Iterator[Value]:
         """All numbers of one seed, read from its runs."""
-        for name in (*CONDITIONS, "base_task", *RESTORING, *ABLATIONS):
-            run, condition = folder / TESTS / name, name.removesuffix("_task")
+        for name in (*CONDITIONS, BASE_TASK, *RESTORING, *ABLATIONS):
+            run, condition = folder / TESTS / name, "base" if name == BASE_TASK else name
             if (run / "metrics.json").is_file():
                 yield from values_of_test(run / "metrics.json", condition, SUITES)
             if (run / "metrics.json").is_file() and name in SAVED and all((folder / p).exists() for p in SAVED[name]):
@@ -162,7 +162,7 @@ class MoGUEvidence:
 
 def _point(condition: str, asr: Row, refused: Sequence[Row]) -> ConditionPoint:
     mean = fmean(row.mean for row in refused)
-    return ConditionPoint(condition, mean, asr.mean, y_error=asr.std, hollow=not condition.startswith("mogu"))
+    return ConditionPoint(condition, mean, asr.mean, y_error=asr.std, hollow=condition not in MIXED)
 
 
 def _section(

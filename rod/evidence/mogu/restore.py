@@ -11,6 +11,8 @@ _SET: Words = ["--model.learning_rates.result", NOISE]
 TUNED: dict[str, Words] = {"plain": ["--model.learning_rates.policy", "uniform", *_SET], "mllr": _SET}
 """Method of the fine-tune -> what it adds to ``mllr/2_tune``. ML-LR takes the robust modules that a search by noise
 found, and so loses some refusals; with those of a pilot there is next to nothing to restore."""
+BASE_TASK = "base_task"
+"""Test of the aligned model on the task."""
 TASK = "runs/world/tuning.maths.train.jsonl"
 LIMIT = ("--data.limit", "200")
 """Prompts of the task among those that the tuned model answers, beside 500 others."""
@@ -26,7 +28,7 @@ def restoring(do: MoGUCommands) -> list[Step]:
     found = [MLLRCommands(do.folder, do.seed).noise_search()]
     suites = [*config("mogu/suites"), *config("mogu/v2/task")]
     aligned = [*config("mogu/4_test"), *BASE, *config("mogu/v2/task")]
-    found.append(do.run("test", aligned, TESTS / "base_task", drawn=False))
+    found.append(do.run("test", aligned, TESTS / BASE_TASK, drawn=False))
     for name, fragments in TUNED.items():
         place = STAGES / "restore" / name
         base: Words = ["--model.backbone", place / "tuned"]
