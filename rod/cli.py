@@ -16,6 +16,7 @@ from callbacks.generation.completion_writer import CompletionWriter
 from callbacks.s3cot.steer import Steer
 from callbacks.trainer_parts import callbacks_of
 from datamodules.errors import InputError
+from datamodules.trainer_parts import run_seed
 from rod import classes
 from rod.parser import Parser
 from rod.run_folder import RunFolder
@@ -90,7 +91,7 @@ class RodCLI(LightningCLI):
         if path and path not in {"last", "best", "hpc", "registry"} and not Path(path).exists():
             raise InputError(f"ckpt_path: there is no file '{path}'")
         if config.get("data.init_args.seed", 0) is None:
-            config["data.init_args.seed"] = int(config["seed_everything"])
+            config["data.init_args.seed"] = run_seed()
         torch.set_float32_matmul_precision("high")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -14,6 +14,7 @@ from torch import Tensor
 from callbacks.mogu.figures import plot_probes
 from datamodules.errors import InputError
 from datamodules.records.shards import write_lines
+from datamodules.trainer_parts import run_seed
 from llm_modules.mogu.v2.probe_module import ProbeStates
 from llm_modules.mogu.v2.probes import choose_probes, fit_probes, save_probes
 
@@ -31,7 +32,7 @@ class ProbeWriter(Callback):
         selection: Literal["probes", "random", "all"] = "probes",
         l2: float = 1e-3,
         held_out: float = 0.25,
-        seed: int = 0,
+        seed: int | None = None,
         output: Path | None = None,
     ) -> None:
         """Configure probes and choice.
@@ -42,12 +43,12 @@ class ProbeWriter(Callback):
                 takes every layer.
             l2: Penalty on the probes' weights (ours).
             held_out: Share of the requests that probes are measured on.
-            seed: Seed of the split and of ``random``.
+            seed: Seed of the split and of ``random``. By default that of ``seed_everything``.
             output: Folder; the run folder by default.
         """
         if not 0 < held_out < 1:
             raise InputError(f"ProbeWriter.held_out: must be between 0 and 1, is {held_out:g}")
-        self.k, self.selection, self.l2, self.held_out, self.seed = k, selection, l2, held_out, seed
+        self.k, self.selection, self.l2, self.held_out, self.seed = k, selection, l2, held_out, run_seed(seed)
         self.output = output
         self._inputs: list[Tensor] = []
         self._malicious: list[Tensor] = []

@@ -59,7 +59,7 @@ class _PairData(SupervisedData):
         chat_template: str | None = None,
         batch_size: int = 8,
         max_length: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         num_workers: int = 0,
     ) -> None:
         """Describe the data; files are read in ``setup``.
@@ -72,7 +72,7 @@ class _PairData(SupervisedData):
             chat_template: ``plain``, or a jinja file, instead of the tokenizer's own template.
             batch_size: Requests of a batch on each process.
             max_length: Longest example in tokens; longer ones are left out, counted and reported.
-            seed: Seed of the order.
+            seed: Seed of the order. By default that of ``seed_everything``.
             num_workers: Worker processes that make batches.
 
         Raises:

@@ -16,7 +16,7 @@ from datamodules.prompts.chat_template import encode_prompt, render_prompt, user
 from datamodules.prompts.contrast_data import ContrastData
 from datamodules.records.kinds import Question
 from datamodules.records.questions import read_questions
-from datamodules.trainer_parts import run_folder, shard_of, tokenizer_of
+from datamodules.trainer_parts import run_folder, run_seed, shard_of, tokenizer_of
 
 __all__ = ["ContrastData", "GenerationData", "PromptBatches", "PromptData", "build_rows", "stable_seed"]
 
@@ -146,11 +146,11 @@ class GenerationData(LightningDataModule):
         seed: Of the sampling.
     """
 
-    def __init__(self, rows_per_batch: int, seed: int) -> None:
+    def __init__(self, rows_per_batch: int, seed: int | None = None) -> None:
         super().__init__()
         if rows_per_batch < 1:
             raise InputError(f"data.rows_per_batch: must be 1 or more, is {rows_per_batch}")
-        self.rows_per_batch, self.seed = rows_per_batch, seed
+        self.rows_per_batch, self.seed = rows_per_batch, run_seed(seed)
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.rows: list[PromptRow] = []
         self._done: Collection[str] = frozenset()
@@ -189,7 +189,7 @@ class PromptData(GenerationData):
         layer_sets: list[str] | None = None,
         samples: int = 1,
         rows_per_batch: int = 256,
-        seed: int = 0,
+        seed: int | None = None,
         chat_template: str | None = None,
         require_gold: bool = False,
     ) -> None:
@@ -207,7 +207,7 @@ class PromptData(GenerationData):
             layer_sets: Sets of layers to steer; the steering callback's own by default.
             samples: Completions of each question, system, strength and layer set.
             rows_per_batch: Rows handed to the generator at once, from which it refills its slots.
-            seed: Of the sampling.
+            seed: Seed of the sampling. By default that of ``seed_everything``.
             chat_template: ``plain`` or a jinja file, for a model without one or instead of its own.
             require_gold: Refuse questions without a gold answer.
         """

@@ -56,7 +56,7 @@ class CurriculumData(SupervisedData):
         max_tokens: int | None = None,
         packing: bool = False,
         max_length: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         num_workers: int = 0,
     ) -> None:
         """Describe the data; files are read in ``setup``.
@@ -83,7 +83,7 @@ class CurriculumData(SupervisedData):
             max_tokens: In place of ``batch_size``: tokens per batch and process, including padding.
             packing: Pack examples end to end into rows of at most ``max_tokens`` tokens, without attention across them.
             max_length: Longest example in tokens; items with a longer one are left out, counted and reported.
-            seed: Seed of the draws and of the order.
+            seed: Seed of the draws and of the order. By default that of ``seed_everything``.
             num_workers: Worker processes that make batches.
         """
         super().__init__(batch_size, max_tokens, packing, max_length, seed, num_workers)
@@ -102,7 +102,7 @@ class CurriculumData(SupervisedData):
                 offset=val_offset,
                 limit=val_limit,
                 systems=list(SYSTEMS),
-                seed=seed,
+                seed=self.seed,
                 chat_template=chat_template,
             )
         self.items: list[CurriculumItem] = []

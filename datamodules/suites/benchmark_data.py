@@ -50,7 +50,7 @@ class BenchmarkData(GenerationData):
         alpha: float = 0.0,
         layer_set: str = "",
         rows_per_batch: int = 256,
-        seed: int = 0,
+        seed: int | None = None,
         chat_template: str | None = None,
         system_prompt: str | None = None,
     ) -> None:
@@ -68,7 +68,7 @@ class BenchmarkData(GenerationData):
             alpha: Steering strength, for a run with the ``Steer`` callback.
             layer_set: Layers to steer; the callback's own by default.
             rows_per_batch: Rows handed to the generator at once, from which it refills its slots.
-            seed: Seed of the sampling.
+            seed: Seed of the sampling. By default that of ``seed_everything``.
             chat_template: ``plain`` or a jinja file, in place of the model's own template.
             system_prompt: A system turn before every question.
         """

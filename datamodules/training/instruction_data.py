@@ -32,7 +32,7 @@ class InstructionData(SupervisedData):
         max_tokens: int | None = None,
         packing: bool = False,
         max_length: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         num_workers: int = 0,
     ) -> None:
         """Describe the data; files are read in ``setup``.
@@ -48,7 +48,7 @@ class InstructionData(SupervisedData):
             max_tokens: Instead of ``batch_size``: tokens of a batch on each process, padding included.
             packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens, without leaks.
             max_length: Longest example in tokens; longer ones are left out, counted and reported.
-            seed: Seed of the split and of the order.
+            seed: Seed of the split and of the order. By default that of ``seed_everything``.
             num_workers: Worker processes that make batches.
         """
         super().__init__(batch_size, max_tokens, packing, max_length, seed, num_workers)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
-from datamodules.trainer_parts import shard_of
+from datamodules.trainer_parts import run_seed, shard_of
 from datamodules.training.packing import Example, pack, pad
 from datamodules.training.sampler import LengthGroupedBatchSampler, check_batch_settings
 
@@ -80,7 +80,7 @@ class SupervisedData(LightningDataModule, ABC):
         max_tokens: Instead of ``batch_size``: tokens of a batch on each process, padding included.
         packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens, without leaks.
         max_length: Longest example in tokens; longer ones are left out, counted and reported (``n_dropped``).
-        seed: Seed of the order.
+        seed: Seed of the order. By default that of ``seed_everything``.
         num_workers: Worker processes that make batches.
 
     Attributes:
@@ -94,14 +94,14 @@ class SupervisedData(LightningDataModule, ABC):
         max_tokens: int | None = None,
         packing: bool = False,
         max_length: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.batch_size = 8 if batch_size is None and max_tokens is None else batch_size
         check_batch_settings(self.batch_size, max_tokens, packing)
         self.max_tokens, self.packing, self.max_length = max_tokens, packing, max_length
-        self.seed, self.num_workers = seed, num_workers
+        self.seed, self.num_workers = run_seed(seed), num_workers
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.n_dropped: dict[str, int] = {}
         self._plan: dict[str, Any] = {}

@@ -37,7 +37,7 @@ class WorldData(SupervisedData):
         examples_per_epoch: Examples of one epoch.
         n_val: Validation examples.
         max_tokens: Tokens of a batch on each process, padding included.
-        seed: Of the examples and of their order.
+        seed: Seed of the examples and of their order. By default that of ``seed_everything``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class WorldData(SupervisedData):
         examples_per_epoch: int = 4096,
         n_val: int = 512,
         max_tokens: int = 3072,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(max_tokens=max_tokens, seed=seed)
         self.phase: Phase = phase

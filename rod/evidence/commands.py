@@ -22,9 +22,9 @@ class Commands:
         return Step(f"seed {self.seed}: {place}", words, product, resume_from, self.folder)
 
     def run(self, verb: str, files: Words, root: Path, *words: str | Path, drawn: bool = True) -> Step:
-        """A command of Lightning's; ``drawn`` says whether its data depend on a seed."""
+        """A command of Lightning's; ``drawn`` says whether its data are drawn anew for each seed."""
         seeds = ["--seed_everything", str(self.seed)]
-        seeds += ["--data.seed", str(self.seed)] if drawn else []
+        seeds += ["--data.seed", "0"] if verb == "test" and not drawn else []
         last = root / "checkpoints/last.ckpt" if verb == "fit" else None
         return self.step([verb, *files, "--trainer.default_root_dir", root, *words, *seeds], root / DONE, last)
 

@@ -117,7 +117,7 @@ def test_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = read(capsys, VERBS[name], name, *more)
     asked = yaml.safe_load((CONFIGS / name).read_text())
     assert found["model"]["class_path"].endswith(asked["model"]["class_path"])
-    lists = {key: value for key, value in asked["data"]["init_args"].items() if key != "suites"}
+    lists = {key: value for key, value in asked["data"].get("init_args", {}).items() if key != "suites"}
     assert found["data"]["init_args"].items() >= lists.items()
     assert found["trainer"]["use_distributed_sampler"] is False
 
