@@ -12,7 +12,7 @@ from callbacks.evaluation.report import Result, read_results
 from rod.evidence.figures import ConditionPoint, plot_accuracy_tokens
 from rod.evidence.rows import Rows, Section, Value
 from rod.evidence.s3cot import steps as commands
-from rod.evidence.s3cot.steps import STAGES, SWEEPS, TRAINED, swept
+from rod.evidence.s3cot.steps import CONDITIONS, DISTILLED, STAGES, SWEEPS, swept
 from rod.steps import Step
 
 SUITES = {"system1": "maths/system1", "system2": "maths/system2"}
@@ -44,7 +44,7 @@ class S3CoTEvidence:
         start = base["system2"]
         yield from _tested("base", "system2", start, start)
         yield from _tested("prompt_only", "system1", base["system1"], start)
-        for condition in TRAINED:
+        for condition in CONDITIONS:
             path = stages / f"6_test/{condition}/metrics.json"
             if path.is_file():
                 for system, numbers in _systems(path).items():
@@ -62,7 +62,7 @@ class S3CoTEvidence:
         """After training, the strength sweep, the filters."""
         headings = ("condition", "System 1 accuracy", "tokens", "AES", "System 2 accuracy", "tokens")
         trained = []
-        for condition in ("base", "prompt_only", *TRAINED):
+        for condition in ("base", "prompt_only", *CONDITIONS):
             cells = [table.cell(condition, SUITES[system], metric, DIGITS[metric]) for system, metric in COLUMNS]
             if any(cell != "-" for cell in cells):
                 trained.append([condition, *cells])
@@ -85,8 +85,8 @@ class S3CoTEvidence:
     def plot(self, table: Rows, folder: Path) -> None:
         """Accuracy against tokens, with the controls as points."""
         points = []
-        for condition in ("base", "prompt_only", *TRAINED):
-            suite = SUITES["system2" if condition == "base" else "system1"]
+        for condition in ("base", "prompt_only", *CONDITIONS):
+            suite = SUITES["system2" if condition in ("base", DISTILLED) else "system1"]
             accuracy, tokens = (table.find(condition, suite, metric) for metric in ("accuracy", "tokens"))
             if accuracy and tokens:
                 spread = (tokens.std, accuracy.std)

@@ -19,6 +19,10 @@ TRAINED: dict[str, Words] = {
 }
 """Condition -> what it adds to ``5_curriculum.yaml``."""
 
+DISTILLED = "self_distilled"
+"""Condition: CRISP, which shortens answers without traces of them."""
+CONDITIONS = (*TRAINED, DISTILLED)
+
 SWEEPS: dict[str, Words] = {
     "steered": [],
     "steered_all": ["--steer.positions", "all"],
@@ -32,6 +36,11 @@ SWEEPS: dict[str, Words] = {
 def swept(condition: str) -> Path:
     """The run folder of a strength sweep."""
     return STAGES / "sweep" / condition
+
+
+def root_of(condition: str) -> Path:
+    """The run folder in which a condition is trained."""
+    return Path("runs/crisp/1_distill") if condition == DISTILLED else STAGES / "5_curriculum" / condition
 
 
 class S3CoTCommands(Commands):
@@ -55,15 +64,18 @@ class S3CoTCommands(Commands):
 
     def fit(self, condition: str, *words: str | Path) -> Step:
         """The curriculum, or a control of it."""
-        root = STAGES / "5_curriculum" / condition
-        return self.run("fit", config("s3cot/5_curriculum"), root, *TRAINED[condition], *words)
+        return self.run("fit", config("s3cot/5_curriculum"), root_of(condition), *TRAINED[condition], *words)
+
+    def distill(self) -> Step:
+        """CRISP on the same questions, in place of all stages up to the curriculum."""
+        return self.run("fit", config("crisp/1_distill"), root_of(DISTILLED))
 
     def test(self, condition: str) -> Step:
         """Both systems on test problems."""
         files = config("s3cot/6_test")
         if condition == "base":
             return self.run("test", [*files, *config("s3cot/controls/base")], STAGES / "6_test/base")
-        checkpoint = STAGES / "5_curriculum" / condition / "checkpoints/best.ckpt"
+        checkpoint = root_of(condition) / "checkpoints/best.ckpt"
         return self.run("test", files, STAGES / "6_test" / condition, "--ckpt_path", checkpoint)
 
     def sweep(self, condition: str) -> Step:
@@ -81,12 +93,13 @@ def steps(folder: Path, seed: int, controls: bool, words_of_fit: Words = ()) -> 
     """All commands of one seed; without controls, the base model and the tuned one."""
     do = S3CoTCommands(folder, seed)
     filters = ITEMS if controls else ("gold",)
-    conditions = TRAINED if controls else ("tuned",)
+    trained = tuple(TRAINED) if controls else ("tuned",)
     return [
         *do.sampled(),
         *(do.filter(by) for by in filters),
-        *(do.fit(condition, *words_of_fit) for condition in conditions),
+        *(do.fit(condition, *words_of_fit) for condition in trained),
+        *([do.distill()] if controls else []),
         do.test("base"),
-        *(do.test(condition) for condition in conditions),
+        *(do.test(condition) for condition in (CONDITIONS if controls else trained)),
         *(do.sweep(condition) for condition in (SWEEPS if controls else ())),
     ]
