@@ -51,7 +51,7 @@ class CRISP(CausalLM):
     def loss(self, batch: DistillationBatch) -> Loss:
         """Divergence from the teacher, the mean over the tokens of answers that the model samples now (paper)."""
         answers = self.complete(batch.student)
-        student, teacher = batch.with_answers([a.token_ids for a in answers], self._pad_id(), self.device)
+        student, teacher = batch.with_answers([a.token_ids for a in answers], self.pad_id, self.device)
         model = self.language_model
         with torch.no_grad(), self._as_teacher():
             target = call_as_forward(model, lambda: last_hidden(model.get_decoder(), teacher))
