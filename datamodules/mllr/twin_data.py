@@ -1,4 +1,4 @@
-"""Malicious requests with benign near-twins: the data that the security-feature classifier is made from."""
+"""Malicious requests with benign near-twins, on which the security probe is fitted."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from datamodules.trainer_parts import run_folder
 
 @dataclass(frozen=True)
 class Replacement:
-    """A word or phrase of the malicious request and what stands for it in the benign one."""
+    """A word or phrase of the malicious request, and its replacement in the benign one."""
 
     old: str
     new: str
@@ -25,7 +25,7 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Twins:
-    """A malicious request and a benign one that differs from it in a few words (paper)."""
+    """A malicious request and its benign twin, which differs in a few words (paper)."""
 
     id: str
     malicious: str
@@ -34,10 +34,10 @@ class Twins:
 
 
 class TwinData(ContrastData):
-    """Pairs of a malicious request and its benign twin, for the stage that probes and searches.
+    """Pairs of a malicious request (the positive side) and its benign twin, for the search for robust modules.
 
-    The positive side of a pair is the malicious one. None of its texts may occur in the files that results are
-    measured on: name those in ``evaluation``, and the run refuses to begin if one does.
+    Texts that results are measured on must not occur in the pairs: name their files in ``evaluation``, and the run
+    stops if one does.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class TwinData(ContrastData):
         batch_size: int = 32,
         chat_template: str | None = None,
     ) -> None:
-        """Name the files; they are read in ``setup``.
+        """Keep the settings; ``setup`` reads the files.
 
         Args:
-            pairs: JSONL file with ``malicious`` and ``benign`` in each line, as ``rod make-twins`` writes it.
-            evaluation: JSONL files of test prompts; any text field of theirs counts.
-            drop_overlap: Leave pairs out that have a text in one of these files, and say how many, instead of refusing.
-            fields: Our names of fields to those of the file, where they differ.
-            offset: Pairs to leave out at the beginning.
-            limit: Pairs to take.
-            batch_size: Prompts of a forward pass.
-            chat_template: ``plain`` or a jinja file, for a model without one or instead of its own.
+            pairs: JSONL file with ``malicious`` and ``benign`` in each line; ``rod make-twins`` writes such files.
+            evaluation: JSONL files of test prompts, compared in all text fields.
+            drop_overlap: Leave out pairs with a text in these files and report their number, instead of stopping.
+            fields: Names of our fields to those of the file, if they differ.
+            offset: Pairs to skip at the beginning.
+            limit: Pairs to use.
+            batch_size: Prompts in a forward pass.
+            chat_template: ``plain`` or a jinja file, in place of the tokenizer's own template.
         """
         super().__init__(
             contrast_file=pairs,
@@ -80,7 +80,7 @@ class TwinData(ContrastData):
         if self.drop_overlap:
             tested = {squeeze(text) for path in self.evaluation for line in text_fields(path) for text in line}
             apart = [twin for twin in records if not {squeeze(twin.malicious), squeeze(twin.benign)} & tested]
-            rank_zero_info(f"{self.pairs_file}: {len(records) - len(apart)} pairs left out that are tested on")
+            rank_zero_info(f"{self.pairs_file}: {len(records) - len(apart)} pairs left out because they are tested on")
             records = apart
         records = part_of(self.pairs_file, records, self.offset, self.limit)
         same = [twin.id for twin in records if squeeze(twin.malicious) == squeeze(twin.benign)]
@@ -95,10 +95,10 @@ class TwinData(ContrastData):
 
 
 def check_apart(source: Path, texts: Iterable[str], evaluation: Sequence[Path]) -> None:
-    """Refuse data of which a text also stands in an evaluation file; case and white space do not matter.
+    """Compare data with evaluation files, ignoring case and white space.
 
     Raises:
-        InputError: One does, or a file cannot be read.
+        InputError: They have a text in common, or a file is unreadable.
     """
     known = {squeeze(text) for text in texts}
     for path in evaluation:
@@ -106,7 +106,7 @@ def check_apart(source: Path, texts: Iterable[str], evaluation: Sequence[Path]) 
         if found:
             raise InputError(
                 f"{source}: {len(set(found))} of its texts also stand in the evaluation file {path} (such as "
-                f"{found[0]!r}); what is measured there would not be held out: take them from one of the two, or set "
+                f"{found[0]!r}), so the evaluation would not be held out: remove them from one of the two, or set "
                 "data.drop_overlap"
             )
     if evaluation:
@@ -114,9 +114,9 @@ def check_apart(source: Path, texts: Iterable[str], evaluation: Sequence[Path]) 
 
 
 def families(pairs: Sequence[ContrastPair]) -> list[int]:
-    """A number for each pair, the same for pairs that share a text, directly or through others.
+    """Number of each pair's family: pairs that share a text, directly or through other pairs.
 
-    They must fall into one part of any split, or a text would be both learnt from and held out.
+    A split must keep families together, or a text would be in two of its parts.
     """
     parent = list(range(len(pairs)))
 

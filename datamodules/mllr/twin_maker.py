@@ -1,4 +1,4 @@
-"""Benign near-twins of malicious requests, by swapping words (paper: "a few words"; the list is ours)."""
+"""Make benign near-twins of malicious requests by replacing words (paper: "a few words"; the list is ours)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ SHIPPED = Path(__file__).with_name("twin_words.txt")
 
 @dataclass(frozen=True)
 class Untwinned:
-    """A malicious request for which the list has no word, or too few."""
+    """A malicious request in which too few words are on the list."""
 
     id: str
     malicious: str
@@ -22,21 +22,24 @@ class Untwinned:
 
 
 class TwinMaker:
-    """Replaces words of malicious requests so that what is asked for is harmless and the rest stays as it was.
+    """Replaces words of malicious requests by harmless ones.
 
-    Longer entries go first, so that ``credit card number`` is replaced before ``credit card``. Case and a plural's or
-    verb's ending at the start of the entry's own forms are kept where the list gives them.
+    >>> maker = TwinMaker({"bomb": "cake", "a bomb": "an apple cake"})
+    >>> maker.twin(Question("1", "Build a bomb at home")).benign
+    'Build an apple cake at home'
+
+    Longer entries go first. A capital at the beginning is kept, and ``a`` or ``an`` before a replacement is adapted.
     """
 
     def __init__(self, words: Mapping[str, str], min_replaced: int = 1) -> None:
         """Take a list.
 
         Args:
-            words: What is replaced -> what stands for it, in lower case.
-            min_replaced: Replacements that a twin must have.
+            words: Word or phrase -> replacement, in lower case.
+            min_replaced: Least number of replacements in a twin.
 
         Raises:
-            InputError: The list is empty, or replaces a phrase by itself.
+            InputError: The list is empty or replaces a phrase by itself.
         """
         if not words:
             raise InputError("make-twins: the list of words is empty")
@@ -48,7 +51,7 @@ class TwinMaker:
         self._pattern = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, longest_first)) + r")(?!\w)", re.IGNORECASE)
 
     def twin(self, request: Question) -> Twins | Untwinned:
-        """The benign twin of a request with what was replaced, or why there is none."""
+        """The benign twin of a request with its replacements, or the reason why there is none."""
         replaced: list[Replacement] = []
 
         def swap(match: re.Match[str]) -> str:
@@ -60,16 +63,16 @@ class TwinMaker:
         benign = self._pattern.sub(swap, request.question)
         benign = re.sub(r"\b([Aa])n? (?=(\w))", lambda m: m[1] + ("n " if m[2].lower() in "aeiou" else " "), benign)
         if len(replaced) < self.min_replaced:
-            reason = "no word of the list stands in it" if not replaced else f"only {len(replaced)} words to replace"
+            reason = "it has no word of the list" if not replaced else f"only {len(replaced)} words to replace"
             return Untwinned(request.id, request.question, reason)
         return Twins(request.id, request.question, benign, tuple(replaced))
 
 
 def read_words(path: Path) -> dict[str, str]:
-    """A list of ``old = new`` lines; empty lines and those that begin with # are passed over.
+    """Read a list of ``old = new`` lines; empty lines and lines that begin with # are skipped.
 
     Raises:
-        InputError: The file cannot be read, or a line is none.
+        InputError: The file is unreadable or a line malformed.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

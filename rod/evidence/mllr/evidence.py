@@ -1,4 +1,4 @@
-"""ML-LR's claims on the miniature: a benign fine-tune breaks refusals, and what the groups and the controls save."""
+"""Evidence for ML-LR on the miniature: refusals after a benign fine-tune, by method and control."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ NOTES = {
 
 
 class MLLREvidence:
-    """What ML-LR has to say for itself."""
+    """The evidence of ML-LR."""
 
     method = "mllr"
     seeds = 5
@@ -65,7 +65,7 @@ class MLLREvidence:
             yield from _test(folder / commands.STAGES / "s3cot" / condition, condition, names)
 
     def sections(self, table: Rows) -> list[Section]:
-        """After tuning, on both tasks; the sweep; the search; the swap; S³-CoT."""
+        """Tables: both tuning tasks, the sweep of rates, SafeLoRA, the search, the swap, S³-CoT."""
         found = [_tuned(table, task) for task in commands.CHOSEN]
         found += [_swept(table, task) for task in commands.CHOSEN]
         found += [
@@ -78,7 +78,7 @@ class MLLREvidence:
         return [section for section in found if section.cells]
 
     def plot(self, table: Rows, folder: Path) -> None:
-        """The trade-off on each task, and what a swap brings back."""
+        """Figures: the trade-off on each task, and refusals after a swap."""
         for task in commands.CHOSEN:
             points = [
                 TradeoffPoint(condition, rate, accuracy, refused, commands.CHOSEN[task].get(condition) == rate)
@@ -103,7 +103,7 @@ def _test(folder: Path, condition: str, suites: dict[str, str]) -> Iterator[Valu
 
 
 def _search(folder: Path) -> Iterator[Value]:
-    """Drops by type and layer, the probe, the set and how stable it is."""
+    """Drops by type and layer, scores of the probe, the robust set and its stability."""
     path = folder / commands.STAGES / commands.RESULT
     if not path.is_file():
         return
@@ -157,14 +157,14 @@ def _tuned(table: Rows, task: str) -> Section:
 
 
 def _remade(table: Rows) -> Section:
-    """SafeLoRA, beside what it is held against."""
+    """SafeLoRA and the arms that it is compared with."""
     cells = []
     for condition in ("aligned", "plain", "mllr", "safelora"):
         prefix = "" if condition == "safelora" else "remade/"
         values = [table.cell(condition, prefix + suite, metric) for suite, metric in COLUMNS.items()]
         if any(value != "-" for value in values):
             cells.append([condition, *values])
-    note = "On a miniature made anew by the same recipe, since the model before alignment is not shipped. One seed."
+    note = "On a miniature made anew by the same recipe, because the model before alignment is not shipped. One seed."
     return Section("SafeLoRA's projection, tuned on maths", HEADINGS, cells, note)
 
 
@@ -201,7 +201,7 @@ def _map(table: Rows) -> Section:
         [suite.replace("/", " "), *(table.cell("search", suite, metric) for metric in metrics)] for suite in suites
     ]
     headings = ("modules", "one at a time", "all its layers together", "layers in the robust set")
-    return Section("Drop in margin under noise of 0.6 of the weights", headings, cells)
+    return Section("Drop in the probe's margin when modules are perturbed", headings, cells)
 
 
 def _listed(table: Rows, condition: str, title: str) -> Section:

@@ -1,4 +1,4 @@
-"""The commands behind ML-LR's evidence: those of its page, run in a folder of the seed's own."""
+"""The commands behind the evidence of ML-LR, as on its page; each seed has its folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +8,11 @@ from rod.evidence.s3cot.steps import tuned_steps
 from rod.steps import Step, config
 
 STAGES = Path("runs/mllr")
-"""Where the shipped configurations put a stage's folder, below the folder that a seed's commands run in."""
+"""Folder of the stages in the shipped configurations, relative to the folder of a seed."""
 RESULT = "1_search/robust_modules.yaml"
 NOISE = STAGES / "1_search_noise/robust_modules.yaml"
 MADE = Path("runs/miniature")
-"""A miniature made anew, before and after its alignment; without it (`make miniature`) SafeLoRA is left out."""
+"""A miniature made anew (`make miniature`), before and after alignment; SafeLoRA needs it and is left out without."""
 REMADE = STAGES / "remade"
 TASKS = {"maths": STAGES, "howto": STAGES / "howto"}
 """Tuning task -> its folder."""
@@ -32,10 +32,10 @@ CHOSEN: dict[str, dict[str, float]] = {
     },
     "howto": {"mllr": 6e-4, "plain": 6e-4, "uniform_low": 2.5e-4, "random_set": 8e-4},
 }
-"""Tuning task -> condition -> learning rate, chosen on dev prompts from the sweep of seed 0 by `LEAST_TASK`. ``plain``
+"""Tuning task -> condition -> learning rate, chosen by `LEAST_TASK` from the sweep of seed 0 on dev prompts; ``plain``
 has the rate of the pilot."""
 LEAST_TASK = {"maths": 0.98, "howto": 0.85}
-"""A condition is tested at the lowest rate of its sweep that reaches this accuracy on the task's dev prompts."""
+"""Accuracy on the task's dev prompts; a condition is tested at the lowest rate of its sweep that reaches it."""
 SWEEP: dict[str, tuple[float, ...]] = {
     "mllr": (4e-4, 6e-4, 8e-4, 1e-3, 1.5e-3),
     "uniform_low": (1e-4, 1.5e-4, 2e-4, 2.5e-4, 3e-4, 4e-4),
@@ -58,16 +58,16 @@ CONTROLS: dict[str, Words] = {
     "sppft": config("mllr/controls/sppft"),
     "swat": config("mllr/controls/swat"),
 }
-"""Control -> what it adds to ``2_tune.yaml`` beside its rate."""
+"""Control -> options that it adds to ``2_tune.yaml``, besides its rate."""
 
 
 def suites(task: str) -> list[str | Path]:
-    """Refusals, abilities and a task."""
+    """Suites of refusals, abilities and a task."""
     return [f for name in ("safety", "abilities", f"task_{task}") for f in config(f"mllr/suites/{name}")]
 
 
 def fragments(task: str, condition: str) -> list[str | Path]:
-    """What a condition adds to ``2_tune.yaml``, and to the test of its checkpoint."""
+    """Options that a condition adds to ``2_tune.yaml``, and to the test of its checkpoint."""
     result = NOISE if condition == "mllr_noise" else TASKS[task] / RESULT
     own = list(CONTROLS.get(condition, ()))
     return own if condition == "sppft" else [*own, "--model.learning_rates.result", result]
@@ -84,19 +84,19 @@ def tested(task: str, condition: str) -> Path:
 
 
 def swept(task: str, condition: str, rate: float) -> Path:
-    """The folder of a fit of the sweep; its test on dev prompts is in ``dev``."""
+    """The folder of a fit of the sweep; the test on dev prompts is in its folder ``dev``."""
     return TASKS[task] / "sweep" / f"{condition}-{rate:g}"
 
 
 class MLLRCommands(Commands):
-    """Steps of one seed."""
+    """The commands of one seed."""
 
     def world(self) -> Step:
         """Requests and tuning data."""
         return self.step(["world"], Path("runs/world/twins.train.jsonl"))
 
     def search(self, task: str, stability: bool = True) -> list[Step]:
-        """A pilot of the fine-tune, and the modules that can take its change."""
+        """A pilot of the fine-tune, and the modules that are robust against its change."""
         pilot, model = TASKS[task] / "0_pilot", TASKS[task] / "0_pilot/model"
         data = ["--data.path", f"runs/world/tuning.{task}.train.jsonl"]
         fit = self.run("fit", config("mllr/0_pilot"), pilot, *data)
@@ -128,7 +128,7 @@ class MLLRCommands(Commands):
         return self.run("fit", [*config("mllr/2_tune"), *fragments(task, condition)], root, *words, *more)
 
     def test(self, task: str, condition: str, fit: Path | None, root: Path, *words: str | Path) -> Step:
-        """Refusals, abilities and the task, on held-out prompts; of the aligned model where there is no fit."""
+        """Refusals, abilities and the task on held-out prompts, of a fit or (None) of the aligned model."""
         files = [*config("mllr/3_test"), *(fragments(task, condition) if fit else [])]
         start: list[str | Path] = ["--ckpt_path", fit / "checkpoints/last.ckpt"] if fit else []
         return self.run("test", [*files, *suites(task)], root, *words, *start, drawn=False)
@@ -142,7 +142,7 @@ class MLLRCommands(Commands):
         ]
 
     def sweep(self, task: str) -> Iterator[Step]:
-        """Fits at several rates, tested on dev prompts: what the rates were chosen from."""
+        """Fits at several rates, tested on dev prompts; the rates were chosen from them."""
         for condition in SWEPT[task]:
             for rate in SWEEP[condition]:
                 root = swept(task, condition, rate)
@@ -150,14 +150,14 @@ class MLLRCommands(Commands):
                 yield self.test(task, condition, root, root / "dev", "--data.split", "dev")
 
     def swap(self) -> Step:
-        """Which modules carry the refusals of the aligned model, seen from the plainly tuned one."""
+        """Swaps between the aligned and the plainly tuned model: which modules carry the refusals?"""
         table = STAGES / "swap/swap.csv"
         words: list[str | Path] = ["swap", "--tuned", STAGES / "plain", "--aligned", "miniature", "--output", table]
         words += ["--requests", "runs/world/requests.forbidden.test.jsonl", "--overwrite", "true"]
         return self.step(words, table)
 
     def safelora(self, made: Path) -> list[Step]:
-        """SafeLoRA needs the model before alignment: on a miniature made anew, with what it is held against."""
+        """SafeLoRA and its comparisons on a miniature made anew, since it needs the model before alignment."""
         aligned: list[str | Path] = ["--model.backbone", made / "model"]
         result = REMADE / RESULT
         grouped: list[str | Path] = [*aligned, "--model.learning_rates.result", result]
@@ -183,7 +183,7 @@ class MLLRCommands(Commands):
         ]
 
     def s3cot(self) -> list[Step]:
-        """S³-CoT's fine-tune is a benign one too: it is its own pilot, and is done again with the groups."""
+        """The fine-tune of S³-CoT, which is its own pilot, without and with learning rates by module."""
         first, again, pilot = Path("runs/s3cot/5_curriculum/tuned"), STAGES / "s3cot/tuned_mllr", STAGES / "s3cot/pilot"
         root = STAGES / "s3cot/1_search"
         files = [*config("s3cot/5_curriculum"), *config("mllr/curriculum")]
@@ -201,7 +201,7 @@ class MLLRCommands(Commands):
 
 
 def steps(folder: Path, seed: int, controls: bool) -> list[Step]:
-    """All commands of one seed; without controls, the problem and the remedy."""
+    """All commands of one seed; without controls, the plain fine-tune and ML-LR only."""
     do = MLLRCommands(folder, seed)
     found = [do.world(), *do.search("maths", stability=controls)]
     found.append(do.test("maths", "aligned", None, tested("maths", "aligned")))

@@ -147,7 +147,7 @@ def test_the_verb_writes_pairs_for_review(tmp_path: Path, capsys: pytest.Capture
     assert "Build a cake  (bomb -> cake)" in capsys.readouterr().out
     assert [t.benign for t in read_records(output, Twins)] == ["Build a cake", "Borrow a car"]
     (left,) = (tmp_path / "twins.no_twin.jsonl").read_text().splitlines()
-    assert json.loads(left)["reason"] == "no word of the list stands in it"
+    assert json.loads(left)["reason"] == "it has no word of the list"
     assert main(words) == 2, "it does not overwrite what may have been reviewed"
     data(output).setup("predict")
 

@@ -12,10 +12,7 @@ import torch
 from peft import LoraConfig
 from torch.utils.data import DataLoader
 
-import llm_modules.baselines
-import llm_modules.mllr
-import llm_modules.mogu
-import llm_modules.s3cot
+import llm_modules
 from datamodules.mogu.batch import ResponderBatch
 from datamodules.mogu.branching import branch
 from llm_modules.causal_lm import CausalLM
@@ -83,8 +80,7 @@ def test_every_method_takes_learning_rates(name: str, policy: Any, checkpoint: s
 def test_no_method_is_missing_above() -> None:
     """Baselines are measured and not trained; MoGUv2's probes are fitted by a ``predict`` run."""
     untrained = {"ConditionalSteering", "MoGUProbe", "PromptDefence", "SafeDecoding"}
-    for package in (llm_modules.s3cot, llm_modules.mllr, llm_modules.mogu, llm_modules.baselines):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(llm_modules.__path__, "llm_modules."):
+        importlib.import_module(module.name)
     known = {method.__name__ for method in CausalLM.__subclasses__() if method.__module__.startswith("llm_modules")}
     assert known == set(METHODS) - {"CausalLM"} | untrained
