@@ -24,7 +24,7 @@ class Difference:
 
 
 def difference(
-    first: Sequence[float], second: Sequence[float], *, resamples: int = 10_000, seed: int = 0
+    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, *, resamples: int = 10_000, seed: int = 0
 ) -> Difference:
     """Compare two runs record by record.
 

@@ -14,7 +14,7 @@ from datamodules.suites.sources import LocalFile, Source
 from datamodules.suites.suite import Suite
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import GenerationSettings
-from llm_modules.judges.phrases import RefusalPhrases
+from llm_modules.judges import Judge, RefusalPhrases
 from tests.callbacks.generation.sampling_run import trainer
 from tests.tiny import save_tiny
 
@@ -59,15 +59,16 @@ def suites(*names: str) -> list[Suite]:
 
 
 def module(folder: Path, **generation: Any) -> CausalLM:
-    settings = {"max_new_tokens": 12, "slots": 8, "temperature": 1.0} | generation
+    settings: dict[str, Any] = {"max_new_tokens": 12, "slots": 8, "temperature": 1.0} | generation
     return CausalLM(str(folder / "model"), generation=GenerationSettings(**settings))
 
 
 def data(folder: Path, *names: str, **settings: Any) -> BenchmarkData:
-    return BenchmarkData(**({"suites": suites(*names), "folder": str(folder), "rows_per_batch": 6} | settings))
+    options: dict[str, Any] = {"suites": suites(*names), "folder": str(folder), "rows_per_batch": 6}
+    return BenchmarkData(**(options | settings))
 
 
-def judges() -> list[RefusalPhrases]:
+def judges() -> list[Judge]:
     return [RefusalPhrases(), RefusalPhrases(words=["e", "x"], name="letters")]
 
 

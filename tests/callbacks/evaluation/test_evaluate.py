@@ -59,15 +59,15 @@ def test_files_of_a_test(source: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert first.prompt.startswith("<|im_start|>user\n2 + 1? Please provide as a brief")
     begun = next(p for p in found if p.id == "forbidden/4|plain|prefill|s0")
     assert (begun.prefill, begun.group, begun.attack_template) == ("Sure, turn", "b", "prefill")
-    assert begun.n_tokens <= 6
+    assert 0 < (begun.n_tokens or 0) <= 6
     cells = results(tmp_path)
     for system in ("system1", "system2"):
         own, cell = [p for p in found if p.suite == "maths" and p.system == system], cells[f"maths {system}"]
         assert (cell["n"], cell["records"], cell["kind"], cell["failures"]) == (15, 5, "answers", {})
         assert cell["metrics"]["accuracy"]["value"] == 0
-        assert cell["metrics"]["tokens"]["value"] == pytest.approx(mean(p.n_tokens for p in own))
+        assert cell["metrics"]["tokens"]["value"] == pytest.approx(mean(p.n_tokens or 0 for p in own))
         assert cell["metrics"]["truncation"]["value"] == pytest.approx(mean(p.finish_reason == "length" for p in own))
-        by_sample = [mean(p.n_tokens for p in own if p.sample == sample) for sample in range(3)]
+        by_sample = [mean(p.n_tokens or 0 for p in own if p.sample == sample) for sample in range(3)]
         assert [entry["tokens"] for entry in cell["by_sample"]] == pytest.approx(by_sample)
         assert cell["metrics"]["tokens"]["std"] == pytest.approx(stdev(by_sample))
         assert "aes" not in cell["metrics"]
@@ -147,7 +147,8 @@ def test_an_opening_is_gone_on_from(source: Path, tmp_path: Path) -> None:
     found = predictions(tmp_path)["forbidden/1|plain|prefill|s0"]
     assert found["prompt"].endswith("<|im_start|>assistant\n")
     ids = model.tokenizer.encode(found["prompt"] + "Sure, turn", add_special_tokens=False)
-    expected = model.model.generate(
+    inner: Any = model.language_model
+    expected = inner.generate(
         torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=model.tokenizer.pad_token_id
     )
     assert found["completion"] == model.tokenizer.decode(expected[0, len(ids) :], skip_special_tokens=True)
@@ -163,7 +164,7 @@ def test_perplexity_is_that_of_the_response_and_its_end(source: Path, whole: Pat
         n = sum(label >= 0 for label in labels)
         assert n == 3 * (i + 1) + 1
         with torch.no_grad():
-            log_probs = model.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            log_probs = model.language_model(torch.tensor([ids])).logits[0].log_softmax(-1)
         nll -= sum(float(log_probs[at - 1, ids[at]]) for at in range(len(ids) - n, len(ids)))
         count += n
     found = results(whole)["likelihood"]
@@ -249,11 +250,12 @@ def test_every_end_of_sequence_id_ends_a_completion(source: Path, tmp_path: Path
     before = predictions(tmp_path / "before")["maths/q1|system1|none|s0"]
     assert (before["n_tokens"], before["finish_reason"]) == (12, "length")
     ids = model.tokenizer.encode(before["prompt"], add_special_tokens=False)
-    written = model.model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
+    inner: Any = model.language_model
+    written = inner.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
     second = written[5]
     model = module(source, temperature=0.0)
     model.configure_model()
-    model.model.generation_config.eos_token_id = [model.tokenizer.eos_token_id, second]
+    model.language_model.generation_config.eos_token_id = [model.tokenizer.eos_token_id, second]
     run(source, tmp_path / "after", "maths", model=model)
     found = predictions(tmp_path / "after")["maths/q1|system1|none|s0"]
     assert (found["n_tokens"], found["finish_reason"]) == (written.index(second) + 1, "stop")

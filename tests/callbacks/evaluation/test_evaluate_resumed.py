@@ -70,7 +70,7 @@ def counted(source: Path, root: Path, counter: Counter) -> None:
         start(*args)
         model.generator.listeners.append(counter)
 
-    callback.on_test_start = listen_after  # type: ignore[method-assign]
+    callback.on_test_start = listen_after  # type: ignore[method-assign,assignment]
     measure(trainer(root, callback), model, data(source))
 
 

@@ -4,14 +4,16 @@ import itertools
 import json
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
+from lightning.pytorch import Trainer
 
 from callbacks.evaluation.latency import WARM_UP, Latency, measure
-from datamodules.batch import PromptRow
+from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.records.kinds import Question
+from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
 from tests.callbacks.evaluation.evaluation_run import data, module, prepare
 from tests.callbacks.generation.sampling_run import trainer
@@ -20,16 +22,16 @@ from tests.callbacks.generation.sampling_run import trainer
 class Slow(Latency):
     """Every answer takes 20 ms and every token of it 5 ms more."""
 
-    def on_test_end(self, run, model) -> None:
-        complete = model.complete
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        complete = pl_module.complete
 
-        def slowly(batch):
+        def slowly(batch: PromptBatch) -> list[Completion]:
             answers = complete(batch)
             time.sleep(0.02 + 0.005 * (len(answers[0].token_ids) - 1))
             return answers
 
-        model.complete = slowly
-        super().on_test_end(run, model)
+        pl_module.complete = slowly
+        super().on_test_end(trainer, pl_module)
 
 
 def test_the_first_token_and_the_others_are_told_apart(tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ def test_the_first_token_and_the_others_are_told_apart(tmp_path: Path) -> None:
 
 def test_what_cannot_be_timed_is_said(tmp_path: Path) -> None:
     prepare(tmp_path)
-    with pytest.raises(InputError, match="tokens of 2 or more"):
+    with pytest.raises(InputError, match="tokens 2 or more"):
         Latency(tokens=1)
     with pytest.raises(InputError, match="the data have no prompts"):
         trainer(tmp_path / "run", Latency()).test(module(tmp_path), data(tmp_path, "likelihood"), verbose=False)
@@ -58,13 +60,13 @@ def test_prompts_are_taken_from_all_over_the_test() -> None:
         device = "cpu"
         asked: ClassVar[list[str]] = []
 
-        def complete(self, batch):
+        def complete(self, batch: PromptBatch) -> list[Completion]:
             (row,) = batch.rows
             self.asked.append(row.id)
-            return [Completion((1,) * row.max_new_tokens, "length")]
+            return [Completion((1,) * (row.max_new_tokens or 0), "length")]
 
     rows = [PromptRow(str(n), Question(str(n), "?"), "plain", "?", (1,)) for n in range(35)]
-    measure(Model(), rows, 20, 3)
+    measure(cast(CausalLM, Model()), rows, 20, 3)
     timed = [int(name) for name in Model.asked[2 * WARM_UP :: 2]]
     assert len(timed) == 20
     assert timed[0] == 0

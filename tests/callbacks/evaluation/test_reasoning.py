@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from callbacks.evaluation.measures import Baseline
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.reasoning import ReasoningMetrics
 from datamodules.errors import InputError
@@ -88,6 +89,7 @@ class CountRows(Callback, GenerationListener):
             pl_module.generator.listeners.append(self)
 
     def row_finished(self, row: int, completion: Completion) -> None:
+        assert self.trainer is not None
         self.rows[self.trainer.global_step] += 1
 
 
@@ -98,7 +100,7 @@ def test_a_fit_measures_the_base_first_and_chooses_by_aes(source: Path, tmp_path
     assert count.rows == {0: 10, 12: 10, 24: 10}  # five questions, two systems: all of them before the first step
     base_accuracy, base_tokens = logged(root, "base/system2_accuracy"), logged(root, "base/system2_tokens")
     assert (len(base_accuracy), len(base_tokens)) == (1, 1)
-    assert (reasoning.baseline.accuracy, reasoning.baseline.tokens) == (base_accuracy[0], base_tokens[0])
+    assert reasoning.baseline == Baseline(base_accuracy[0], base_tokens[0])
     accuracy, tokens, scores = (logged(root, f"val/{key}") for key in ("system1_accuracy", "system1_tokens", "aes"))
     assert len(scores) == 2
     assert scores[-1] == pytest.approx(aes(accuracy[-1], tokens[-1], base_accuracy[0], base_tokens[0]))

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,11 @@ def asked(made: BenchmarkData) -> list[str]:
     return list(dict.fromkeys(row.question.id for row in made.rows))
 
 
+def text(made: BenchmarkData, token_ids: Sequence[int]) -> str:
+    assert made.tokenizer is not None
+    return str(made.tokenizer.decode(list(token_ids)))
+
+
 def test_rows_of_all_suites(folder: Path) -> None:
     made = data(folder, suite("maths"), suite("requests"), attack_templates=["none", "prefill", "base64"], samples=2)
     assert len(made.rows) == 10 * 2 * 2 + 4 * 3 * 2
@@ -71,7 +77,7 @@ def test_an_opening_is_part_of_what_the_model_reads(folder: Path) -> None:
     plain, begun = (next(row for row in made.rows if row.attack_template == name) for name in ("none", "prefill"))
     assert begun.prompt == plain.prompt
     assert begun.prefill == "Hi."
-    assert made.tokenizer.decode(begun.token_ids) == plain.prompt + "Hi."
+    assert text(made, begun.token_ids) == plain.prompt + "Hi."
 
 
 def test_a_suite_s_own_attack_templates_come_before_those_of_the_run(folder: Path) -> None:
@@ -152,7 +158,7 @@ def test_budgets_of_a_completion(folder: Path) -> None:
 def test_a_system_prompt_and_a_template(folder: Path) -> None:
     made = data(folder, suite("requests"), suite("replies"), system_prompt="Be kind.", chat_template="plain")
     assert made.rows[0].prompt == "Be kind.\n\nrequests 0?\n\n"
-    assert made.tokenizer.decode(made.responses[0].example.input_ids) == "Be kind.\n\nreplies 0?\n\nHi.<|im_end|>"
+    assert text(made, made.responses[0].example.input_ids) == "Be kind.\n\nreplies 0?\n\nHi.<|im_end|>"
 
 
 def test_responses_to_score(folder: Path) -> None:
@@ -161,8 +167,8 @@ def test_responses_to_score(folder: Path) -> None:
     assert len(made.responses) == 40
     first = made.responses[2].example
     scored = [i for i, label in zip(first.input_ids, first.labels, strict=True) if label != IGNORE_INDEX]
-    assert made.tokenizer.decode(scored) == "Hi.Hi.Hi.<|im_end|>"
-    assert made.tokenizer.decode(first.input_ids).startswith("<|im_start|>user\nreplies 2?")
+    assert text(made, scored) == "Hi.Hi.Hi.<|im_end|>"
+    assert text(made, first.input_ids).startswith("<|im_start|>user\nreplies 2?")
 
 
 def batches(made: BenchmarkData, rank: int = 0, world_size: int = 1) -> list[Any]:
@@ -302,7 +308,7 @@ def test_shipped_suites_put_their_records_well(shared_data: Path) -> None:
     assert first("svamp.yaml").question.question.count("  ") == 0
     assert first("aqua.yaml").prompt.count("\nA. ") == 1
     assert "A)" not in first("aqua.yaml").prompt
-    assert first("medmcqa.yaml").question.gold in "ABCD"
+    assert first("medmcqa.yaml").question.gold in list("ABCD")
     assert "Answer with yes, no or maybe. Please reason step by step" in first("pubmedqa.yaml").prompt
     assert first("sap30.yaml").question.question[0] != "{"
     assert first("advbench-220.yaml").question.id == "advbench-220/301"

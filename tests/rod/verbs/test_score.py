@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,10 @@ def test_references_that_are_answers(tmp_path: Path) -> None:
 
 
 def test_lines_that_are_left_out(tmp_path: Path) -> None:
-    lines = [{"question": "1 + 1?", "gold": 2, "out": ["\\boxed{2}"]}, {"question": "?", "gold": None, "out": []}]
+    lines: list[dict[str, Any]] = [
+        {"question": "1 + 1?", "gold": 2, "out": ["\\boxed{2}"]},
+        {"question": "?", "gold": None, "out": []},
+    ]
     file = write(tmp_path / "holes.jsonl", *lines)
     assert score(file, "--output", tmp_path / "out", "--completion", "out", "--gold", "gold", "--keep", "out") == 0
     assert list(predictions(tmp_path / "out")) == ["holes/1|s0"]
