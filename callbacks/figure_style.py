@@ -23,20 +23,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def figure(
     path: Path, width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any
 ) -> Iterator[np.ndarray]:
-    """Open a figure and write it as a PNG file when the block ends.
+    """Open a figure (sizes in inches), give its panels row by row, and write a PNG file when the block ends.
 
     It does not use pyplot, so it has no global state and needs no display. The same numbers give the same bytes.
-
-    Args:
-        path: PNG file; its folder is created.
-        width: In inches.
-        height: In inches.
-        rows: Rows of panels.
-        columns: Columns of panels.
-        grid: Further options of `Figure.subplots`, such as ``sharex=True``.
-
-    Yields:
-        The panels (`Axes`), row by row.
+    ``grid`` are further options of `Figure.subplots`, such as ``sharex=True``.
     """
     drawn = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(drawn)

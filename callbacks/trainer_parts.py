@@ -26,11 +26,7 @@ def logs_now(trainer: Trainer) -> bool:
 
 
 def language_model(module: LightningModule) -> CausalLM:
-    """Return the module as a `CausalLM`.
-
-    Raises:
-        InputError: It is none, so it cannot generate.
-    """
+    """Return the module as a `CausalLM`; raise InputError if it is none."""
     if not isinstance(module, CausalLM):
         raise InputError(f"model: {type(module).__name__} does not generate; use a CausalLM such as S3CoT")
     return module

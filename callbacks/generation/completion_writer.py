@@ -110,12 +110,9 @@ class CompletionWriter(Callback, GenerationListener):
         return self.folder(trainer) / f"{self.name}.jsonl"
 
     def row_finished(self, row: int, completion: Completion) -> None:
-        """Collect a completion; write the collected ones after ``FLUSH_ROWS`` rows or ``FLUSH_SECONDS`` seconds.
-
-        Raises:
-            SIGTERMException: The process received SIGTERM; Lightning itself would only react after the batch.
-        """
+        """Collect a completion; write the collected ones after ``FLUSH_ROWS`` rows or ``FLUSH_SECONDS`` seconds."""
         self._finished.append((self._rows[row], completion))
+        # Lightning itself reacts to SIGTERM after the batch only.
         if self.trainer is not None and self.trainer.received_sigterm:
             raise SIGTERMException
         if len(self._finished) >= FLUSH_ROWS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
@@ -167,11 +164,7 @@ class CompletionWriter(Callback, GenerationListener):
         """Remember the rows of the batch: the generator refers to them by index."""
         self._rows = batch.rows if isinstance(batch, PromptBatch) else ()
 
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Remember the rows of the batch: the generator refers to them by index."""
-        self._rows = batch.rows if isinstance(batch, PromptBatch) else ()
+    on_test_batch_start = on_predict_batch_start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what has finished; the next start resumes from there."""
@@ -204,11 +197,7 @@ class CompletionWriter(Callback, GenerationListener):
             )
 
     def done(self, folder: Path, data: GenerationData) -> set[str]:
-        """Return the ids of rows that an earlier run finished.
-
-        Raises:
-            InputError: A finished row has another prompt than the data give it now.
-        """
+        """Return the ids of rows that an earlier run finished; raise InputError if the prompt of one has changed."""
         prompts = {row.id: (row.prompt, row.prefill) for row in data.rows}
         done = set()
         for path in sorted(folder.glob(self.shards)):

@@ -60,13 +60,7 @@ class GenerationProgress(Callback, GenerationListener):
         """Remove the bar."""
         self._end()
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the bar."""
-        self._end()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the bar."""
-        self._end()
+    on_test_end = on_validation_end = on_predict_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the bar, also on error."""

@@ -57,11 +57,7 @@ class Calibrate(Callback):
         self.system, self.output = system, output
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the limits, and that the run writes traces at alpha 0 and at other strengths.
-
-        Raises:
-            InputError: A limit is no fraction, no `TraceWriter` is among the callbacks, or strengths are missing.
-        """
+        """Check the limits, and that the run writes traces at alpha 0 and at other strengths; raise InputError."""
         if stage != "predict":
             return
         for name in ("max_accuracy_drop", "max_disagreement", "max_repetition", "max_truncation"):

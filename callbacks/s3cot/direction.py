@@ -50,11 +50,7 @@ class DirectionWriter(Callback):
         return self.output or Path(trainer.default_root_dir) / "direction.safetensors"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check model and output before any weights are loaded.
-
-        Raises:
-            InputError: The model is no `CausalLM`, the given output exists, or ``spool_dir`` does not.
-        """
+        """Check model and output before any weights are loaded; raise InputError."""
         if stage != "predict":
             return
         language_model(pl_module)
@@ -78,11 +74,7 @@ class DirectionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add the states of a batch.
-
-        Raises:
-            InputError: The outputs are no `ContrastStates`, or a state is not finite.
-        """
+        """Add the states of a batch; raise InputError if one is not finite."""
         if not isinstance(outputs, ContrastStates):
             raise InputError(
                 "data: DirectionWriter needs contrast pairs of prompts; use ContrastData with the model S3CoT"

@@ -66,14 +66,10 @@ def plot_direction(direction: Direction, path: Path) -> None:
 
 
 def plot_sweep(points: Sequence[SweepPoint], path: Path, *, accuracy: str = "accuracy") -> None:
-    """Plot length ratio and accuracy against strength, one line per layer set.
+    """Plot length ratio and accuracy (with its label) against strength, one line per layer set.
 
-    Strengths at which every layer set collapses are shaded; a star marks the chosen one.
-
-    Args:
-        points: Points of alpha 0 count for every layer set; their ``layer_set`` is not read.
-        path: PNG file.
-        accuracy: Label of the lower panel.
+    Points of alpha 0 count for every layer set. Strengths at which all layer sets collapse are shaded; a star marks the
+    chosen one.
     """
     layer_sets = sorted({point.layer_set for point in points if point.alpha != 0})
     initial = [point for point in points if point.alpha == 0]

@@ -17,11 +17,7 @@ class StageFigure(Callback):
         self.output = output
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the figure and log it.
-
-        Raises:
-            InputError: The data have no stages.
-        """
+        """Draw the figure and log it; raise InputError if the data have no stages."""
         stages = getattr(datamodule_of(trainer), "stage_table", None)
         if not stages:
             raise InputError("trainer.callbacks: StageFigure needs data with stages; use CurriculumData")

@@ -97,27 +97,7 @@ class Steer(SteeringCallback):
         """Attach to the model and its generator."""
         self._attach(language_model(pl_module))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attach to the model and its generator."""
-        self._attach(language_model(pl_module))
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attach to the model and its generator."""
-        self._attach(language_model(pl_module))
-
     def on_predict_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Set the strengths of the rows of the batch."""
-        self._set_strengths(batch)
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Set the strengths of the rows of the batch."""
-        self._set_strengths(batch)
-
-    def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Set the strengths of the rows of the batch."""
@@ -127,13 +107,9 @@ class Steer(SteeringCallback):
         """Remove the steering."""
         self._stack.close()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the steering."""
-        self._stack.close()
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the steering."""
-        self._stack.close()
+    on_validation_start = on_test_start = on_predict_start
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start
+    on_validation_end = on_test_end = on_predict_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the steering."""

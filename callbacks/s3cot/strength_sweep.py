@@ -80,12 +80,8 @@ def measure_sweep(
 ) -> list[SweepRow]:
     """Measure every (layer set, alpha): alpha 0 first, then by layer set from the weakest strength to the strongest.
 
-    Args:
-        traces: Of one model and one system. A trace is left out if its question has no initial trace of the same
-            sample.
-        limits: Define what counts as collapse.
-        tokenizer: Of the model.
-        checker: Compares answers if there are no gold ones.
+    The traces are of one model and one system. A trace is left out if its question has no initial trace of the same
+    sample. ``limits`` define what counts as collapse.
 
     Raises:
         InputError: There is no trace at alpha 0 to compare with.
@@ -117,13 +113,7 @@ class Choice:
 
 
 def choose(rows: Sequence[SweepRow], limits: Limits, judge: JudgedBy) -> Choice:
-    """Choose the setting that shortens most within the limits (ours).
-
-    Args:
-        rows: From `measure_sweep`, alpha 0 first.
-        limits: What a strength may cost.
-        judge: How accuracy was judged, for the wording of the reason.
-    """
+    """Choose the setting that shortens most within the limits (ours); ``rows`` are those of `measure_sweep`."""
     base, steered = rows[0], rows[1:]
     word = "accuracy" if judge == "gold" else "agreement with the initial answer"
     if not base.accuracy > 0:
@@ -179,7 +169,7 @@ def _row(
     limits: Limits,
     base: SweepRow | None,
 ) -> SweepRow:
-    """Measure one cell; ``base`` is None for the cell of alpha 0."""
+    """Measure one cell; ``base`` is None for alpha 0."""
     partners = [initial[trace.question_id, trace.sample] for trace in cell]
     if judge == "gold":
         judged = [trace for trace in cell if trace.gold is not None]
@@ -231,7 +221,6 @@ def _regime(
 def _nearest(
     steered: Sequence[SweepRow], shorter: Sequence[SweepRow], limits_in_words: str
 ) -> tuple[SweepRow | None, str]:
-    """Return the setting that came closest to being chosen, and why it was not."""
     if not shorter:
         nearest = min(steered, key=lambda row: row.length_ratio, default=None)
         return nearest, f"no strength shortens to a length ratio of {WEAK} or less"
@@ -240,7 +229,6 @@ def _nearest(
 
 
 def _excesses(row: SweepRow, base: SweepRow, limits: Limits, word: str) -> list[str]:
-    """Return a phrase for each limit that a row exceeds."""
     drop = base.accuracy - row.accuracy
     found = []
     if drop > limits.accuracy_drop + 1e-9:

@@ -32,9 +32,7 @@ class FilterReport:
 
     Attributes:
         by: The filter's name.
-        questions: Questions in the traces; ``questions_kept`` of them are left.
-        traces: Traces; ``traces_kept`` of them are left (initial ones and variants).
-        kept_share: ``traces_kept / traces``.
+        traces_kept: Initial traces and variants.
         reasons: Dropped traces by reason.
         known: Kept traces that have a gold answer.
         precision: Share of ``known`` that is right; None if there are none.
@@ -83,16 +81,7 @@ def report_of(
     reasons: Mapping[str, int],
     right: Sequence[bool | None],
 ) -> FilterReport:
-    """Make the report of a filter.
-
-    Args:
-        by: The filter's name.
-        items: The items it kept.
-        traces: Number of traces it was given.
-        questions: Number of questions in them.
-        reasons: Dropped traces by reason.
-        right: Whether the answer of each kept trace is the gold one; None if there is no gold answer.
-    """
+    """Make the report; ``right`` says for each kept trace whether its answer is the gold one (None without one)."""
     ratios = [variant.length_ratio for item in items for variant in item.variants]
     histogram = [0] * N_BUCKETS
     for ratio in ratios:

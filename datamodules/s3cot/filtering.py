@@ -35,9 +35,7 @@ class FilterResult:
 def filter_by_gold(traces: Sequence[Trace], checker: AnswerChecker) -> FilterResult:
     """Keep the traces whose answer is the gold one (paper). A question is kept only if its initial trace is.
 
-    Args:
-        traces: Of any questions, alphas, layer sets and samples. The initial trace is sample 0 at alpha = 0.
-        checker: Compares answers.
+    Traces may be of any questions, alphas, layer sets and samples. The initial trace is sample 0 at alpha = 0.
 
     Raises:
         InputError: No trace has a gold answer, a gold answer cannot be parsed, the traces of a question come from
@@ -59,10 +57,6 @@ def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> Filt
     """Keep the questions whose traces all give the same answer as the initial one (paper: self-consistency).
 
     A trace without an answer agrees with nothing. Gold answers are used for the precision in the report only.
-
-    Args:
-        traces: As in `filter_by_gold`.
-        checker: Compares the answers with the initial trace's.
 
     Raises:
         InputError: The traces of a question come from several models or instructions, or no question is left.
@@ -95,7 +89,7 @@ def _own_flaws(traces: Sequence[Trace]) -> dict[str, str]:
 
 
 def _right(traces: Sequence[Trace], checker: AnswerChecker) -> list[bool | None]:
-    """Return whether each trace gives its gold answer; None if it has none."""
+    """Return whether each trace gives its gold answer; None without one."""
     known = [trace for trace in traces if trace.gold is not None]
     verdicts = iter(checker.check([(trace.gold or "", extract_boxed(trace.completion)) for trace in known]))
     return [None if trace.gold is None else next(verdicts) for trace in traces]
@@ -115,7 +109,6 @@ def _by_question(traces: Sequence[Trace]) -> dict[str, list[Trace]]:
 
 
 def _initial(group: Sequence[Trace]) -> Trace | None:
-    """Return the initial trace, of which the others are variants."""
     return next((trace for trace in group if trace.alpha == 0 and trace.sample == 0), None)
 
 

@@ -21,8 +21,7 @@ class StageRow:
         available: Different pairs to draw from, per bucket of length ratios.
         drawn: Pairs drawn, per bucket of length ratios.
         length_ratio: Mean length ratio of the pairs drawn.
-        system1_tokens: Completion tokens of System 1, by the counts in the items.
-        system2_tokens: Completion tokens of System 2.
+        system1_tokens: Completion tokens of System 1, by the counts in the items; ``system2_tokens`` alike.
     """
 
     stage: int
@@ -38,13 +37,7 @@ class StageRow:
 
 @rank_zero_only
 def show_stages(rows: Sequence[StageRow], usable: Sequence[int], title: str) -> None:
-    """Print the stages as a table.
-
-    Args:
-        rows: A row per stage.
-        usable: Usable pairs per bucket of length ratios.
-        title: Title of the table.
-    """
+    """Print the stages as a table; ``usable`` are the usable pairs per bucket of length ratios."""
     lengths = ", ".join(f"{b / N_BUCKETS:.1f}: {n:,}" for b, n in enumerate(usable) if n)
     table = Table(title=f"{title}\nvariants by Len-R: {lengths}", title_justify="left")
     for heading in ("stage", "Len-R", "pairs", "different", "System 1 tokens", "System 2 tokens", "mean Len-R"):

@@ -86,7 +86,7 @@ def draw_stages(
         ratios: Length ratios of the variants of each item; an item without one in (0, 1] is not used.
         lower_bounds: Lower end of each stage's window; the upper end is 1.
         selection: The curriculum or a control.
-        pairs_per_stage: Pairs of each stage (ours: the same for all).
+        pairs_per_stage: The same for all stages (ours).
         seed: The seed of each stage is derived from it.
 
     Raises:
@@ -122,7 +122,6 @@ def is_usable(length_ratio: float) -> bool:
 
 
 def _groups(pairs: list[Pair], lower: float, selection: Selection) -> list[list[Pair]]:
-    """Return the groups of pairs that take turns in a stage."""
     if selection == "verbose_only":
         return [[Pair(item, None, 1.0) for item in sorted({pair.item for pair in pairs})]]
     if selection == "shortest_only":
@@ -157,7 +156,6 @@ def _check_bounds(lower_bounds: Sequence[float]) -> None:
 
 
 def _empty_stage(index: int, lower: float, pairs: list[Pair]) -> str:
-    """Return a message: why a stage is empty, and which length ratios the data have."""
     if not pairs:
         return (
             "data.items: no item has a variant that is no longer than its initial trace; sample with a stronger alpha"

@@ -1,6 +1,5 @@
 """Settings, results and listeners of generation, and what the decoding loop needs of a generator."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -62,12 +61,10 @@ class GenerationListener:
     """Base class of objects that a `Generator` notifies. A row is the index of a prompt in the call of `generate`."""
 
     def before_forward(self, rows: Tensor) -> None:
-        """Called before each forward pass.
+        """Called before each forward pass with the rows that it computes, (n,) int64 on the device, in batch order.
 
-        Args:
-            rows: (n,) int64 on the model's device, the rows that the pass computes, in batch order. It is the same
-                tensor object as before while the rows stay the same. Empty if a sharded model only keeps step with
-                other ranks (a pass of batch size 1 whose result is discarded).
+        ``rows`` is the same tensor object as before while the rows stay the same. It is empty if a sharded model only
+        keeps step with other ranks (a pass of batch size 1 whose result is discarded).
         """
 
     def row_finished(self, row: int, completion: Completion) -> None:
@@ -82,7 +79,7 @@ class Engine(Protocol):
     eos_ids: tuple[int, ...]
     synced: bool
     listeners: list[GenerationListener]
-    reprefill_at: Collection[int]
+    reprefill_at: frozenset[int]
 
     @property
     def device(self) -> torch.device:

@@ -99,12 +99,7 @@ class SlotCache(Cache):
         return len(self._first)
 
     def append(self, prompts: Cache, lengths: Sequence[int]) -> None:
-        """Add rows that were prefilled in a batch of their own.
-
-        Args:
-            prompts: Their cache, left-padded.
-            lengths: Tokens of each row without padding.
-        """
+        """Add rows that were prefilled in a left-padded batch of their own; ``lengths`` do not count padding."""
         if not self._slot_layers:
             self._slot_layers.extend(SlotLayer() for _ in prompts.layers)
         width = prompts.get_seq_length()
@@ -116,11 +111,7 @@ class SlotCache(Cache):
         self._arrange(self._first + [end - length for length in lengths])
 
     def drop(self, finished: Sequence[int]) -> list[tuple[int, int]]:
-        """Drop rows; the last rows move into their slots.
-
-        Returns:
-            The moves as (from, to).
-        """
+        """Drop rows; the last rows move into their slots. Return these moves as (from, to)."""
         gone, rows = set(finished), self.rows - len(finished)
         last = (row for row in range(rows, self.rows) if row not in gone)
         moves = list(zip(last, sorted(row for row in gone if row < rows), strict=True))
@@ -140,7 +131,7 @@ class SlotCache(Cache):
         return self._is_token[:, layer.start : layer.end + 1]
 
     def _arrange(self, first: list[int]) -> None:
-        """Set the rows and trim columns on the left that are padding in all of them."""
+        """Set the rows; trim columns on the left that are padding in all of them."""
         self._first = first
         for layer in self._slot_layers:
             layer.rows, layer.start = len(first), min(first, default=layer.end)
@@ -159,10 +150,6 @@ class SlotCache(Cache):
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pad prompts of any lengths on the left, so that their last tokens are in one column.
-
-    Returns:
-        Token ids, mask (bool, true at tokens) and positions, each (prompts, seq).
-    """
+    """Pad prompts on the left; return token ids, mask (bool, true at tokens) and positions, each (prompts, seq)."""
     ids, mask = pad_prompts(prompts, pad_id, "left")
     return ids, mask.bool(), (mask.cumsum(dim=1) - 1).clamp(min=0)

@@ -22,9 +22,6 @@ def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: f
         top_p: In (0, 1]; 1 keeps all.
         top_k: 0 keeps all.
 
-    Returns:
-        (rows,) int64 token ids.
-
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]]).expand(3, 4)
         >>> sample_tokens(logits, torch.tensor([0.1, 0.3, 0.9]), temperature=1.0)

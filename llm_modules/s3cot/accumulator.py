@@ -35,13 +35,7 @@ class DirectionAccumulator:
     """
 
     def __init__(self, layers: int, hidden: int, spool_dir: Path | None = None) -> None:
-        """Start with empty sums.
-
-        Args:
-            layers: Number of decoder layers.
-            hidden: Width of the residual stream.
-            spool_dir: Folder of the temporary file; the system's by default.
-        """
+        """Start with empty sums; ``spool_dir`` holds the temporary file (default: the system's folder)."""
         self.shape = (layers, hidden)
         self.n = 0
         self._sum = torch.zeros(layers, hidden, dtype=torch.float64)
@@ -60,11 +54,7 @@ class DirectionAccumulator:
         self._spool.close()
 
     def update(self, positive: Tensor, negative: Tensor) -> None:
-        """Add the states of some pairs.
-
-        Args:
-            positive: (batch, layers, hidden), any float dtype.
-            negative: The same shape.
+        """Add the states of some pairs, each (batch, layers, hidden) in any float dtype.
 
         Raises:
             InputError: A state is not finite.
@@ -85,11 +75,9 @@ class DirectionAccumulator:
         self._spool.write(difference.contiguous().numpy().data)
 
     def finish(self, consistency: float = 0.9, **origin: Any) -> Direction:
-        """Return the direction of all pairs of all processes.
+        """Return the direction of all pairs of all processes, with an `anchor_layer` of this consistency.
 
-        Args:
-            consistency: See `anchor_layer`.
-            **origin: Fields of `Direction` that record its origin.
+        ``origin`` are fields of `Direction` that record where it comes from.
 
         Raises:
             InputError: There are no pairs, or the two prompts of every pair give the same states.

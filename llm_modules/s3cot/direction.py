@@ -128,11 +128,8 @@ class Direction:
     ) -> None:
         """Check that the vectors are finite and fit a model.
 
-        Args:
-            model_id: Name of the model; not compared if it or the direction's own is unknown.
-            layers: Number of decoder layers of the model.
-            hidden: Width of its residual stream.
-            allow_other_model: Accept a direction of another model, such as the base of a tuned one.
+        Names are compared only if both are known. ``allow_other_model`` accepts a direction of another model, such as
+        the base of a tuned one.
 
         Raises:
             InputError: A vector is not finite, or shape or model differ.

@@ -33,7 +33,7 @@ def export_vectors(direction: Direction, layers: Sequence[int], alpha: float, fo
     The product is computed in float32; the libraries themselves would multiply in the model's dtype.
 
     Args:
-        direction: What to export.
+        direction: The direction.
         layers: Decoder layers, counted from 0.
         alpha: Strength; negative shortens.
         format: ``lm-eval``: a dictionary for the ``steered`` models of lm-evaluation-harness (.pt); ``gguf``: a control
@@ -62,11 +62,8 @@ def read_direction(path: Path, layers: int | None = None) -> Direction:
 def import_vectors(path: Path, layers: int | None = None) -> Direction:
     """Read vectors named ``direction.N`` from a GGUF control vector or a safetensors file.
 
-    Model, anchor and statistics stay unknown. Layers without a vector get zeros.
-
-    Args:
-        path: The file.
-        layers: Number of decoder layers of the model; up to the last vector in the file by default.
+    Model, anchor and statistics stay unknown. Layers without a vector get zeros; ``layers`` is the model's number of
+    layers (default: up to the last vector in the file).
 
     Raises:
         InputError: The file holds anything else, or a vector for a layer that the model does not have.

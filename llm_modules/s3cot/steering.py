@@ -42,8 +42,8 @@ class Steering(GenerationListener):
         """Prepare; hooks are attached when the block starts.
 
         Args:
-            model: A causal language model, wrapped or not.
-            vectors: (layers, hidden), added to the outputs of the decoder layers; kept in float32.
+            model: A causal language model, bare or wrapped.
+            vectors: (layers, hidden), kept in float32.
             positions: ``prompt`` steers the pass that starts with an empty KV cache, ``last`` only the last column of
                 that pass (prompts are left-padded), ``generated`` the passes after it.
 
@@ -93,10 +93,7 @@ class Steering(GenerationListener):
         self._use(torch.empty(0, len(self._layers)))
 
     def set_strengths(self, strengths: Tensor) -> None:
-        """Set the strengths of a batch; they hold until they are set again.
-
-        Args:
-            strengths: (batch,), the same in every layer, or (batch, layers).
+        """Set the strengths of a batch, (batch,) for all layers or (batch, layers), until they are set again.
 
         Raises:
             InputError: A strength is not finite, or the shape does not fit the model.
