@@ -64,9 +64,9 @@ class Meter:
             base: A set that later calls extend; its activations are kept to restart from.
         """
         chosen, part = frozenset(modules), self.names.get(part, part)
-        signature = self.signature(chosen, seed)
+        signature = self._signature(chosen, seed)
         with self.perturbation.applied(chosen, seed):
-            features = self.forward.features(part, signature, self.signature(base, seed))
+            features = self.forward.features(part, signature, self._signature(base, seed))
         return self.probe.scores(features, self.labels[part])
 
     def measure(
@@ -83,8 +83,7 @@ class Meter:
         }
         return Measurement(chosen, seed, now, drops)
 
-    def signature(self, modules: Iterable[Module], seed: int) -> Signature:
-        """The state of each layer under a perturbation; equal entries mean equal weights."""
+    def _signature(self, modules: Iterable[Module], seed: int) -> Signature:
         draw = seed if self.perturbation.kind in SEEDED else 0
         types: dict[int, list[str]] = {}
         for module in sorted(modules):

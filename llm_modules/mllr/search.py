@@ -83,8 +83,8 @@ class Search:
     meter: Meter
     settings: SearchSettings
     fused: Sequence[tuple[str, ...]] = ()
-    _trace: list[dict[str, Any]] = field(default_factory=list)
-    _bends: list[str] = field(default_factory=list)
+    _trace: list[dict[str, Any]] = field(default_factory=list, init=False)
+    _bends: list[str] = field(default_factory=list, init=False)
 
     def run(self) -> Found:
         """Search; takes minutes on real models."""

@@ -16,6 +16,7 @@ import llm_modules
 from datamodules.mogu.batch import ResponderBatch
 from datamodules.mogu.branching import branch
 from llm_modules.causal_lm import CausalLM
+from llm_modules.crisp import CRISP
 from llm_modules.mllr.module import MLLR
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.module import MoGU
@@ -23,6 +24,8 @@ from llm_modules.mogu.responder import Responder
 from llm_modules.optim.learning_rates import LearningRates
 from llm_modules.optim.schedules import WarmupConstant
 from llm_modules.s3cot.module import S3CoT
+from tests.llm_modules.crisp.test_module import OTHERS, PROMPTS
+from tests.llm_modules.crisp.test_module import batch as distillation
 from tests.llm_modules.mogu.test_module import PROMPT, adapters, examples, router_batch, rows
 from tests.llm_modules.optim.test_learning_rates import DEEP, trainer
 from tests.tiny import save_tiny
@@ -45,6 +48,7 @@ METHODS: dict[str, tuple[type[CausalLM], Callable[[], Any]]] = {
     "MLLR": (MLLR, lambda: rows(4)),
     "Responder": (Responder, pairs_batch),
     "MoGU": (MoGU, router_batch),
+    "CRISP": (CRISP, lambda: distillation(PROMPTS, OTHERS)),
 }
 """Every LightningModule that is trained, with what makes a batch for it."""
 

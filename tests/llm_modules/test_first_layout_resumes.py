@@ -1,6 +1,6 @@
-"""Checkpoints written before 0.1 resume to the weights of the run that was not interrupted.
+"""Checkpoints that were written before the modules moved to their rooms resume, to the weights of the whole run.
 
-The files in ``checkpoints/`` were written after the first of two epochs. The expected numbers, sums of the absolute
+They were written after the first of two epochs. The expected numbers, sums of the absolute
 trained weights, are those of the second epoch's end in the same runs.
 """
 
@@ -14,12 +14,13 @@ from peft import LoraConfig
 
 from llm_modules.causal_lm import CausalLM
 from llm_modules.optim.learning_rates import LearningRates
+from tests.conftest import ROOT
 from tests.llm_modules.mogu.test_v2 import Requests, joint
 from tests.llm_modules.test_causal_lm import trainer
 from tests.supervised import RandomExamples
 from tests.tiny import save_tiny
 
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
+CHECKPOINTS = ROOT / "tests/data/first_layout"
 
 
 def resumed(module: CausalLM, data: LightningDataModule, name: str, folder: Path) -> float:
