@@ -16,7 +16,7 @@ FILES = {
 
 def floor_plan() -> dict[str, set[str]]:
     """Room -> rooms that it may import, from CONTRIBUTING's table."""
-    plan = {}
+    plan: dict[str, set[str]] = {}
     for line in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("| `") and len(cells) == 3:

@@ -1,5 +1,8 @@
 """The chunked loss is the model's own loss, for every architecture, with the same gradients."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 
@@ -38,7 +41,7 @@ def test_equals_the_models_own_loss(name: str, chunk_rows: int, monkeypatch: pyt
         if want.grad is None:
             assert got.grad is None or not got.grad.any(), key
         else:
-            torch.testing.assert_close(got.grad, want.grad, atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+            torch.testing.assert_close(got.grad, want.grad, atol=1e-5, rtol=1e-4, msg=partial("{}: {}".format, key))
 
 
 def test_no_more_logits_than_the_bound_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +69,8 @@ def test_a_frozen_head_gets_no_gradient_and_passes_one_on(monkeypatch: pytest.Mo
     model.get_output_embeddings().requires_grad_(False)
     completion_loss(model.get_decoder(), OutputHead(model), _batch()).backward()
     assert model.get_output_embeddings().weight.grad is None
-    assert model.get_input_embeddings().weight.grad.any()
+    embeddings: Any = model.get_input_embeddings()
+    assert embeddings.weight.grad.any()
 
 
 @pytest.mark.parametrize("frozen_head", [False, True], ids=["trained_head", "frozen_head"])
@@ -78,6 +82,7 @@ def test_a_ratio_of_rows_equals_that_of_separate_passes(
     """Values and gradients of a function of the rows are those of the model's own loss, row by row."""
     monkeypatch.setattr(loss_module, "LOGITS_BYTES", chunk_rows * 4 * VOCAB)
     batch = _batch()
+    assert batch.attention_mask is not None
     own, ours = ARCHITECTURES[name](), ARCHITECTURES[name]()
     for model in (own, ours):
         model.get_output_embeddings().requires_grad_(not frozen_head)
@@ -96,7 +101,7 @@ def test_a_ratio_of_rows_equals_that_of_separate_passes(
         if want.grad is None:
             assert got.grad is None or not got.grad.any(), key
         else:
-            torch.testing.assert_close(got.grad, want.grad, atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+            torch.testing.assert_close(got.grad, want.grad, atol=1e-5, rtol=1e-4, msg=partial("{}: {}".format, key))
 
 
 def test_rows_summed_and_rows_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:

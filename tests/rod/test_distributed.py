@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,11 @@ def test_sharded_training_equals_data_parallel_training(runs: Path) -> None:
     sharded, replicated = (state(runs / name / "checkpoints/epoch=1.ckpt") for name in ("fsdp", "ddp"))
     assert sharded.keys() == replicated.keys()
     for key, value in replicated.items():
-        torch.testing.assert_close(sharded[key], value, atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(sharded[key], value, atol=1e-5, rtol=1e-4, msg=partial("{}: {}".format, key))
 
 
 @pytest.mark.slow
 def test_a_sharded_run_resumes_to_the_same_weights(runs: Path) -> None:
     whole, resumed = (state(runs / name / "checkpoints/epoch=1.ckpt") for name in ("fsdp", "resumed"))
     for key, value in whole.items():
-        torch.testing.assert_close(resumed[key], value, atol=0, rtol=0, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(resumed[key], value, atol=0, rtol=0, msg=partial("{}: {}".format, key))

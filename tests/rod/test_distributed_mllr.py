@@ -1,5 +1,6 @@
 """ML-LR's groups in two processes: data parallel and fully sharded runs agree, freeze, and resume."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_sharded_and_replicated_groups_train_alike_at_their_own_rates(runs: Path
     sharded, replicated = (state(runs / name / "checkpoints/epoch=1.ckpt") for name in ("fsdp", "ddp"))
     assert sharded.keys() == replicated.keys()
     for key, value in replicated.items():
-        torch.testing.assert_close(sharded[key], value, atol=1e-4, rtol=1e-3, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(sharded[key], value, atol=1e-4, rtol=1e-3, msg=partial("{}: {}".format, key))
     stored = [
         torch.load(runs / name / "checkpoints/epoch=1.ckpt", weights_only=True)["parameter_groups"]
         for name in ("fsdp", "ddp")
@@ -55,7 +56,7 @@ def test_sharded_and_replicated_groups_train_alike_at_their_own_rates(runs: Path
 def test_a_sharded_run_with_groups_resumes_to_the_same_weights(runs: Path) -> None:
     whole, resumed = (state(runs / name / "checkpoints/epoch=1.ckpt") for name in ("fsdp", "resumed"))
     for key, value in whole.items():
-        torch.testing.assert_close(resumed[key], value, atol=0, rtol=0, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(resumed[key], value, atol=0, rtol=0, msg=partial("{}: {}".format, key))
 
 
 @pytest.mark.slow

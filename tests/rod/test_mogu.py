@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -200,7 +201,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert states[1].keys() == states[2].keys()
     assert states[1]
     for key, value in states[1].items():
-        torch.testing.assert_close(states[2][key], value, atol=1e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(states[2][key], value, atol=1e-5, rtol=1e-4, msg=partial("{}: {}".format, key))
 
 
 def test_the_stages_of_the_second_version_hand_their_choice_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

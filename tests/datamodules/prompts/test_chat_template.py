@@ -41,7 +41,7 @@ def byte_tokenizer(template: str | None = None, eos: str | None = "<E>") -> PreT
 def learned(tokenizer: PreTrainedTokenizerBase, ids: list[int], labels: list[int]) -> str:
     start = next(i for i, label in enumerate(labels) if label != IGNORE_INDEX)
     assert labels == [IGNORE_INDEX] * start + ids[start:]
-    return tokenizer.decode(ids[start:])
+    return str(tokenizer.decode(ids[start:]))
 
 
 @pytest.fixture

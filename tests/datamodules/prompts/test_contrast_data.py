@@ -25,7 +25,7 @@ def make_data(folder: Path, n: int = 10, **settings: Any) -> ContrastData:
 
 def text(ids: torch.Tensor, mask: torch.Tensor) -> str:
     assert mask.tolist() == sorted(mask.tolist())  # padding on the left only
-    return TOKENIZER.decode(ids[mask.bool()])
+    return str(TOKENIZER.decode(ids[mask.bool()]))
 
 
 def test_pairs_by_hand(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ def trace(
         gold="2",
         system="system2",
         alpha=alpha,
-        layers=layers,  # type: ignore[arg-type]
+        layers=layers,
         sample=sample,
         seed=0,
         prompt="",
@@ -51,7 +51,7 @@ def trace(
         correct=None,
         model="m",
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def reasons(result: FilterResult) -> dict[str, str]:
@@ -125,7 +125,7 @@ LOOP = "and so on, and on, " * 40
     ],
 )
 def test_flaws_of_a_variant_cost_only_the_variant(
-    by: type[filter_by_gold], checker: AnswerChecker, bad: dict[str, object], reason: str
+    by: Callable[..., FilterResult], checker: AnswerChecker, bad: dict[str, Any], reason: str
 ) -> None:
     result = by([trace(), trace(-0.1), trace(-0.2, **bad)], checker)
     assert reasons(result) == {"q-0.2|s0": reason}
@@ -196,7 +196,8 @@ def test_nothing_left(checker: AnswerChecker) -> None:
 
 
 def test_traces_of_different_models_are_no_variants_of_each_other(checker: AnswerChecker) -> None:
-    for other in ({"model": "n"}, {"system": "system1"}):
+    others: tuple[dict[str, Any], ...] = ({"model": "n"}, {"system": "system1"})
+    for other in others:
         with pytest.raises(InputError, match=r"question 'q' come from several models or instructions"):
             filter_by_gold([trace(), trace(-0.1, **other)], checker)
 

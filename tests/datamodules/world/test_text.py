@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from random import Random
 from statistics import fmean
 
@@ -116,7 +117,7 @@ def test_a_request_is_read_back_from_its_id() -> None:
         chat.Request.from_id("open-nothing-p0")
 
 
-def test_files_hold_each_problem_once_and_are_the_same_every_time(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_files_hold_each_problem_once_and_are_the_same_every_time(tmp_path: Path) -> None:
     sizes = {"n_train": 300, "n_dev": 50, "n_test": 60}
     written = files.write_world(tmp_path / "a", **sizes, seed=1)
     again = files.write_world(tmp_path / "b", **sizes, seed=1)

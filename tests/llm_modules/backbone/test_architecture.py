@@ -1,9 +1,10 @@
 """Decoder layers are found in every family, whatever wraps the model."""
 
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import nn
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers, hidden_size, layer_path, num_layers, uncompiled, unwrap
@@ -35,8 +36,8 @@ def test_layers_through_wrappers(name: str) -> None:
     adapted = get_peft_model(
         model, LoraConfig(r=2, target_modules=[target], fan_in_fan_out=name == "gpt2", task_type="CAUSAL_LM")
     )
-    compiled: nn.Module = torch.compile(adapted, backend="eager")  # type: ignore[assignment]
-    for wrapped in (adapted, compiled, torch.compile(model, backend="eager")):
+    compiled: list[Any] = [torch.compile(module, backend="eager") for module in (adapted, model)]
+    for wrapped in (adapted, *compiled):
         assert decoder_layers(wrapped) is layers
         assert unwrap(wrapped) is model
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def limits_of(n: int, low: int = 1, high: int = 40) -> list[int]:
     return [draw.randint(low, high) for _ in range(n)]
 
 
-def alone(model: torch.nn.Module, prompt: Sequence[int], max_new_tokens: int, eos: Sequence[int] = EOS) -> list[int]:
+def alone(model: Any, prompt: Sequence[int], max_new_tokens: int, eos: Sequence[int] = EOS) -> list[int]:
     """What the library's own greedy decoding gives for the prompt in a batch of one."""
     ids = torch.tensor([prompt])
     out = model.generate(
@@ -51,8 +52,8 @@ def texts(completions: list[Completion]) -> list[list[int]]:
     return [list(completion.token_ids) for completion in completions]
 
 
-def make(name: str = "llama", eos: Sequence[int] = EOS, **settings: float) -> Generator:
-    return Generator(ARCHITECTURES[name](), GenerationSettings(**settings), pad_id=0, eos_ids=eos)  # type: ignore[arg-type]
+def make(name: str = "llama", eos: Sequence[int] = EOS, **settings: Any) -> Generator:
+    return Generator(ARCHITECTURES[name](), GenerationSettings(**settings), pad_id=0, eos_ids=eos)
 
 
 class Recorder(GenerationListener):
@@ -111,15 +112,17 @@ def test_lora_counts() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 20}, {"top_p": 0.9}, {"top_k": 40, "top_p": 0.8}])
-def test_a_sampled_row_depends_on_nothing_but_itself(options: dict[str, float]) -> None:
+def test_a_sampled_row_depends_on_nothing_but_itself(options: dict[str, Any]) -> None:
     prompts, limits, seeds = ragged(20), limits_of(20), list(range(100, 120))
     order = random.Random(2).sample(range(20), 20)
     generator = make(slots=3, temperature=1.2, **options)
     want = generator.generate(prompts, seeds, limits)
     assert len({completion.token_ids for completion in want}) > 12
     for slots in (1, 16):
-        generator.settings = GenerationSettings(slots=slots, temperature=1.2, **options)  # type: ignore[arg-type]
-        shuffled = generator.generate(*([column[i] for i in order] for column in (prompts, seeds, limits)))
+        generator.settings = GenerationSettings(slots=slots, temperature=1.2, **options)
+        shuffled = generator.generate(
+            [prompts[i] for i in order], [seeds[i] for i in order], [limits[i] for i in order]
+        )
         assert shuffled == [want[i] for i in order]
     assert generator.generate(prompts[:1], seeds[:1], limits[:1]) == want[:1]
     assert generator.generate(prompts[:1], [7], [40]) != generator.generate(prompts[:1], [8], [40])
@@ -165,9 +168,10 @@ def test_wrong_input_is_named_before_anything_runs() -> None:
     with pytest.raises(InputError, match="Row 1 may generate 0"):
         generator.generate([[3], [4]], max_new_tokens=[1, 0])
     assert recorder.passes == []
-    for name, value in {"max_new_tokens": 0, "temperature": -1, "top_p": 0, "top_k": -1, "slots": 0}.items():
+    wrong: dict[str, Any] = {"max_new_tokens": 0, "temperature": -1, "top_p": 0, "top_k": -1, "slots": 0}
+    for name, value in wrong.items():
         with pytest.raises(InputError, match=name):
-            GenerationSettings(**{name: value})  # type: ignore[arg-type]
+            GenerationSettings(**{name: value})
     with pytest.raises(InputError, match="temperature"):
         GenerationSettings(temperature=float("nan"))
     tuned = get_peft_model(ARCHITECTURES["llama"](), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))

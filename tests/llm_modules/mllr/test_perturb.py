@@ -1,5 +1,7 @@
 """Perturbations are norm-matched, and leave no bit changed behind."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,10 +15,9 @@ KINDS: tuple[Kind, ...] = ("gaussian", "zero", "scale", "delta")
 
 
 def perturbation(name: str, kind: Kind, eps: float = 0.5, dtype: torch.dtype = torch.float32) -> Perturbation:
-    model = ARCHITECTURES[name]().to(dtype)
-    pilot = None
-    if kind == "delta":
-        pilot = ARCHITECTURES[name](seed=1).to(dtype)
+    build: Any = ARCHITECTURES[name]
+    model = build().to(dtype)
+    pilot = build(seed=1).to(dtype) if kind == "delta" else None
     found = Perturbation(model, kind, eps, pilot)
     found.model = model  # type: ignore[attr-defined]
     return found

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from llm_modules.mogu.losses import gate_penalty, penalty_tokens, responder_loss
+from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_penalty, penalty_tokens, responder_loss
 
 
-def grads(wanted: float, unwanted: float, **options: Any) -> tuple[float, float, float]:
+def grads(wanted: float, unwanted: float, **options: Any) -> tuple[float, ...]:
     pair = [torch.tensor([value], requires_grad=True) for value in (wanted, unwanted)]
-    loss = responder_loss(*pair, **options)
+    loss = responder_loss(pair[0], pair[1], **options)
     loss.sum().backward()
     return loss.item(), *(0.0 if p.grad is None else p.grad.item() for p in pair)
 
@@ -56,7 +56,8 @@ def test_without_contrast_the_opposite_has_no_gradient() -> None:
 
 def test_the_penalty_pulls_glad_up_on_benign_and_unwilling_up_on_malicious() -> None:
     gates = torch.full((2, 2, 3, 2), 0.5, requires_grad=True)
-    for kind, distance, slope in (("mse", 0.5, 1.0), ("l1", 1.0, 1.0)):
+    kinds: tuple[tuple[Penalty, float, float], ...] = (("mse", 0.5, 1.0), ("l1", 1.0, 1.0))
+    for kind, distance, slope in kinds:
         penalty = gate_penalty(gates, torch.tensor([False, True]), torch.ones(2, 3, dtype=torch.bool), kind)
         assert penalty.tolist() == pytest.approx([distance, distance])
         (grad,) = torch.autograd.grad(penalty.sum(), gates)
@@ -72,7 +73,7 @@ def test_padding_is_never_pulled_and_each_mask_takes_its_tokens() -> None:
     attention = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
     starts, ends = torch.tensor([1, 2]), torch.tensor([2, 2])
     response = torch.tensor([[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]).bool()
-    expected = {
+    expected: dict[PenaltyMask, list[list[int]]] = {
         "all": [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
         "post_instruction": [[0, 1, 1, 1, 0], [0, 0, 1, 1, 1]],
         "after_instruction": [[0, 0, 1, 1, 0], [0, 0, 1, 1, 1]],

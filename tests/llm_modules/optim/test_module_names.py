@@ -1,5 +1,7 @@
 """Modules have the same names in every family and under every wrapper."""
 
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -40,7 +42,8 @@ def test_an_adapter_counts_with_the_module_that_it_adapts(name: str) -> None:
 def test_compiling_changes_no_name() -> None:
     model = ARCHITECTURES["llama"]()
     bare = modules_of(model)
-    assert modules_of(torch.compile(model)) == bare
+    compiled: Any = torch.compile(model)
+    assert modules_of(compiled) == bare
     for index, layer in enumerate(model.model.layers):
         model.model.layers[index] = torch.compile(layer)
     assert modules_of(model) == bare

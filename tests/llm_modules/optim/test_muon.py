@@ -1,6 +1,7 @@
 """MuonAdamW is Muon and AdamW, and behaves as one optimiser."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_a_schedule_scales_each_group_from_its_own_rate() -> None:
     assert _equal(model, ended)
 
 
-def test_a_loaded_state_goes_on_where_it_was_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_loaded_state_goes_on_where_it_was_saved(tmp_path: Path) -> None:
     whole = _model()
     optimizer = MuonAdamW(named_groups(whole.named_parameters()))
     _train(whole, [optimizer], 3)

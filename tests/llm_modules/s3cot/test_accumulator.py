@@ -127,7 +127,7 @@ def _one_of_two(rank: int, rendezvous: str, output: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
-    multiprocessing.spawn(_one_of_two, (str(tmp_path / "rendezvous"), tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+    multiprocessing.spawn(_one_of_two, (str(tmp_path / "rendezvous"), tmp_path), nprocs=2)
     files = [tmp_path / f"{rank}.safetensors" for rank in (0, 1)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert_is(Direction.load(files[0]), *pairs(11))

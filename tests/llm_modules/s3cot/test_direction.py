@@ -184,7 +184,7 @@ def test_capture_sees_a_compiled_model_and_leaves_no_hook() -> None:
 
 
 def test_capture_is_float32_and_computes_one_column_of_logits() -> None:
-    model = ARCHITECTURES["llama"]().to(torch.bfloat16)
+    model = ARCHITECTURES["llama"]().bfloat16()
     columns = []
     model.lm_head.register_forward_hook(lambda _m, _a, out: columns.append(out.shape[1]))
     assert capture_last_token(model, IDS, MASK).dtype == torch.float32
