@@ -68,9 +68,9 @@ def real_pairs(data: Path, folder: Path, n: int = 8) -> Path:
 
 def three_fits(base: Path, pairs: Path, *words: object) -> None:
     """The stages as they are shipped, in the working folder, with two steps each."""
-    common = ["--model.init_args.backbone", base, "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", 1]
-    common += ["--data.init_args.pairs", pairs / "pairs.train.jsonl", "--data.init_args.limit", 4]
-    common += ["--data.init_args.val_pairs", pairs / "pairs.val.jsonl", "--data.init_args.batch_size", 2, *words]
+    common = ["--model.backbone", base, "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", 1]
+    common += ["--data.pairs", pairs / "pairs.train.jsonl", "--data.limit", 4]
+    common += ["--data.val_pairs", pairs / "pairs.val.jsonl", "--data.batch_size", 2, *words]
     for stage, name in (("1_glad", "glad"), ("2_unwilling", "unwilling")):
         rod("fit", "--config", STAGES / f"{stage}.yaml", *common)
         checkpoint = f"runs/mogu/{stage}/checkpoints/best.ckpt"
@@ -121,7 +121,7 @@ def test_the_three_fits_of_every_family_are_loaded_in_a_new_process(
         model.save_pretrained("base")
         # Apart from the model: its family would make a tokenizer of its own kind of the same files.
         tokenizer.save_pretrained("tokenizer")
-        three_fits(place / "base", pairs, "--model.init_args.tokenizer", place / "tokenizer")
+        three_fits(place / "base", pairs, "--model.tokenizer", place / "tokenizer")
         single = AutoModelForCausalLM.from_pretrained(place / "base")
         assert isinstance(PeftModel.from_pretrained(single, "runs/mogu/glad"), PeftModel)
         assert Path("runs/mogu/3_router/gates.png").stat().st_size > 5000
@@ -138,9 +138,9 @@ def test_a_real_checkpoint_learns_from_advbench_and_alpaca(
     monkeypatch.chdir(tmp_path)
     Path("data").symlink_to(shared_data)
     base = shared_data / "models/stories260K"
-    plain = ["--data.init_args.chat_template", "plain"]
-    quick = [*plain, "--data.init_args.limit", 12, "--model.init_args.backbone", base]
-    quick += ["--model.init_args.generation.max_new_tokens", 16]
+    plain = ["--data.chat_template", "plain"]
+    quick = [*plain, "--data.limit", 12, "--model.backbone", base]
+    quick += ["--model.generation.max_new_tokens", 16]
     for name in ("alpaca", "rejections"):
         rod("predict", "--config", STAGES / "0_answers.yaml", "--config", STAGES / f"real/{name}.yaml", *quick)
     traces = Path("runs/mogu/0_answers/traces/traces.jsonl")
@@ -149,10 +149,10 @@ def test_a_real_checkpoint_learns_from_advbench_and_alpaca(
     traces.write_text("\n".join(map(json.dumps, ended)), encoding="utf-8")
     made = ["pairs", "--config", STAGES / "pairs.yaml", "--config", STAGES / "real/advbench.yaml"]
     rod(*made, "--rejections", "runs/mogu/0_rejections/traces/traces.jsonl")
-    three_fits(base, Path("runs/mogu/pairs"), *plain, "--data.init_args.max_length", 512)
+    three_fits(base, Path("runs/mogu/pairs"), *plain, "--data.max_length", 512)
     report = json.loads(Path("runs/mogu/pairs/report.json").read_text())
     held_out = ["--config", STAGES / "4_test.yaml", "--config", STAGES / "real/held_out.yaml", *plain]
-    rod("test", *held_out, "--model.init_args.backbone", base, "--data.init_args.max_new_tokens", 2)
+    rod("test", *held_out, "--model.backbone", base, "--data.max_new_tokens", 2)
     assert len(Path("runs/mogu/4_test/predictions.jsonl").read_text().splitlines()) == report["held_out"]
     assert in_another_process(tmp_path / "runs/mogu/mogu") == [generated(tmp_path / "runs/mogu/mogu")]
 
@@ -207,14 +207,14 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 def test_the_stages_of_the_second_version_hand_their_choice_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     base, pairs = save_tiny(tmp_path / "base", layers=3), write_pairs(tmp_path / "pairs")
-    quick = ["--model.init_args.backbone", base, "--trainer.enable_progress_bar", "false"]
-    files = ["--data.init_args.pairs", pairs / "pairs.train.jsonl"]
+    quick = ["--model.backbone", base, "--trainer.enable_progress_bar", "false"]
+    files = ["--data.pairs", pairs / "pairs.train.jsonl"]
     probe = ["--config", STAGES / "v2/1_probe.yaml", *quick, *files]
-    rod("predict", *probe, "--trainer.callbacks.init_args.k", 2)
+    rod("predict", *probe, "--trainer.callbacks.k", 2)
     layers = yaml.safe_load(Path("runs/mogu/v2/probe/responders.yaml").read_text())["model"]["init_args"]["layers"]
     assert len(layers) == 2
     assert Path("runs/mogu/v2/probe/probes.png").stat().st_size > 5000
-    common = [*quick, *files, "--data.init_args.val_pairs", pairs / "pairs.val.jsonl", "--trainer.max_epochs", 1]
+    common = [*quick, *files, "--data.val_pairs", pairs / "pairs.val.jsonl", "--trainer.max_epochs", 1]
     for stage, name in (("1_glad", "glad"), ("2_unwilling", "unwilling")):
         place = f"runs/mogu/v2/{name}_fit"
         chosen = ["--config", STAGES / f"{stage}.yaml", "--config", "runs/mogu/v2/probe/responders.yaml"]
@@ -251,7 +251,7 @@ def test_a_model_s_own_refusals_are_made_and_taught_as_documented(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rod("world", "--n_train", 4, "--n_dev", 4, "--n_test", 4)
-    few = ["--data.init_args.limit", 24, "--config", STAGES / "0_answers.yaml"]
+    few = ["--data.limit", 24, "--config", STAGES / "0_answers.yaml"]
     rod("predict", *few[2:], *few[:2])
     rod("predict", *few[2:], "--config", STAGES / "controls/rejections.yaml", *few[:2])
     traces = "runs/mogu/0_rejections/traces/traces.jsonl"
@@ -274,8 +274,8 @@ def test_the_gates_of_a_test_are_those_of_its_prompts_by_suite(tmp_path: Path, m
     for parameter in mogu.router_parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     mogu.save_pretrained(tmp_path / "runs/mogu/mogu", base="miniature")
-    words = [word for name in ("4_test", "suites", "gates") for word in ("--config", STAGES / f"{name}.yaml")]
-    rod("test", *words, "--data.init_args.limit", 3, "--data.init_args.max_new_tokens", 2)
+    words = ["--config", STAGES / "4_test.yaml", "--config", STAGES / "suites.yaml", "--trainer.callbacks+=SuiteGates"]
+    rod("test", *words, "--data.limit", 3, "--data.max_new_tokens", 2)
     run = Path("runs/mogu/4_test")
     with (run / "gates.csv").open() as file:
         lines = list(csv.DictReader(file))
