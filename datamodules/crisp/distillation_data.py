@@ -41,7 +41,7 @@ class DistillationData(SupervisedData):
         chat_template: str | None = None,
         batch_size: int = 32,
         max_length: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         num_workers: int = 0,
     ) -> None:
         """Describe the data; files are read in ``setup``.
@@ -57,7 +57,7 @@ class DistillationData(SupervisedData):
             chat_template: ``plain`` or a jinja file instead of the tokenizer's own template.
             batch_size: Questions per batch on each process (paper: 32).
             max_length: Longest prompt in tokens; longer ones are left out, counted and reported.
-            seed: Of the order and of the sampling.
+            seed: Of the order and of the sampling; the seed of the run by default.
             num_workers: Worker processes that make batches.
 
         Raises:
@@ -72,7 +72,7 @@ class DistillationData(SupervisedData):
         if val_questions is not None:
             systems = [student, teacher]
             self.validation = PromptData(
-                val_questions, fields, limit=val_limit, systems=systems, seed=seed, chat_template=chat_template
+                val_questions, fields, limit=val_limit, systems=systems, seed=self.seed, chat_template=chat_template
             )
         self.pairs: list[PromptPair] = []
 
