@@ -1,4 +1,4 @@
-"""One dataclass per kind of line in a JSONL file, and the reader that validates them."""
+"""The record types that several methods share: one dataclass for each kind of line in a JSONL file."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Question:
-    """A problem and, where known, its right answer."""
+    """A problem and, if known, its right answer."""
 
     id: str
     question: str
@@ -17,12 +17,11 @@ class Question:
 class Trace:
     r"""One sampled chain of thought.
 
-    ``alpha`` is the steering strength (0 = the model's own, *initial* chain of thought), ``layers`` the decoder
-    layers steered, ``n_tokens`` the generated tokens including the end-of-sequence token.
-    ``layer_set`` is the name by which the run asked for the layers ("" for the callback's own and at alpha 0, None in
-    files written before there was this field).
-    ``answer`` is what stands in the last ``\boxed{}`` and ``correct`` whether it equals ``gold``; None where there is
-    no answer or no gold.
+    ``alpha`` is the steering strength; at 0 the trace is the model's own, *initial* chain of thought. ``layers`` are
+    the decoder layers steered, and ``layer_set`` is the name that the run gives them: "" for the callback's own layers
+    and at alpha 0, None in files without this field. ``n_tokens`` counts the generated tokens, end-of-sequence
+    included. ``answer`` is the content of the last ``\boxed{}``; ``correct`` says if it equals ``gold``. Both are None
+    if there is nothing to read or to compare.
     """
 
     id: str

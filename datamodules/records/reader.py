@@ -13,12 +13,11 @@ from datamodules.records.validation import BadLineError, parser
 
 _log = logging.getLogger(__name__)
 
-
 T = TypeVar("T")
 
 
 def to_json(record: Any) -> str:
-    """A record as one line of JSON, without a line break."""
+    """Return a record as one line of JSON, without the line break."""
     return json.dumps(asdict(record), ensure_ascii=False, allow_nan=False)
 
 
@@ -31,26 +30,33 @@ def read_records(
     gold_pattern: str | None = None,
     rejected_dir: Path | None = None,
 ) -> list[T]:
-    """Read and validate a JSONL file, one record a line; empty lines are skipped.
+    """Read and validate a JSONL file with one record on each line. Empty lines are skipped.
 
-    A line is bad if it is no JSON object, lacks a field or has one of the wrong type, repeats an id, or its question
-    is empty. A missing ``id`` becomes ``{file stem}-{line number}``; ids and gold answers may be numbers; fields that
-    the record doesn't know are ignored.
+    A line is bad if it is not a JSON object, lacks a field, has a field of the wrong type, repeats an id, or has an
+    empty question. A missing ``id`` becomes ``{file stem}-{line number}``. Ids and gold answers may be numbers. Fields
+    that the record does not have are ignored.
 
     Args:
         path: The file.
         record_type: A dataclass.
-        fields: The file's name of a field, by the record's: ``{"gold": "answer"}``. A field named here must be there.
-            Several make one text, with an empty line between those that a line has: ``{"prompt": "instruction +
-            input"}``; the first must be there.
-        strict: Stop at bad lines. Otherwise they are set aside in ``{stem}.rejected.jsonl`` with line number and
-            reason, and counted in a warning.
-        gold_pattern: See `extract_gold`; a gold answer without a match makes a line bad.
-        rejected_dir: Where to set them aside if the file's own folder cannot be written.
+        fields: The file's name of a field, by the record's: ``{"gold": "answer"}``. A field in ``fields`` is required.
+            ``{"prompt": "instruction + input"}`` joins several fields by an empty line; only the first is required.
+        strict: Stop at bad lines. By default they are written to ``{stem}.rejected.jsonl`` with line number and
+            reason, and a warning counts them.
+        gold_pattern: See `extract_gold`. A gold answer without a match makes a line bad.
+        rejected_dir: Folder for bad lines if the file's own folder is not writable.
 
     Raises:
-        InputError: The file is missing or empty, has no good line, or (``strict``) a bad one; a field named in
-            ``fields`` is unknown or in no line; the pattern is none.
+        InputError: The file is missing or empty, has no good line or, with ``strict``, a bad line; a field in
+            ``fields`` is unknown or in no line; the pattern is not valid.
+
+    >>> import tempfile
+    >>> from datamodules.records.kinds import Question
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+    ...     _ = file.write('{"id": "a", "question": "1 + 1?", "answer": 2}')
+    ...     file.flush()
+    ...     read_records(file.name, Question, fields={"gold": "answer"})
+    [Question(id='a', question='1 + 1?', gold='2')]
     """
     path, fields = Path(path), fields or {}
     parse = parser(record_type, fields)
@@ -69,7 +75,7 @@ def read_records(
             record = parse(values)
             key = getattr(record, "id", number)
             if key in good:
-                raise BadLineError(f"id {key!r} stands in an earlier line")
+                raise BadLineError(f"id {key!r} is in an earlier line too")
             good[key] = record
         except BadLineError as error:
             bad.append((number, str(error), line.decode("utf-8", errors="replace")))
@@ -82,7 +88,7 @@ def read_records(
     if not good:
         raise InputError(
             f"{path}: no good line ({listed}); there are the fields {', '.join(keys) or '(none)'}: "
-            "where they are called otherwise than here, name them with `fields`"
+            "if they have other names than the record's, map them with `fields`"
         )
     if bad and strict:
         raise InputError(f"{path}: {len(bad)} of {len(bad) + len(good)} lines are bad: {listed}")
@@ -93,19 +99,20 @@ def read_records(
 
 
 def extract_gold(text: str, pattern: str) -> str | None:
-    """The answer within a longer text: what the pattern's one group has in its last match; None without a match.
-
-    GSM8K: ``#### (.+)``.
+    """Return the answer in a longer text: the pattern's group in its last match. None without a match.
 
     Raises:
-        InputError: The pattern is no regular expression with one group.
+        InputError: The pattern is not a regular expression with one group.
+
+    >>> extract_gold("Two and two are four. #### 4", "#### (.+)")
+    '4'
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"gold pattern {pattern!r}: no regular expression: {error}") from error
+        raise InputError(f"gold pattern {pattern!r}: not a regular expression: {error}") from error
     if compiled.groups != 1:
-        raise InputError(f"gold pattern {pattern!r}: it needs one group round the answer, as in '#### (.+)'")
+        raise InputError(f"gold pattern {pattern!r}: it needs one group around the answer, as in '#### (.+)'")
     last = None
     for last in compiled.finditer(text):  # noqa: B007
         pass
@@ -114,7 +121,7 @@ def extract_gold(text: str, pattern: str) -> str | None:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        # Bytes, because a line of JSON may hold characters that text files take for line ends.
+        # Bytes: a line of JSON may hold characters that a text file splits lines at.
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -126,19 +133,19 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _json_object(line: bytes) -> dict[str, Any]:
     def no_number(constant: str) -> None:
-        raise ValueError(f"{constant} is no number")
+        raise ValueError(f"{constant} is not a number")
 
     try:
         values = json.loads(line.decode("utf-8"), parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         raise BadLineError(f"broken JSON ({error})") from error
     if not isinstance(values, dict):
-        raise BadLineError(f"a JSON object is wanted, not {type(values).__name__}")
+        raise BadLineError(f"not a JSON object but {type(values).__name__}")
     return values
 
 
 def _join(values: dict[str, Any], names: Iterable[str]) -> None:
-    """Add the text that several fields make together, under the name that joins them."""
+    """Add the joined text of several fields, under the name ``a + b``."""
     for name in names:
         if name in values or "+" not in name:
             continue
@@ -147,7 +154,7 @@ def _join(values: dict[str, Any], names: Iterable[str]) -> None:
             raise BadLineError(f"field {parts[0]!r} is missing")
         texts = {part: values[part] for part in parts if values.get(part) is not None}
         if bad := [part for part, text in texts.items() if not isinstance(text, str)]:
-            raise BadLineError(f"field {bad[0]!r} is no text")
+            raise BadLineError(f"field {bad[0]!r} is not a text")
         values[name] = "\n\n".join(text.strip() for text in texts.values() if text.strip())
 
 
@@ -164,7 +171,7 @@ def _cut_gold(values: dict[str, Any], name: str, pattern: str) -> None:
 
 
 def _set_aside(path: Path, bad: list[tuple[int, str, str]], rejected_dir: Path | None) -> str:
-    """Write bad lines to a file of their own; says where."""
+    """Write bad lines to a file of their own; return where, for the warning."""
     lines = [json.dumps({"line": number, "reason": why, "text": text}, ensure_ascii=False) for number, why, text in bad]
     for folder in (path.parent, rejected_dir):
         if folder is None:
@@ -174,5 +181,5 @@ def _set_aside(path: Path, bad: list[tuple[int, str, str]], rejected_dir: Path |
             target.write_text("\n".join(lines) + "\n", encoding="utf-8")
         except OSError:
             continue
-        return f"set aside in {target}"
-    return "and there is no place to set them aside"
+        return f"written to {target}"
+    return "and there is no writable folder for them"

@@ -1,4 +1,4 @@
-"""Append-only JSONL files: what one process of an interruptible run has finished, and all of it in one file."""
+"""Append-only JSONL files, one for each process of an interruptible run, and their merger into one file."""
 
 import glob
 import json
@@ -15,13 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 class JsonlShard:
-    """Records of one process, each with an ``id``, in a file that survives being killed at any moment.
+    """A JSONL file of one process's records, each with an ``id``; the process may be killed at any moment.
 
-    What has been flushed stays. A last line that a kill tore is cut off when the file is opened again. Use it as a
-    context manager, or call `close`.
+    Flushed records stay. An incomplete last line, left by a kill, is cut off when the file is opened again. Use the
+    shard as a context manager, or call `close`.
 
     Args:
-        path: The file; it and its folder are made where missing.
+        path: The file. It and its folder are created if missing.
     """
 
     def __init__(self, path: Path):
@@ -38,11 +38,11 @@ class JsonlShard:
         self.close()
 
     def append(self, record: Any) -> None:
-        """Take a record (a dataclass); it is in the file after the next `flush`."""
+        """Buffer a record (a dataclass) until the next `flush`."""
         self._buffer.append(to_json(record) + "\n")
 
     def flush(self) -> None:
-        """Put all records taken so far onto the disk."""
+        """Write all buffered records to the disk."""
         if self._buffer:
             self._file.write("".join(self._buffer).encode("utf-8"))
             self._buffer.clear()
@@ -55,10 +55,6 @@ class JsonlShard:
             self.flush()
             self._file.close()
 
-    def read_ids(self) -> set[str]:
-        """The ids of the records in the file: what need not be done again."""
-        return {record_id for record_id, _ in id_lines(self.path)}
-
     def _repair(self) -> None:
         content_end = self._file.seek(0, os.SEEK_END)
         start, tail = content_end, b""
@@ -70,18 +66,18 @@ class JsonlShard:
         torn = tail[tail.rfind(b"\n") + 1 :]
         if torn:
             self._file.truncate(content_end - len(torn))
-            _log.warning("%s: cut off a torn last line: %s", self.path, torn.decode("utf-8", errors="replace"))
+            _log.warning("%s: cut off an incomplete last line: %s", self.path, torn.decode("utf-8", errors="replace"))
 
 
 def merge_shards(shards: Path | str, out: Path) -> int:
-    """Write the records of several shards into one file, each id once (its first line counts), in the order of the ids.
+    """Merge shards into one file, sorted by id. If an id occurs several times, its first line counts.
 
-    The file is the same however many processes wrote the shards, and however often they were interrupted.
+    The file does not depend on the number of processes or of interruptions.
 
     Args:
-        shards: A glob pattern, such as ``traces/rank*.jsonl``, or a folder, whose ``*.jsonl`` are meant; ``out`` and
-            ``*.rejected.jsonl`` never count as shards.
-        out: Replaced as a whole or not at all.
+        shards: A glob pattern such as ``traces/rank*.jsonl``, or a folder, which stands for its ``*.jsonl``. ``out``
+            and ``*.rejected.jsonl`` are no shards.
+        out: The file to write. It is replaced as a whole or not at all.
 
     Returns:
         The number of records.
@@ -103,7 +99,7 @@ def merge_shards(shards: Path | str, out: Path) -> int:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file so that it is replaced as a whole or not at all; its folder is made where missing."""
+    """Write a text file as a whole or not at all; create its folder if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -117,10 +113,10 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def id_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The id and the text of each line that has one; others (torn by a kill) are named in a warning."""
+    """Yield the id and the text of each line; warn about lines without an id, such as incomplete ones."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield str(json.loads(line)["id"]), line.decode("utf-8").rstrip("\r\n")
             except (ValueError, TypeError, KeyError):
-                _log.warning("%s:%d: left out, since it is no record with an id: %.200r", path, number, line)
+                _log.warning("%s:%d: skipped; it is not a record with an id: %.200r", path, number, line)

@@ -1,4 +1,4 @@
-"""A JSON object as a dataclass, if it is one: names, types, text."""
+"""Make a dataclass of a JSON object, and check its names, types and text."""
 
 import json
 import types
@@ -14,21 +14,21 @@ T = TypeVar("T")
 
 
 class BadLineError(Exception):
-    """Why a line cannot be used."""
+    """A line cannot be used; the message says why."""
 
 
 _hints = cache(get_type_hints)
 
 
 def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, Any]], T]:
-    """A function that makes a record of a JSON object, or raises BadLineError with what is wrong with it.
+    """Return a function that makes a record of a JSON object, or raises `BadLineError`.
 
-    Knows str, int, float, bool, None, Literal, tuples of any length and dataclasses. A field whose metadata have
-    ``formerly`` is also read under that name, by which files of earlier versions call it.
+    Fields may be of type str, int, float, bool, None, Literal, tuples of any length, and dataclasses. A field with
+    ``formerly`` in its metadata is also read by that name, which files of earlier versions use.
 
     Args:
         record_type: A dataclass.
-        names: The object's name of a field, by the record's, where they differ. A field named here must be there.
+        names: The object's name of a field, by the record's, if they differ. A field in ``names`` is required.
 
     Raises:
         InputError: The record has no such field.
@@ -55,7 +55,7 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
 
 
 def _convert(value: Any, hint: Any, name: str, ours: str) -> Any:
-    """A JSON value as the type ``hint`` asks for; ``name`` is the field's name in the file, ``ours`` in the record."""
+    """Convert a JSON value to the type ``hint``; ``name`` is the field's name in the file, ``ours`` in the record."""
     kind, options = get_origin(hint), get_args(hint)
     if kind in (Union, types.UnionType):
         if value is None and type(None) in options:
@@ -91,7 +91,7 @@ def _check_text(text: str, name: str, ours: str) -> None:
 
 
 def text_fields(path: Path) -> Iterator[list[str]]:
-    """All strings of each line of a JSONL file, whatever their fields are called.
+    """Yield all strings of each line of a JSONL file, in fields of any name.
 
     Raises:
         InputError: The file cannot be read, or a line is no JSON object.
@@ -108,5 +108,5 @@ def text_fields(path: Path) -> Iterator[list[str]]:
         except ValueError as error:
             raise InputError(f"{path}:{number}: broken JSON ({error})") from error
         if not isinstance(values, dict):
-            raise InputError(f"{path}:{number}: a JSON object is wanted, not {type(values).__name__}")
+            raise InputError(f"{path}:{number}: not a JSON object but {type(values).__name__}")
         yield [value for value in values.values() if isinstance(value, str)]

@@ -56,12 +56,12 @@ def test_windows_files_are_read(tmp_path: Path) -> None:
 
 BAD_LINES = [
     ('{"id": "a", "question"', "broken JSON"),
-    ('{"id": "b", "question": "x", "gold": NaN}', "NaN is no number"),
-    ("[1, 2]", "a JSON object is wanted, not list"),
+    ('{"id": "b", "question": "x", "gold": NaN}', "NaN is not a number"),
+    ("[1, 2]", "not a JSON object but list"),
     ({"id": "c"}, "field 'question' is missing"),
     ({"id": "d", "question": 5}, "field 'question' must be str, not 5"),
     ({"id": "e", "question": " "}, "empty question"),
-    ({"id": "good", "question": "x"}, "id 'good' stands in an earlier line"),
+    ({"id": "good", "question": "x"}, "id 'good' is in an earlier line too"),
     ({"id": "f", "question": "x", "gold": ["1"]}, "field 'gold' must be str, not"),
     ('{"id": "g", "question": "\\ud800"}', "half a character"),
 ]
@@ -176,7 +176,7 @@ def test_several_fields_make_one_text(tmp_path: Path) -> None:
 def test_gold_within_a_text(tmp_path: Path) -> None:
     assert extract_gold("#### 1\n#### 72 \n", "#### (.+)") == "72"
     assert extract_gold("72", "#### (.+)") is None
-    for pattern, reason in (("(", "no regular expression"), ("####", "one group"), ("(a)(b)", "one group")):
+    for pattern, reason in (("(", "not a regular expression"), ("####", "one group"), ("(a)(b)", "one group")):
         with pytest.raises(InputError, match=reason):
             extract_gold("", pattern)
     path = write(tmp_path / "q.jsonl", {"question": "a", "answer": "so #### 72"}, {"question": "b", "answer": "72"})

@@ -80,7 +80,7 @@ def test_without_a_pattern_responses_stay_as_they_are(tmp_path: Path, words: Pat
         main([*args, "--alphas", '{"verbose": 0.0}', "--overwrite", "true"])
     with pytest.raises(InputError, match="there is no folder"):
         main([*args[:2], "--tokenizer", "nowhere", *args[4:], "--alphas", '{"": 0.0}', "--overwrite", "true"])
-    with pytest.raises(InputError, match="no regular expression"):
+    with pytest.raises(InputError, match="not a regular expression"):
         main([*args, "--alphas", '{"": 0.0}', "--overwrite", "true", "--append_boxed", "("])
 
 
