@@ -88,7 +88,7 @@ def random_job(folder: Path, questions: int, shortest: int, longest: int) -> Non
 
 def real_job(folder: Path, options: argparse.Namespace) -> None:
     """A model with questions and a direction of its own; completions end by themselves."""
-    from datamodules.prompts.prompt_data import build_rows
+    from datamodules.prompts.rows import build_rows
     from datamodules.records.questions import read_questions
     from llm_modules.backbone.loading import load_model, load_tokenizer
     from llm_modules.s3cot import read_direction, select_layers

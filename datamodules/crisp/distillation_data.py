@@ -8,7 +8,8 @@ from typing import Any
 from datamodules.batch import PromptBatch, PromptRow, System
 from datamodules.crisp.batch import DistillationBatch
 from datamodules.errors import InputError
-from datamodules.prompts.prompt_data import PromptData, build_rows, stable_seed
+from datamodules.prompts.prompt_data import PromptData
+from datamodules.prompts.rows import build_rows, stable_seed
 from datamodules.records.kinds import Question
 from datamodules.records.questions import read_questions
 from datamodules.trainer_parts import run_folder, tokenizer_of

@@ -1,4 +1,4 @@
-"""From a question to the text and token ids that a model sees."""
+"""Render questions with a chat template, and encode them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,57 +10,56 @@ from datamodules.batch import IGNORE_INDEX, System
 from datamodules.errors import InputError
 
 SYSTEM1_SUFFIX = " Please provide as a brief reasoning process as possible, and put your final answer within \\boxed{}"
-"""Asks for fast thinking; appended to the user turn (paper, word for word)."""
+"""Instruction for fast thinking, appended to the user turn (paper, word for word)."""
 SYSTEM2_SUFFIX = " Please reason step by step, and put your final answer within \\boxed{}"
-"""Asks for slow thinking; appended to the user turn (paper, word for word)."""
+"""Instruction for slow thinking, appended to the user turn (paper, word for word)."""
 _SUFFIXES: dict[System, str] = {"system1": SYSTEM1_SUFFIX, "system2": SYSTEM2_SUFFIX, "plain": ""}
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
 )
-"""Built-in template for base models that come without one: the turns, an empty line after each."""
+"""Template for base models without one: each turn, then an empty line."""
 
 _MARKER = "@@response@@"
 
+Turns = list[dict[str, str]]
+"""A conversation: ``role`` and ``content`` of each turn."""
+
 
 def user_turn(question: str, system: System) -> str:
-    """The question as the user puts it: with the instruction of System 1 or 2 appended (paper), or as it is."""
+    r"""Return the question with the instruction of System 1 or 2 appended (paper), or unchanged for ``plain``.
+
+    >>> user_turn("What is 1 + 1?", "system2")
+    'What is 1 + 1? Please reason step by step, and put your final answer within \\boxed{}'
+    """
     return question + _SUFFIXES[system]
 
 
 def render_prompt(
     tokenizer: PreTrainedTokenizerBase, user: str, *, system_prompt: str | None = None, template: str | None = None
 ) -> str:
-    """The prompt as text: system and user turn in the chat template, ready for the assistant to go on.
+    """Render system and user turn as text, up to where the assistant's turn begins.
 
     Args:
-        tokenizer: Its own chat template is used unless ``template`` says otherwise.
+        tokenizer: A tokenizer; its own chat template is the default.
         user: The user turn, see `user_turn`.
-        system_prompt: A system turn before it; None leaves it to the template (some put a default one).
-        template: None, ``plain`` (`PLAIN_TEMPLATE`, with the tokenizer's BOS if it puts one itself) or a jinja file.
+        system_prompt: The system turn. None leaves it to the template; some templates have a default.
+        template: ``plain`` (`PLAIN_TEMPLATE`, with a BOS if the tokenizer adds one itself) or a jinja file.
 
     Raises:
-        InputError: There is no template, or it is broken or refuses these turns.
+        InputError: There is no template, or it cannot render these turns.
     """
     return _renderer(tokenizer, template)(_turns(user, system_prompt), True)
 
 
-def render_turns(
-    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, template: str | None = None
-) -> str:
-    """A conversation as text, ready for the assistant to go on; arguments and errors as in `render_prompt`.
-
-    Args:
-        tokenizer: Its own chat template is used unless ``template`` says otherwise.
-        turns: ``role`` and ``content`` of each; the last one is the user's.
-        template: As in `render_prompt`.
-    """
+def render_turns(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, template: str | None = None) -> str:
+    """Render a conversation whose last turn is the user's; arguments and errors as in `render_prompt`."""
     return _renderer(tokenizer, template)(turns, True)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Token ids of a rendered prompt. BOS stands in the rendered text where there is one; none is added here."""
+    """Encode a rendered prompt. No BOS is added: if there is one, the template has rendered it."""
     return tokenizer.encode(prompt, add_special_tokens=False)
 
 
@@ -72,16 +71,15 @@ def encode_pair(
     system_prompt: str | None = None,
     template: str | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Token ids of a prompt and the response to learn, and their labels.
+    """Encode a prompt and the response to learn.
 
-    The response is rendered as the chat template renders an assistant turn, up to and with its EOS. A template that
-    drops or moves what the model says (R1-style ones strip the think block, and their prompts open it) would render
-    something the model never generates: there the response follows the prompt as it is, and only the end of the turn
-    comes from the template, so that the text is back in the think block it was generated in (ours).
+    The chat template renders the response as an assistant turn, up to and including EOS. Some templates change what
+    the model said: R1-style ones remove the think block, which their prompts open. Then the response follows the
+    prompt unchanged, and only the end of the turn comes from the template (ours).
 
     Returns:
-        ``(ids, labels)`` of equal length: ids of the prompt are exactly those of `encode_prompt`, labels there are
-        ``IGNORE_INDEX``, and ids from there on, EOS included.
+        ``(ids, labels)`` of equal length. Labels are ``IGNORE_INDEX`` on the prompt, whose ids are those of
+        `encode_prompt`, and the ids on the response, EOS included.
 
     Raises:
         InputError: As `render_prompt`; or the tokenizer has no EOS.
@@ -94,7 +92,7 @@ def encode_pair(
     prompt_ids = encode_prompt(tokenizer, prompt)
     response_ids = _encode_tail(tokenizer, prompt, prompt_ids, tail)
     if tokenizer.eos_token_id in response_ids:
-        # What a template writes after EOS (a line break, mostly) is never generated.
+        # The model never generates what a template writes after EOS, mostly a line break.
         response_ids = response_ids[: len(response_ids) - response_ids[::-1].index(tokenizer.eos_token_id)]
     else:
         response_ids.append(int(tokenizer.eos_token_id))
@@ -102,15 +100,12 @@ def encode_pair(
 
 
 def require_eos(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise InputError if the tokenizer has no end-of-sequence token: nothing could teach a model when to stop."""
+    """Raise `InputError` if the tokenizer has no EOS token: a model could not learn when to stop."""
     if tokenizer.eos_token_id is None:
         raise InputError(
-            f"tokenizer {_name(tokenizer)}: it has no EOS token, so that a response would have no end; "
+            f"tokenizer {_name(tokenizer)}: it has no EOS token to end a response with; "
             "set `eos_token` in its tokenizer_config.json"
         )
-
-
-Turns = list[dict[str, str]]
 
 
 def _turns(user: str, system_prompt: str | None) -> Turns:
@@ -119,7 +114,7 @@ def _turns(user: str, system_prompt: str | None) -> Turns:
 
 
 def _renderer(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Callable[[Turns, bool], str]:
-    """A function of (turns, whether the assistant comes next) with the template resolved."""
+    """Resolve the template; return a function of (turns, whether the assistant comes next)."""
     if template is None and not tokenizer.chat_template:
         raise InputError(
             f"tokenizer {_name(tokenizer)}: it has no chat template; give one with `--data.chat_template FILE.jinja`, "
@@ -149,16 +144,16 @@ def _renderer(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Calla
 
 
 def _automatic_bos(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The BOS that the tokenizer puts before any text by itself, or nothing."""
+    """Return the BOS that the tokenizer adds to every text, or an empty text."""
     ids = tokenizer.encode("a")
     return str(tokenizer.bos_token) if ids and ids[0] == tokenizer.bos_token_id else ""
 
 
 def _assistant_tail(render: Callable[[Turns, bool], str], turns: Turns, prompt: str, response: str) -> str:
-    """What follows the prompt in a conversation that the response ends."""
+    """Return the text after the prompt in the conversation that ends with the response."""
     marked = render([*turns, {"role": "assistant", "content": _MARKER}], False)
     before, _, ending = marked.rpartition(_MARKER)
-    # White space that the template itself puts round a response is not doubled where the response brings it along.
+    # White space around the response is not doubled if both the template and the response have it.
     if before.startswith(prompt) and before[len(prompt) :][-1:].isspace():
         response = response.lstrip()
     if ending[:1].isspace():
@@ -170,16 +165,16 @@ def _assistant_tail(render: Callable[[Turns, bool], str], turns: Turns, prompt: 
 
 
 def _squeeze(text: str) -> str:
-    """Without white space, which templates trim and add."""
+    """Remove all white space: templates add and trim it."""
     return "".join(text.split())
 
 
 def _encode_tail(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_ids: list[int], tail: str) -> list[int]:
-    """Ids of ``tail`` as they follow ``prompt_ids``, of which none changes."""
+    """Encode ``tail`` so that it follows ``prompt_ids`` and changes none of them."""
     ids = tokenizer.encode(prompt + tail, add_special_tokens=False)
     if ids[: len(prompt_ids)] == prompt_ids:
         return ids[len(prompt_ids) :]
-    # A token would reach over the border. EOS in front keeps the tail from being taken for the start of a text.
+    # A token would span prompt and tail. With EOS in front, the tail is not encoded as the start of a text.
     return tokenizer.encode(str(tokenizer.eos_token) + tail, add_special_tokens=False)[1:]
 
 

@@ -1,4 +1,4 @@
-"""Pairs of prompts that differ in one respect, from which a direction is made."""
+"""Pairs of prompts that differ in one respect; a direction is the difference of their hidden states."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from datamodules.trainer_parts import run_folder, shard_of, tokenizer_of
 
 @dataclass(frozen=True)
 class ContrastPair:
-    """Two user turns, each with a system turn where wanted; the direction points to the positive one."""
+    """Two user turns, each with an optional system turn. The direction points from the negative to the positive one."""
 
     id: str
     positive: str
@@ -30,14 +30,14 @@ class ContrastPair:
 
 
 class ContrastData(LightningDataModule):
-    """Pairs of prompts that differ in one respect: the data of the stage that makes a direction.
+    """Pairs of prompts that differ in one respect, to extract a direction from.
 
-    By default the pairs of the variable-length direction (paper, sec. VL-D): each question once with the System 2
-    suffix (long, positive) and once with the System 1 suffix (short, negative). A contrast file gives any other pair.
+    The default pairs give the variable-length direction (paper, sec. VL-D): each question with the System 2 suffix
+    (long, positive) and with the System 1 suffix (short, negative). A contrast file gives any other pairs.
 
     Attributes:
-        tokenizer: Set it to use the data without a trainer; else the model's.
-        pairs: All pairs of all processes, after ``setup``.
+        tokenizer: Set it to use the data without a trainer. By default the model's.
+        pairs: The pairs of all processes, after ``setup``.
     """
 
     def __init__(
@@ -52,19 +52,19 @@ class ContrastData(LightningDataModule):
         batch_size: int = 16,
         chat_template: str | None = None,
     ) -> None:
-        """Say what to contrast; files are read in ``setup``.
+        """Configure the pairs; files are read in ``setup``.
 
         Args:
-            questions: JSONL file of questions, to be put with both instructions.
-            contrast_file: Instead: JSONL file with the user turns ``positive`` and ``negative`` (and, where wanted,
-                ``system_positive`` and ``system_negative``) in each line.
-            fields: Our names of fields to those of the file, where they differ.
-            positive: Instruction appended to each question on the side that the direction points to.
-            negative: Instruction on the other side.
-            offset: Lines to leave out at the beginning.
-            limit: Pairs to take.
-            batch_size: Pairs of a forward pass.
-            chat_template: ``plain`` or a jinja file, for a model without one or instead of its own.
+            questions: JSONL file of questions, each asked with both instructions.
+            contrast_file: Instead of ``questions``: JSONL file with the user turns ``positive`` and ``negative`` on
+                each line, and optionally ``system_positive`` and ``system_negative``.
+            fields: The file's name of a field, by the record's, if they differ.
+            positive: Instruction appended to each question on the positive side.
+            negative: Instruction on the negative side.
+            offset: Number of lines to skip at the beginning.
+            limit: Number of pairs to read.
+            batch_size: Pairs in a forward pass.
+            chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
         """
         super().__init__()
         self.questions_file, self.contrast_file, self.fields = questions, contrast_file, fields
@@ -77,7 +77,7 @@ class ContrastData(LightningDataModule):
         """Read the pairs, before any weights are loaded.
 
         Raises:
-            InputError: A file is not usable, there are too few pairs, their sides do not differ, or the chat template
+            InputError: A file is not usable, there are too few pairs, their sides are the same, or the chat template
                 cannot render them.
         """
         if self.pairs:
@@ -98,11 +98,11 @@ class ContrastData(LightningDataModule):
         self.pairs = pairs
 
     def predict_dataloader(self) -> "ContrastBatches":
-        """This process's batches."""
+        """Return this process's batches."""
         return ContrastBatches(self, *shard_of(self))
 
     def collate(self, pairs: Sequence[ContrastPair]) -> ContrastBatch:
-        """Render, encode and pad on the left, so that every row ends with its prompt's last token."""
+        """Render, encode and pad on the left: every row ends with its prompt's last token."""
         tokenizer = tokenizer_of(self)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
 
@@ -135,10 +135,10 @@ class ContrastData(LightningDataModule):
 
 
 class ContrastBatches:
-    """One process's pairs, dealt out in turn, each pair on one process; batches are made when they are fetched.
+    """One process's pairs in batches, which are made when they are fetched.
 
-    All processes have the same number of batches and none is empty, as sharded models need. For that a batch may hold
-    a pair more than ``batch_size``.
+    Each pair is on one process. All processes have the same number of batches and none is empty, as sharded models
+    need; to this end a batch may have one pair more than ``batch_size``.
     """
 
     def __init__(self, data: ContrastData, rank: int, world_size: int) -> None:

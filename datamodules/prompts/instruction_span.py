@@ -1,4 +1,4 @@
-"""Where the user's words stand in a prompt, found without knowing the chat template."""
+"""Find the user's instruction in a rendered prompt, with any chat template."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,13 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_prompt, render_prompt
 
 _PROBES = ("Apples are green.", "zebras have 7 stripes")
-"""Two user turns that begin and end differently, one longer than the other: what their prompts share is the template's.
-"""
-_REMEDY = "so that nothing says where the instruction starts; give another data.chat_template"
+"""Two user turns that differ at both ends and in length. What their prompts have in common belongs to the template."""
+_REMEDY = "so the instruction cannot be found in its prompts; give another data.chat_template"
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Text before and after the user's words, and the token ids of two prompts with other words."""
+    """The template's text before and after the user's words, and the token ids of the prompts of ``_PROBES``."""
 
     head: str
     tail: str
@@ -32,18 +31,18 @@ class InstructionFinder:
         self._frames: dict[str | None, _Frame] = {}
 
     def find(self, user: str, prompt_ids: Sequence[int], system_prompt: str | None = None) -> tuple[int, int]:
-        """Index of the instruction's first token, and of the first one after it.
+        """Return the index of the instruction's first token and that of the first token after it.
 
-        What the prompt has in common with two others stands before or after the instruction in any of them. The last
-        token of the prompt counts as after it in any case.
+        Tokens that the prompt shares with the prompts of two other instructions are before or after its own. The last
+        token of the prompt always counts as after it.
 
         Args:
             user: The instruction.
-            prompt_ids: Token ids of the prompt that it is rendered in.
+            prompt_ids: Token ids of its rendered prompt.
             system_prompt: As in `render_prompt`.
 
         Raises:
-            InputError: The template leaves the words out, cuts or changes them, or writes what depends on them.
+            InputError: The template omits or changes the instruction, or its own text depends on it.
         """
         if system_prompt not in self._frames:
             self._frames[system_prompt] = self._frame(system_prompt)
@@ -58,22 +57,22 @@ class InstructionFinder:
         frames = set()
         for probe, text in zip(_PROBES, rendered, strict=True):
             if probe not in text:
-                raise InputError(f"chat template: it does not put the user's words as they are, {_REMEDY}")
+                raise InputError(f"chat template: it does not keep the user's words unchanged, {_REMEDY}")
             frames.add((text.partition(probe)[0], text.rpartition(probe)[2]))
         if len(frames) > 1:
-            raise InputError(f"chat template: what it puts around the user's words depends on them, {_REMEDY}")
+            raise InputError(f"chat template: its text around the user's words depends on them, {_REMEDY}")
         ((head, tail),) = frames
         return _Frame(head, tail, tuple(tuple(encode_prompt(self.tokenizer, text)) for text in rendered))
 
     def _check(self, user: str, prompt: str, frame: _Frame) -> None:
-        """That the prompt is the frame round these very words; templates may take white space from their ends."""
+        """Check that the prompt is the frame around these words. Templates may strip white space from their ends."""
         words = user.strip()
         inside = prompt[len(frame.head) : len(prompt) - len(frame.tail)].strip()
         if not prompt.startswith(frame.head) or not prompt.endswith(frame.tail):
-            raise InputError(f"chat template: what it puts around the words {_short(words)} depends on them, {_REMEDY}")
-        # Not equal: some templates say the words twice.
+            raise InputError(f"chat template: its text around the words {_short(words)} depends on them, {_REMEDY}")
+        # Not `inside == words`: some templates repeat the words.
         if not inside.startswith(words) or not inside.endswith(words):
-            raise InputError(f"chat template: it does not put the words {_short(words)} as they are, {_REMEDY}")
+            raise InputError(f"chat template: it does not keep the words {_short(words)} unchanged, {_REMEDY}")
 
     def _render(self, user: str, system_prompt: str | None) -> str:
         return render_prompt(self.tokenizer, user, system_prompt=system_prompt, template=self.template)

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.batch import PromptRow, ResponseBatch, System
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair, encode_prompt, render_prompt, user_turn
-from datamodules.prompts.prompt_data import GenerationData, PromptBatches, stable_seed
+from datamodules.prompts.prompt_data import GenerationData
+from datamodules.prompts.rows import PromptBatches, stable_seed
 from datamodules.records.kinds import Question
 from datamodules.suites.attack_templates import OPENING, AttackTemplate, render_attack
 from datamodules.suites.suite import Item, Suite, items_of, user_question

@@ -127,14 +127,14 @@ CONTENT = "{% for m in messages %}<s>CONTENT</s>{% endfor %}"
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{{ 'fixed words' }}", "does not put the user's words as they are"),
-        ("{{ m['content'] | upper }}", "does not put the user's words as they are"),
-        ("{{ m['content'][:24] }}", "does not put the words 'Open the vault with a long hook, please!' as they are"),
-        ("{{ m['content'] | replace('!', '') }}", "does not put the words 'Open the vault with a long hook, please!'"),
+        ("{{ 'fixed words' }}", "does not keep the user's words unchanged"),
+        ("{{ m['content'] | upper }}", "does not keep the user's words unchanged"),
+        ("{{ m['content'][:24] }}", "does not keep the words 'Open the vault with a long hook, please!' unchanged"),
+        ("{{ m['content'] | replace('!', '') }}", "does not keep the words 'Open the vault with a long hook, please!'"),
         ("{{ m['content'] | length }} {{ m['content'] }}", "around the user's words depends on them"),
         (
             "{{ m['content'] }}{% if 'vault' in m['content'] %}!{% endif %}",
-            "does not put the words 'Open the vault with",
+            "does not keep the words 'Open the vault with",
         ),
         ("{% if '!' in m['content'] %}!!{% else %}>>{% endif %}{{ m['content'] }}", "around the words 'Open the vault"),
     ],
@@ -145,7 +145,7 @@ def test_a_template_that_hides_an_instruction_is_an_error(content: str, said: st
     file.write_text(CONTENT.replace("CONTENT", content))
     path = write(tmp_path, BENIGN, replace(MALICIOUS, prompt="Open the vault with a long hook, please!"))
     data = RouterData(path, chat_template=str(file))
-    with pytest.raises(InputError, match=r"where the instruction starts; give another data\.chat_template") as error:
+    with pytest.raises(InputError, match=r"cannot be found in its prompts; give another data\.chat_template") as error:
         with_tokenizer(data).setup("fit")
     assert said in str(error.value)
     assert str(error.value).startswith(f"{path}: request '{'b' if 'user' in said else 'm'}'")

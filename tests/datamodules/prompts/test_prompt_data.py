@@ -8,7 +8,8 @@ from lightning import LightningModule, Trainer
 
 from datamodules.batch import PromptBatch
 from datamodules.errors import InputError
-from datamodules.prompts.prompt_data import PromptBatches, PromptData, build_rows
+from datamodules.prompts.prompt_data import PromptData
+from datamodules.prompts.rows import PromptBatches, build_rows
 from datamodules.records.kinds import Question
 from tests.tiny import tiny_tokenizer
 
@@ -63,10 +64,10 @@ def test_negative_zero_is_zero() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alphas": (0.0, float("nan"))}, "nan is no strength"),
-        ({"alphas": (float("-inf"),)}, "-inf is no strength"),
+        ({"alphas": (0.0, float("nan"))}, "nan is not a strength"),
+        ({"alphas": (float("-inf"),)}, "-inf is not a strength"),
         ({"alphas": (-0.1, -0.1)}, "q0.*a-0.1.*twice"),
-        ({"alphas": ()}, "one entry at least"),
+        ({"alphas": ()}, "at least one entry"),
         ({"samples": 0}, "samples must be 1"),
     ],
 )
@@ -131,7 +132,7 @@ def test_a_gold_pattern_that_yaml_takes_for_a_comment(tmp_path: Path) -> None:
     args = parser.parse_args([*words, "--data.gold_pattern=[#]### (.+)"])
     assert parser.instantiate_classes(args).data.gold_pattern == "[#]### (.+)"
     data = parser.instantiate_classes(parser.parse_args([*words, "--data.gold_pattern=#### (.+)"])).data
-    with pytest.raises(InputError, match="takes '#' for a comment"):
+    with pytest.raises(InputError, match="'#' starts a comment"):
         data.setup("predict")
 
 
