@@ -20,7 +20,14 @@ COLUMNS = {
     "benign": "accuracy",
     "maths": "accuracy",
 }
-HEADINGS = ("condition", "task accuracy", "attacks on forbidden", "in known wraps", "benign accuracy", "maths accuracy")
+HEADINGS = (
+    "condition",
+    "task accuracy",
+    "attacks on forbidden",
+    "in known attack templates",
+    "benign accuracy",
+    "maths accuracy",
+)
 REASONED = {"maths system1": "maths/system1", "maths system2": "maths/system2"}
 NOTES = {
     "maths": "The tuning task is maths in a fixed new wording, word for word. ASR: not refused.",
@@ -157,7 +164,7 @@ def _tuned(table: Rows, task: str) -> Section:
 
 
 def _remade(table: Rows) -> Section:
-    """SafeLoRA and the arms that it is compared with."""
+    """SafeLoRA and the conditions that it is compared with."""
     cells = []
     for condition in ("aligned", "plain", "mllr", "safelora"):
         prefix = "" if condition == "safelora" else "remade/"
@@ -239,6 +246,6 @@ def _reasoned(table: Rows) -> Section:
         "System 2 accuracy",
         "tokens",
         "attacks on forbidden",
-        "in known wraps",
+        "in known attack templates",
     )
     return Section("Shorter reasoning and refusals", headings, cells)
