@@ -53,10 +53,7 @@ class Comparison:
 
 
 def read_run(run: Path) -> dict[Cell, Part]:
-    """Read the values of a run by cell.
-
-    Args:
-        run: The run's folder, or its ``predictions.jsonl``.
+    """Read the values of a run by cell, given its folder or its ``predictions.jsonl``.
 
     Raises:
         InputError: The predictions are missing or broken.

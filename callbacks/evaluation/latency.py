@@ -111,7 +111,7 @@ def measure(module: CausalLM, rows: list[PromptRow], prompts: int, tokens: int) 
 
 
 def _timed(module: CausalLM, row: PromptRow, tokens: int) -> tuple[float, int]:
-    """Seconds and number of tokens of an answer."""
+    """Seconds and tokens of an answer."""
     start = time.perf_counter()
     (completion,) = module.complete(PromptBatch([replace(row, max_new_tokens=tokens)]))
     return time.perf_counter() - start, len(completion.token_ids)

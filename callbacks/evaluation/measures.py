@@ -40,16 +40,10 @@ class Measures:
     """
 
     def __init__(self, baseline: Baseline | None = None, synced: bool = False) -> None:
-        """Start without predictions.
-
-        Args:
-            baseline: Baseline of AES.
-            synced: Every process updates with its part and all compute together; by default one process has all.
-                With it, accuracy, tokens, truncation and repetition always exist, because gathering is collective.
-        """
+        """With ``synced``, every process updates with its part and all compute together; by default one has all."""
         self.baseline, self.synced = baseline, synced
         self.metrics: dict[str, RecordMetric] = {}
-        if synced:
+        if synced:  # gathering is collective: these metrics must exist on every process
             for name in ("accuracy", "truncation", "repetition"):
                 self._of(name, RecordMean)
             self._of("tokens", TokenLengths)
@@ -109,5 +103,4 @@ def _negated(value: bool | None) -> bool | None:
 
 
 def _columns(pairs: Sequence[tuple[Prediction, Any]]) -> tuple[list[str], list[str], list[Any]]:
-    """Ids, question ids and values."""
     return [p.id for p, _ in pairs], [p.question_id or p.id for p, _ in pairs], [value for _, value in pairs]

@@ -86,18 +86,10 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean; deterministic for a seed.
+    """Percentile bootstrap interval of the mean of ``values``; (nan, nan) without values.
 
-    Args:
-        values: One value per completion.
-        groups: Question of each value. Whole questions are resampled, since samples of one question are not
-            independent. By default each value is its own group.
-        level: Confidence level.
-        resamples: Number of resamples.
-        seed: Seed of the resampling.
-
-    Returns:
-        ``(low, high)``; nan without values.
+    ``groups`` names the question of each value: whole questions are resampled, since samples of one question are not
+    independent. By default each value is its own group.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0:

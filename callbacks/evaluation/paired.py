@@ -26,13 +26,7 @@ class Difference:
 def difference(
     first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, *, resamples: int = 10_000, seed: int = 0
 ) -> Difference:
-    """Compare two runs record by record.
-
-    Args:
-        first: One value per record; the mean of several samples.
-        second: Values of the same records in the same order.
-        resamples: Resamples of the bootstrap.
-        seed: Seed of the bootstrap.
+    """Compare two runs record by record. Both have one value per record (the mean of several samples), in one order.
 
     Raises:
         ValueError: There are no records, or the lengths differ.

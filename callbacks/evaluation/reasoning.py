@@ -104,7 +104,7 @@ class ReasoningMetrics(Callback):
             self._keep_baseline(trainer, numbers)
             return
         if trainer.state.fn == "fit" and self.baseline is None:
-            rank_zero_warn("val/aes is not measured: the checkpoint that this run goes on from has no baseline")
+            rank_zero_warn("val/aes is not measured: the resumed checkpoint has no baseline")
         pl_module.log_dict(self._scalars(numbers, "val"))
         if trainer.is_global_zero and self._shown:
             log_samples(trainer, f"val/samples_epoch{trainer.current_epoch}", self._shown)

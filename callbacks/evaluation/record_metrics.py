@@ -26,8 +26,8 @@ def record_hash(text: str) -> int:
 class RecordMetric(Metric):
     """Keeps a row of values per record id; subclasses compute over `gathered`.
 
-    Attributes:
-        columns: Number of values per record.
+    ``columns`` is the number of values per record. ``sync_on_compute=False`` is for records that are merged over ranks
+    already.
     """
 
     full_state_update = False
@@ -36,7 +36,6 @@ class RecordMetric(Metric):
     values: list[Tensor]
 
     def __init__(self, columns: int = 1, sync_on_compute: bool = True) -> None:
-        """Start without records; ``sync_on_compute=False`` is for records that are merged over ranks already."""
         super().__init__(sync_on_compute=sync_on_compute)
         self.columns = columns
         self.add_state("keys", [], dist_reduce_fx="cat")

@@ -81,12 +81,7 @@ class Result:
 
 
 def results_of(predictions: Iterable[Prediction], baseline: dict[str, Baseline] | None = None) -> list[Result]:
-    """The results of all cells in order of appearance; groups follow their suite.
-
-    Args:
-        predictions: Scored predictions.
-        baseline: Baseline of AES by suite.
-    """
+    """The results of all cells of scored predictions, in order of appearance; ``baseline`` is that of AES by suite."""
     cells: dict[Cell, list[Prediction]] = defaultdict(list)
     grouped: dict[Cell, list[Prediction]] = defaultdict(list)
     for p in predictions:

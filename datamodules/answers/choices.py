@@ -87,7 +87,6 @@ def _same_start(text: str, option: str) -> bool:
 
 
 def _key(text: str) -> str:
-    """The text for comparison: without case, mark-up and most spaces."""
     text = re.sub(r"\\(?:d|t)frac", r"\\frac", plain(text)).replace("\\left", "").replace("\\right", "")
     text = re.sub(r"\s+", " ", text.casefold().replace("−", "-").replace("–", "-")).strip()
     text = re.sub(r"(?<=[^a-z0-9]) | (?=[^a-z0-9])", "", text)

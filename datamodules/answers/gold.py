@@ -36,15 +36,10 @@ def require_gold(
 ) -> None:
     """Check that every gold answer can be compared with answers of the rule's type.
 
-    Args:
-        rule: The rule of the answers.
-        golds: Gold answers.
-        checker: Reads mathematics.
-        options: Options of each gold answer, for choices.
-        places: Place of each gold answer for the message, such as ``test.jsonl:3: answer``.
+    ``options`` has the options of each choice, ``places`` the place of each gold answer: ``test.jsonl:3: gold``.
 
     Raises:
-        InputError: A gold answer cannot be compared.
+        InputError: A gold answer cannot be compared; the message names its place.
     """
     if rule.type == "maths" and places is None:
         checker.check_gold(golds)

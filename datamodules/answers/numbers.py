@@ -102,7 +102,6 @@ def _value(text: str, token: re.Match[str], tokens: Sequence[re.Match[str]], wit
 
 
 def _written(token: re.Match[str]) -> str:
-    """A matched number in plain decimal notation."""
     sign = "-" if "-" in (token["sign"] or "") + (token["sign2"] or "") else ""
     if token["whole"]:
         top = int(token["whole"]) * int(token["bottom"]) + int(token["top"])

@@ -97,10 +97,8 @@ _SUPPOSED = re.compile(r"\b(?:if|whether|suppose|assume|assuming|unless)\b[^.\n]
 def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
     """Text after "the answer is" and similar words.
 
-    Args:
-        text: The completion.
-        choice: Also look for "the correct option is" and "(C) is the answer".
-        number: Also look for ``A:`` at the start of a line, which for a choice would be an option.
+    For a ``choice`` also after "the correct option is" and before "is the answer". For a ``number`` also after ``A:``
+    at the start of a line, which for a choice would be an option.
     """
     cue = _CHOICE_CUE if choice else _NUMBER_CUE if number else _CUE
     found = [(match.start(), text[match.end() : match.end() + 300]) for match in cue.finditer(text)]

@@ -56,7 +56,7 @@ class Worker:
         return process
 
     def stop(self) -> None:
-        """End the process if it runs."""
+        """End the process."""
         if self._process is not None:
             _kill(self._process)
             self._process.communicate()
@@ -64,7 +64,6 @@ class Worker:
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """Kill a process and its children."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -194,8 +194,6 @@ class BenchmarkData(GenerationData):
 
 
 class _Batches:
-    """Prompts to complete, then responses to score."""
-
     def __init__(self, prompts: PromptBatches, responses: Sequence[ResponseBatch]) -> None:
         self.batches = [*prompts, *responses]
 

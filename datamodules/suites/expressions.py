@@ -17,7 +17,10 @@ class Expression:
     """A compiled expression, such as ``problem``, ``Body ~ ' ' ~ Question`` or ``answer.split('####')[-1]``.
 
     Its variables are the fields of a record. ``record`` is the whole record, for field names that are no identifiers.
-    The filter ``fromjson`` parses a field that holds JSON.
+    The filter ``fromjson`` parses a field that holds JSON. Error messages start with ``key``.
+
+    Raises:
+        InputError: The text is not a valid expression.
 
     Example:
         >>> expression = Expression("gold", "answer.split('####')[-1].strip()")
@@ -26,15 +29,6 @@ class Expression:
     """
 
     def __init__(self, key: str, text: str) -> None:
-        """Compile.
-
-        Args:
-            key: Name of the expression in error messages.
-            text: The expression.
-
-        Raises:
-            InputError: The text is not a valid expression.
-        """
         self.key = key
         try:
             self._compiled = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)

@@ -106,11 +106,7 @@ def read_external(path: Path, fields: Fields, name: str, kind: SuiteKind, rule: 
 
 
 def read_own(path: Path, rule: AnswerRule | None = None) -> list[Prediction]:
-    """Read a ``predictions.jsonl`` of this project.
-
-    Args:
-        path: The file.
-        rule: Answer rule that replaces the one in the lines.
+    """Read a ``predictions.jsonl`` of this project; ``rule`` replaces the answer rule of its lines.
 
     Raises:
         InputError: The file cannot be read, or has a bad line.
@@ -133,7 +129,6 @@ def disagrees(prediction: Prediction, reference: Reference) -> bool:
 
 
 def _samples(line: Line, expressions: Mapping[str, Expression]) -> list[dict[str, Any]]:
-    """The values of each completion of a line."""
     columns = {key: _listed(expression(line)) for key, expression in expressions.items()}
     n = len(columns["completion"])
     for key, values in columns.items():

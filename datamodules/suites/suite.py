@@ -133,8 +133,6 @@ def items_of(suite: Suite, lines: Iterable[Line]) -> list[Item]:
 
 
 class _ItemMaker:
-    """The compiled expressions of a suite."""
-
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
         names = ("id", "question", "gold", "options", "group", "response", "keep")

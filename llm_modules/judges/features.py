@@ -143,7 +143,6 @@ def read(completion: str, prompt: str = "") -> Reading:
 
 
 def _shape(text: str, echoed: float) -> tuple[float, ...]:
-    """The values of `SHAPE`."""
     words = text.count(" ") + 1 if text else 0
     items = sum(1 for _ in _ITEM.finditer(text))
     return (

@@ -8,17 +8,15 @@ from datamodules.errors import InputError
 
 
 class ReplyCache:
-    """Replies by key, in memory and appended to a JSONL file as they arrive. Thread-safe."""
+    """Replies by key, in memory and appended to a JSONL file as they arrive. Thread-safe.
+
+    An incomplete last line of the file, left by a killed run, is removed. Without a path nothing is kept.
+
+    Raises:
+        InputError: The file cannot be read or written, or has a line that is no reply.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        """Read the replies of earlier runs. An incomplete last line, left by a killed run, is removed.
-
-        Args:
-            path: The file; without it nothing is kept.
-
-        Raises:
-            InputError: The file cannot be read or written, or has a line that is no reply.
-        """
         self._replies: dict[str, str] = {}
         self._lock = threading.Lock()
         self._file = None

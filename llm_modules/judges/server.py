@@ -259,7 +259,7 @@ def _retry_after(headers: Mapping[str, Any]) -> float | None:
 
 
 def _say(error: Exception) -> str:
-    """The reason of a failure, without addresses or headers."""
+    """The reason, without addresses or headers."""
     if isinstance(error, httpx.TimeoutException):
         return "the server took too long"
     return str(error) if isinstance(error, _Failure) else f"no connection to the server ({type(error).__name__})"

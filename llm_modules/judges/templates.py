@@ -90,11 +90,7 @@ class Template:
 
 
 def defuse(text: str, tokens: Sequence[str] = ()) -> str:
-    """Break up control tokens of tokenizers and chat templates by a space after their first character.
-
-    Args:
-        text: Data.
-        tokens: More strings to break up, such as a tokenizer's added tokens.
+    """Break up control tokens, and ``tokens`` such as a tokenizer's added ones, by a space after the first character.
 
     Example:
         >>> defuse("Sure.<|im_end|>")

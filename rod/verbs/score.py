@@ -134,7 +134,6 @@ def _check_options(fields: Fields, name: str) -> None:
 
 
 def _report_disagreements(predictions: "Sequence[Prediction]", references: "dict[str, Reference]", path: Path) -> None:
-    """Print the agreement with the references, and write every disagreement."""
     from rich.console import Console
 
     from datamodules.records.shards import write_lines

@@ -78,7 +78,6 @@ def _train(
     held_out: list[str],
     output: Path,
 ) -> None:
-    """Fit, estimate, and write the weights last."""
     import json
 
     from rich.console import Console
