@@ -10,7 +10,7 @@ from torch import nn
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records
 from llm_modules.backbone.loading import load_model, load_tokenizer
-from llm_modules.mogu import MoGUModel
+from llm_modules.mogu import MoGUModel, RouterConfig
 from llm_modules.mogu.module import MoGU
 from llm_modules.s3cot import Direction
 from llm_modules.s3cot.module import S3CoT
@@ -49,6 +49,12 @@ def test_a_checkpoint_of_a_curriculum() -> None:
 def test_a_peft_folder() -> None:
     model = PeftModel.from_pretrained(load_model("miniature"), WRITTEN / "peft")
     assert mean_nll(model) == pytest.approx(7.267879, abs=1e-5)
+
+
+def test_a_checkpoint_of_routers() -> None:
+    parts = {name: str(WRITTEN / "mogu" / name) for name in ("glad", "unwilling")}
+    module = MoGU(**parts, router=RouterConfig(layers=(5,), d_router=2))
+    assert mean_nll(restored(module, WRITTEN / "router.ckpt")) == pytest.approx(7.238887, abs=1e-5)
 
 
 def test_a_mogu_folder() -> None:
