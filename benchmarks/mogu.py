@@ -1,19 +1,19 @@
-"""Speed of MoGU: training against the published way, and what mixed tokens cost against the base model.
+"""Speed of MoGU: training against the published way, and mixed tokens against the base model.
 
     python benchmarks/mogu.py
-    python benchmarks/mogu.py --model ../shared/data/models/stories260K --repeats 9
+    python benchmarks/mogu.py --model FOLDER --repeats 9
     python benchmarks/mogu.py --model random --hidden 512 --layers 8
 
-*Training* takes optimiser steps at the paper's effective batch. The published way passes one sequence at a time, both
-responses apart, multiplies the three matrices of each router token by token, computes both responders in full, adds the
-losses up and differentiates the sum. Both ways see the same sequences: some of like length out of many, as the sampler
-groups them. By default they are as long as those of the miniature's world.
+*Training* runs optimiser steps at the paper's effective batch. The published way passes one sequence at a time and both
+responses apart; it multiplies the three matrices of each router token by token, computes both responders in full, and
+differentiates the sum of the losses. Both ways get the same sequences, of similar lengths as the sampler groups them;
+by default they are as long as those of the miniature's world.
 
-*Generation* is of one prompt at a time, greedy. The published way reads the sequence anew for each of the first five
-tokens, and then a sixth time by a second copy of the base model.
+*Generation* answers one prompt at a time, greedily. The published way reads the whole sequence again for each of the
+first five tokens, and then a sixth time with a second copy of the base model.
 
-Runs alternate, forwards and backwards, and a ratio is the median over the repeats of two runs next to each other. CPU
-time is what the ratios are of, wall time stands beside it: on a busy machine the first wanders less.
+Runs alternate, forwards and backwards. A ratio is the median over the repeats of two neighbouring runs, in CPU time:
+on a busy machine that varies less than wall time, which is shown beside it.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def ratio(one: Times, other: Times) -> float:
 
 
 def sequences(n: int, vocab: int, prompt: int, response: int) -> list[tuple[list[int], int]]:
-    """Token ids and how many of them are the prompt: ``n`` neighbours in length out of 600."""
+    """Token ids and length of the prompt: ``n`` sequences of similar length out of 600."""
     generator = torch.Generator().manual_seed(0)
     found = []
     for _ in range(600):
@@ -215,7 +215,7 @@ def show(title: str, unit: str, times: dict[str, Times], against: str, per: floa
 
 
 def minus(whole: dict[str, Times], begun: dict[str, Times]) -> dict[str, Times]:
-    """What the longer runs took beyond the shorter ones."""
+    """The time of longer runs minus that of shorter ones."""
     return {
         name: Times(
             [a - b for a, b in zip(times.wall, begun[name].wall, strict=True)],

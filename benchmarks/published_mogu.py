@@ -1,4 +1,4 @@
-"""The published way of MoGU, for `mogu.py` to be measured against: written from its description, sample by sample."""
+"""MoGU as the authors' code computes it, one sequence at a time; written from its description, for `mogu.py`."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from llm_modules.mogu.target import output_projections
 
 
 class Published(nn.Module):
-    """An output projection of the published forward: two whole responders, routers factor by factor."""
+    """An output projection that computes both responders in full and each router matrix by matrix."""
 
     def __init__(self, base: nn.Module, glad: tuple, unwilling: tuple, in_features: int, d_router: int) -> None:
         super().__init__()
