@@ -130,7 +130,10 @@ def explain(message: str, known: list[str]) -> str:
     missing = _NO_CLASS.search(message)
     if missing:
         reason = _no_class(missing[1] or missing[2])
-    reason = " ".join(part.strip(" -") for part in reason.splitlines() if part.strip(" -"))
+    parts: dict[str, str] = {}
+    for part in filter(None, (line.strip(" -") for line in reason.splitlines())):
+        parts.setdefault(part.partition(";")[0], part)  # several types of a union say the same
+    reason = " ".join(parts.values())
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     reason = re.sub(r"typing\.Literal\[(.*?)\]", r"value that is one of \1", reason)
     text = ": ".join([*path, reason])
