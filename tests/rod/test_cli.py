@@ -92,7 +92,7 @@ def test_every_verb_has_its_module() -> None:
         (["fit", "--model.pefft.r", "3"], "did you mean 'peft.r'?"),
         (
             ["fit", "--trainer.callbacks.filenam", "x"],
-            "callbacks.filenam: there is no such key; did you mean 'filename'?",
+            "filenam: there is no such key; did you mean 'filename'?",
         ),
         (["fit", "--ckpt_path", "/no/such.ckpt"], "ckpt_path: there is no file '/no/such.ckpt'"),
         (["fit", "--model.backbone", "/no/such"], "model.backbone: there is no folder '/no/such'"),
