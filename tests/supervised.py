@@ -12,7 +12,9 @@ from datamodules.training.supervised import Example, SupervisedData
 class RandomExamples(SupervisedData):
     """``n`` examples of 6 to 12 byte tokens whose first three carry no loss."""
 
-    def __init__(self, n: int = 12, batch_size: int | None = 2, seed: int = 0, max_tokens: int | None = None) -> None:
+    def __init__(
+        self, n: int = 12, batch_size: int | None = 2, seed: int | None = None, max_tokens: int | None = None
+    ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, max_tokens=max_tokens)
         self.n = n
 

@@ -21,12 +21,11 @@ class Commands:
         place = product.parent if product.name == DONE else product
         return Step(f"seed {self.seed}: {place}", words, product, resume_from, self.folder)
 
-    def run(self, verb: str, files: Words, root: Path, *words: str | Path, drawn: bool = True) -> Step:
-        """A command of Lightning's; ``drawn`` says whether its data are drawn anew for each seed."""
-        seeds = ["--seed_everything", str(self.seed)]
-        seeds += ["--data.seed", "0"] if verb == "test" and not drawn else []
+    def run(self, verb: str, files: Words, root: Path, *words: str | Path) -> Step:
+        """A command of Lightning's, with the seed for everything that it draws."""
+        seed = ["--seed_everything", str(self.seed)]
         last = root / "checkpoints/last.ckpt" if verb == "fit" else None
-        return self.step([verb, *files, "--trainer.default_root_dir", root, *words, *seeds], root / DONE, last)
+        return self.step([verb, *files, "--trainer.default_root_dir", root, *words, *seed], root / DONE, last)
 
     def export(self, root: Path, output: Path, kind: str = "merged", name: str = "last") -> Step:
         """Export a checkpoint of a fit; the tokenizer is written last."""

@@ -171,6 +171,17 @@ def test_steering_is_a_key_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixt
     assert printed(capsys, "predict", "--config", "s3cot/1_direction")["steer"] is None
 
 
+def test_the_seed_of_the_data_is_that_of_the_run_unless_it_is_given(config: Path, tmp_path: Path) -> None:
+    for name, words, expected in (("follows", [], 3), ("given", ["--data.seed", 5], 5)):
+        where = ["--trainer.default_root_dir", tmp_path / name]
+        assert rod("fit", "--config", config, "--seed_everything", 3, *words, *where) == 0
+        saved = yaml.safe_load((tmp_path / name / "config.yaml").read_text())
+        assert (saved["seed_everything"], saved["data"]["init_args"]["seed"]) == (3, expected)
+        # The saved configuration is that of the same run.
+        assert rod("fit", "--config", tmp_path / name / "config.yaml", "--overwrite", "true") == 0
+        assert yaml.safe_load((tmp_path / name / "config.yaml").read_text())["data"] == saved["data"]
+
+
 def test_nothing_is_steered_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"id": "q", "question": "1 + 1?", "gold": "2"}\n')

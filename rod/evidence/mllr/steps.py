@@ -108,7 +108,7 @@ class MLLRCommands(Commands):
         checks = [100 + seed for seed in seeds]
         words = ["--trainer.callbacks.search.seeds", str(seeds), "--trainer.callbacks.search.check_seeds", str(checks)]
         files = [*config("mllr/1_probe_and_search"), *config("mllr/controls/noise")]
-        return self.run("predict", files, STAGES / "1_search_noise", *words, drawn=False)
+        return self.run("predict", files, STAGES / "1_search_noise", *words)
 
     def _search(self, pilot: Path, root: Path, stability: bool = True, *words: str | Path) -> Step:
         more: list[str | Path] = [
@@ -117,7 +117,7 @@ class MLLRCommands(Commands):
             "--trainer.callbacks.proxy.stability",
             str(stability).lower(),
         ]
-        return self.run("predict", config("mllr/1_probe_and_search"), root, *more, *words, drawn=False)
+        return self.run("predict", config("mllr/1_probe_and_search"), root, *more, *words)
 
     def tune(self, task: str, condition: str, rate: float, root: Path, *more: str | Path) -> Step:
         """A benign fine-tune."""
@@ -131,7 +131,7 @@ class MLLRCommands(Commands):
         """Refusals, abilities and the task on held-out prompts, of a fit or (None) of the aligned model."""
         files = [*config("mllr/3_test"), *(fragments(task, condition) if fit else [])]
         start: list[str | Path] = ["--ckpt_path", fit / "checkpoints/last.ckpt"] if fit else []
-        return self.run("test", [*files, *suites(task)], root, *words, *start, drawn=False)
+        return self.run("test", [*files, *suites(task)], root, *words, *start)
 
     def arm(self, task: str, condition: str) -> list[Step]:
         """A fine-tune at its chosen rate, and its test."""
@@ -169,7 +169,7 @@ class MLLRCommands(Commands):
             self.run("fit", config("mllr/0_pilot"), pilot, *aligned),
             self.export(pilot, pilot / "model"),
             self._search(pilot / "model", REMADE / "1_search", True, *aligned),
-            self.run("test", [*test, made / "model"], REMADE / "3_test/aligned", drawn=False),
+            self.run("test", [*test, made / "model"], REMADE / "3_test/aligned"),
         ]
         for condition in ("plain", "mllr"):
             fit = REMADE / "2_tune" / condition
@@ -179,7 +179,7 @@ class MLLRCommands(Commands):
             *found,
             self.export(REMADE / "2_tune/plain", plain),
             self.step(words, projected / "tokenizer_config.json"),
-            self.run("test", [*test, projected], REMADE / "3_test/safelora", drawn=False),
+            self.run("test", [*test, projected], REMADE / "3_test/safelora"),
         ]
 
     def s3cot(self) -> list[Step]:

@@ -28,20 +28,20 @@ def restoring(do: MoGUCommands) -> list[Step]:
     found = [MLLRCommands(do.folder, do.seed).noise_search()]
     suites = [*config("mogu/suites"), *config("mogu/v2/task")]
     aligned = [*config("mogu/4_test"), *BASE, *config("mogu/v2/task")]
-    found.append(do.run("test", aligned, TESTS / BASE_TASK, drawn=False))
+    found.append(do.run("test", aligned, TESTS / BASE_TASK))
     for name, fragments in TUNED.items():
         place = STAGES / "restore" / name
         base: Words = ["--model.backbone", place / "tuned"]
         rate = ["--data.path", TASK, "--model.optimizer.lr", RATE]
         found.append(do.run("fit", [*config("mllr/2_tune"), *fragments], place / "tune", *rate))
         found.append(do.export(place / "tune", place / "tuned"))
-        found.append(do.run("test", [*config("test"), *suites], TESTS / f"tuned_{name}", *base, drawn=False))
+        found.append(do.run("test", [*config("test"), *suites], TESTS / f"tuned_{name}", *base))
         found += _restored(do, place, base)
         folder = ["--model.folder", place / "mogu", *base]
         test = [*config("mogu/4_test"), *suites]
-        found.append(do.run("test", test, TESTS / f"restored_{name}", *folder, drawn=False))
+        found.append(do.run("test", test, TESTS / f"restored_{name}", *folder))
         one = [*folder, "--model.m", "1"]
-        found.append(do.run("test", test, TESTS / f"restored_{name}_m_1", *one, drawn=False))
+        found.append(do.run("test", test, TESTS / f"restored_{name}_m_1", *one))
     return found
 
 

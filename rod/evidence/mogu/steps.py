@@ -65,12 +65,12 @@ class MoGUCommands(Commands):
     def test(self, condition: str, *words: str | Path) -> Step:
         """Refusals and answers on held-out prompts."""
         files = [*config("mogu/4_test"), *config("mogu/suites"), *words]
-        return self.run("test", files, TESTS / condition, drawn=False)
+        return self.run("test", files, TESTS / condition)
 
     def latency(self, condition: str, *words: str | Path) -> Step:
         """Time of an answer to one prompt, over a few prompts of each suite."""
         files = [*config("mogu/4_test"), *config("mogu/suites"), *words, "--trainer.callbacks+=Latency"]
-        return self.run("test", files, LATENCIES / condition, "--data.limit", "5", drawn=False)
+        return self.run("test", files, LATENCIES / condition, "--data.limit", "5")
 
     def data(self) -> list[Step]:
         """Requests, the base model's answers, and pairs, drawn anew for each seed."""
@@ -120,7 +120,7 @@ def _baselines(do: MoGUCommands) -> list[Step]:
     return [
         do.run("fit", fit, STAGES / "safety_sft"),
         do.export(STAGES / "safety_sft", SFT, "peft", "best"),
-        do.run("predict", config("mogu/controls/refusal_direction"), STAGES / "refusal_direction", drawn=False),
+        do.run("predict", config("mogu/controls/refusal_direction"), STAGES / "refusal_direction"),
     ]
 
 

@@ -52,7 +52,7 @@ class S3CoTCommands(Commands):
         offset = ["--data.offset", str(100 * self.seed)]
         return [
             self.step(["world"], Path("runs/world/questions.test.jsonl")),
-            self.run("predict", config("s3cot/1_direction"), STAGES / "1_direction", *offset, drawn=False),
+            self.run("predict", config("s3cot/1_direction"), STAGES / "1_direction", *offset),
             self.run("predict", config("s3cot/2_calibrate"), STAGES / "2_calibrate"),
             self.run("predict", [*config("s3cot/3_sample"), *choice], STAGES / "3_sample"),
         ]
