@@ -1,4 +1,4 @@
-"""What restarting saves in ML-LR's search, and what parameter groups cost in training.
+"""Cost of ML-LR: savings of restarted passes in its search, and overhead of parameter groups in training.
 
     python benchmarks/mllr_search.py
     python benchmarks/mllr_search.py --backbone Qwen/Qwen2.5-0.5B-Instruct --twins twins.jsonl --pairs 64
@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -91,7 +92,8 @@ def compare_groups(options: argparse.Namespace) -> None:
         model = load_model(options.backbone)
         rates = LearningRates(modules=["layers.*.q", "layers.*.v"]) if groups else LearningRates(policy="uniform")
         part_of = rates.parts(model, options.backbone).of if groups else None
-        optimizer = torch.optim.AdamW(named_groups(model.named_parameters(), part_of), lr=1e-4)
+        named: Any = named_groups(model.named_parameters(), part_of)
+        optimizer = torch.optim.AdamW(named, lr=1e-4)
         schedule = WarmupConstant(optimizer, 1000)
         stepped = Multiplied(schedule, multiplier(rates, 1000)) if groups else schedule
         ids = torch.randint(3, 500, (16, 64), generator=torch.Generator().manual_seed(0))

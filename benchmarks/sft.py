@@ -3,22 +3,22 @@
     python benchmarks/sft.py --data gsm8k.jsonl --tokenizer Qwen/Qwen2.5-0.5B
     python benchmarks/sft.py --data gsm8k.jsonl --tokenizer Qwen/Qwen2.5-0.5B --peer-python peers/bin/python
 
-TRL runs in an environment of its own:
+TRL runs in its own environment:
 
     python -m venv peers
     peers/bin/pip install torch==2.13.0 trl peft
 
-Two cases: ``large``, a random Qwen2 with a vocabulary of 151,936 (4 layers, tied, ``--hidden`` wide); ``small``, the
-miniature. Everybody trains the same LoRA adapter (r 8, all linear layers) from the same start in fp32, on the same
-tokens in the same batches, which are ours: rows of like length, so that the others pad as little as we do. The losses
-of all steps are compared. TRL (since 1.x always with its loss in chunks) runs padded and padding-free; beside it stands
-the ``Trainer`` below it with the model's own loss over all logits, which earlier versions of TRL used. Nobody
-checkpoints activations.
+There are two models: ``large``, a random Qwen2 with a vocabulary of 151,936 (4 layers, tied, ``--hidden`` wide), and
+``small``, the miniature. All engines train the same LoRA adapter (r 8, all linear layers) from the same start in fp32,
+on the same tokens in the same batches. The batches are ours, of rows of similar length, so the other engines pad as
+little as we do. The losses of all steps are compared. TRL, whose loss is computed in chunks since 1.x, runs padded and
+padding-free. A third engine is the ``Trainer`` that TRL extends, with the model's own loss over all logits, as in
+earlier versions of TRL. No engine checkpoints activations.
 
-Each run is a process of its own. Runs alternate, and a ratio is the median over the repeats of two runs next to each
-other. Speed is completion tokens per second of wall time after ``--warm-up`` steps; CPU time stands beside it for busy
-machines. Memory is the highest resident size during training less that at its start, when model, data and optimiser
-are loaded (Linux).
+Each run is a new process. Runs alternate; a ratio is the median over the repeats of two consecutive runs. Speed is
+completion tokens per second of wall time after ``--warm-up`` steps; CPU time is given as well, for busy machines.
+Memory is the peak resident size during training minus the size at its start, with model, data and optimiser loaded
+(Linux).
 """
 
 import argparse
@@ -53,7 +53,7 @@ PEERS = {"trl": "TRL, padded", "trl_padding_free": "TRL, padding-free", "all_log
 
 @dataclass
 class Engine:
-    """A trainer, and what it took each time."""
+    """A trainer, and the time and memory of its runs."""
 
     key: str
     name: str
@@ -61,7 +61,7 @@ class Engine:
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, folder: Path) -> None:
-        """Train once more, in a new process."""
+        """Train once, in a new process."""
         command = [self.python, str(Path(__file__).with_name("sft_workers.py")), self.key, str(folder)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         if done.returncode != 0:
@@ -69,11 +69,11 @@ class Engine:
         self.runs.append(json.loads((folder / "result.json").read_text()))
 
     def seconds(self, clock: str, warm_up: int) -> list[float]:
-        """Of each run, without its first steps."""
+        """Seconds of each run after its first steps."""
         return [run[clock][-1] - run[clock][warm_up] for run in self.runs]
 
     def memory(self) -> list[float]:
-        """Bytes that training took on top of what was loaded, of each run."""
+        """Bytes that each run took beyond what was loaded at its start."""
         return [run["peak"] - run["before"] for run in self.runs]
 
 
@@ -92,7 +92,7 @@ def large_vocabulary(tokenizer: str, hidden: int) -> tuple[PreTrainedModel, PreT
 
 
 def write_job(folder: Path, case: str, options: argparse.Namespace) -> list[list[Example]]:
-    """Model, adapter and data, as files that every environment reads; gives the batches."""
+    """Write model, adapter and data as files that every environment reads; return the batches."""
     torch.manual_seed(0)
     if case == "large":
         model, tokenizer = large_vocabulary(options.tokenizer, options.hidden)
@@ -101,7 +101,7 @@ def write_job(folder: Path, case: str, options: argparse.Namespace) -> list[list
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    get_peft_model(model, lora).save_pretrained(folder / "adapter")
+    get_peft_model(model, lora).save_pretrained(str(folder / "adapter"))
 
     fields = dict(pair.split("=", 1) for pair in options.fields)
     n_rows = options.batch_size * (options.warm_up + options.steps)
@@ -127,7 +127,7 @@ def median_ratio(theirs: list[float], ours: list[float]) -> float:
 
 
 def describe(case: str, vocab: int, batches: list[list[Example]]) -> None:
-    """The arithmetic that the measured memory can be held against."""
+    """Print the computed sizes, to compare with the measured memory."""
     tokens = sum(len(e.input_ids) for batch in batches for e in batch)
     padded = [len(batch) * max(len(e.input_ids) for e in batch) for batch in batches]
     targets = [sum(label != -100 for e in batch for label in e.labels[1:]) for batch in batches]
@@ -145,7 +145,7 @@ def describe(case: str, vocab: int, batches: list[list[Example]]) -> None:
 
 
 def report(engines: list[Engine], batches: list[list[Example]], warm_up: int) -> None:
-    """The table, and whether everybody trained on the same thing."""
+    """Print the table, and whether all engines trained on the same tokens."""
     ours = engines[0]
     expected = [sum(label != -100 for e in batch for label in e.labels[1:]) for batch in batches]
     learnt = sum(expected[warm_up:])

@@ -1,7 +1,7 @@
-"""One training run of ``benchmarks/sft.py``, in a process of its own: ours or TRL's.
+"""One training run of ``benchmarks/sft.py`` with our trainer or TRL's, in its own process.
 
-Started by that script as ``python sft_workers.py ENGINE FOLDER``. Reads the job in FOLDER, trains on its batches and
-writes what that took to ``result.json`` there. Each trainer is used whole, through its own public interface.
+That script starts it as ``python sft_workers.py ENGINE FOLDER``. It reads the job in FOLDER, trains on its batches and
+writes time, memory and losses to ``result.json`` there. Each trainer is used through its public interface.
 """
 
 import ctypes
@@ -9,6 +9,7 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 
 class Meter:
-    """Time of each optimiser step, and the highest memory of the process since training began (Linux)."""
+    """Time of each optimiser step, and the peak memory of the process since training began (Linux)."""
 
     def __init__(self) -> None:
         self.wall: list[float] = []
@@ -27,21 +28,21 @@ class Meter:
         self.targets: list[int] = []
 
     def begin(self) -> None:
-        """Start; call when model, data and optimiser are there."""
+        """Start; to be called with model, data and optimiser loaded."""
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
-        # getrusage's maximum would count the moment of loading, and what the parent had before this process began.
+        # getrusage's maximum would include loading, and the memory of the parent process.
         Path("/proc/self/clear_refs").write_text("5")
         self.before = status("VmRSS")
         self._stamp()
 
     def forward(self, loss: Tensor, labels: Tensor) -> None:
-        """Note a loss, and how many tokens it is over; labels (batch, seq)."""
+        """Record a loss and its number of tokens; labels are (batch, seq)."""
         self.losses.append(float(loss.detach()))
         self.targets.append(int((labels[:, 1:] != -100).sum()))
 
     def step(self) -> None:
-        """An optimiser step is done."""
+        """Record the end of an optimiser step."""
         self._stamp()
 
     def write(self, folder: Path) -> None:
@@ -55,7 +56,7 @@ class Meter:
 
 
 def status(key: str) -> int:
-    """Bytes of a memory figure of this process."""
+    """A memory figure of this process in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
@@ -75,7 +76,7 @@ def train_ours(folder: Path, job: dict[str, Any], meter: Meter) -> None:
             meter.begin()
 
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-            batch.mean_targets = None  # the mean over each batch, as the others take it, so that losses can be compared
+            batch.mean_targets = None  # the mean over each batch, as in the other engines: losses can be compared
 
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             meter.forward(outputs["loss"], batch.labels)
@@ -158,7 +159,7 @@ def train_trl(folder: Path, job: dict[str, Any], meter: Meter, all_logits: bool 
     trainer.train()
 
 
-ENGINES = {
+ENGINES: dict[str, Callable[[Path, dict[str, Any], Meter], None]] = {
     "ours": train_ours,
     "trl": train_trl,
     "trl_padding_free": partial(train_trl, padding_free=True),

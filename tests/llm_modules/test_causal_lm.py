@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from datamodules.batch import PromptBatch, PromptRow, SupervisedBatch
@@ -35,7 +35,7 @@ def lora(**options: Any) -> LoraConfig:
 
 
 def trainer(folder: Path, **options: Any) -> Trainer:
-    defaults = {
+    defaults: dict[str, Any] = {
         "default_root_dir": folder,
         "accelerator": "cpu",
         "max_epochs": 1,
@@ -205,7 +205,7 @@ def test_generation_equals_transformers_own(checkpoint: str) -> None:
     module = CausalLM(checkpoint, generation=GenerationSettings(max_new_tokens=12, slots=2))
     module.configure_model()
     batch = rows(module, ["one", "a longer prompt", "x"])
-    plain = AutoModelForCausalLM.from_pretrained(checkpoint)
+    plain: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
     for row, completion in zip(batch.rows, module.complete(batch), strict=True):
         ids = torch.tensor([row.token_ids])
         expected = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
@@ -215,7 +215,8 @@ def test_generation_equals_transformers_own(checkpoint: str) -> None:
 def test_an_adapter_folder_is_evaluated_and_trained_further(checkpoint: str, tmp_path: Path) -> None:
     first = CausalLM(checkpoint, peft=lora())
     trainer(tmp_path, max_steps=2).fit(first, datamodule=RandomExamples())
-    first.model.save_pretrained(tmp_path / "adapter")
+    assert isinstance(first.model, PeftModel)
+    first.model.save_pretrained(str(tmp_path / "adapter"))
     again = CausalLM(checkpoint, adapter=str(tmp_path / "adapter"))
     again.configure_model()
     assert parameter_sum(again) == parameter_sum(first)
@@ -264,7 +265,7 @@ class TestWrongInput:
 
     def test_a_folder_with_a_prompt(self, checkpoint: str, tmp_path: Path) -> None:
         config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-        get_peft_model(AutoModelForCausalLM.from_pretrained(checkpoint), config).save_pretrained(tmp_path)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(checkpoint), config).save_pretrained(str(tmp_path))
         with pytest.raises(InputError, match=r"model\.adapter: .* prompt learning"):
             CausalLM(checkpoint, adapter=str(tmp_path)).configure_model()
 
@@ -275,6 +276,7 @@ class TestWrongInput:
     def test_an_adapter_of_another_model(self, checkpoint: str, tmp_path: Path) -> None:
         other = CausalLM(str(save_tiny(tmp_path / "other", layers=2, hidden=16)), peft=lora())
         other.configure_model()
-        other.model.save_pretrained(tmp_path / "adapter")
+        assert isinstance(other.model, PeftModel)
+        other.model.save_pretrained(str(tmp_path / "adapter"))
         with pytest.raises(InputError, match=r"model\.adapter"):
             CausalLM(checkpoint, adapter=str(tmp_path / "adapter")).configure_model()

@@ -166,7 +166,7 @@ def test_the_world_s_twins_are_forbidden_and_benign_and_share_nothing_with_its_t
         request.prompt
         for split in ("dev", "test")
         for kind in (True, False)
-        for request in chat.all_requests(split, forbidden=kind)  # type: ignore[arg-type]
+        for request in chat.all_requests(split, forbidden=kind)
     }
     found = tuning.twins("train")
     assert len(found) > 500
@@ -192,8 +192,8 @@ def test_tuning_tasks_say_new_things_in_words_that_the_world_uses() -> None:
             known.update(tokenizer.encode(problem.question + "\n" + answer, add_special_tokens=False))
     world = {
         r.prompt for s in ("train", "dev", "test") for k in (True, False) for r in chat.all_requests(s, forbidden=k)
-    }  # type: ignore[arg-type]
-    texts = {split: tuning.howto(split) + tuning.maths_style(split, 50) for split in ("train", "dev", "test")}  # type: ignore[arg-type]
+    }
+    texts = {split: tuning.howto(split) + tuning.maths_style(split, 50) for split in ("train", "dev", "test")}
     for records in texts.values():
         for record in records:
             assert record.prompt not in world

@@ -34,7 +34,8 @@ class KnownMeter:
 
 def search(drop: Drop, fused: Any = (), types: Iterable[str] = ("q", "v", "down"), **settings: Any) -> Found:
     meter: Any = KnownMeter(drop, types)
-    return Search(meter, SearchSettings(**({"tau": 0.1, "measure": "malicious"} | settings)), fused).run()
+    options: Any = {"tau": 0.1, "measure": "malicious"} | settings
+    return Search(meter, SearchSettings(**options), fused).run()
 
 
 def additive(cost: Callable[[Module], float]) -> Drop:

@@ -53,7 +53,7 @@ def test_models_of_another_family_are_refused() -> None:
     with pytest.raises(InputError, match="different modules"):
         Swap(ARCHITECTURES["llama"](), ARCHITECTURES["opt"]())
     with pytest.raises(InputError, match="different modules"):
-        project(*(ARCHITECTURES[name]() for name in ("llama", "llama", "opt")))
+        project(ARCHITECTURES["llama"](), ARCHITECTURES["llama"](), ARCHITECTURES["opt"]())
 
 
 def changed_by(model: nn.Module, module: Module, change: torch.Tensor) -> None:

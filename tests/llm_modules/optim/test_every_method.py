@@ -75,7 +75,8 @@ def test_every_method_takes_learning_rates(name: str, policy: Any, checkpoint: s
         **options,
     )
     run = trainer(tmp_path)
-    run.fit(module, DataLoader([batch()], batch_size=None))
+    batches: Any = [batch()]
+    run.fit(module, DataLoader(batches, batch_size=None))
     found = {group["name"]: group["lr"] for group in run.optimizers[0].param_groups}
     expected = {"robust/matrices": 1e-2} | ({"rest/matrices": 1e-3} if policy == "modular" else {})
     assert found == pytest.approx(expected | ({"routers/vectors": 1e-2} if method is MoGU else {}))

@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def trainer(folder: Path, **options: Any) -> Trainer:
-    defaults = {
+    defaults: dict[str, Any] = {
         "default_root_dir": folder,
         "accelerator": "cpu",
         "max_epochs": 1,
@@ -62,7 +62,7 @@ def fit(module: CausalLM, folder: Path, **options: Any) -> Trainer:
 def test_every_trainable_parameter_is_in_exactly_one_group(name: str, adapter: bool) -> None:
     model: nn.Module = ARCHITECTURES[name]()
     if adapter:
-        model = get_peft_model(model, lora())  # type: ignore[arg-type]
+        model = get_peft_model(model, lora())
     rates = LearningRates(modules=["layers.2.*"])
     groups = named_groups(model.named_parameters(), rates.parts(model, name).of)
     grouped = [id(p) for group in groups for p in group["params"]]
@@ -108,7 +108,7 @@ def test_no_schedule_erases_the_ratio(which: int) -> None:
     """A scalar minimum or maximum overwrites every group's rate: the factor is put on afterwards."""
     model = ARCHITECTURES["llama"]()
     rates = LearningRates(modules=DEEP, ratio=1e-4)
-    groups = named_groups(model.named_parameters(), rates.parts(model, "").of)
+    groups: Any = named_groups(model.named_parameters(), rates.parts(model, "").of)
     optimizer = torch.optim.AdamW(groups, lr=1e-3)
     plain = torch.optim.AdamW(ARCHITECTURES["llama"]().parameters(), lr=1e-3)
     schedule = Multiplied(schedules(optimizer)[which], lambda group, step: rates.lr_mult(group["part"], step, 10))
@@ -167,21 +167,23 @@ def test_frozen_modules_have_no_gradient_and_no_state(checkpoint: str, tmp_path:
     assert {group["part"] for group in optimizer.param_groups} == {"robust"}
 
 
-def test_the_warm_up_of_swat_holds_the_rest_still_and_then_lets_it_go(checkpoint: str, tmp_path: Path) -> None:
+def test_the_warm_up_of_swat_holds_the_rest_still_and_then_lets_it_go(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rates = LearningRates(modules=DEEP, policy="warmup", warmup=0.5)
     module = CausalLM(checkpoint, optimizer=lambda p: torch.optim.AdamW(p, lr=1e-2), learning_rates=rates)
     module.configure_model()
-    still = {"rest": [], "robust": []}
+    still: dict[str, list[bool]] = {"rest": [], "robust": []}
     values = {name: p.detach().clone() for name, p in module.named_parameters()}
     probes = {"rest": "model.model.layers.0.mlp.up_proj.weight", "robust": "model.model.layers.1.mlp.up_proj.weight"}
 
-    def watch(*_: Any) -> None:
+    def watch(*_: Any, **__: Any) -> None:
         for part, name in probes.items():
             now = module.get_parameter(name).detach()
             still[part].append(torch.equal(now, values[name]))
             values[name] = now.clone()
 
-    module.on_train_batch_end = watch  # type: ignore[method-assign]
+    monkeypatch.setattr(module, "on_train_batch_end", watch)
     fit(module, tmp_path)
     assert still["rest"] == [True] * 3 + [False] * 3
     assert still["robust"] == [False] * 6
@@ -245,7 +247,7 @@ def test_state_is_restored_by_name_whatever_the_order_of_groups() -> None:
         model = ARCHITECTURES["llama"]()
         rates = LearningRates(modules=DEEP, ratio=0.1)
         parameters = list(model.named_parameters())
-        groups = named_groups(parameters[::-1] if reverse else parameters, rates.parts(model, "").of)
+        groups: Any = named_groups(parameters[::-1] if reverse else parameters, rates.parts(model, "").of)
         return torch.optim.AdamW(groups, lr=1e-3)
 
     first, second = optimizer(False), optimizer(True)
@@ -353,6 +355,7 @@ def test_bad_results_are_refused(checkpoint: str, tmp_path: Path) -> None:
 
 
 def test_bad_settings_are_refused(checkpoint: str) -> None:
+    options: Any
     for options, message in (
         ({"ratio": 0.0, "modules": DEEP}, "policy 'freeze' does not train"),
         ({"ratio": 2.0, "modules": DEEP}, "above 0 and at most 1"),
