@@ -1,4 +1,4 @@
-"""What a DataModule hands to a LightningModule."""
+"""The batches that DataModules give to LightningModules."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -10,19 +10,19 @@ from torch import Tensor
 from datamodules.records.kinds import Question
 
 IGNORE_INDEX = -100
-"""Label of a position that takes no part in the loss."""
+"""Label of positions that the loss ignores."""
 
 System = Literal["system1", "system2", "plain"]
-"""Which instruction a question is put with: be brief, reason step by step, or nothing at all."""
+"""The instruction that a question is asked with: be brief, reason step by step, or none."""
 
 
 @dataclass
 class SupervisedBatch:
     """Right-padded token sequences with labels; padding and prompt positions have label ``IGNORE_INDEX``.
 
-    ``attention_mask`` is None for packed sequences, whose ``position_ids`` then restart at every document.
-    ``mean_targets`` is how many tokens the epoch's batches, those of all processes, have to predict on average. A loss
-    divided by it instead of by the batch's own number weighs all tokens of an epoch alike, however they are grouped.
+    For packed sequences ``attention_mask`` is None and ``position_ids`` restart at every document. ``mean_targets`` is
+    the mean number of tokens to predict in a batch of the epoch, over all processes. Divide the summed loss by it
+    instead of the batch's own number, and all tokens of an epoch have the same weight, however they are grouped.
 
     Shapes: all (batch, seq).
     """
@@ -34,7 +34,7 @@ class SupervisedBatch:
     mean_targets: float | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "SupervisedBatch":
-        """The same batch on another device."""
+        """Return the same batch on another device."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
@@ -50,12 +50,12 @@ class SupervisedBatch:
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One completion to generate: a question, how it is put, with which steering, which sample of it.
+    """One completion to generate: a question, its prompt, its steering, and the number of its sample.
 
-    ``id`` is unique in a run and a function of the fields alone, so that a restarted run knows what is done.
-    ``seed`` is the row's own; what is sampled depends on no other row. ``max_new_tokens`` is a budget of its own, in
-    place of the model's. ``prefill`` is the beginning of the answer, which the prompt holds already; ``suite`` and
-    ``attack_template`` say which part of a benchmark the row belongs to.
+    ``id`` is unique in a run and a function of the other fields, so a restarted run knows which rows are done. The
+    completion depends on the row's own ``seed`` and on no other row. ``max_new_tokens`` overrides the model's budget.
+    ``prefill`` is the beginning of the answer and already part of the prompt. ``suite`` and ``attack_template`` say
+    which part of a benchmark the row belongs to.
     """
 
     id: str
@@ -74,10 +74,10 @@ class PromptRow:
 
 
 class PromptBatch:
-    """Rows to generate for. Ragged on purpose: the generator pads, groups and refills by itself.
+    """Rows to generate for, without tensors: the generator itself pads them and groups them.
 
-    No dataclass, and with a ``to``: Lightning would take it apart to move tensors to a device or to a lower precision,
-    and fail on the frozen rows. There is no tensor in it. A batch may be empty, where another rank has rows left.
+    A batch may be empty if another process has rows left. The class is not a dataclass because Lightning would take
+    that apart to move its tensors, and fail on the frozen rows.
     """
 
     def __init__(self, rows: Iterable[PromptRow]) -> None:
@@ -87,15 +87,15 @@ class PromptBatch:
         return f"PromptBatch({len(self.rows)} rows)"
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptBatch":
-        """The batch itself: token ids go to a device when the generator pads them."""
+        """Return the batch itself; the generator moves the token ids."""
         return self
 
 
 @dataclass
 class ResponseBatch:
-    """Given responses whose likelihood is measured: ``batch`` has one a row, ``ids`` names the rows.
+    """Given responses, one in each row of ``batch``, whose likelihood is measured.
 
-    ``alpha`` and ``layer_set`` are the steering of all of them.
+    ``ids`` are the ids of the rows. ``alpha`` and ``layer_set`` are the steering of all of them.
     """
 
     ids: tuple[str, ...]
@@ -104,7 +104,7 @@ class ResponseBatch:
     layer_set: str = ""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ResponseBatch":
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         return replace(self, batch=self.batch.to(device, non_blocking=non_blocking))
 
 
@@ -122,6 +122,6 @@ class ContrastBatch:
     negative_mask: Tensor = field(repr=False)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ContrastBatch":
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         tensors = (self.positive_ids, self.positive_mask, self.negative_ids, self.negative_mask)
         return ContrastBatch(self.ids, *(t.to(device, non_blocking=non_blocking) for t in tensors))

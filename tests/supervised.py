@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from datamodules.batch import IGNORE_INDEX
-from datamodules.training.supervised import Example, SupervisedData
+from datamodules.training.packing import Example
+from datamodules.training.supervised import SupervisedData
 
 
 class RandomExamples(SupervisedData):

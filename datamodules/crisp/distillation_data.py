@@ -13,7 +13,8 @@ from datamodules.prompts.rows import build_rows, stable_seed
 from datamodules.records.kinds import Question
 from datamodules.records.questions import read_questions
 from datamodules.trainer_parts import run_folder, tokenizer_of
-from datamodules.training.supervised import Example, SupervisedData
+from datamodules.training.packing import Example
+from datamodules.training.supervised import SupervisedData
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from datamodules.s3cot.records import CurriculumItem
 from datamodules.s3cot.stage_table import StageRow, show_stages
 from datamodules.s3cot.stages import LOWER_BOUNDS, Selection, Stage, count_buckets, draw_stages, is_usable, usable_pairs
 from datamodules.trainer_parts import tokenizer_of
-from datamodules.training.supervised import Example, SupervisedData
+from datamodules.training.packing import Example
+from datamodules.training.supervised import SupervisedData
 
 SYSTEMS: tuple[System, System] = ("system1", "system2")
 """Each pair gives an example for both systems (paper: two examples per item; ours: 1:1)."""

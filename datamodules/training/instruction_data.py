@@ -1,4 +1,4 @@
-"""Plain supervised fine-tuning on requests and responses."""
+"""The DataModule of plain supervised fine-tuning."""
 
 import random
 from collections.abc import Sequence
@@ -10,14 +10,15 @@ from datamodules.prompts.chat_template import encode_pair
 from datamodules.records.kinds import Instruction
 from datamodules.records.reader import read_records
 from datamodules.trainer_parts import tokenizer_of
-from datamodules.training.supervised import Example, SupervisedData
+from datamodules.training.packing import Example
+from datamodules.training.supervised import SupervisedData
 
 
 class InstructionData(SupervisedData):
-    """Requests and the responses to learn, from JSONL files, rendered with the chat template.
+    """Requests and responses from JSONL files, rendered with the chat template.
 
-    Only the response and the end of its turn are learnt. The validation part is given by ``val_path``, or is split
-    off by ``val_fraction``, or there is none.
+    The loss covers the response and the end of its turn. Validation data come from ``val_path`` or are split off by
+    ``val_fraction``; by default there are none.
     """
 
     def __init__(
@@ -35,21 +36,21 @@ class InstructionData(SupervisedData):
         seed: int | None = None,
         num_workers: int = 0,
     ) -> None:
-        """Describe the data; files are read in ``setup``.
+        """Configure the data; files are read in ``setup``.
 
         Args:
             path: JSONL file of requests and responses.
             val_path: JSONL file for the validation loss.
-            val_fraction: Share of ``path`` that is kept from training for the validation loss.
-            fields: Where the file's keys differ, ours to theirs: ``{prompt: instruction, response: output}``.
-            strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
-            chat_template: ``plain``, or a jinja file, instead of the tokenizer's own template.
-            batch_size: Rows of a batch on each process; 8 if neither this nor ``max_tokens`` is given.
-            max_tokens: Instead of ``batch_size``: tokens of a batch on each process, padding included.
-            packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens, without leaks.
-            max_length: Longest example in tokens; longer ones are left out, counted and reported.
+            val_fraction: Share of ``path`` to split off for the validation loss.
+            fields: The file's name of a field, by the record's, if they differ: ``{prompt: instruction}``.
+            strict: Stop at the first bad line. By default bad lines are set aside and counted.
+            chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
+            batch_size: Rows of a batch on each process. 8 by default.
+            max_tokens: Instead of ``batch_size``: most tokens of a batch on each process, padding included.
+            packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens.
+            max_length: Longest example in tokens. Longer ones are left out, and a warning counts them.
             seed: Seed of the split and of the order. By default that of ``seed_everything``.
-            num_workers: Worker processes that make batches.
+            num_workers: Number of worker processes that collate batches.
         """
         super().__init__(batch_size, max_tokens, packing, max_length, seed, num_workers)
         if val_path is not None and val_fraction:
@@ -60,21 +61,21 @@ class InstructionData(SupervisedData):
         self.fields, self.strict, self.chat_template = fields, strict, chat_template
 
     def setup(self, stage: str) -> None:
-        """Read the files and encode what is in them."""
+        """Read the files and encode the examples."""
         super().setup(stage)
         _ = self.examples
 
     def train_examples(self, stage: int) -> Sequence[Example]:
-        """The same examples in every epoch."""
+        """Return the same examples in every epoch."""
         return self.examples[0]
 
     def val_examples(self) -> Sequence[Example]:
-        """The examples kept from training."""
+        """Return the validation examples."""
         return self.examples[1]
 
     @cached_property
     def examples(self) -> tuple[list[Example], list[Example]]:
-        """Encoded examples for training and for validation."""
+        """The encoded examples for training and for validation."""
         train = self._read(self.path)
         if self.val_path is not None:
             return self._encode(train), self._encode(self._read(self.val_path))

@@ -1,4 +1,4 @@
-"""From tokenised examples to a batch: padded rows, documents packed into one row, or pairs that begin alike."""
+"""Batches of tokenised examples: padded rows, or documents packed into a single row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from datamodules.padding import pad_prompts, pad_rows
 
 @dataclass(frozen=True)
 class Example:
-    """A tokenised sequence to learn; ``labels`` are the ids to predict and ``IGNORE_INDEX`` on the prompt.
+    """A tokenised sequence to learn. ``labels`` are the ids to predict, and ``IGNORE_INDEX`` on the prompt.
 
-    Labels are aligned with the ids (``labels[i]`` is ``input_ids[i]`` or ignored): the model shifts them.
+    Labels are aligned with the ids: ``labels[i]`` is ``input_ids[i]`` or ignored. The model shifts them.
     """
 
     input_ids: tuple[int, ...]
@@ -21,19 +21,23 @@ class Example:
 
     @property
     def n_targets(self) -> int:
-        """Tokens to predict; nothing predicts the first."""
+        """Number of tokens to predict; no token predicts the first."""
         return sum(label != IGNORE_INDEX for label in self.labels[1:])
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence that it puts into a batch."""
+        """Tokens of the longest sequence that the example has in a batch."""
         return len(self.input_ids)
 
 
 def pad(examples: Sequence[Example], pad_id: int = 0, mean_targets: float | None = None) -> SupervisedBatch:
-    """One row per example, padded on the right to the longest.
+    """Pad examples on the right to the longest, one in each row.
 
     Shapes: all (len(examples), longest).
+
+    >>> batch = pad([Example((5, 6, 7), (-100, 6, 7)), Example((8, 9), (-100, 9))])
+    >>> batch.input_ids.tolist(), batch.labels.tolist()
+    ([[5, 6, 7], [8, 9, 0]], [[-100, 6, 7], [-100, 9, -100]])
     """
     ids, mask = pad_prompts([e.input_ids for e in examples], pad_id)
     labels = pad_rows([e.labels for e in examples], IGNORE_INDEX)
@@ -41,14 +45,18 @@ def pad(examples: Sequence[Example], pad_id: int = 0, mean_targets: float | None
 
 
 def pack(examples: Sequence[Example], mean_targets: float | None = None) -> SupervisedBatch:
-    """All examples end to end in a single row, none of which sees another.
+    """Pack examples end to end into a single row, in which no document sees another.
 
-    Positions restart at every document and there is no attention mask: transformers then builds the block-diagonal
-    mask from the positions, but only if the model is also called with ``use_cache=False``. An attention mask, even
-    of ones, or a cache makes documents leak into each other. The first label of each document is ignored, because
-    what predicts it is the last token of the document before.
+    Positions restart at every document and there is no attention mask. From such positions transformers builds a
+    block-diagonal mask, but only if the model is called with ``use_cache=False``. With an attention mask, even of
+    ones, or with a cache, documents leak into each other. The first label of each document is ignored, because the
+    last token of the previous document would predict it.
 
     Shapes: all (1, total length).
+
+    >>> batch = pack([Example((5, 6, 7), (-100, 6, 7)), Example((8, 9), (-100, 9))])
+    >>> batch.input_ids.tolist(), batch.position_ids.tolist()
+    ([[5, 6, 7, 8, 9]], [[0, 1, 2, 0, 1]])
     """
     ids = [token for e in examples for token in e.input_ids]
     labels = [label for e in examples for label in (IGNORE_INDEX, *e.labels[1:])]

@@ -1,4 +1,4 @@
-"""Which examples go together in a batch: of like length, in a random order, the same number on every process."""
+"""Sample batches of examples of similar length, in random order, with the same number on every process."""
 
 import itertools
 import random
@@ -8,29 +8,28 @@ from collections.abc import Iterator, Sequence
 from datamodules.errors import InputError
 
 MEGABATCH = 50
-"""Batches per process among which examples are sorted by length: more pads less, fewer mixes better (ours)."""
+"""Batches per process within which examples are sorted by length (ours). Larger: less padding. Smaller: more random."""
 
 
 class LengthGroupedBatchSampler:
-    """Batches of examples of like length.
+    """Batches of examples of similar length.
 
-    The examples are shuffled, cut into megabatches, sorted by length inside each and cut into batches; then the
-    batches are shuffled. Batches of one step have like lengths on all processes, so that none waits for another.
-    Everything is a function of (lengths, settings, epoch) alone, and every example is in exactly one batch.
-    (One exception: when there are fewer examples than batches to hand out, some are repeated.)
+    The examples are shuffled, cut into megabatches and sorted by length within each; the megabatches are cut into
+    batches, and the batches are shuffled. The batches of one step have similar lengths on all processes, so no process
+    waits long for another. The batches depend on lengths, settings and epoch alone. Every example is in exactly one
+    batch, unless there are fewer examples than processes: then some are repeated.
 
     Args:
-        lengths: Tokens of each example.
-        batch_size: Rows of a batch. Where the examples do not divide evenly, batches are smaller by one row rather
-            than one of them by many.
-        max_tokens: Tokens of a batch, padding included; instead of ``batch_size``.
-        packing: Batches are single rows of at most ``max_tokens`` tokens into which examples are packed end to end.
+        lengths: Number of tokens of each example.
+        batch_size: Rows of a batch. If the examples do not divide evenly, several batches have one row less.
+        max_tokens: Instead of ``batch_size``: most tokens of a batch, padding included.
+        packing: Make each batch a single row of at most ``max_tokens`` tokens, with examples packed end to end.
         seed: Seed of the shuffling.
-        world_size: Processes that share the data.
+        world_size: Number of processes that share the data.
         rank: This process.
 
     Raises:
-        InputError: Not exactly one of ``batch_size`` and ``max_tokens`` is given, or one is not positive; packing
+        InputError: Both or neither of ``batch_size`` and ``max_tokens`` are given, or one is not positive; packing
             without ``max_tokens``; an example longer than ``max_tokens``; no examples.
     """
 
@@ -56,7 +55,7 @@ class LengthGroupedBatchSampler:
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches iteration gives."""
+        """Choose the epoch to iterate over."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -66,7 +65,7 @@ class LengthGroupedBatchSampler:
         return len(self.steps(self.epoch))
 
     def steps(self, epoch: int) -> list[list[list[int]]]:
-        """The batches of all processes: for each step, for each process, the indices of its examples."""
+        """Return the batches of all processes: for each step and process, the indices of its examples."""
         rng = random.Random(f"{self.seed}/{epoch}")
         order = list(range(len(self.lengths)))
         rng.shuffle(order)
@@ -77,7 +76,7 @@ class LengthGroupedBatchSampler:
         return steps
 
     def _fixed(self, order: list[int]) -> list[list[int]]:
-        """Batches of ``batch_size`` rows, or one fewer."""
+        """Cut batches of ``batch_size`` rows, or one row less."""
         assert self.batch_size is not None
         n = _round_up(_ceil_div(len(order), self.batch_size), self.world_size)
         order = _at_least(order, n)
@@ -89,7 +88,7 @@ class LengthGroupedBatchSampler:
         return [order[a:b] for a, b in itertools.pairwise(edges)]
 
     def _budgeted(self, order: list[int]) -> list[list[int]]:
-        """Batches of at most ``max_tokens`` tokens, their number a multiple of the number of processes."""
+        """Cut batches of at most ``max_tokens`` tokens; their number is a multiple of the number of processes."""
         assert self.max_tokens is not None
         mean = sum(self.lengths) / len(self.lengths)
         window = MEGABATCH * self.world_size * max(1, int(self.max_tokens / mean))
@@ -106,7 +105,7 @@ class LengthGroupedBatchSampler:
         return batches
 
     def _fill_padded(self, order: list[int]) -> list[list[int]]:
-        """Cut a sequence sorted by falling length where the padded batch would exceed the budget."""
+        """Fill padded batches with examples of falling length, each up to the budget."""
         assert self.max_tokens is not None
         batches: list[list[int]] = []
         for index in order:
@@ -117,7 +116,7 @@ class LengthGroupedBatchSampler:
         return batches
 
     def _fill_packed(self, order: list[int]) -> list[list[int]]:
-        """Best-fit decreasing: each example goes into the row that it fills up most."""
+        """Pack by best fit decreasing: each example goes into the fullest row that has room for it."""
         assert self.max_tokens is not None
         rows: list[list[int]] = []
         free: list[tuple[int, int]] = []  # (free tokens, row), sorted
@@ -138,14 +137,14 @@ class LengthGroupedBatchSampler:
 
 
 def check_batch_settings(batch_size: int | None, max_tokens: int | None, packing: bool) -> None:
-    """Raise ``InputError`` unless exactly one of the two sizes is given and packing has its row length."""
+    """Raise `InputError` unless exactly one of the two sizes is given, and ``max_tokens`` for packing."""
     if (batch_size is None) == (max_tokens is None):
         raise InputError("give exactly one of data.batch_size (rows) and data.max_tokens (tokens of a batch)")
     for key, value in (("batch_size", batch_size), ("max_tokens", max_tokens)):
         if value is not None and value < 1:
             raise InputError(f"data.{key} must be at least 1, not {value}")
     if packing and max_tokens is None:
-        raise InputError("data.packing needs data.max_tokens: the length of the rows that examples are packed into")
+        raise InputError("data.packing needs data.max_tokens, the length of a packed row")
 
 
 def _ceil_div(a: int, b: int) -> int:
@@ -157,5 +156,5 @@ def _round_up(a: int, multiple: int) -> int:
 
 
 def _at_least(order: list[int], n: int) -> list[int]:
-    """Repeat the first entries until there are ``n``."""
+    """Repeat entries from the beginning until there are ``n``."""
     return (order * _ceil_div(n, len(order)))[: max(n, len(order))]

@@ -1,4 +1,4 @@
-"""Supervised training on tokenised examples: batches, sharding, and resuming in the middle of an epoch."""
+"""The base class of DataModules for supervised training: batches, sharding, resuming within an epoch."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -18,22 +18,19 @@ from datamodules.trainer_parts import run_seed, shard_of
 from datamodules.training.packing import Example, pack, pad
 from datamodules.training.sampler import LengthGroupedBatchSampler, check_batch_settings
 
-__all__ = ["BatchLoader", "Example", "SupervisedData"]
-
 
 class BatchLoader:
-    """The batches of one epoch, from the place where training stands.
+    """The batches of one epoch that training has not yet seen.
 
-    Where to begin is asked when the first batch is fetched, not when the loader is made: Lightning makes loaders
-    before it has restored its progress (always, if ``configure_optimizers`` asks for the number of steps), and an
-    epoch that was interrupted must go on with the first batch that it has not been trained on.
+    ``n_done`` is called when the first batch is fetched, not when the loader is made: Lightning may make the loader
+    before it restores its progress, and a resumed epoch must start at its first unseen batch.
 
     Args:
         examples: The examples that ``batches`` index.
         batches: This process's batches of the epoch.
         collate: Makes a batch of examples.
-        num_workers: Processes that collate.
-        n_done: How many of the batches have been trained on already.
+        num_workers: Number of worker processes that collate.
+        n_done: Returns the number of batches that training has seen.
     """
 
     def __init__(
@@ -48,7 +45,7 @@ class BatchLoader:
         self.n_done = n_done
 
     def __len__(self) -> int:
-        """Batches of the whole epoch, those already trained on included, as Lightning expects it."""
+        """Return the number of batches of the whole epoch, seen ones included, as Lightning expects."""
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Any]:
@@ -57,35 +54,35 @@ class BatchLoader:
             batch_sampler=self.batches[self.n_done() :],
             collate_fn=self.collate,
             num_workers=self.num_workers,
-            generator=torch.Generator(),  # else it would draw from the global one, once more after a resume
+            generator=torch.Generator(),  # by default it would draw from the global one, once more after a resume
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: the trainer's progress is the state. That it exists tells Lightning that epochs can be resumed."""
+        """Return nothing: the trainer's progress is the state. The method tells Lightning that epochs can be resumed."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load."""
+        """Do nothing, see `state_dict`."""
 
 
 class SupervisedData(LightningDataModule, ABC):
-    """Examples for supervised training, one stage per epoch.
+    """Examples for supervised training, one stage per epoch. Subclasses give the examples.
 
-    Batches are grouped by length (or packed), have the same number on every process, and are a function of the
-    examples, the settings, the epoch and the number of processes alone. A run that is resumed in the middle of an
-    epoch goes on with the next batch. Subclasses give the examples.
+    Batches are grouped by length or packed. They depend on the examples, the settings, the epoch and the number of
+    processes alone, and every process has the same number of them. A run that is resumed within an epoch continues
+    with the next batch.
 
     Args:
-        batch_size: Rows of a batch on each process; 8 if neither this nor ``max_tokens`` is given.
-        max_tokens: Instead of ``batch_size``: tokens of a batch on each process, padding included.
-        packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens, without leaks.
-        max_length: Longest example in tokens; longer ones are left out, counted and reported (``n_dropped``).
+        batch_size: Rows of a batch on each process. 8 by default.
+        max_tokens: Instead of ``batch_size``: most tokens of a batch on each process, padding included.
+        packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens.
+        max_length: Longest example in tokens. Longer ones are left out, and a warning counts them.
         seed: Seed of the order. By default that of ``seed_everything``.
-        num_workers: Worker processes that make batches.
+        num_workers: Number of worker processes that collate batches.
 
     Attributes:
-        tokenizer: Taken from the trained module in ``setup`` unless it has been set before.
-        n_dropped: How many examples were left out, by stage.
+        tokenizer: Set it before ``setup``, or the trained module's is taken.
+        n_dropped: Number of examples left out, by stage.
     """
 
     def __init__(
@@ -109,22 +106,22 @@ class SupervisedData(LightningDataModule, ABC):
 
     @abstractmethod
     def train_examples(self, stage: int) -> Sequence[Example]:
-        """The examples of a stage (= epoch), the same whenever it is asked for."""
+        """Return the examples of a stage (= epoch); the same ones at every call."""
 
     @abstractmethod
     def val_examples(self) -> Sequence[Example]:
-        """The examples for the validation loss; may be empty."""
+        """Return the examples for the validation loss; may be empty."""
 
     def setup(self, stage: str) -> None:
-        """Take the tokenizer of the module that is trained."""
+        """Take the tokenizer of the trained module."""
         if self.tokenizer is None and self.trainer is not None:
             self.tokenizer = getattr(self.trainer.lightning_module, "tokenizer", None)
 
     def train_dataloader(self) -> BatchLoader:
-        """The batches of the current epoch.
+        """Return the batches of the current epoch.
 
         Raises:
-            InputError: No example is left, or the trainer would not ask for the batches of each epoch.
+            InputError: No example is left, or the trainer does not reload its loaders every epoch.
         """
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         if (
@@ -142,7 +139,7 @@ class SupervisedData(LightningDataModule, ABC):
         return self._loader(examples, [step[sampler.rank] for step in steps], self._n_done, *means)
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
-        """The batches of the validation examples, in an order that never changes; none if there are none."""
+        """Return the batches of the validation examples, in the same order every time; an empty list without examples."""
         examples = self.val_examples()
         if not examples:
             return []
@@ -150,11 +147,11 @@ class SupervisedData(LightningDataModule, ABC):
         return self._loader(examples, list(self._sampler(examples)))
 
     def state_dict(self) -> dict[str, Any]:
-        """What tells the batches of this run from those of another: saved with every checkpoint."""
+        """Return a fingerprint of the epoch's batches, saved with every checkpoint."""
         return dict(self._plan)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the batches that a checkpoint's run was trained on."""
+        """Remember the fingerprint of the batches that the checkpoint's run was trained on."""
         self._restored_plan = dict(state_dict)
 
     def _sampler(self, examples: Sequence[Example]) -> LengthGroupedBatchSampler:
@@ -180,17 +177,17 @@ class SupervisedData(LightningDataModule, ABC):
         return BatchLoader(examples, batches, self.collate(mean_targets, mean_items), self.num_workers, n_done)
 
     def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
-        """What makes a batch of examples; a function that can be sent to worker processes.
+        """Return a picklable function that makes a batch of examples.
 
         Args:
-            mean_targets: Tokens to predict in a batch of this epoch, on average; None in validation.
-            mean_items: Examples in a batch of this epoch, on average; None in validation.
+            mean_targets: Mean number of tokens to predict in a batch of this epoch; None in validation.
+            mean_items: Mean number of examples in a batch of this epoch; None in validation.
         """
         pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
         return partial(pack if self.packing else partial(pad, pad_id=pad_id), mean_targets=mean_targets)
 
     def _usable(self, examples: Sequence[Example], where: str) -> list[Example]:
-        """Leave out, and say so, what is too long or has nothing to learn."""
+        """Leave out examples that are too long or have no token to learn, and warn about them."""
         limit = min((n for n in (self.max_length, self.max_tokens) if n is not None), default=None)
         fits = [e for e in examples if limit is None or e.longest <= limit]
         kept = [e for e in fits if e.n_targets]
@@ -206,7 +203,7 @@ class SupervisedData(LightningDataModule, ABC):
         return kept
 
     def _n_done(self) -> int:
-        """Batches of this epoch that have been trained on, once Lightning has restored its progress.
+        """Return the number of this epoch's batches that training has seen; call it once progress is restored.
 
         Raises:
             InputError: The epoch was begun with other batches.
@@ -224,13 +221,15 @@ class SupervisedData(LightningDataModule, ABC):
                 " checkpoint that was written at the end of an epoch"
             )
         if done % self.trainer.accumulate_grad_batches:
-            rank_zero_warn("the checkpoint was written between two optimizer steps: their gradients so far are lost")
-        rank_zero_info(f"going on with batch {done} of epoch {self._plan['epoch']}")
+            rank_zero_warn(
+                "the checkpoint was written between two optimizer steps: the gradients accumulated so far are lost"
+            )
+        rank_zero_info(f"continuing with batch {done} of epoch {self._plan['epoch']}")
         return done
 
 
 def _digest(examples: Sequence[Example], steps: list[list[list[int]]]) -> str:
-    """A fingerprint of the batches of all processes."""
+    """Return a fingerprint of the batches of all processes."""
     digest = hashlib.sha256(repr(steps).encode())
     for example in examples:
         digest.update(array("q", (*example.input_ids, *example.labels)).tobytes())

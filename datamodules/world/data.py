@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import render_prompt, require_eos
-from datamodules.training.supervised import Example, SupervisedData
+from datamodules.training.packing import Example
+from datamodules.training.supervised import SupervisedData
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
 
