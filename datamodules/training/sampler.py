@@ -16,8 +16,8 @@ class LengthGroupedBatchSampler:
 
     The examples are shuffled, cut into megabatches and sorted by length within each; the megabatches are cut into
     batches, and the batches are shuffled. The batches of one step have similar lengths on all processes, so no process
-    waits long for another. The batches depend on lengths, settings and epoch alone. Every example is in exactly one
-    batch, unless there are fewer examples than processes: then some are repeated.
+    waits long for another. The batches depend on lengths, settings and epoch alone. Their number is a multiple of the
+    number of processes. Every example is in exactly one batch, or in several if there are too few examples for that.
 
     Args:
         lengths: Number of tokens of each example.

@@ -58,7 +58,7 @@ class BatchLoader:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the trainer's progress is the state. The method tells Lightning that epochs can be resumed."""
+        """Return nothing: the trainer's progress is the state. Lightning resumes epochs of loaders with this method."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ class SupervisedData(LightningDataModule, ABC):
         return self._loader(examples, [step[sampler.rank] for step in steps], self._n_done, *means)
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
-        """Return the batches of the validation examples, in the same order every time; an empty list without examples."""
+        """Return the batches of the validation examples, always in the same order; an empty list without examples."""
         examples = self.val_examples()
         if not examples:
             return []
@@ -222,7 +222,7 @@ class SupervisedData(LightningDataModule, ABC):
             )
         if done % self.trainer.accumulate_grad_batches:
             rank_zero_warn(
-                "the checkpoint was written between two optimizer steps: the gradients accumulated so far are lost"
+                "the checkpoint was written between two optimizer steps: the gradients between them are lost"
             )
         rank_zero_info(f"continuing with batch {done} of epoch {self._plan['epoch']}")
         return done
