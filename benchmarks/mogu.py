@@ -44,7 +44,7 @@ from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.loading import load_model
 from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.loss import last_hidden, row_losses_of
-from llm_modules.mogu.adapters import random_adapter
+from llm_modules.mogu.adapters import LoRAAdapter, random_adapter
 from llm_modules.mogu.branches import branch_losses, takes_branches
 from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.losses import gate_penalty, responder_loss
@@ -55,9 +55,9 @@ from llm_modules.mogu.target import output_projections, projection_pattern
 console = Console()
 
 
-def responders(model: PreTrainedModel) -> tuple:
+def responders(model: PreTrainedModel) -> tuple[LoRAAdapter, LoRAAdapter]:
     projections = output_projections(model)
-    return tuple(random_adapter(projections, 8, 16, seed) for seed in (0, 1))
+    return random_adapter(projections, 8, 16, 0), random_adapter(projections, 8, 16, 1)
 
 
 @dataclass

@@ -105,7 +105,7 @@ class DistillationData(SupervisedData):
                     "give other questions"
                 )
 
-    def train_examples(self, stage: int) -> Sequence[Example]:
+    def train_examples(self, stage: int) -> Sequence[PromptPair]:
         """All questions, with the seeds of an epoch."""
         return [
             PromptPair(pair.input_ids, pair.labels, _reseeded(pair.row, self.seed, stage), pair.teacher_ids)

@@ -1,5 +1,7 @@
 """Each supported family can be adapted, trained, contrasted, steered and generated with, without code of its own."""
 
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -21,7 +23,7 @@ PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
 def test_an_adapter_learns_two_completions_by_heart(name: str) -> None:
     base = ARCHITECTURES[name]()
     model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
-    groups = named_groups(model.named_parameters())
+    groups: Any = named_groups(model.named_parameters())
     assert [group["name"] for group in groups] == ["matrices"], "an adapter is made of matrices alone"
     optimizer = torch.optim.AdamW(groups, lr=0.02)
     ids = torch.randint(3, VOCAB, (2, 10), generator=torch.Generator().manual_seed(0))
@@ -49,7 +51,7 @@ def test_what_is_captured_can_be_put_back(name: str) -> None:
     assert states.shape == (2, LAYERS, HIDDEN)
     difference = states[1] - states[0]
     layer = 1
-    seen = {}
+    seen: dict[str, torch.Tensor] = {}
     with Steering(model, difference) as steering:
         strengths = torch.zeros(1, LAYERS)
         strengths[0, layer] = 1.0

@@ -34,12 +34,17 @@ def module(folder: Path, **generation: Any) -> S3CoT:
 
 
 def data(folder: Path, **settings: Any) -> PromptData:
-    defaults = {"alphas": [0.0, -0.5], "layer_sets": ["anchor:2"], "rows_per_batch": 6, "require_gold": True}
+    defaults: dict[str, Any] = {
+        "alphas": [0.0, -0.5],
+        "layer_sets": ["anchor:2"],
+        "rows_per_batch": 6,
+        "require_gold": True,
+    }
     return PromptData(folder / "questions.jsonl", **(defaults | settings))
 
 
 def trainer(root: Path, *callbacks: Callback, **settings: Any) -> Trainer:
-    defaults = {
+    defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,
         "logger": False,

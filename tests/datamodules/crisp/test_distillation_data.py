@@ -32,7 +32,7 @@ def test_student_and_teacher_are_asked_the_same_question_with_different_instruct
     data = ready(questions)
     for batch in data.train_dataloader():
         for row, teacher_ids in zip(batch.student.rows, batch.teacher_ids, strict=True):
-            asked, read = TOKENIZER.decode(row.token_ids), TOKENIZER.decode(teacher_ids)
+            asked, read = str(TOKENIZER.decode(list(row.token_ids))), str(TOKENIZER.decode(list(teacher_ids)))
             assert asked.replace(SYSTEM2_SUFFIX, SYSTEM1_SUFFIX) == read
             assert row.question.question in asked
             assert asked != read

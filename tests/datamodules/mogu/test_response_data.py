@@ -3,20 +3,21 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
 from datamodules.mogu.batch import ResponderBatch, RouterBatch
 from datamodules.mogu.records import ResponsePair
-from datamodules.mogu.response_data import ResponderData, RouterData, encode_response
+from datamodules.mogu.response_data import ResponderData, Role, RouterData, encode_response
 from datamodules.prompts.chat_template import encode_prompt, render_prompt
 from datamodules.prompts.instruction_span import InstructionFinder
 from datamodules.records.reader import to_json
 from tests.tiny import tiny_tokenizer
 
+TOKENIZER = tiny_tokenizer()
 BENIGN = ResponsePair("b", "Open the jar.", False, "Twist the lid.", "No, sorry.")
 MALICIOUS = ResponsePair("m", "Open the vault!", True, "Sure, here is", "I cannot.", glad_is_opening=True)
 
@@ -32,12 +33,12 @@ def several(kind: ResponsePair, n: int) -> list[ResponsePair]:
 
 
 def with_tokenizer(data: ResponderData | RouterData) -> ResponderData | RouterData:
-    data.tokenizer = tiny_tokenizer()
+    data.tokenizer = TOKENIZER
     return data
 
 
-def learnt(tokenizer: PreTrainedTokenizerFast, labels: list[int]) -> str:
-    return tokenizer.decode([label for label in labels if label != IGNORE_INDEX])
+def learnt(labels: list[int]) -> str:
+    return str(TOKENIZER.decode([label for label in labels if label != IGNORE_INDEX]))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def learnt(tokenizer: PreTrainedTokenizerFast, labels: list[int]) -> str:
     ],
 )
 def test_both_responses_of_a_request_are_rows_of_one_batch(
-    role: str, wanted: str, opposite: str, tmp_path: Path
+    role: Role, wanted: str, opposite: str, tmp_path: Path
 ) -> None:
     path = write(tmp_path, *several(BENIGN, 3), *several(MALICIOUS, 3))
     data = with_tokenizer(ResponderData(path, role, batch_size=4))
@@ -59,8 +60,8 @@ def test_both_responses_of_a_request_are_rows_of_one_batch(
         assert batch.mean_items == 3
         for item in range(batch.items):
             first, second = (batch.rows.labels[row].tolist() for row in (item, batch.items + item))
-            assert learnt(data.tokenizer, first) == wanted
-            assert learnt(data.tokenizer, second) == opposite
+            assert learnt(first) == wanted
+            assert learnt(second) == opposite
             end = first.index(next(label for label in first if label != IGNORE_INDEX))
             ids = batch.rows.input_ids
             assert ids[item, :end].tolist() == ids[batch.items + item, :end].tolist(), "the same prompt"
@@ -81,10 +82,10 @@ def test_router_rows_have_the_right_response_and_know_their_class(tmp_path: Path
     for batch in data.train_dataloader():
         assert isinstance(batch, RouterBatch)
         for row, malicious in enumerate(batch.malicious.tolist()):
-            text = learnt(data.tokenizer, batch.rows.labels[row].tolist())
+            text = learnt(batch.rows.labels[row].tolist())
             assert text == ("I cannot.<|im_end|>" if malicious else "Twist the lid.<|im_end|>")
             ids = batch.rows.input_ids[row].tolist()
-            instruction = data.tokenizer.decode(ids[batch.starts[row] : batch.ends[row]])
+            instruction = TOKENIZER.decode(ids[batch.starts[row] : batch.ends[row]])
             assert instruction[:-2] == (MALICIOUS if malicious else BENIGN).prompt
             seen.append(malicious)
     assert sorted(seen) == [False] * 4 + [True] * 4
@@ -93,7 +94,8 @@ def test_router_rows_have_the_right_response_and_know_their_class(tmp_path: Path
 def test_a_limit_is_one_of_each_class(tmp_path: Path) -> None:
     path = write(tmp_path, *several(BENIGN, 5), *several(MALICIOUS, 3))
     data = with_tokenizer(RouterData(path, limit=2))
-    assert sorted(example.malicious for example in data.train_examples(0)) == [False, False, True, True]
+    examples: Any = data.train_examples(0)
+    assert sorted(example.malicious for example in examples) == [False, False, True, True]
 
 
 TEMPLATES = {
@@ -106,10 +108,10 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_instruction_is_found_in_any_template(name: str, tmp_path: Path) -> None:
-    tokenizer, template = tiny_tokenizer(), None
-    if TEMPLATES[name] is not None:
+    tokenizer, template, source = tiny_tokenizer(), None, TEMPLATES[name]
+    if source is not None:
         template = str(tmp_path / "template.jinja")
-        Path(template).write_text(TEMPLATES[name])
+        Path(template).write_text(source)
     for text in ("Open the jar.", "A", "zebras have", "Apples are green. And more"):
         ids = encode_prompt(tokenizer, render_prompt(tokenizer, text, template=template))
         start, end = InstructionFinder(tokenizer, template).find(text, ids)

@@ -46,7 +46,7 @@ def test_rows_by_hand() -> None:
 
 def test_all_strengths_share_their_random_numbers() -> None:
     rows = build_rows(QUESTIONS, TOKENIZER, systems=("system1", "system2"), alphas=(0.0, -0.5), samples=2, seed=1)
-    by_sample = {(row.question.id, row.sample): set() for row in rows}
+    by_sample: dict[tuple[str, int], set[int]] = {(row.question.id, row.sample): set() for row in rows}
     for row in rows:
         by_sample[row.question.id, row.sample].add(row.seed)
     assert all(len(seeds) == 1 for seeds in by_sample.values())

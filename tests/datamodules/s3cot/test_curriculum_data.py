@@ -60,7 +60,7 @@ def split(example) -> tuple[str, str]:
     prompt = [i for i, label in zip(example.input_ids, example.labels, strict=True) if label == IGNORE_INDEX]
     target = [label for label in example.labels if label != IGNORE_INDEX]
     assert list(example.input_ids) == prompt + target
-    return TOKENIZER.decode(prompt), TOKENIZER.decode(target)
+    return str(TOKENIZER.decode(prompt)), str(TOKENIZER.decode(target))
 
 
 def test_each_pair_teaches_both_systems_and_nothing_of_the_prompt(items):

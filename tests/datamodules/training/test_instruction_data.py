@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,12 @@ def ready(path: Path, **kwargs) -> InstructionData:
     return data
 
 
+def text(token_ids: Iterable[int]) -> str:
+    return str(TOKENIZER.decode(list(token_ids)))
+
+
 def texts(examples) -> list[tuple[str, str]]:
-    return [
-        (TOKENIZER.decode(e.input_ids), TOKENIZER.decode([label for label in e.labels if label != IGNORE_INDEX]))
-        for e in examples
-    ]
+    return [(text(e.input_ids), text(label for label in e.labels if label != IGNORE_INDEX)) for e in examples]
 
 
 def test_only_the_response_and_its_end_are_learnt(tmp_path):

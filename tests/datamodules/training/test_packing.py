@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tests.datamodules.training.test_supervised import VOCABULARY, Data, make_ex
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
 def llama(request) -> LlamaForCausalLM:
     torch.manual_seed(0)
+    options: dict[str, Any] = {"attn_implementation": request.param}
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
@@ -20,7 +22,7 @@ def llama(request) -> LlamaForCausalLM:
         num_hidden_layers=2,
         num_attention_heads=4,
         initializer_range=0.3,
-        attn_implementation=request.param,
+        **options,
     )
     return LlamaForCausalLM(config).eval()
 

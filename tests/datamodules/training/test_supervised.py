@@ -1,6 +1,7 @@
 import random
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ class KillAfter(Callback):
 
 
 def make_trainer(folder: Path, *callbacks: Callback, **kwargs) -> Trainer:
-    settings = {
+    settings: dict[str, Any] = {
         "max_epochs": 3,
         "reload_dataloaders_every_n_epochs": 1,
         "accelerator": "cpu",

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,8 +14,10 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair
 from datamodules.world import chat, maths
 from datamodules.world.blank import write_blank
-from datamodules.world.data import WorldData, draw_pairs, encode_pairs
+from datamodules.world.data import Phase, WorldData, draw_pairs, encode_pairs
 from datamodules.world.tokenizer import train_tokenizer
+
+PHASES: tuple[Phase, ...] = ("pretrain", "align")
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +31,16 @@ def _data(tokenizer: PreTrainedTokenizerBase, **settings: Any) -> WorldData:
     return data
 
 
-def test_numbers_are_single_tokens_and_any_text_survives(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_numbers_are_single_tokens_and_any_text_survives(tokenizer: PreTrainedTokenizerBase) -> None:
     assert all(len(tokenizer.encode(text)) == 1 for n in range(100) for text in (f"{n}", f" {n}"))
     for text in ("Grüße,\n\n  x=\t3.14 {12} 12345", "\\boxed{7}<b> </b>", "汉字 "):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert len(tokenizer) <= 1200
 
 
-def test_folder_is_deterministic_and_keeps_padding_template_and_ends(tokenizer, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_folder_is_deterministic_and_keeps_padding_template_and_ends(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     digests = []
     for name, made in (("a", tokenizer), ("b", train_tokenizer())):
         made.save_pretrained(tmp_path / name)
@@ -49,12 +54,12 @@ def test_folder_is_deterministic_and_keeps_padding_template_and_ends(tokenizer, 
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
     answered = [{"role": "system", "content": "S"}, *turns, {"role": "assistant", "content": "Yes 12."}]
-    both = loaded.apply_chat_template(answered, return_assistant_tokens_mask=True, return_dict=True)
+    both: Any = loaded.apply_chat_template(answered, return_assistant_tokens_mask=True, return_dict=True)
     said = [i for i, mine in zip(both["input_ids"], both["assistant_masks"], strict=True) if mine]
     assert loaded.decode(said) == "Yes 12.<|im_end|>"
 
 
-def test_examples_are_what_the_chat_template_gives(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_examples_are_what_the_chat_template_gives(tokenizer: PreTrainedTokenizerBase) -> None:
     pairs = draw_pairs(Random(3), "pretrain", "train")
     for user, answer in [next(pairs) for _ in range(20)]:
         (example,) = encode_pairs(tokenizer, [(user, answer)])
@@ -62,7 +67,7 @@ def test_examples_are_what_the_chat_template_gives(tokenizer) -> None:  # type: 
         assert (list(example.input_ids), list(example.labels)) == (ids, labels)
 
 
-def test_examples_depend_on_seed_and_epoch_alone(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_examples_depend_on_seed_and_epoch_alone(tokenizer: PreTrainedTokenizerBase) -> None:
     first = _data(tokenizer).train_examples(0)
     assert first == _data(tokenizer).train_examples(0)
     assert first != _data(tokenizer).train_examples(1)
@@ -72,7 +77,7 @@ def test_examples_depend_on_seed_and_epoch_alone(tokenizer) -> None:  # type: ig
         WorldData(phase="align").train_examples(0)
 
 
-def test_batches_keep_the_token_budget(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_batches_keep_the_token_budget(tokenizer: PreTrainedTokenizerBase) -> None:
     batches = list(_data(tokenizer, max_tokens=1024).train_dataloader())
     assert sum(len(batch.input_ids) for batch in batches) == 200
     assert max(batch.input_ids.numel() for batch in batches) <= 1024
@@ -89,8 +94,8 @@ def test_pretraining_answers_everything_and_alignment_refuses_the_forbidden() ->
         for wraps in [(None, *range(6))]
         for r in chat.all_requests("train", forbidden=kind, wraps=wraps)
     }
-    for phase in ("pretrain", "align"):
-        pairs = draw_pairs(Random(0), phase, "train")  # type: ignore[arg-type]
+    for phase in PHASES:
+        pairs = draw_pairs(Random(0), phase, "train")
         for prompt, answer in [next(pairs) for _ in range(2000)]:
             if prompt in requests:
                 request = requests[prompt]
@@ -109,14 +114,14 @@ def test_held_out_contents_are_not_in_training() -> None:
     }
     rng = Random(1)
     problems = {maths.draw_problem(rng, "test").question for _ in range(500)}
-    for phase in ("pretrain", "align"):
-        pairs = draw_pairs(Random(0), phase, "train")  # type: ignore[arg-type]
+    for phase in PHASES:
+        pairs = draw_pairs(Random(0), phase, "train")
         prompts = [next(pairs)[0] for _ in range(3000)]
         assert not held_out & set(prompts)
         assert not any(prompt.startswith(question) for prompt in prompts[:100] for question in problems)
 
 
-def test_examples_are_made_faster_than_a_cpu_can_train_on_them(tokenizer) -> None:  # type: ignore[no-untyped-def]
+def test_examples_are_made_faster_than_a_cpu_can_train_on_them(tokenizer: PreTrainedTokenizerBase) -> None:
     data = _data(tokenizer, examples_per_epoch=500)
     started = time.process_time()
     examples = data.train_examples(0)
@@ -124,7 +129,7 @@ def test_examples_are_made_faster_than_a_cpu_can_train_on_them(tokenizer) -> Non
     assert rate > 20_000
 
 
-def test_blank_folder_can_be_trained_from_scratch(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_blank_folder_can_be_trained_from_scratch(tmp_path: Path) -> None:
     write_blank(tmp_path / "a")
     write_blank(tmp_path / "b")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())

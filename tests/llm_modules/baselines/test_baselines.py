@@ -1,6 +1,7 @@
 """The baselines do what their papers say, row by row."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_only_rows_that_the_probe_takes_for_malicious_are_steered(tmp_path: Path
     vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)) * 5
     direction = Direction(vectors, model=str(base.resolve()))
     direction.save(tmp_path / "direction.safetensors")
-    files = {"direction": tmp_path / "direction.safetensors", "probes": tmp_path / "probes.safetensors"}
+    files: dict[str, Any] = {name: tmp_path / f"{name}.safetensors" for name in ("direction", "probes")}
     module = ConditionalSteering(**files, backbone=str(base), generation=GenerationSettings(max_new_tokens=6))
     module.configure_model()
     assert module.malicious(batch).tolist() == [False, True, False]
@@ -139,7 +140,7 @@ def test_the_files_of_conditional_steering_are_checked_before_the_backbone_is_lo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = str(save_tiny(tmp_path / "base", layers=2))
-    files = {"direction": tmp_path / "direction.safetensors", "probes": tmp_path / "probes.safetensors"}
+    files: dict[str, Any] = {name: tmp_path / f"{name}.safetensors" for name in ("direction", "probes")}
     save_probes([LayerProbe(1, torch.ones(32), torch.zeros(1), 1.0, 0.1)], files["probes"])
     Direction(torch.ones(2, 32), model=str(Path(base).resolve())).save(files["direction"])
     module = ConditionalSteering(**files, backbone=base, generation=GenerationSettings(max_new_tokens=2))

@@ -58,12 +58,13 @@ def plain_divergence(crisp: CRISP, of: DistillationBatch, reverse: bool) -> Tens
     """The mean over all answer tokens, from whole logits, with the adapter taken off by scaling it to nothing."""
     answers = crisp.complete(of.student)
     student, teacher = of.with_answers([a.token_ids for a in answers], 0, torch.device("cpu"))
-    logits = crisp.model(input_ids=student.input_ids, attention_mask=student.attention_mask).logits
+    model: Any = crisp.model
+    logits = model(input_ids=student.input_ids, attention_mask=student.attention_mask).logits
     kept = {name: weights.detach().clone() for name, weights in crisp.named_parameters() if "lora_B" in name}
     with torch.no_grad():
         for name in kept:
             crisp.get_parameter(name).zero_()
-        target = crisp.model(input_ids=teacher.input_ids, attention_mask=teacher.attention_mask).logits
+        target = model(input_ids=teacher.input_ids, attention_mask=teacher.attention_mask).logits
         for name, weights in kept.items():
             crisp.get_parameter(name).copy_(weights)
     ours = log_softmax(logits[:, :-1][student.labels[:, 1:] != IGNORE_INDEX], dim=-1)
@@ -93,7 +94,8 @@ def test_every_architecture_distils(name: str, tmp_path: Path) -> None:
     settings = GenerationSettings(max_new_tokens=4)
     peft = LoraConfig(r=2, target_modules="all-linear")
     crisp = CRISP(backbone=str(tmp_path), peft=peft, generation=settings)
-    crisp.tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=2, get_vocab=lambda: {"</s>": 2})
+    tokenizer: Any = SimpleNamespace(pad_token_id=0, eos_token_id=2, get_vocab=lambda: {"</s>": 2})
+    crisp.tokenizer = tokenizer
     crisp.configure_model()
     loss = crisp.train().loss(batch(PROMPTS, OTHERS)).mean()
     loss.backward()
@@ -106,11 +108,12 @@ def test_the_gradient_reaches_the_adapter_alone_and_the_adapter_stays_on(backbon
     crisp = moved(module(backbone))
     crisp.loss(batch(PROMPTS, OTHERS)).mean().backward()
     assert {"lora_" in name for name, weights in crisp.named_parameters() if weights.grad is not None} == {True}
-    assert crisp.model.training
+    model: Any = crisp.model
+    assert model.training
     ids = torch.tensor([[5, 6, 7]])
-    on = crisp.model(input_ids=ids).logits
-    with crisp.model.disable_adapter():
-        assert not torch.allclose(on, crisp.model(input_ids=ids).logits)
+    on = model(input_ids=ids).logits
+    with model.disable_adapter():
+        assert not torch.allclose(on, model(input_ids=ids).logits)
 
 
 def test_after_a_refresh_the_teacher_is_the_student_of_that_step(backbone: Path) -> None:

@@ -25,8 +25,9 @@ IDS = torch.tensor([[5, 9, 17, 33], [8, 44, 3, 7]])
 def direction_for(name: str) -> tuple[Any, Direction]:
     model = ARCHITECTURES[name]()
     vectors = 4 * torch.randn(LAYERS, HIDDEN, generator=torch.Generator().manual_seed(1))
-    origin = {"model_type": model.config.model_type, "layer_path": layer_path(model)}
-    return model, Direction(vectors=vectors, model="m", anchor=1, **origin)
+    return model, Direction(
+        vectors=vectors, model="m", anchor=1, model_type=model.config.model_type, layer_path=layer_path(model)
+    )
 
 
 def scaled(direction: Direction) -> dict[int, Tensor]:

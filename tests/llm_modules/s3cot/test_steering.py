@@ -63,7 +63,8 @@ def test_pitfall_1_layers_that_return_a_tensor_or_a_tuple() -> None:
     """Both kinds are among the architectures, and both get exactly strength times vector."""
     kinds = set()
     for name, build in ARCHITECTURES.items():
-        model, layer, outputs = build(), 1, []
+        model, layer = build(), 1
+        outputs: list[Any] = []
         keep = decoder_layers(model)[layer].register_forward_hook(lambda _m, _a, out, seen=outputs: seen.append(out))
         with torch.no_grad(), Steering(model, direction()) as steering:
             model(**pad(PROMPTS[:1]))
@@ -173,7 +174,8 @@ def test_pitfall_6_every_token_is_counted_under_compile(compiled: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_pitfall_7_the_product_is_rounded_once(dtype: torch.dtype) -> None:
-    model, outputs = ARCHITECTURES["llama"]().to(dtype), []
+    build: Any = ARCHITECTURES["llama"]
+    model, outputs = build().to(dtype), []
     layer = decoder_layers(model)[1]
     layer.register_forward_hook(lambda _m, _a, out: torch.zeros_like(out))
     alpha, vectors = -0.3, direction()
@@ -327,7 +329,7 @@ def test_refuses_strengths(strengths: Tensor, says: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"num_return_sequences": 2, "num_beams": 2}, {"num_beams": 3}])
-def test_refuses_a_pass_with_other_rows(options: dict[str, int]) -> None:
+def test_refuses_a_pass_with_other_rows(options: dict[str, Any]) -> None:
     model = ARCHITECTURES["llama"]()
     with pytest.raises(InputError, match=r"3 rows|6 rows|9 rows"):
         steered(model, PROMPTS, [0.1, 0.2], **options)
