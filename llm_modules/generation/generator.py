@@ -80,7 +80,7 @@ class Generator:
         self.eos_ids = tuple(eos_ids)
         self.synced = synced
         self.listeners: list[GenerationListener] = []
-        self.reprefill_at: Collection[int] = frozenset()
+        self.reprefill_at: frozenset[int] = frozenset()
         self._takes = inspect.signature(base.forward).parameters.keys() & {"position_ids", "logits_to_keep"}
         config = base.config.get_text_config()
         self._max_positions: int | None = getattr(config, "max_position_embeddings", None)
