@@ -1,4 +1,4 @@
-"""Every shipped configuration is read by the command, alone or over the stage that it belongs to."""
+"""Every shipped configuration is read by the command in its comments: alone, or over the stage that it belongs to."""
 
 import re
 from pathlib import Path
@@ -8,84 +8,31 @@ import yaml
 
 from datamodules.errors import InputError
 from rod import classes
-from rod.__main__ import main
+from rod.__main__ import LIGHTNING, VERBS, main
 from rod.shipped import CONFIGS, find, shipped
 from rod.verbs.configs import listing
+from tests.rod.commands import commands, configs_of
 
-VERBS = {
-    "miniature/1_pretrain.yaml": "fit",
-    "miniature/2_align.yaml": "fit",
-    "mllr/0_pilot.yaml": "fit",
-    "mllr/1_probe_and_search.yaml": "predict",
-    "mllr/3_test.yaml": "test",
-    "mogu/0_answers.yaml": "predict",
-    "mogu/1_glad.yaml": "fit",
-    "mogu/2_unwilling.yaml": "fit",
-    "mogu/3_router.yaml": "fit",
-    "mogu/4_test.yaml": "test",
-    "mogu/v2/1_probe.yaml": "predict",
-    "mogu/controls/safety_sft.yaml": "fit",
-    "mogu/controls/refusal_direction.yaml": "predict",
-    "mllr/2_tune.yaml": "fit",
-    "s3cot/1_direction.yaml": "predict",
-    "s3cot/2_calibrate.yaml": "predict",
-    "s3cot/3_sample.yaml": "predict",
-    "s3cot/5_curriculum.yaml": "fit",
-    "s3cot/6_test.yaml": "test",
-    "test.yaml": "test",
-}
-OVER = {
-    "logger/wandb.yaml": "s3cot/5_curriculum.yaml",
-    "model/lora.yaml": "miniature/2_align.yaml",
-    "trainer/ddp.yaml": "s3cot/5_curriculum.yaml",
-    "trainer/fsdp.yaml": "s3cot/5_curriculum.yaml",
-    "mogu/controls/rejections.yaml": "mogu/0_answers.yaml",
-    "mogu/controls/d_router_folded.yaml": "mogu/3_router.yaml",
-    "mogu/controls/self_reminder.yaml": "mogu/3_router.yaml",
-    "mogu/controls/icd.yaml": "mogu/3_router.yaml",
-    "mogu/controls/safedecoding.yaml": "mogu/3_router.yaml",
-    "mogu/controls/conditional_steering.yaml": "mogu/3_router.yaml",
-    "mogu/controls/safety_sft_test.yaml": "mogu/3_router.yaml",
-    "mogu/v2/2_joint.yaml": "mogu/3_router.yaml",
-    "mogu/suites.yaml": "mogu/4_test.yaml",
-    "mogu/v2/task.yaml": "mogu/4_test.yaml",
-    "mogu/real/alpaca.yaml": "mogu/0_answers.yaml",
-    "mogu/real/rejections.yaml": "mogu/0_answers.yaml",
-    "mogu/real/held_out.yaml": "mogu/4_test.yaml",
-    **{
-        f"mllr/controls/{name}.yaml": "mllr/2_tune.yaml"
-        for name in (
-            "adapters_only",
-            "sppft",
-            "swat",
-        )
-    },
-    "mllr/curriculum.yaml": "s3cot/5_curriculum.yaml",
-    "mllr/controls/noise.yaml": "mllr/1_probe_and_search.yaml",
-    "mllr/real/advbench.yaml": "mllr/1_probe_and_search.yaml",
-    "mllr/real/alpaca.yaml": "mllr/2_tune.yaml",
-    "mllr/real/gsm8k.yaml": "mllr/2_tune.yaml",
-    "mllr/suites/safety.yaml": "mllr/3_test.yaml",
-    "mllr/suites/abilities.yaml": "mllr/3_test.yaml",
-    "mllr/suites/task_maths.yaml": "mllr/3_test.yaml",
-    "mllr/suites/task_howto.yaml": "mllr/3_test.yaml",
-    "s3cot/controls/base.yaml": "s3cot/6_test.yaml",
-    "s3cot/controls/sweep.yaml": "s3cot/2_calibrate.yaml",
-    "s3cot/real/gsm8k.yaml": "s3cot/3_sample.yaml",
-    "s3cot/real/gsm8k_contrast.yaml": "s3cot/1_direction.yaml",
-    "s3cot/real/gsm8k_test.yaml": "s3cot/6_test.yaml",
-    "s3cot/real/gsm8k_curriculum.yaml": "s3cot/5_curriculum.yaml",
-}
-"""Fragment -> the stage that it is read after."""
-SUITES = sorted(path.relative_to(CONFIGS).as_posix() for path in (CONFIGS / "suites").glob("*.yaml"))
-OVER |= dict.fromkeys(SUITES, "test.yaml")
-OTHER_VERBS = {"s3cot/real/import_concise_cot.yaml", "mogu/pairs.yaml", "mogu/real/advbench.yaml", "judges/train.yaml"}
-JUDGES = ("phrases", "classifier", "harmbench", "llama_guard", "strongreject", "server")
-OVER |= dict.fromkeys((f"judges/{name}.yaml" for name in JUDGES), "test.yaml")
+
+def command_of(name: str) -> list[str]:
+    """Verb and configurations, the last one ``name``, of the command in its comments; suites and judges need none."""
+    for words in commands(CONFIGS / f"{name}.yaml"):
+        names = ["s3cot/5_curriculum" if stage == "STAGE" else stage for stage in configs_of(words)]
+        if name in names:
+            return [words[0], *names[: names.index(name) + 1]]
+    assert name.startswith(("suites/", "judges/")), f"{name}: its comments show no command"
+    safety = ["suites/advbench"] if name == "suites/attack_templates" else []
+    return ["test", "test", *safety, name]
+
+
+COMMANDS = {name: command_of(name) for name in shipped()}
+LIGHTNINGS = {name: words for name, words in COMMANDS.items() if VERBS[words[0]] == LIGHTNING}
+STAGES = [name for name, words in LIGHTNINGS.items() if words[1:] == [name]]
+FRAGMENTS = [name for name in LIGHTNINGS if name not in STAGES]
 
 
 def read(capsys: pytest.CaptureFixture[str], verb: str, *names: str) -> dict:
-    words = [word for name in names for word in ("--config", str(CONFIGS / name))]
+    words = [word for name in names for word in ("--config", name)]
     with pytest.raises(SystemExit) as done:
         main([verb, *words, "--print_config"])
     assert done.value.code == 0
@@ -106,31 +53,35 @@ def leaves(tree: object, path: tuple = ()) -> list[tuple[tuple, object]]:
     return [(path, tree)]
 
 
-def test_none_is_forgotten() -> None:
-    shipped = {path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
-    assert shipped == {*VERBS, *OVER, *OTHER_VERBS}
+def test_every_verb_and_method_has_its_stages() -> None:
+    assert {COMMANDS[name][0] for name in STAGES} == {"fit", "predict", "test"}
+    assert {name.partition("/")[0] for name in STAGES} >= {"crisp", "miniature", "mllr", "mogu", "s3cot", "test"}
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", STAGES)
 def test_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    more = ["suites/gsm8k.yaml"] if name == "test.yaml" else []  # it needs one suite at least
-    found = read(capsys, VERBS[name], name, *more)
-    asked = yaml.safe_load((CONFIGS / name).read_text())
+    more = ["suites/gsm8k"] if name == "test" else []  # it needs one suite at least
+    found = read(capsys, *COMMANDS[name], *more)
+    asked = yaml.safe_load(shipped()[name].read_text())
     assert found["model"]["class_path"].endswith(asked["model"]["class_path"])
     lists = {key: value for key, value in asked["data"].get("init_args", {}).items() if key != "suites"}
     assert found["data"]["init_args"].items() >= lists.items()
     assert found["trainer"]["use_distributed_sampler"] is False
 
 
-@pytest.mark.parametrize("name", OVER)
+@pytest.mark.parametrize("name", FRAGMENTS)
 def test_fragments_change_what_they_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    stage = OVER[name]
-    more = ["suites/advbench.yaml"] if name == "suites/attack_templates.yaml" else []
-    found = read(capsys, VERBS[stage], stage, *more, name)
-    for path, value in leaves(yaml.safe_load((CONFIGS / name).read_text())):
+    found = read(capsys, *COMMANDS[name])
+    for path, value in leaves(yaml.safe_load(shipped()[name].read_text())):
         if path[-1] == "class_path" or isinstance(value, list):
             continue
         assert value_at(found, path) == value, ".".join(map(str, path))
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - LIGHTNINGS.keys()))
+def test_those_of_other_verbs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read(capsys, *COMMANDS[name])
+    assert found.keys() >= yaml.safe_load(shipped()[name].read_text()).keys()
 
 
 def test_every_key_of_a_stage_is_explained() -> None:
