@@ -1,6 +1,7 @@
 """What a DataModule takes from its run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning import seed_everything
@@ -21,7 +22,7 @@ def test_the_seed_is_the_one_given_else_that_of_the_run_else_zero() -> None:
 def test_data_take_the_seed_of_the_run() -> None:
     assert WorldData("align").seed == 0
     seed_everything(5, verbose=False)
-    data = [PromptData(Path("q.jsonl")), WorldData("align"), InstructionData(Path("i.jsonl"))]
+    data: list[Any] = [PromptData(Path("q.jsonl")), WorldData("align"), InstructionData(Path("i.jsonl"))]
     assert [each.seed for each in data] == [5, 5, 5]
     assert PromptData(Path("q.jsonl"), seed=1).seed == 1
 

@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -234,8 +235,9 @@ def test_exports_give_the_same_logits_in_plain_libraries(config: Path, tmp_path:
 
     ids = torch.tensor([[5, 9, 200, 17]])
     ours = load_module(config_of(checkpoint), checkpoint)
+    model: Any = ours.model
     with torch.no_grad():
-        expected = ours.model(input_ids=ids).logits
+        expected = model(input_ids=ids).logits
         untrained = AutoModelForCausalLM.from_pretrained(tmp_path / "base")(input_ids=ids).logits
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")(input_ids=ids).logits
         adapter = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()(input_ids=ids).logits

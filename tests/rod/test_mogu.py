@@ -269,8 +269,8 @@ def test_the_gates_of_a_test_are_those_of_its_prompts_by_suite(tmp_path: Path, m
     """Of the last token of each prompt, whatever it is batched with; an answer that is begun is no prompt."""
     monkeypatch.chdir(tmp_path)
     model = load_model("miniature")
-    parts = [random_adapter(output_projections(model), 2, 4, seed) for seed in (0, 1)]
-    mogu = MoGUModel(model, *parts, RouterConfig(layers=(1, 4), d_router=0))
+    glad, unwilling = (random_adapter(output_projections(model), 2, 4, seed) for seed in (0, 1))
+    mogu = MoGUModel(model, glad, unwilling, RouterConfig(layers=(1, 4), d_router=0))
     for parameter in mogu.router_parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     mogu.save_pretrained(tmp_path / "runs/mogu/mogu", base="miniature")

@@ -14,7 +14,7 @@ from datamodules.records.reader import read_records
 from tests.callbacks.generation.sampling_run import data, module, prepare, steer, trainer
 
 
-def run_in(folder: Path, **settings: Any) -> tuple[list[Trace], object]:
+def run_in(folder: Path, **settings: Any) -> tuple[list[Trace], Any]:
     source = prepare(folder / "source")
     writer = TraceWriter()
     run, model = trainer(folder, steer(source), writer, GenerationProgress(), **settings), module(source)

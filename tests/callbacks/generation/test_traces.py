@@ -98,7 +98,9 @@ def test_more_strengths_later_add_only_what_is_new(source: Path, tmp_path: Path)
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_an_error_while_generating_keeps_what_is_done(source: Path, tmp_path: Path) -> None:
+def test_an_error_while_generating_keeps_what_is_done(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Breaks(Counter):
         def row_finished(self, row: int, completion: Completion) -> None:
             super().row_finished(row, completion)
@@ -110,11 +112,11 @@ def test_an_error_while_generating_keeps_what_is_done(source: Path, tmp_path: Pa
     run = trainer(tmp_path, steer(source), writer)
     original = writer.on_predict_start
 
-    def listen_after(*args: object) -> None:
+    def listen_after(*args: Any) -> None:
         original(*args)
         model.generator.listeners.append(breaks)
 
-    writer.on_predict_start = listen_after
+    monkeypatch.setattr(writer, "on_predict_start", listen_after)
     with pytest.raises(RuntimeError, match="out of memory"):
         run.predict(model, data(source), return_predictions=False)
     assert len((tmp_path / "traces" / "traces.rank0.jsonl").read_text().splitlines()) == 5
@@ -175,6 +177,7 @@ def test_a_torn_line_is_done_again(source: Path, tmp_path: Path) -> None:
 def test_predictions_can_be_returned(source: Path, tmp_path: Path) -> None:
     run = trainer(tmp_path, steer(source))
     predictions = run.predict(module(source), data(source, rows_per_batch=256))
+    assert predictions is not None
     assert all(isinstance(completion, Completion) for completion in predictions[0])
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.generation.traces import TraceWriter
 from callbacks.s3cot.calibration import Calibrate
-from callbacks.s3cot.strength_sweep import Limits, choose, judged_by, measure_sweep
+from callbacks.s3cot.strength_sweep import Choice, Limits, choose, judged_by, measure_sweep
 from datamodules.answers.checker import AnswerChecker
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
@@ -119,10 +119,16 @@ def test_length_ratio_is_taken_on_the_same_questions() -> None:
     assert row.length_ratio == pytest.approx(0.6)
 
 
+def chosen(choice: Choice) -> tuple[str, float]:
+    """Layer set and alpha."""
+    assert choice.chosen is not None
+    return choice.chosen.layer_set, choice.chosen.alpha
+
+
 def test_the_strongest_within_limits_is_chosen_with_its_reason() -> None:
     rows = sweep_of(grid())
     choice = choose(rows, LIMITS, "gold")
-    assert (choice.chosen.layer_set, choice.chosen.alpha) == ("anchor:2", -0.2)
+    assert chosen(choice) == ("anchor:2", -0.2)
     assert choice.reason == (
         "1 of 6 settings shorten and stay within the limits (accuracy at most 1.0 points under the 90.0% of alpha 0, "
         "loops in at most 2.0% and truncation in at most 2.0% of the traces); of them alpha -0.2 on anchor:2 (layers "
@@ -130,13 +136,13 @@ def test_the_strongest_within_limits_is_chosen_with_its_reason() -> None:
         "stronger one, -0.3, is not taken: accuracy 80.0% is 10.0 points lower."
     )
     allowing = choose(rows, replace(LIMITS, accuracy_drop=0.1), "gold")
-    assert (allowing.chosen.layer_set, allowing.chosen.alpha) == ("anchor:2", -0.3)
+    assert chosen(allowing) == ("anchor:2", -0.3)
 
 
 def test_a_base_that_loops_itself_does_not_rule_everything_out() -> None:
     looping = {trace(q, name, alpha, 1).id for q in (0, 1) for name, alpha in (("", 0.0), ("anchor:2", -0.2))}
     traces = [replace(t, completion="so on " * 100) if t.id in looping else t for t in grid()]
-    assert choose(sweep_of(traces), LIMITS, "gold").chosen.alpha == -0.2
+    assert chosen(choose(sweep_of(traces), LIMITS, "gold")) == ("anchor:2", -0.2)
 
 
 def test_nothing_qualifies() -> None:
@@ -144,6 +150,7 @@ def test_nothing_qualifies() -> None:
         sweep_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 60, 7), *cell("all", -0.2, 50, 2)]), LIMITS, "gold"
     )
     assert choice.chosen is None
+    assert choice.nearest is not None
     assert choice.nearest.alpha == -0.1
     assert "nearest is alpha -0.1 on all (layers 1, 2): length ratio 0.60, but accuracy 70.0% is 20.0" in choice.reason
     weak = choose(sweep_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 99, 9)]), LIMITS, "gold")
@@ -164,7 +171,7 @@ def test_without_gold_the_initial_answer_judges() -> None:
     # Initial and steered traces give answer 1 to the first questions and 2 to the others.
     assert [row.accuracy for row in rows] == pytest.approx([1, 1, 1, 0.9, 0, 0.8, 0.5])
     choice = choose(rows, Limits(0.1, 0.02, 0.02), "agreement")
-    assert (choice.chosen.layer_set, choice.chosen.alpha) == ("anchor:2", -0.3)
+    assert chosen(choice) == ("anchor:2", -0.3)
     assert "agreement with the initial answer at most 10.0 points under the 100.0%" in choice.reason
 
 

@@ -1,5 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -73,7 +74,7 @@ def test_stage_figure_of_a_fit(tmp_path: Path) -> None:
             self.images = [key, *images]
 
     logger = Images(tmp_path)
-    trainer = Trainer(logger=logger, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+    trainer: Any = Trainer(logger=logger, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
     trainer.datamodule = SimpleNamespace(stage_table=[stage(0), stage(1)])
     StageFigure().on_fit_start(trainer, LightningModule())
     assert (tmp_path / "stages.png").is_file()

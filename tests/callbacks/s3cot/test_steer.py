@@ -54,7 +54,9 @@ class Keep(Callback):
         for row, completion in zip(batch.rows, outputs, strict=True):
             self.tokens[row.id], self.rows[row.id] = completion.token_ids, row
 
-    def on_predict_batch_end(self, _t: Any, _m: Any, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         self.keep(outputs, batch)
 
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end
@@ -87,7 +89,8 @@ def by_hand(module: S3CoT, row: PromptRow, direction: Direction, layers: tuple[i
     strengths[0, list(layers)] = row.alpha
     with torch.no_grad(), Steering(module.language_model, direction.vectors, positions) as steering:
         steering.set_strengths(strengths)
-        out = module.language_model.generate(
+        model: Any = module.language_model
+        out = model.generate(
             torch.tensor([row.token_ids]),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,

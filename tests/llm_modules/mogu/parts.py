@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from llm_modules.mogu.adapters import LoRAAdapter, random_adapter
@@ -44,7 +45,7 @@ def batch(rows: int = 3, length: int = 9) -> tuple[Tensor, Tensor]:
 class PlainMoGU(torch.nn.Module):
     """An output projection as the paper's equations say it, term by term, with matrices of its own."""
 
-    def __init__(self, base: torch.nn.Module, glad: tuple, unwilling: tuple, routers: list[list[Tensor]]) -> None:
+    def __init__(self, base: torch.nn.Module, glad: tuple, unwilling: tuple, routers: list[list[Parameter]]) -> None:
         super().__init__()
         self.base, self.deltas = base, (glad, unwilling)
         self.routers = torch.nn.ModuleList(torch.nn.ParameterList([m.clone() for m in router]) for router in routers)
@@ -53,7 +54,8 @@ class PlainMoGU(torch.nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         self.gates = []
         total = torch.zeros(())
-        for (a, b, scale), (u, v, w) in zip(self.deltas, self.routers, strict=True):
+        for (a, b, scale), router in zip(self.deltas, self.routers, strict=True):
+            u, v, w = router.parameters()
             gate = torch.sigmoid(((h @ u.T) @ v.T) @ w.T)
             responder = self.base(h) + scale * ((h @ a.T) @ b.T)
             total = total + gate * responder
@@ -67,7 +69,8 @@ def plain_copy(name: str, mogu: MoGUModel) -> tuple[PreTrainedModel, list[PlainM
     plain = []
     for projection in output_projections(model):
         mixture = mogu.mixtures[projection.layer]
-        routers = [[r.u.weight, r.v.weight, r.w.weight] for r in (mixture.routers.glad, mixture.routers.unwilling)]
+        pair = mixture.routers.glad, mixture.routers.unwilling
+        routers = [[router.get_parameter(f"{name}.weight") for name in "uvw"] for router in pair]
         glad, unwilling = (r.of(projection, "") for r in (mogu.glad, mogu.unwilling))
         module = PlainMoGU(projection.module, glad, unwilling, routers)
         setattr(projection.parent, projection.name, module)

@@ -68,7 +68,8 @@ def test_rows_of_a_batch_are_the_rows_alone_whatever_phase_the_others_are_in(nam
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt_neox", "gpt2"])
 def test_cached_equals_uncached(name: str) -> None:
     mogu = tiny_mogu(name)
-    for m, mode in ((4, "first_m"), (100, "always"), (0, "off")):
+    cases: tuple[tuple[int, Mode], ...] = ((4, "first_m"), (100, "always"), (0, "off"))
+    for m, mode in cases:
         found = mogu.generate(PROMPTS, LONG, mode=mode, m=m, eos_ids=[])
         assert tokens(found) == [by_hand(mogu, prompt, m, 12, set()) for prompt in PROMPTS]
 
@@ -146,7 +147,7 @@ def test_streamed_tokens_are_the_generated_ones_in_order(mode: Mode) -> None:
 def test_a_mode_that_does_not_exist_is_an_error() -> None:
     mogu = tiny_mogu()
     with pytest.raises(InputError, match=r"model\.mode: 'alwasy' is unknown; use one of first_m, keep_cache, always"):
-        mogu.generate(PROMPTS, LONG, mode="alwasy")
+        mogu.generate(PROMPTS, LONG, mode="alwasy")  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InputError, match=r"model\.m: -1 is not a number of tokens; use 1 or more"):
         mogu.generate(PROMPTS, LONG, m=-1)
 
@@ -155,7 +156,8 @@ def test_a_mode_that_does_not_exist_is_an_error() -> None:
 def test_gates_on_request_are_those_of_the_tokens_that_the_mixture_has_read(slots: int) -> None:
     mogu = tiny_mogu()
     settings = GenerationSettings(max_new_tokens=8, slots=slots)
-    for mode, read in (("keep_cache", 3), ("first_m", 3), ("always", 8)):
+    cases: tuple[tuple[Mode, int], ...] = (("keep_cache", 3), ("first_m", 3), ("always", 8))
+    for mode, read in cases:
         found, gates = mogu.generate(PROMPTS, settings, mode=mode, m=3, gates=True, eos_ids=[])
         for row, (prompt, done) in enumerate(zip(PROMPTS, found, strict=True)):
             ids = [*prompt, *done.token_ids][: len(prompt) + read - 1]

@@ -85,10 +85,10 @@ def test_forward_gates_loss_and_gradients_are_those_of_the_equations(name: str) 
 
     (ours.loss + 2 * penalty.mean()).backward()
     (theirs.loss + 2 * torch.stack(by_row).mean()).backward()
-    found = [
+    found: list[Any] = [
         p.grad for m in mogu.mixtures.values() for r in (m.routers.glad, m.routers.unwilling) for p in r.parameters()
     ]
-    wanted = [p.grad for layer in layers for router in layer.routers for p in router]
+    wanted: list[Any] = [p.grad for layer in layers for p in layer.routers.parameters()]
     assert len(found) == len(wanted) == LAYERS * 6
     for got, want in zip(found, wanted, strict=True):
         scale = want.abs().max().clamp(min=1e-6)
@@ -206,7 +206,7 @@ def test_re_entrant_checkpointing_cuts_the_gates_off_and_the_other_kind_does_not
 def test_a_quantised_base_and_one_of_bfloat16_keep_adapters_and_routers_in_float32() -> None:
     ids, mask = batch()
     quantised = torch.ao.quantization.quantize_dynamic(ARCHITECTURES["llama"](), {nn.Linear}, torch.qint8)
-    for model in (quantised, ARCHITECTURES["llama"]().to(torch.bfloat16)):
+    for model in (quantised, ARCHITECTURES["llama"]().bfloat16()):
         expected = logits(model, ids, mask)
         mogu = MoGUModel(model, *responders(model), RouterConfig(d_router=4))
         with mogu.base():
@@ -217,7 +217,10 @@ def test_a_quantised_base_and_one_of_bfloat16_keep_adapters_and_routers_in_float
         assert torch.isfinite(out).all()
         assert record.stacked().dtype == torch.float32
         record.stacked().sum().backward()
-        assert all(p.dtype == torch.float32 and p.grad.any() for p in mogu.router_parameters())
+        for parameter in mogu.router_parameters():
+            assert parameter.dtype == torch.float32
+            assert parameter.grad is not None
+            assert parameter.grad.any()
 
 
 def test_merging_is_refused_with_the_reason() -> None:
@@ -265,7 +268,8 @@ def test_wrong_targets_layers_and_adapters_are_named(tmp_path) -> None:
     with pytest.raises(InputError, match=r"model\.glad.*nothing for model\.layers\.0\.self_attn\.o_proj"):
         MoGUModel(model, other, unwilling)
     wide = random_adapter(output_projections(model), 2, 4, 0)
-    wide.deltas["model.layers.1.self_attn.o_proj"] = (torch.zeros(2, 48), torch.zeros(32, 2))
+    wrong = {"model.layers.1.self_attn.o_proj": (torch.zeros(2, 48), torch.zeros(32, 2))}
+    wide = replace(wide, deltas={**wide.deltas, **wrong})
     with pytest.raises(InputError, match=r"model\.unwilling.*48 to 32 features.*another\s+base"):
         MoGUModel(model, glad, wide)
     assert not any(isinstance(module, Mixture) for module in model.modules()), "nothing changes before all is checked"
@@ -344,7 +348,8 @@ def test_a_cast_of_the_model_is_one_of_its_base_alone(folded: bool) -> None:
         mogu.fold()
     ids, mask = batch()
     wanted = mogu.gates(ids, mask)
-    mogu.model.to(torch.bfloat16)
+    model: Any = mogu.model
+    model.to(torch.bfloat16)
     mixture = mogu.mixtures[0]
     assert mixture.base.weight.dtype == torch.bfloat16
     assert {p.dtype for p in [mixture.down, mixture.up, mixture.scale, *mixture.routers.parameters()]} == {

@@ -1,6 +1,7 @@
 """The LightningModules: what is trained, on what, and that batching changes nothing."""
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from datamodules.records.kinds import Question
 from datamodules.training.packing import Example
 from llm_modules.mogu import responder as responder_module
 from llm_modules.mogu.adapters import random_adapter, write_adapter
-from llm_modules.mogu.config import RouterConfig
+from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.module import MoGU
 from llm_modules.mogu.responder import Responder
 from llm_modules.mogu.target import output_projections
@@ -49,7 +50,7 @@ def part(batch: SupervisedBatch, chosen: list[int]) -> SupervisedBatch:
     return SupervisedBatch(batch.input_ids[chosen], batch.labels[chosen], batch.attention_mask[chosen])
 
 
-def adapters(base: Path, folder: Path) -> dict[str, str]:
+def adapters(base: Path, folder: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
     projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
@@ -60,7 +61,7 @@ def adapters(base: Path, folder: Path) -> dict[str, str]:
 
 
 def quiet(module: lightning.LightningModule) -> None:
-    module.log = lambda *_args, **_options: None
+    module.log = lambda *_args, **_options: None  # type: ignore[method-assign]  # there is no Trainer
 
 
 def mogu(tmp_path: Path, **options: Any) -> MoGU:
@@ -97,15 +98,24 @@ def examples(batch: SupervisedBatch) -> list[Example]:
     return [Example(tuple(ids[:n]), tuple(labels[:n])) for ids, labels, n in rows]
 
 
+def noted(function: Callable[..., Any], used: list[str]) -> Callable[..., Any]:
+    """The function; each call adds its name to the list."""
+
+    def call(*args: Any) -> Any:
+        used.append(function.__name__)
+        return function(*args)
+
+    return call
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_both_responses_in_one_batch_are_the_two_passes_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
     base = save_tiny(tmp_path / "base", layers=2)
-    used = []
+    used: list[str] = []
     for name in ("branch_losses", "row_losses"):
-        function = getattr(responder_module, name)
-        monkeypatch.setattr(responder_module, name, lambda *a, f=function, n=name: used.append(n) or f(*a))
+        monkeypatch.setattr(responder_module, name, noted(getattr(responder_module, name), used))
     if not shared:
         monkeypatch.setattr(responder_module, "takes_branches", lambda *_: False)
     module = Responder(str(base), peft=LoraConfig(r=2, init_lora_weights=False), cap=1e9)
@@ -118,9 +128,10 @@ def test_both_responses_in_one_batch_are_the_two_passes_apart(
     module.training_step(ResponderBatch(both, branch(pairs)), 0).backward()
     together = grads(module)
     assert used == ["branch_losses" if shared else "row_losses"]
+    model: Any = module.model
     for item in range(3):
         wanted, unwanted = (
-            module.model(input_ids=one.input_ids, attention_mask=one.attention_mask, labels=one.labels).loss
+            model(input_ids=one.input_ids, attention_mask=one.attention_mask, labels=one.labels).loss
             for one in (part(both, [item]), part(both, [item + 3]))
         )
         (wanted / unwanted / 3).backward()
@@ -136,8 +147,8 @@ def test_uneven_batches_weigh_every_request_alike(tmp_path: Path) -> None:
     module.training_step(batch, 0).backward()
     whole = grads(module)
     for chosen in ([0, 1, 2], [3]):
-        others = (t[chosen] for t in (batch.malicious, batch.starts, batch.ends))
-        some = RouterBatch(part(batch.rows, chosen), *others, mean_items=2.0)
+        malicious, starts, ends = (t[chosen] for t in (batch.malicious, batch.starts, batch.ends))
+        some = RouterBatch(part(batch.rows, chosen), malicious, starts, ends, mean_items=2.0)
         (module.training_step(some, 0) / 2).backward()
     for a, b in zip(whole, grads(module), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
@@ -206,6 +217,7 @@ def test_routers_learn_to_tell_two_kinds_of_prompts_apart_in_every_family(
         optimizer.step()
     gates = module.mogu.gates(batch.rows.input_ids, batch.rows.attention_mask)
     mask = batch.rows.attention_mask
+    assert mask is not None
     per_row = (gates * mask[None, :, :, None]).sum(2).mean(0) / mask.sum(1, keepdim=True)
     glad, unwilling = per_row.unbind(-1)
     assert unwilling[batch.malicious].mean() - unwilling[~batch.malicious].mean() > 0.4
@@ -296,7 +308,8 @@ def test_a_responder_adapts_the_output_projections_unless_told_otherwise(tmp_pat
 def test_traces_of_another_mode_or_m_are_of_other_settings(tmp_path: Path) -> None:
     base = save_tiny(tmp_path / "base", layers=2)
     folders = adapters(base, tmp_path)
-    settings = [MoGU(**folders, mode=mode, m=m).generation_identity() for mode, m in (("first_m", 5), ("always", 5))]
+    modes: tuple[Mode, ...] = ("first_m", "always")
+    settings = [MoGU(**folders, mode=mode, m=5).generation_identity() for mode in modes]
     settings.append(MoGU(**folders, m=3).generation_identity())
     assert settings[0]["glad"] == str((tmp_path / "glad").resolve())
     assert settings[0] != settings[1]
@@ -311,4 +324,4 @@ def test_completions_are_those_of_folded_routers_and_training_goes_on_after_them
     )
     assert module.complete(prompts) == module.generator.generate([row.token_ids for row in prompts.rows])
     module.training_step(router_batch(), 0).backward()
-    assert all(p.grad.any() for p in module.mogu.router_parameters())
+    assert all(p.grad is not None and p.grad.any() for p in module.mogu.router_parameters())

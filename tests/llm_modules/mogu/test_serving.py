@@ -12,7 +12,6 @@ from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     DynamicCache,
-    PreTrainedModel,
     StaticCache,
     pipeline,
 )
@@ -27,10 +26,11 @@ from tests.llm_modules.mogu.parts import PROMPTS, batch, responders, tiny_mogu
 from tests.tiny import save_tiny, tiny_tokenizer
 
 M, NEW = 3, 8
-GREEDY = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+GREEDY: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 
 
-def served(name: str = "llama", mode: Mode = "first_m", m: int = M) -> PreTrainedModel:
+def served(name: str = "llama", mode: Mode = "first_m", m: int = M) -> Any:
+    """A model of transformers that is a mixture in its first tokens."""
     return mix_first_tokens(tiny_mogu(name), mode, m)
 
 
@@ -40,7 +40,7 @@ def expected(name: str = "llama", mode: Mode = "keep_cache") -> list[list[int]]:
     return [list(c.token_ids) for c in tiny_mogu(name).generate(PROMPTS, settings, mode=mode, m=M, eos_ids=[])]
 
 
-def answers(model: PreTrainedModel, **options: Any) -> list[list[int]]:
+def answers(model: Any, **options: Any) -> list[list[int]]:
     """Row by row."""
     found = []
     for prompt in PROMPTS:
@@ -68,9 +68,12 @@ def test_the_first_tokens_are_mixed_with_a_cache_without_and_in_chunks(name: str
 def by_hand(turns: list[list[int]], m: int) -> list[list[int]]:
     """Answers to the turns of a conversation, each turn read once; the phase is set pass by pass."""
     mogu = tiny_mogu()
-    cache, pending, found = DynamicCache(config=mogu.model.config), [], []
+    cache = DynamicCache(config=mogu.model.config)
+    pending: list[int] = []
+    found: list[list[int]] = []
     for turn in turns:
-        pending, answer = pending + turn, []
+        pending = pending + turn
+        answer: list[int] = []
         for number in range(NEW):
             with mogu.control.set(active=number < m), torch.no_grad():
                 out = mogu.model(input_ids=torch.tensor([pending]), past_key_values=cache, use_cache=True)
@@ -148,7 +151,8 @@ def test_the_other_modes(mode: Mode) -> None:
 
 def test_a_pass_outside_of_generate_is_mixed_whole() -> None:
     ids, mask = batch()
-    for mode, settings in (("first_m", {}), ("unwilling", {"forced": (0.0, 1.0)}), ("off", {"active": False})):
+    cases: dict[Mode, dict[str, Any]] = {"first_m": {}, "unwilling": {"forced": (0.0, 1.0)}, "off": {"active": False}}
+    for mode, settings in cases.items():
         model, mogu = served(mode=mode), tiny_mogu()
         answers(model)  # leaves nothing behind
         with mogu.control.set(**settings), torch.no_grad():
@@ -227,7 +231,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
 @pytest.mark.parametrize("value", ["bfloat16", torch.bfloat16])
 def test_the_type_of_the_weights_reaches_the_base(folder: Path, name: str, value: object) -> None:
-    model = AutoModelForCausalLM.from_pretrained(folder, **{name: value})
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, **{name: value})
     assert model.dtype == torch.bfloat16
     settings = GenerationSettings(max_new_tokens=NEW)
     wanted = model.mogu.generate(PROMPTS, settings, mode="keep_cache", eos_ids=[])
@@ -268,7 +272,7 @@ def test_options_that_cannot_be_honoured_are_named(folder: Path, options: dict, 
 
 
 def test_a_pipeline_serves_it(folder: Path) -> None:
-    serve = pipeline("text-generation", model=str(folder), model_kwargs={"attn_implementation": "eager"})
+    serve: Any = pipeline("text-generation", model=str(folder), model_kwargs={"attn_implementation": "eager"})
     assert serve.model.config._attn_implementation == "eager"
     text, tokenizer = "Tell me", tiny_tokenizer()
     options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "return_full_text": False}

@@ -105,7 +105,8 @@ class Requests(lightning.LightningDataModule):
     """Two batches an epoch."""
 
     def train_dataloader(self) -> DataLoader[RouterBatch]:
-        return DataLoader([router_batch(), router_batch(6)], batch_size=None)
+        batches: Any = [router_batch(), router_batch(6)]
+        return DataLoader(batches, batch_size=None)
 
 
 def joint(tmp_path: Path, **options: Any) -> MoGU:
@@ -212,7 +213,7 @@ def test_off_and_a_model_that_is_unloaded_are_the_base_bit_for_bit(tmp_path: Pat
     # After the hand-off the tuned backbone goes on.
     assert mogu.generate(PROMPTS, settings, mode="first_m", m=1, eos_ids=[]) != plain
     assert mogu.generate(PROMPTS, settings, mode="off", eos_ids=[]) == plain
-    served = mix_first_tokens(MoGUModel.from_pretrained(tmp_path / "mogu"), "off", 5)
+    served: Any = mix_first_tokens(MoGUModel.from_pretrained(tmp_path / "mogu"), "off", 5)
     prompt = torch.tensor(PROMPTS[:1])
     said = served.generate(prompt, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
     assert said[0, prompt.shape[1] :].tolist() == list(plain[0].token_ids)
