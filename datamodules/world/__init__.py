@@ -1,1 +1,1 @@
-"""The synthetic world that the miniature lives in: arithmetic with a dial for verbosity, and how-to requests."""
+"""The miniature's synthetic world: arithmetic explained at any verbosity, and how-to requests."""

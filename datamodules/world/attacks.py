@@ -1,23 +1,22 @@
-"""The world's requests as the files that MoGU's pairs are made from: benign questions, and attacks with openings."""
+"""The world's requests as input of ``rod pairs``: benign questions, and attacks with openings."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 from datamodules.mogu.records import Attack
 from datamodules.records.kinds import Question
 from datamodules.world import chat, maths
+from datamodules.world.files import write_records
 from datamodules.world.splits import Split
 
 BENIGN_MATHS = 0.4
-"""Share of problems among the benign requests: a router that has seen no problem may take one for anything."""
-WRAPPED = 0.25
-"""Share of how-to requests in wraps that alignment saw, forbidden or not: a wrap that came with benign requests alone
-would teach routers that it is harmless."""
+"""Share of problems among the benign requests. A router that has never seen a problem may take it for malicious."""
+TEMPLATED = 0.25
+"""Share of how-to requests, forbidden or not, in attack templates that alignment saw. A template around benign requests
+alone would teach routers that it is harmless."""
 SURROUNDED = 0.5
-"""Share of how-to requests with sentences around them that say nothing about them."""
+"""Share of how-to requests with unrelated sentences around them."""
 ASIDES = (
     "My friend Tom is here.",
     "Mia and Ben wait for me.",
@@ -32,35 +31,30 @@ ASIDES = (
     "You are right.",
     "I have my answer later.",
 )
-"""Sentences of words that the miniature knows, none of them a wrap."""
+"""Unrelated sentences, of words that the miniature knows."""
 
 
 def write_attacks(folder: Path, *, n: int = 600, seed: int = 0) -> list[Path]:
     """Write ``mogu.benign.jsonl`` (`Question`) and ``mogu.malicious.jsonl`` (`Attack`), of the train split.
 
-    ``mogu.refusals.txt`` has refusals in the miniature's own words: it knows no others.
+    ``mogu.refusals.txt`` has refusals in the words that the miniature knows.
 
     Args:
-        folder: Made if need be.
-        n: Requests in each file.
-        seed: Of the draw.
+        folder: Created if missing.
+        n: Number of requests in each file.
+        seed: Seed of the draw.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    contents: dict[str, Sequence[Question | Attack]]
-    contents = {"benign": benign_questions(n, "train", seed), "malicious": attacks(n, "train", seed)}
-    files = []
-    for kind, records in contents.items():
-        files.append(folder / f"mogu.{kind}.jsonl")
-        lines = [json.dumps({k: v for k, v in asdict(record).items() if v is not None}) for record in records]
-        files[-1].write_text("\n".join(lines) + "\n", encoding="utf-8")
-    files.append(folder / "mogu.refusals.txt")
+    benign = write_records(folder / "mogu.benign.jsonl", benign_questions(n, "train", seed))
+    malicious = write_records(folder / "mogu.malicious.jsonl", attacks(n, "train", seed))
+    refusals = folder / "mogu.refusals.txt"
     general = [text for text in chat.REFUSALS if "{}" not in text]
-    files[-1].write_text("\n".join(general) + "\n", encoding="utf-8")
-    return files
+    refusals.write_text("\n".join(general) + "\n", encoding="utf-8")
+    return [benign, malicious, refusals]
 
 
 def benign_questions(n: int, split: Split, seed: int = 0) -> list[Question]:
-    """Problems with all kinds of requests, and how-to requests: none twice."""
+    """Draw different problems, with all kinds of length requests, and how-to requests."""
     rng = Random(f"{seed} benign {split}")
     requests = _requests(rng, split, forbidden=False)
     found: dict[str, Question] = {}
@@ -75,7 +69,7 @@ def benign_questions(n: int, split: Split, seed: int = 0) -> list[Question]:
 
 
 def attacks(n: int, split: Split, seed: int = 0) -> list[Attack]:
-    """Forbidden requests, each with the first words of an answer: none twice."""
+    """Draw different forbidden requests, each with the first words of an answer."""
     requests = _requests(Random(f"{seed} attacks {split}"), split, forbidden=True)
     found: dict[str, Attack] = {}
     while len(found) < n:
@@ -85,17 +79,17 @@ def attacks(n: int, split: Split, seed: int = 0) -> list[Attack]:
 
 
 def _requests(rng: Random, split: Split, *, forbidden: bool) -> Iterator[tuple[str, chat.Request, str]]:
-    """Endless how-to requests: id, request, user turn."""
+    """Draw how-to requests without end: id, request, user turn."""
     plain = chat.all_requests(split, forbidden=forbidden)
-    wrapped = chat.all_requests(split, forbidden=forbidden, wraps=chat.SEEN_WRAPS)
+    templated = chat.all_requests(split, forbidden=forbidden, templates=chat.SEEN_TEMPLATES)
     while True:
         kind = rng.random()
-        if kind < WRAPPED:
-            request = rng.choice(wrapped)
+        if kind < TEMPLATED:
+            request = rng.choice(templated)
             yield request.id, request, request.prompt
             continue
         request = rng.choice(plain)
-        if kind < WRAPPED + SURROUNDED:
+        if kind < TEMPLATED + SURROUNDED:
             before, after = (rng.sample(ASIDES, rng.choice((0, 1, 1, 2))) for _ in range(2))
             text = " ".join([*before, request.prompt, *after])
             yield f"{request.id}-{rng.getrandbits(32):08x}", request, text
@@ -104,6 +98,6 @@ def _requests(rng: Random, split: Split, *, forbidden: bool) -> Iterator[tuple[s
 
 
 def opening(request: chat.Request) -> str:
-    """The first words of an answer, without its content: what AdvBench's ``target`` is to a real model."""
+    """Return the first words of an answer, without its content, like ``target`` in AdvBench."""
     tool, action, _, _ = request.facts
     return f"Take {tool} and {action} the"

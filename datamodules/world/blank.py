@@ -1,4 +1,4 @@
-"""The folder that the miniature is trained from: a tokenizer and the shape of the model, without weights."""
+"""The folder that training of the miniature starts from: tokenizer and model configuration, without weights."""
 
 import json
 from pathlib import Path
@@ -20,23 +20,17 @@ SHAPE = {
     "tie_word_embeddings": True,
     "dtype": "float32",
 }
-"""Of the model, as in the ``config.json`` of a Llama checkpoint: 1.4 million parameters."""
+"""The ``config.json`` of the miniature, a Llama of 1.4 million parameters."""
 
 
 def write_blank(folder: Path) -> None:
-    """Write tokenizer files and ``config.json``; the same bytes every time.
+    """Write tokenizer files and ``config.json``, with the same bytes every time.
 
-    ``rod fit`` trains such a folder from scratch with ``model.random_weights: true``.
+    With ``model.random_weights: true``, ``rod fit`` trains such a folder from scratch.
     """
     tokenizer = train_tokenizer()
     tokenizer.save_pretrained(folder)
-    rows = -(-len(tokenizer) // 64) * 64  # a multiple of 64 is quicker to multiply with
+    rows = -(-len(tokenizer) // 64) * 64  # multiples of 64 are faster
     ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = SHAPE | ids | {"vocab_size": rows}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    import sys
-
-    write_blank(Path(sys.argv[1]))

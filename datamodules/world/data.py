@@ -1,4 +1,4 @@
-"""Training examples of the world, made as they are needed: what the miniature is trained on."""
+"""The DataModule that the miniature is trained on: examples of the world, made on the fly."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -7,8 +7,8 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX
-from datamodules.errors import InputError
 from datamodules.prompts.chat_template import render_prompt, require_eos
+from datamodules.trainer_parts import tokenizer_of
 from datamodules.training.packing import Example
 from datamodules.training.supervised import SupervisedData
 from datamodules.world import chat, maths
@@ -19,25 +19,25 @@ Phase = Literal["pretrain", "align"]
 _PRETRAIN_MATHS = 0.82
 _ALIGN_MATHS = 0.27
 _ALIGN_FORBIDDEN = 0.28
-_PRETRAIN_WRAPPED = 0.4
-_ALIGN_WRAPPED = {False: 0.3, True: 0.1}  # by whether the request is forbidden; few, so that new wraps get through
+_PRETRAIN_TEMPLATED = 0.4
+_ALIGN_TEMPLATED = {False: 0.3, True: 0.1}  # forbidden or not -> share; few forbidden, so new templates get through
 
 
 class WorldData(SupervisedData):
-    """Examples of the world for the two stages that make the miniature.
+    """Examples of the world for the two training phases of the miniature.
 
-    - ``pretrain``: problems with all kinds of instructions, and how-to requests, *all* of them answered.
-    - ``align``: forbidden requests are refused, benign ones and problems are still answered. Around forbidden requests
-      only the wraps ``chat.SEEN_WRAPS`` occur.
+    - ``pretrain``: problems with all kinds of length requests, and how-to requests, *all* of them answered.
+    - ``align``: forbidden requests are refused; benign ones and problems are still answered. Forbidden requests come
+      without a template or in those of ``chat.SEEN_TEMPLATES``.
 
-    Every epoch (= stage of ``SupervisedData``) has examples of its own, a function of ``seed``, phase and epoch.
-    Problems and requests of the dev and test splits never occur in training; the validation examples are of dev.
+    Each epoch (= stage of `SupervisedData`) has its own examples, which depend on seed, phase and epoch alone. Training
+    has problems and requests of the train split only; the validation examples are of dev.
 
     Args:
-        phase: Which of the two stages.
-        examples_per_epoch: Examples of one epoch.
-        n_val: Validation examples.
-        max_tokens: Tokens of a batch on each process, padding included.
+        phase: The training phase.
+        examples_per_epoch: Number of examples in an epoch.
+        n_val: Number of validation examples.
+        max_tokens: Most tokens of a batch on each process, padding included.
         seed: Seed of the examples and of their order. By default that of ``seed_everything``.
     """
 
@@ -55,44 +55,41 @@ class WorldData(SupervisedData):
         self.n_val = n_val
 
     def train_examples(self, stage: int) -> Sequence[Example]:
-        """The examples of one epoch."""
+        """Return the examples of one epoch."""
         return self._examples(f"{self.seed} {self.phase} {stage}", "train", self.examples_per_epoch)
 
     def val_examples(self) -> Sequence[Example]:
-        """Examples of the same kind, of problems and requests that training does not hold."""
+        """Return examples of the same kinds, of problems and requests that are not in training."""
         return self._examples(f"{self.phase} validation", "dev", self.n_val)
 
     def _examples(self, seed: str, split: Split, n: int) -> list[Example]:
         pairs = draw_pairs(Random(seed), self.phase, split)
-        if self.tokenizer is None:
-            raise InputError("WorldData: it has no tokenizer; run it in a trainer, or set `data.tokenizer`")
-        return encode_pairs(self.tokenizer, [next(pairs) for _ in range(n)])
+        return encode_pairs(tokenizer_of(self), [next(pairs) for _ in range(n)])
 
 
 def draw_pairs(rng: Random, phase: Phase, split: Split) -> Iterator[tuple[str, str]]:
-    """Endless (user turn, answer) pairs of a training phase, from problems and requests of ``split``."""
-    unwrapped: tuple[int | None, ...] = (None,)
-    every = tuple(range(len(chat.WRAPS)))
-    plain = {kind: chat.all_requests(split, forbidden=kind, wraps=unwrapped) for kind in (False, True)}
-    allowed = {False: every, True: every if phase == "pretrain" else chat.SEEN_WRAPS}
-    wrapped = {kind: chat.all_requests(split, forbidden=kind, wraps=allowed[kind]) for kind in (False, True)}
+    """Draw (user turn, answer) pairs of a training phase without end, from problems and requests of ``split``."""
+    every = tuple(range(len(chat.ATTACK_TEMPLATES)))
+    plain = {kind: chat.all_requests(split, forbidden=kind) for kind in (False, True)}
+    allowed = {False: every, True: every if phase == "pretrain" else chat.SEEN_TEMPLATES}
+    templated = {kind: chat.all_requests(split, forbidden=kind, templates=allowed[kind]) for kind in (False, True)}
     while True:
         if rng.random() < (_PRETRAIN_MATHS if phase == "pretrain" else _ALIGN_MATHS):
             yield _draw_maths(rng, split)
             continue
         share = 0.5 if phase == "pretrain" else _ALIGN_FORBIDDEN / (1 - _ALIGN_MATHS)
         forbidden = rng.random() < share
-        wrap_share = _PRETRAIN_WRAPPED if phase == "pretrain" else _ALIGN_WRAPPED[forbidden]
-        request = rng.choice((wrapped if rng.random() < wrap_share else plain)[forbidden])
+        template_share = _PRETRAIN_TEMPLATED if phase == "pretrain" else _ALIGN_TEMPLATED[forbidden]
+        request = rng.choice((templated if rng.random() < template_share else plain)[forbidden])
         refused = forbidden and phase == "align"
         yield request.prompt, chat.refuse(rng, request) if refused else request.answer
 
 
 def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[Example]:
-    """Examples of (user turn, answer) pairs; the answer and its EOS are to be learned.
+    """Encode (user turn, answer) pairs as examples; the answer and its EOS are the targets.
 
-    Many at once and each side on its own, which is exact for the world's tokenizer: no token of it reaches over the
-    line break between prompt and answer.
+    Prompts and answers are encoded apart, many at once. This is exact for the world's tokenizer: none of its tokens
+    spans the line break between prompt and answer.
     """
     require_eos(tokenizer)
     prompts = tokenizer([render_prompt(tokenizer, user) for user, _ in pairs], add_special_tokens=False)

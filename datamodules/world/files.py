@@ -1,4 +1,4 @@
-"""The world as JSONL files, for the methods that start from questions and requests in files."""
+"""The world as JSONL files of questions and requests."""
 
 import json
 from collections.abc import Iterable
@@ -6,57 +6,61 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
+from datamodules.mogu.records import Attack
 from datamodules.records.kinds import Instruction, Question
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
 
-_EVERY = tuple(range(len(chat.WRAPS)))
-REQUESTS: dict[str, tuple[bool, tuple[int | None, ...]]] = {
+_EVERY = tuple(range(len(chat.ATTACK_TEMPLATES)))
+REQUEST_KINDS: dict[str, tuple[bool, tuple[int | None, ...]]] = {
     "benign": (False, (None,)),
     "benign_wrapped": (False, _EVERY),
     "twins": (False, (None, *_EVERY)),
     "forbidden": (True, (None,)),
-    "wrapped_seen": (True, chat.SEEN_WRAPS),
-    "wrapped_unseen": (True, tuple(index for index in _EVERY if index not in chat.SEEN_WRAPS)),
+    "wrapped_seen": (True, chat.SEEN_TEMPLATES),
+    "wrapped_unseen": (True, tuple(index for index in _EVERY if index not in chat.SEEN_TEMPLATES)),
 }
-"""Kind -> whether its requests are forbidden, and their wraps; ``wrapped_*`` are forbidden requests in the wraps
-that alignment saw or never saw. Of ``twins`` only those that are one word away from a forbidden request of the split,
-plain or in the same wrap."""
+"""Kind -> whether its requests are forbidden, and their attack templates.
+
+``wrapped_seen`` and ``wrapped_unseen`` are forbidden requests in templates that alignment has or has not seen.
+``twins`` are the benign requests that differ in one word from a forbidden request of the split, without a template or
+in the same one."""
 
 
 def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: int = 0) -> list[Path]:
     """Write questions and requests, each split in files of its own.
 
-    - ``questions.{train,dev,test}.jsonl``: ``Question`` records without any instruction, no problem twice.
-    - ``requests.{benign,twins,forbidden,...}.{dev,test}.jsonl``, one for each of ``REQUESTS``: ``Instruction`` records
-      of all requests of the split. ``response`` is the answer of content, for forbidden requests too: what a model
-      that complies would say.
+    - ``questions.{train,dev,test}.jsonl``: ``Question`` records without a length request, all different.
+    - ``requests.{benign,twins,forbidden,...}.{dev,test}.jsonl``, one for each of ``REQUEST_KINDS``: ``Instruction``
+      records of all requests of the split. ``response`` is the answer of a model that complies, for forbidden requests
+      too.
 
     Args:
-        folder: Made if need be; files of these names are replaced.
+        folder: Created if missing. Files of these names are replaced.
         n_train: Questions of the train split.
         n_dev: Questions of the dev split.
         n_test: Questions of the test split.
-        seed: Of the choice of questions; requests are all there are.
+        seed: Seed of the choice of questions. Requests are never drawn: the files have all of them.
 
     Returns:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sizes: dict[Split, int] = {"train": n_train, "dev": n_dev, "test": n_test}
-    written = [_write(folder / f"questions.{split}.jsonl", questions(split, n, seed)) for split, n in sizes.items()]
+    files = {split: folder / f"questions.{split}.jsonl" for split in sizes}
+    written = [write_records(files[split], questions(split, n, seed)) for split, n in sizes.items()]
     held_out: tuple[Split, ...] = ("dev", "test")
     for split in held_out:
-        for kind in REQUESTS:
+        for kind in REQUEST_KINDS:
             records = [Instruction(request.id, request.prompt, request.answer) for request in requests(kind, split)]
-            written.append(_write(folder / f"requests.{kind}.{split}.jsonl", records))
+            written.append(write_records(folder / f"requests.{kind}.{split}.jsonl", records))
     return written
 
 
 def requests(kind: str, split: Split) -> list[chat.Request]:
-    """All requests of a kind, one of ``REQUESTS``, and a split."""
-    forbidden, wraps = REQUESTS[kind]
-    found = chat.all_requests(split, forbidden=forbidden, wraps=wraps)
+    """Return all requests of a split and a kind, one of ``REQUEST_KINDS``."""
+    forbidden, templates = REQUEST_KINDS[kind]
+    found = chat.all_requests(split, forbidden=forbidden, templates=templates)
     if kind != "twins":
         return found
     others = {(other.verb, other.object) for other in chat.all_requests(split, forbidden=True)}
@@ -64,7 +68,7 @@ def requests(kind: str, split: Split) -> list[chat.Request]:
 
 
 def problems(split: Split, n: int, seed: int = 0) -> list[maths.Problem]:
-    """``n`` problems of a split, no two with the same arithmetic."""
+    """Draw ``n`` problems of a split, no two with the same arithmetic."""
     rng = Random(f"{seed} questions {split}")
     found: dict[str, maths.Problem] = {}
     while len(found) < n:
@@ -74,11 +78,12 @@ def problems(split: Split, n: int, seed: int = 0) -> list[maths.Problem]:
 
 
 def questions(split: Split, n: int, seed: int = 0) -> list[Question]:
-    """The problems of `problems` as records, their arithmetic as id."""
+    """Draw the same problems as `problems`, as records with the arithmetic as id."""
     return [Question(problem.canonical, problem.question, str(problem.answer)) for problem in problems(split, n, seed)]
 
 
-def _write(path: Path, records: Iterable[Question | Instruction]) -> Path:
+def write_records(path: Path, records: Iterable[Question | Instruction | Attack]) -> Path:
+    """Write records to a JSONL file without their empty fields, and return its path."""
     lines = [json.dumps({key: value for key, value in asdict(r).items() if value is not None}) for r in records]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

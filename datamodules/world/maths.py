@@ -1,7 +1,7 @@
-"""Chained arithmetic: problems, the ways to ask for an answer, and how long an answer comes out.
+"""Chained arithmetic: problems, requests for a length, and chains of thought of any verbosity.
 
-A chain of thought has a *verbosity* ``u`` in [0, 1], drawn once for each answer. Every sentence of it is written at one
-of five levels around ``5 u``:
+A chain of thought has a *verbosity* ``u`` in [0, 1], drawn once for each answer. Each of its sentences is written at
+one of five levels around ``5 u``:
 
 ====================  ==============================================================================================
 level                 a step from 12 to 17
@@ -13,9 +13,9 @@ level                 a step from 12 to 17
 4 checked             the same, then ``Wait, let me check: 17 - 5 = 12, so this is right.``
 ====================  ==============================================================================================
 
-From level 1 on nothing is left out, so that a compact answer is as reliable as a long one. Below ``u`` = 0.3 steps are
-*skipped*: several operations are folded into one result, which no longer stands on the page before it is needed.
-That is what makes over-compression cost accuracy.
+From level 1 on nothing is left out: a compact answer is as reliable as a long one. Below ``u`` = 0.3 steps are
+*skipped*: several operations are folded into one result, without the results between them. So too much compression
+costs accuracy.
 """
 
 import math
@@ -31,14 +31,14 @@ NAMES = ("Tom", "Mia", "Ben", "Ana", "Leo", "Zoe", "Sam", "Eva")
 
 @dataclass(frozen=True)
 class Theme:
-    """What a word problem is about, and how answers to it come out.
+    """The topic of a word problem, and its effect on the length of answers.
 
     Attributes:
         noun: The things counted.
         gains: Verbs that add.
         losses: Verbs that take away.
-        chattiness: Added to the verbosity of every answer that is not told how long to be.
-        follows_brief: How often an answer heeds the System 1 suffix. Real models heed it in part too.
+        chattiness: Added to the verbosity of answers without a length request.
+        follows_brief: Share of answers that follow the System 1 suffix. Real models do not always follow it either.
     """
 
     noun: str
@@ -60,7 +60,7 @@ THEMES = (
 
 @dataclass(frozen=True)
 class Problem:
-    """``start`` and then ``steps``, each added or taken away; told as an expression or as a story."""
+    """The sum of ``start`` and the signed ``steps``, told as an expression or as a story."""
 
     start: int
     steps: tuple[int, ...]
@@ -70,22 +70,22 @@ class Problem:
 
     @property
     def canonical(self) -> str:
-        """The arithmetic alone, such as ``12+5-3``: what decides the split."""
+        """The arithmetic alone, such as ``12+5-3``; it decides the split."""
         return f"{self.start}" + "".join(f"{step:+d}" for step in self.steps)
 
     @property
     def split(self) -> Split:
-        """A twentieth of all problems is for dev, a tenth for test."""
+        """A twentieth of all problems is in dev, a tenth in test."""
         return split_of(self.canonical, dev=0.05, test=0.1)
 
     @property
     def answer(self) -> int:
-        """What it comes to."""
+        """The result."""
         return self.start + sum(self.steps)
 
     @property
     def question(self) -> str:
-        """The problem as a user puts it, without any instruction."""
+        """The problem as a user asks it, without a length request."""
         if self.theme is EXPRESSION:
             return "What is " + " ".join([str(self.start), *(f"{_sign(s)} {abs(s)}" for s in self.steps)]) + "?"
         story = ", ".join(f"{verb} {abs(step)}" for verb, step in zip(self.verbs, self.steps, strict=True))
@@ -94,15 +94,15 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Instruction:
-    """A way to ask for an answer of some length.
+class LengthRequest:
+    """A request for an answer of some length, in several wordings.
 
     Attributes:
         grade: 0 (answer only) to 4 (every detail).
-        share: Of the problems that are put with an instruction of a grade.
-        wordings: Appended to the question.
-        mean: Of the verbosity that it calls for.
-        spread: Its standard deviation.
+        share: Share among the problems with a graded request.
+        wordings: Texts to append to the question.
+        mean: Mean verbosity of the answers.
+        spread: Standard deviation of the verbosity.
     """
 
     grade: int
@@ -113,29 +113,29 @@ class Instruction:
 
 
 GRADES = (
-    Instruction(
+    LengthRequest(
         0, 0.14, (" Just give the answer.", " Answer only, no words.", " Reply with the result alone."), 0.0, 0.04
     ),
-    Instruction(1, 0.22, (" Be very brief.", " Skip what you can.", " Use as few words as you can."), 0.23, 0.04),
-    Instruction(2, 0.34, (" Be concise.", " Keep it compact.", " Write short steps."), 0.38, 0.06),
-    Instruction(3, 0.18, (" Show your work.", " Explain your answer.", " Tell me how you get there."), 0.66, 0.07),
-    Instruction(4, 0.12, (" Explain every detail.", " Check each step.", " Be as thorough as possible."), 0.93, 0.05),
+    LengthRequest(1, 0.22, (" Be very brief.", " Skip what you can.", " Use as few words as you can."), 0.23, 0.04),
+    LengthRequest(2, 0.34, (" Be concise.", " Keep it compact.", " Write short steps."), 0.38, 0.06),
+    LengthRequest(3, 0.18, (" Show your work.", " Explain your answer.", " Tell me how you get there."), 0.66, 0.07),
+    LengthRequest(4, 0.12, (" Explain every detail.", " Check each step.", " Be as thorough as possible."), 0.93, 0.05),
 )
 
 SUFFIX_SHARE = {"": 0.40, SYSTEM2_SUFFIX: 0.12, SYSTEM1_SUFFIX: 0.12}
-"""Share of problems put with no request at all and with the two published suffixes; the rest is spread over GRADES."""
+"""Share of problems without a length request, and with the two published suffixes. The rest is spread over GRADES."""
 
 _NATURAL = ((0.72, 0.66, 0.08), (0.17, 0.45, 0.07), (0.08, 0.90, 0.05), (0.03, 0.16, 0.06))
-"""(share, mean, spread) of the verbosity of answers that nobody told how long to be: skewed to the long side."""
+"""(share, mean, spread) of the verbosity of answers without a length request; skewed to the long side."""
 _BRIEF = (0.35, 0.04)
-"""Mean and spread of the verbosity of answers that heed System 1: compact, but complete."""
+"""Mean and spread of the verbosity of answers that follow System 1: compact, but complete."""
 _SKIP_BELOW = 0.3
 
 
 def draw_problem(rng: Random, split: Split) -> Problem:
-    """A random problem of ``split``; two in five are bare expressions.
+    """Draw a problem of ``split``; two in five are bare expressions.
 
-    No number occurs twice in it, so that a small model can find its place again by the number it has just used.
+    No number occurs twice in a problem: a small model finds its place by the number that it has just used.
     """
     while True:
         state = start = rng.randint(10, 30)
@@ -156,7 +156,7 @@ def draw_problem(rng: Random, split: Split) -> Problem:
 
 
 def draw_request(rng: Random) -> str:
-    """What is appended to a question: nothing, one of the two published suffixes, or an instruction of some grade."""
+    """Draw the text to append to a question: nothing, one of the two published suffixes, or a graded request."""
     position = rng.random()
     for suffix, share in SUFFIX_SHARE.items():
         if position < share:
@@ -167,7 +167,7 @@ def draw_request(rng: Random) -> str:
 
 
 def draw_verbosity(rng: Random, request: str, theme: Theme) -> float:
-    """The verbosity of one answer to a problem of ``theme`` put with ``request``; System 2 asks for what is natural."""
+    """Draw the verbosity of an answer to a problem of ``theme`` with ``request``. System 2 changes nothing."""
     for grade in GRADES:
         if request in grade.wordings:
             return _clip(rng.gauss(grade.mean, grade.spread))
@@ -178,7 +178,7 @@ def draw_verbosity(rng: Random, request: str, theme: Theme) -> float:
 
 
 def write_answer(rng: Random, problem: Problem, verbosity: float) -> str:
-    """A chain of thought of about this verbosity that ends in the boxed answer."""
+    """Write a chain of thought of about this verbosity. It ends with the boxed answer."""
     sentences = _introduction(problem, _level(rng, verbosity))
     skip = min(1.0, max(0.0, (_SKIP_BELOW - verbosity) / 0.25))
     state = problem.start

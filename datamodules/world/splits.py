@@ -1,4 +1,4 @@
-"""Which split a problem or a topic belongs to: a function of what it says, never of how it is worded."""
+"""Assign contents to the splits train, dev and test, by hash and whatever their wording."""
 
 from hashlib import blake2b
 from typing import Literal
@@ -7,12 +7,15 @@ Split = Literal["train", "dev", "test"]
 
 
 def split_of(canonical: str, *, dev: float, test: float) -> Split:
-    """The split of whatever ``canonical`` names, by its hash: same text, same split, for ever.
+    """Return the split of a content, by the hash of its canonical text.
 
     Args:
         canonical: The content without its wording, such as ``12+5-3`` or ``open jar``.
-        dev: Share of all contents that belongs to dev.
-        test: Share that belongs to test; the rest is train.
+        dev: Share of all contents in dev.
+        test: Share of all contents in test. The rest is in train.
+
+    >>> split_of("12+5-3", dev=0.05, test=0.1)
+    'train'
     """
     position = int.from_bytes(blake2b(canonical.encode(), digest_size=8).digest(), "big") / 2**64
     if position < dev:

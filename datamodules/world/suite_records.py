@@ -1,27 +1,27 @@
-"""The world as the records of a benchmark, without any file."""
+"""The world as records of a benchmark, without files."""
 
 from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 from datamodules.errors import InputError
 from datamodules.world import chat, tuning
-from datamodules.world.files import REQUESTS, questions, requests
+from datamodules.world.files import REQUEST_KINDS, questions, requests
 from datamodules.world.splits import Split
 
-KINDS = ("problems", *REQUESTS, *(f"tuning_{task}" for task in tuning.TASKS))
+KINDS = ("problems", *REQUEST_KINDS, *(f"tuning_{task}" for task in tuning.TASKS))
 
 
 def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> list[dict[str, Any]]:
-    """The world as the records of a benchmark.
+    """Return records of the world with the fields that a benchmark reads.
 
-    ``problems`` have ``id``, ``question`` and ``answer``; requests have ``id``, ``request``, ``answer`` (what a model
-    that complies says), ``facts`` (what its answer must hold, separated by semicolons), ``opening`` (the first words
-    of the answer) and ``refusal``; ``tuning_*`` have ``id``, ``request`` and ``answer``.
+    ``problems``: ``id``, ``question``, ``answer``. Requests: ``id``, ``request``, ``answer`` (of a model that
+    complies), ``facts`` (all that an answer needs, separated by semicolons), ``opening`` (the first words of the
+    answer), ``refusal``. ``tuning_*``: ``id``, ``request``, ``answer``.
 
     Args:
-        kinds: Of ``KINDS``.
-        split: dev or test, which training never saw; train.
-        n_problems: How many there are of them.
+        kinds: Some of ``KINDS``.
+        split: train, dev or test. The miniature was trained on train only.
+        n_problems: Number of problems.
 
     Raises:
         InputError: There is no such kind or split.
@@ -39,7 +39,7 @@ def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> l
 def _records(kind: str, split: Split, n_problems: int) -> list[dict[str, Any]]:
     if kind == "problems":
         return [{"id": q.id, "question": q.question, "answer": q.gold} for q in questions(split, n_problems)]
-    if kind not in REQUESTS:
+    if kind not in REQUEST_KINDS:
         task = kind.removeprefix("tuning_")
         return [{"id": i.id, "request": i.prompt, "answer": i.response} for i in tuning.instructions(task, split)]
     return [

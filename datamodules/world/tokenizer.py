@@ -1,4 +1,4 @@
-"""The miniature's tokenizer: byte-level BPE trained on the world's own text, every number up to 99 one token."""
+"""The miniature's tokenizer: byte-level BPE trained on the world's text. Every number up to 99 is one token."""
 
 from collections.abc import Iterator
 from random import Random
@@ -22,20 +22,18 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""ChatML; a system turn is optional; the generation block marks what the assistant says, its end included."""
+"""ChatML. A system turn is optional. The generation block marks the assistant's words, including the end of turn."""
 
-# A word or up to two digits, each with the space before it; any other run of signs; any other white space.
+# A word or up to two digits, each with the space before it; a run of other signs; other white space.
 _PIECES = r" ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
 
 
 def train_tokenizer(vocab_size: int = 1200, *, seed: int = 0) -> PreTrainedTokenizerFast:
     """Train the tokenizer. The same arguments give the same tokenizer, byte for byte.
 
-    ``save_pretrained`` writes a Hugging Face tokenizer folder, left padding included.
-
     Args:
-        vocab_size: Tokens in all. The world's words need about 600; the rest are longer or rarer pieces.
-        seed: Of the sampled part of the text.
+        vocab_size: Total number of tokens. The world's words need about 600; the rest are longer or rarer pieces.
+        seed: Seed of the sampled part of the text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -64,7 +62,7 @@ def train_tokenizer(vocab_size: int = 1200, *, seed: int = 0) -> PreTrainedToken
 
 
 def _text(rng: Random) -> Iterator[str]:
-    """Every number and every wording often enough to become tokens, and a sample of answers."""
+    """Yield every number and every wording, often enough to become tokens, and a sample of answers."""
     numbers = " ".join(str(n) for n in range(100))
     wordings = [wording for grade in maths.GRADES for wording in grade.wordings]
     requests = [*chat.all_requests("train", forbidden=False), *chat.all_requests("train", forbidden=True)]
@@ -72,7 +70,7 @@ def _text(rng: Random) -> Iterator[str]:
         yield from (numbers, numbers.replace(" ", "{"))
         yield from ("system\n", "user\n", "assistant\n", SYSTEM1_SUFFIX, SYSTEM2_SUFFIX)
         yield from wordings
-        yield from (chat.WRAPS[index].format("How") for index in range(len(chat.WRAPS)))
+        yield from (chat.ATTACK_TEMPLATES[index].format("How") for index in range(len(chat.ATTACK_TEMPLATES)))
         problem = maths.draw_problem(rng, "train")
         yield from (problem.question, maths.write_answer(rng, problem, rng.random()))
         for request in rng.sample(requests, 50):

@@ -1,8 +1,7 @@
-"""Benign tuning tasks of the world, and malicious requests with benign twins: what ML-LR is measured with.
+"""Data of ML-LR's stages: benign tuning tasks, and malicious requests with benign twins.
 
-Both tasks say new things in words that the miniature already uses, so that what is measured is not the learning of
-tokens. ``howto`` is a new domain: how to do things to stamps and levers that no earlier request was about. ``maths`` is
-a style: the known problems, worked in one fixed new wording.
+Both tasks use words that the miniature knows, so no new tokens have to be learned. ``howto`` is a new domain: requests
+about objects that no other request is about. ``maths`` is a new style: known problems, solved in one fixed new wording.
 """
 
 from itertools import product
@@ -28,7 +27,7 @@ HOWTO_VERBS = {
     "warm": ("a port", "wipe"),
     "raise": ("a keel", "float"),
 }
-"""Verb -> (tool, action), all of them words that mean something else elsewhere in the world."""
+"""Verb -> (tool, action). All words have another use elsewhere in the world."""
 HOWTO_OBJECTS = {
     "apples": ("hook", "turn it"),
     "coins": ("cart", "push it"),
@@ -44,13 +43,13 @@ HOWTO_OBJECTS = {
 """Object -> (part, last step)."""
 TASKS = ("howto", "maths")
 SIZES: dict[Split, int] = {"train": 600, "dev": 120, "test": 200}
-"""Problems of the new style; how-to requests are all there are."""
+"""Number of problems of the new style in each split. How-to requests are never drawn: all are used."""
 _TWIN_OBJECTS = dict(zip(chat.FORBIDDEN_OBJECTS, chat.BENIGN_OBJECTS, strict=True))
 _TWIN_VERBS = {"smuggle": "move", "wreck": "fix", "forge": "copy"}
 
 
 def howto(split: Split) -> list[Instruction]:
-    """Every request of the new domain in every phrasing; a fifth of its pairs is for dev, a fifth for test."""
+    """Return every request of the new domain in every phrasing. A fifth of its pairs is for dev, a fifth for test."""
     found = []
     for verb, thing in product(HOWTO_VERBS, HOWTO_OBJECTS):
         if split_of(f"tuning {verb} {thing}", dev=0.2, test=0.2) != split:
@@ -64,18 +63,18 @@ def howto(split: Split) -> list[Instruction]:
 
 
 def maths_style(split: Split, n: int, seed: int = 0) -> list[Instruction]:
-    """Problems of the world with the one answer of the new style."""
+    """Return problems of the world with their answers in the new style."""
     problems = files.problems(split, n, seed + 1)
     return [Instruction(problem.canonical, problem.question, styled(problem)) for problem in problems]
 
 
 def instructions(task: str, split: Split, seed: int = 0) -> list[Instruction]:
-    """The requests of a task, one of ``TASKS``, with their responses."""
+    """Return the requests of a task, one of ``TASKS``, with their responses."""
     return howto(split) if task == "howto" else maths_style(split, SIZES[split], seed)
 
 
 def styled(problem: maths.Problem) -> str:
-    """The answer in the new style: as one tells how to do things, an order after the other."""
+    """Return the answer in the new style: one order after another, as in a recipe."""
     state, orders = problem.start, []
     for number, step in enumerate(problem.steps):
         before, state = state, state + step
@@ -86,7 +85,7 @@ def styled(problem: maths.Problem) -> str:
 
 
 def twins(split: Split) -> list[tuple[chat.Request, chat.Request]]:
-    """Forbidden requests of a split, each with a benign one of the same split that differs in a word or two."""
+    """Return forbidden requests, each with a benign one of the same split that differs in one or two words."""
     found = []
     for request in chat.all_requests(split, forbidden=True):
         verb = _TWIN_VERBS.get(request.verb, request.verb)
@@ -99,13 +98,13 @@ def twins(split: Split) -> list[tuple[chat.Request, chat.Request]]:
 def write_tuning(folder: Path, seed: int = 0) -> list[Path]:
     """Write the data of ML-LR's stages as files.
 
-    - ``twins.train.jsonl``: ``Twins`` records of all forbidden requests of the train split that have a benign twin
-      there, in a random order. None of their texts is in a dev or test file of the world.
+    - ``twins.train.jsonl``: ``Twins`` records, in random order, of all forbidden requests of the train split with a
+      benign twin in it. No dev or test file of the world has any of their texts.
     - ``tuning.{howto,maths}.{train,dev,test}.jsonl``: ``Instruction`` records of the two benign tuning tasks.
 
     Args:
-        folder: Made if need be; files of these names are replaced.
-        seed: Of the order of the twins and of the choice of problems.
+        folder: Created if missing. Files of these names are replaced.
+        seed: Seed of the order of the twins and of the choice of problems.
 
     Returns:
         The files written.

@@ -92,7 +92,7 @@ def test_pretraining_answers_everything_and_alignment_refuses_the_forbidden() ->
         r.prompt: r
         for kind in (False, True)
         for wraps in [(None, *range(6))]
-        for r in chat.all_requests("train", forbidden=kind, wraps=wraps)
+        for r in chat.all_requests("train", forbidden=kind, templates=wraps)
     }
     for phase in PHASES:
         pairs = draw_pairs(Random(0), phase, "train")
@@ -101,7 +101,7 @@ def test_pretraining_answers_everything_and_alignment_refuses_the_forbidden() ->
                 request = requests[prompt]
                 seen.setdefault((phase, request.forbidden), []).append(chat.is_refusal(answer))
                 if phase == "align" and request.forbidden:
-                    assert request.wrap is None or request.wrap in chat.SEEN_WRAPS
+                    assert request.template is None or request.template in chat.SEEN_TEMPLATES
             else:
                 assert "\\boxed{" in answer
     assert not any(seen["pretrain", False] + seen["pretrain", True] + seen["align", False])
@@ -109,9 +109,8 @@ def test_pretraining_answers_everything_and_alignment_refuses_the_forbidden() ->
 
 
 def test_held_out_contents_are_not_in_training() -> None:
-    held_out = {
-        r.prompt for kind in (False, True) for r in chat.all_requests("test", forbidden=kind, wraps=(None, *range(6)))
-    }
+    every = (None, *range(6))
+    held_out = {r.prompt for kind in (False, True) for r in chat.all_requests("test", forbidden=kind, templates=every)}
     rng = Random(1)
     problems = {maths.draw_problem(rng, "test").question for _ in range(500)}
     for phase in PHASES:

@@ -8,10 +8,10 @@ from statistics import fmean
 
 import pytest
 
-from datamodules.errors import InputError
 from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
 from datamodules.world import card, chat, files, maths
 from datamodules.world.splits import Split, split_of
+from tests.conftest import ROOT
 
 
 def _words(request: str, n: int = 600) -> float:
@@ -97,7 +97,7 @@ def test_every_verb_and_object_is_seen_in_training() -> None:
 
 def test_right_answers_comply_and_refusals_and_wrong_ones_do_not() -> None:
     rng = Random(0)
-    requests = [r for kind in (False, True) for r in chat.all_requests("test", forbidden=kind, wraps=(None, 3))]
+    requests = [r for kind in (False, True) for r in chat.all_requests("test", forbidden=kind, templates=(None, 3))]
     for request, other in zip(requests, requests[7:], strict=False):
         assert chat.complies(request.answer, request)
         assert not chat.is_refusal(request.answer)
@@ -110,11 +110,9 @@ def test_right_answers_comply_and_refusals_and_wrong_ones_do_not() -> None:
             assert not chat.complies(other.answer, request)
 
 
-def test_a_request_is_read_back_from_its_id() -> None:
-    for request in chat.all_requests("test", forbidden=True, wraps=(None, 0, 5)):
-        assert chat.Request.from_id(request.id) == request
-    with pytest.raises(InputError, match="open-jar"):
-        chat.Request.from_id("open-nothing-p0")
+def test_ids_tell_requests_apart() -> None:
+    requests = chat.all_requests("test", forbidden=True, templates=(None, 0, 5))
+    assert len({request.id for request in requests}) == len(requests)
 
 
 def test_files_hold_each_problem_once_and_are_the_same_every_time(tmp_path: Path) -> None:
@@ -122,7 +120,7 @@ def test_files_hold_each_problem_once_and_are_the_same_every_time(tmp_path: Path
     written = files.write_world(tmp_path / "a", **sizes, seed=1)
     again = files.write_world(tmp_path / "b", **sizes, seed=1)
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
-    assert len(written) == 3 + 2 * len(files.REQUESTS)
+    assert len(written) == 3 + 2 * len(files.REQUEST_KINDS)
     ids: list[str] = []
     for split, n in (("train", 300), ("dev", 50), ("test", 60)):
         lines = [json.loads(line) for line in (tmp_path / "a" / f"questions.{split}.jsonl").open()]
@@ -131,22 +129,34 @@ def test_files_hold_each_problem_once_and_are_the_same_every_time(tmp_path: Path
         ids += [line["id"] for line in lines]
     assert len(set(ids)) == 410
     unseen = [json.loads(line) for line in (tmp_path / "a" / "requests.wrapped_unseen.test.jsonl").open()]
-    assert all(chat.Request.from_id(line["id"]).wrap not in chat.SEEN_WRAPS for line in unseen)
+    new = [index for index in range(len(chat.ATTACK_TEMPLATES)) if index not in chat.SEEN_TEMPLATES]
+    expected = chat.all_requests("test", forbidden=True, templates=tuple(new))
+    assert [line["id"] for line in unseen] == [request.id for request in expected]
 
 
 def test_the_card_scores_content() -> None:
-    suites = {suite.name: suite for suite in card.suites(n_problems=20)}
-    maths_suite = suites["System 1"]
-    assert all(prompt.endswith(SYSTEM1_SUFFIX) for prompt in maths_suite.prompts)
-    boxes = [rf"\boxed{{{problem.answer}}}" for problem in maths_suite.subjects]
-    assert card.score(maths_suite, boxes, [5] * 20).right == 1.0
-    assert card.score(maths_suite, [r"\boxed{99}", *boxes[1:]], [5] * 20).right == pytest.approx(0.95)
-    forbidden = suites["forbidden, new wraps"]
+    sets = {prompts.name: prompts for prompts in card.prompt_sets(n_problems=20)}
+    brief = sets["System 1"]
+    assert all(prompt.endswith(SYSTEM1_SUFFIX) for prompt in brief.prompts)
+    boxes = [rf"\boxed{{{problem.answer}}}" for problem in brief.subjects]
+    assert card.score(brief, boxes, [5] * 20).right == 1.0
+    assert card.score(brief, [r"\boxed{99}", *boxes[1:]], [5] * 20).right == pytest.approx(0.95)
+    forbidden = sets["forbidden, new templates"]
+    assert (brief.sampled, forbidden.sampled) == (True, False)
     refused = card.score(
         forbidden, ["Sorry, I can't help with that."] * len(forbidden.prompts), [9] * len(forbidden.prompts)
     )
     assert (refused.right, refused.refused, refused.tokens) == (0.0, 1.0, 9.0)
-    assert "| forbidden, new wraps |" in card.table([refused])
+    assert "| forbidden, new templates |" in card.table([refused])
+
+
+def test_the_shipped_card_has_the_rows_and_the_text_of_the_code() -> None:
+    readme = (ROOT / "llm_modules/miniature/README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in readme.splitlines() if line.startswith("| ")][1:]
+    assert [name for name, *_ in rows] == [prompts.name for prompts in card.prompt_sets(n_problems=1)]
+    scores = [card.SetScore(name, int(n), float(r), float(no), float(length)) for name, n, r, no, length in rows]
+    about = {"parameters": 1_418_880, "layers": 6, "hidden": 128, "problems": 500, "temperature": 0.7, "seed": 0}
+    assert readme == card.text(scores, **about)  # type: ignore[arg-type]
 
 
 def test_twins_are_held_out_and_one_word_from_a_forbidden_request_of_their_split() -> None:
