@@ -52,8 +52,8 @@ def test_a_peft_folder() -> None:
 
 
 def test_a_checkpoint_of_routers() -> None:
-    parts = {name: str(WRITTEN / "mogu" / name) for name in ("glad", "unwilling")}
-    module = MoGU(**parts, router=RouterConfig(layers=(5,), d_router=2))
+    glad, unwilling = (str(WRITTEN / "mogu" / name) for name in ("glad", "unwilling"))
+    module = MoGU(glad=glad, unwilling=unwilling, router=RouterConfig(layers=(5,), d_router=2))
     assert mean_nll(restored(module, WRITTEN / "router.ckpt")) == pytest.approx(7.238887, abs=1e-5)
 
 
