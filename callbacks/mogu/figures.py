@@ -15,13 +15,7 @@ _COLOURS = (BLUE, VERMILION)
 
 
 def plot_gates(gates: Mapping[str, Tensor], layers: Sequence[int], path: Path) -> None:
-    """Box plots of both gates for each class of prompts and each layer, as a PNG file.
-
-    Args:
-        gates: By class of prompts: (prompts, layers, 2), glad first.
-        layers: Decoder layers.
-        path: The file.
-    """
+    """Box plots of both gates, (prompts, layers, 2) by class of prompts, for each decoder layer, as a PNG file."""
     columns = 1 if len(gates) < 4 else 2
     rows = -(-len(gates) // columns)
     wide, high = 1.0 + columns * max(5.4, 0.8 * len(layers)), 1.0 + 1.9 * rows
@@ -46,9 +40,7 @@ def plot_gates(gates: Mapping[str, Tensor], layers: Sequence[int], path: Path) -
 def plot_tokens(prompts: Mapping[str, tuple[Sequence[str], Tensor]], path: Path) -> None:
     """Both gates over the tokens of some prompts, mean over the layers with their range, as a PNG file.
 
-    Args:
-        prompts: By name: tokens as text, and gates (tokens, layers, 2).
-        path: The file.
+    ``prompts`` holds by name the tokens as text, and the gates (tokens, layers, 2).
     """
     longest = max(len(tokens) for tokens, _ in prompts.values())
     size = max(6.4, 1.5 + 0.24 * longest), 2.6 * len(prompts)

@@ -37,11 +37,7 @@ class GateFigures(Callback):
         self._tokens: dict[str, tuple[list[str], Tensor]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a model without gates.
-
-        Raises:
-            InputError: The model is no MoGU.
-        """
+        """Raise InputError if the model has no gates."""
         if not isinstance(pl_module, MoGU):
             raise InputError(f"trainer.callbacks: GateFigures shows gates, and {type(pl_module).__name__} has none")
 
@@ -98,11 +94,7 @@ class SuiteGates(Callback):
         self.output = output
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the gates of all prompts.
-
-        Raises:
-            InputError: The model has no gates, or the data are no suites.
-        """
+        """Compute the gates of all prompts; InputError if the model has none, or the data are no suites."""
         data = datamodule_of(trainer)
         if not isinstance(pl_module, MoGU) or not isinstance(data, BenchmarkData):
             raise InputError("trainer.callbacks: SuiteGates shows the gates of a MoGU on the suites of BenchmarkData")

@@ -55,11 +55,7 @@ class ProbeWriter(Callback):
         self._layers: tuple[int, ...] = ()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse several processes: each would see a part of the requests.
-
-        Raises:
-            InputError: There are several.
-        """
+        """Raise InputError with several processes: each would see a part of the requests."""
         if stage == "predict" and trainer.world_size > 1:
             raise InputError("trainer.devices: ProbeWriter needs all requests in one process; set devices: 1")
 

@@ -14,20 +14,13 @@ class BranchedBatch:
 
     A row is the common tokens, the rest of the first sequence, the rest of the second, padding. Targets and predictors
     have one row per sequence: row ``i`` belongs to the first sequence of pair ``i``, row ``items + i`` to the second.
-
-    Attributes:
-        input_ids: (items, seq).
-        position_ids: (items, seq), each token's place in its own sequence.
-        branch: (items, seq), 0 for common tokens, 1 and 2 for the rests, -1 for padding.
-        targets: (2 * items, targets), tokens to predict; ``IGNORE_INDEX`` if a sequence has fewer.
-        predictors: (2 * items, targets), the column of ``input_ids`` that predicts each target.
     """
 
-    input_ids: Tensor
-    position_ids: Tensor
-    branch: Tensor
-    targets: Tensor
-    predictors: Tensor
+    input_ids: Tensor  # (items, seq)
+    position_ids: Tensor  # (items, seq), each token's place in its own sequence
+    branch: Tensor  # (items, seq), 0 for common tokens, 1 and 2 for the rests, -1 for padding
+    targets: Tensor  # (2 * items, targets), tokens to predict; IGNORE_INDEX if a sequence has fewer
+    predictors: Tensor  # (2 * items, targets), the column of input_ids that predicts each target
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "BranchedBatch":
         """The same batch on another device."""
@@ -37,18 +30,11 @@ class BranchedBatch:
 
 @dataclass
 class ResponderBatch:
-    """Requests with two opposite responses each.
+    """Requests with two opposite responses each."""
 
-    Attributes:
-        rows: (2 * items, seq): row ``i`` is the response to learn, row ``items + i`` the opposite response.
-        branched: The same responses with each prompt once, for models that support it.
-        mean_items: Items of a batch of this epoch on average, over all processes. A sum over items divided by it gives
-            every item of the epoch the same weight.
-    """
-
-    rows: SupervisedBatch
-    branched: BranchedBatch
-    mean_items: float | None = None
+    rows: SupervisedBatch  # (2 * items, seq): row i is the response to learn, row items + i its opposite
+    branched: BranchedBatch  # the same responses with each prompt once, for models that support it
+    mean_items: float | None = None  # items of a batch of this epoch, mean over batches and processes
 
     @property
     def items(self) -> int:
@@ -64,21 +50,13 @@ class ResponderBatch:
 
 @dataclass
 class RouterBatch:
-    """Requests with the response that is right for them, and their class: the goal of the gates.
+    """Requests with the response that is right for them, and their class: the goal of the gates."""
 
-    Attributes:
-        rows: Tokens and labels, (batch, seq).
-        malicious: (batch,) bool.
-        starts: (batch,), index of the first token of the instruction.
-        ends: (batch,), index of the first token after the instruction.
-        mean_items: As in `ResponderBatch`.
-    """
-
-    rows: SupervisedBatch
-    malicious: Tensor
-    starts: Tensor
-    ends: Tensor
-    mean_items: float | None = None
+    rows: SupervisedBatch  # (batch, seq)
+    malicious: Tensor  # (batch,) bool
+    starts: Tensor  # (batch,), index of the first token of the instruction
+    ends: Tensor  # (batch,), index of the first token after the instruction
+    mean_items: float | None = None  # as in ResponderBatch
 
     @property
     def items(self) -> int:

@@ -41,21 +41,13 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs and what is left.
+    """The pairs and what is left."""
 
-    Attributes:
-        train: As many benign as malicious pairs.
-        val: The same, to choose checkpoints on.
-        held_out: Malicious requests in neither, for tests.
-        dropped: Requests without a pair.
-        report: Counts by name.
-    """
-
-    train: list[ResponsePair] = field(repr=False)
-    val: list[ResponsePair] = field(repr=False)
-    held_out: list[Attack] = field(repr=False)
+    train: list[ResponsePair] = field(repr=False)  # as many benign as malicious
+    val: list[ResponsePair] = field(repr=False)  # as many of each, too, to choose checkpoints on
+    held_out: list[Attack] = field(repr=False)  # malicious requests in neither, for tests
     dropped: list[Dropped] = field(repr=False)
-    report: dict[str, int | dict[str, int]]
+    report: dict[str, int | dict[str, int]]  # counts by name
 
 
 def make_pairs(

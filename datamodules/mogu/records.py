@@ -7,15 +7,8 @@ from dataclasses import dataclass
 class ResponsePair:
     """A request with two opposite responses.
 
-    Attributes:
-        id: Unique in its file.
-        prompt: The request.
-        malicious: Its class.
-        glad: The response of a model that answers everything.
-        reject: The response of a model that refuses everything.
-        glad_is_opening: The glad response is only the beginning of one ("Sure, here is ..."): it is learnt without an
-            end, and nothing harmful has to be written down.
-        system: System turn before the request.
+    With ``glad_is_opening`` the glad response is only the beginning of one ("Sure, here is ..."): it is learnt without
+    an end, and nothing harmful has to be written down.
     """
 
     id: str

@@ -135,11 +135,7 @@ class ResponderData(_PairData):
         return partial(_collate_opposed, pad_id=_pad_id(self.tokenizer), mean_items=mean_items)
 
     def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
-        """Examples of the role's class.
-
-        Raises:
-            InputError: The file has no such request.
-        """
+        """Examples of the role's class; InputError if the file has no such request."""
         glad = self.role == "glad"
         own = [pair for pair in pairs if pair.malicious == glad]
         if not own:
@@ -167,11 +163,7 @@ class RouterData(_PairData):
         return BatchLoader(examples, batches, self.collate(None, None), self.num_workers)
 
     def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
-        """Examples of both classes.
-
-        Raises:
-            InputError: A class is missing, or a request cannot be found in its rendered prompt.
-        """
+        """Examples of both classes; InputError if one is missing, or a request is not found in its rendered prompt."""
         kinds = {pair.malicious for pair in pairs}
         if len(kinds) < 2:
             kind = "benign" if True in kinds else "malicious"

@@ -70,11 +70,7 @@ class ConditionalSteering(CausalLM):
 
     @cached_property
     def direction(self) -> Direction:
-        """The refusal direction; read and checked once.
-
-        Raises:
-            InputError: The file is missing or broken, or belongs to another model.
-        """
+        """The refusal direction, read once; InputError if the file is broken or belongs to another model."""
         config = loading.read_config(self.backbone, self.revision, self.trust_remote_code).get_text_config()
         layers: int = config.num_hidden_layers
         try:
@@ -90,30 +86,18 @@ class ConditionalSteering(CausalLM):
 
     @cached_property
     def probe(self) -> LayerProbe:
-        """The probe that decides; read once.
-
-        Raises:
-            InputError: The file is missing or broken.
-        """
+        """The probe that decides, read once; InputError if the file is broken."""
         return choose_probes(read_probes(self.probes_file, "model.probes"), 1)[0]
 
     def configure_model(self) -> None:
-        """As in `CausalLM`; both files are read and checked before any weights are loaded.
-
-        Raises:
-            InputError: A file is missing or broken, or belongs to another model.
-        """
+        """As in `CausalLM`; both files are read and checked before any weights are loaded."""
         _ = self.direction, self.probe
         super().configure_model()
         _ = self.projection
 
     @cached_property
     def projection(self) -> Projection:
-        """The output projection that the probe reads.
-
-        Raises:
-            InputError: The model has no such projection, or one of another width.
-        """
+        """The output projection that the probe reads; InputError if the model has none of this layer and width."""
         probe = self.probe
         for projection in output_projections(self.language_model):
             if (projection.layer, projection.in_features) == (probe.layer, len(probe.weight)):

@@ -54,9 +54,6 @@ class PromptDefence(CausalLM):
             demonstrations: Turns before the user's.
             chat_template: Jinja file of the template that the data use, if that is not the tokenizer's own.
             model: As in `CausalLM`.
-
-        Raises:
-            InputError: There is no such file.
         """
         super().__init__(backbone=backbone, **model)
         self.system_prompt, self.before, self.after = system_prompt, before, after
@@ -75,11 +72,7 @@ class PromptDefence(CausalLM):
         return super().complete(PromptBatch(self.defend(batch.rows)))
 
     def defend(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        """The same rows with defended prompts; text after the prompt, such as a prefilled answer, stays.
-
-        Raises:
-            InputError: A prompt was not made by this chat template.
-        """
+        """The same rows with defended prompts; InputError if a prompt was made by another chat template."""
         head, tail = self._frame
         defended = []
         for row in rows:

@@ -25,11 +25,7 @@ def mix_distributions(base: Tensor, expert: Tensor, alpha: float, candidates: in
     >>> mix_distributions(base, expert, alpha=1.0, candidates=2).exp()  # the expert's, among the two tokens
     tensor([[0.2000, 0.7000, 0.0000]])
 
-    Args:
-        base: Logits (rows, vocab).
-        expert: Logits (rows, vocab).
-        alpha: 0 gives the base model's distribution over the candidates, 1 the expert's.
-        candidates: Least number of candidates.
+    ``base`` and ``expert`` are logits (rows, vocab).
     """
     probabilities, expert_probabilities = base.float().softmax(-1), expert.float().softmax(-1)
     ranks = [logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1) for logits in (base, expert)]
@@ -122,11 +118,7 @@ class SafeDecoding(CausalLM):
 
     @cached_property
     def generator(self) -> Any:
-        """The engine that generates, with the expert in the first tokens.
-
-        Raises:
-            InputError: The model is sharded.
-        """
+        """The engine that generates, with the expert in the first tokens; InputError if the model is sharded."""
         if self.device_mesh is not None:
             raise InputError("trainer.strategy: SafeDecoding runs two models in turn and cannot be sharded; use ddp")
         assert isinstance(self.model, PeftModel)

@@ -12,13 +12,7 @@ from llm_modules.optim.module_names import Module
 
 @dataclass(frozen=True)
 class Projected:
-    """Result for one module.
-
-    Attributes:
-        module: The module.
-        similarity: Cosine of the fine-tune's change and its projection on the subspace of the alignment.
-        projected: Whether the change was replaced by its projection.
-    """
+    """Result for one module: cosine of the change and its projection, and whether the projection replaced it."""
 
     module: Module
     similarity: float
@@ -33,14 +27,8 @@ def project(tuned: nn.Module, aligned: nn.Module, base: nn.Module, threshold: fl
     threshold. In SafeLoRA D is the product B A of an adapter; here it may come from a full fine-tune, too. C scales as
     well as projects, as in the paper's fast form.
 
-    Args:
-        tuned: The fine-tuned model without adapter wrappers; changed in place.
-        aligned: The model that was fine-tuned.
-        base: The model before its alignment.
-        threshold: Changes with a lower cosine are replaced; the paper tunes it.
-
-    Raises:
-        InputError: The models have different modules, or the threshold is no cosine.
+    ``tuned`` (without adapter wrappers) is changed in place; ``aligned`` is the model before the fine-tune, ``base``
+    the model before its alignment. The paper tunes the threshold. InputError if the models' modules differ.
     """
     if not -1 <= threshold <= 1:
         raise InputError(f"threshold: must be a cosine from -1 to 1, is {threshold:g}")

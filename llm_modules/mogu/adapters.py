@@ -31,8 +31,7 @@ class LoRAAdapter:
     """The LoRA weights of one responder.
 
     Attributes:
-        config: As PEFT reads and writes it.
-        base: Model that it was trained on, as its folder says; empty if the folder does not say.
+        base: Model that it was trained on; empty if its folder does not say.
         deltas: By path of the projection: A (r, in) and B (out, r), fp32.
         source: Folder, for errors.
     """
@@ -49,14 +48,9 @@ class LoRAAdapter:
         return float(alpha / rank**0.5 if self.config.use_rslora else alpha / rank)
 
     def check_places(self, projections: Sequence[Projection], key: str) -> None:
-        """Check that the adapter changes output projections only, so that no part of it is left out.
+        """Raise InputError if the adapter changes other modules than the model's output projections.
 
-        Args:
-            projections: All output projections of the model, also those of layers without a mixture.
-            key: The option that named the adapter, for errors.
-
-        Raises:
-            InputError: It adapts another module.
+        ``key`` is the option that named the adapter, here and below.
         """
         if others := sorted(self.deltas.keys() - {p.path for p in projections}):
             raise InputError(
@@ -65,15 +59,7 @@ class LoRAAdapter:
             )
 
     def of(self, projection: Projection, key: str) -> tuple[Tensor, Tensor, float]:
-        """A, B and scale for a projection.
-
-        Args:
-            projection: Of the model.
-            key: The option that named the adapter, for errors.
-
-        Raises:
-            InputError: The adapter has no weights for it, or weights of other shapes.
-        """
+        """A, B and scale for a projection; InputError if the adapter has none, or of other shapes."""
         if projection.path not in self.deltas:
             others = sorted({path.rpartition(".")[2] for path in self.deltas})
             raise InputError(
@@ -92,15 +78,7 @@ class LoRAAdapter:
 
 
 def read_adapter(folder: Path | str, key: str) -> LoRAAdapter:
-    """Read a PEFT LoRA folder.
-
-    Args:
-        folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
-        key: The option that named it, for errors.
-
-    Raises:
-        InputError: There is no such folder, its weights are a pickle, or its kind cannot be mixed.
-    """
+    """Read a PEFT LoRA folder; InputError if it is missing, its weights are a pickle, or its kind cannot be mixed."""
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise InputError(f"{key}: '{folder}' is no PEFT folder (no {CONFIG}); make one with rod export --format peft")
@@ -125,13 +103,7 @@ def read_adapter(folder: Path | str, key: str) -> LoRAAdapter:
 
 
 def write_adapter(adapter: LoRAAdapter, deltas: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> None:
-    """Write an adapter folder that PEFT loads.
-
-    Args:
-        adapter: Its configuration is written.
-        deltas: A and B by path of the projection.
-        folder: Created if it does not exist.
-    """
+    """Write ``deltas`` (A and B by path) with the configuration of an adapter as a folder that PEFT loads."""
     folder.mkdir(parents=True, exist_ok=True)
     adapter.config.base_model_name_or_path = adapter.base or None
     adapter.config.inference_mode = True

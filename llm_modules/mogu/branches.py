@@ -28,10 +28,7 @@ ATTENTION = ("sdpa", "eager")
 def branch_losses(decoder: nn.Module, head: OutputHead, batch: BranchedBatch) -> Tensor:
     """Mean cross-entropy of each response, (2 * items,) float32: all first responses, then all second ones.
 
-    Args:
-        decoder: The transformer without its head, of a model that `takes_branches`.
-        head: From hidden states to logits.
-        batch: From `datamodules.mogu.branching.branch`.
+    ``decoder`` is the transformer without its head, of a model that `takes_branches`.
     """
     hidden: Tensor = decoder(
         input_ids=batch.input_ids,
@@ -47,10 +44,6 @@ def branch_mask(branch: Tensor, dtype: torch.dtype) -> Tensor:
     """Additive attention mask, (items, 1, seq, seq): 0 if a token sees the other one, else the type's least number.
 
     A token sees itself, the prompt, and the earlier tokens of its own branch.
-
-    Args:
-        branch: As in ``BranchedBatch``.
-        dtype: Type of the attention scores.
     """
     seq = branch.shape[1]
     sees = (branch[:, None, :] == branch[:, :, None]) | (branch[:, None, :] == 0)

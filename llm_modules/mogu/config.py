@@ -46,11 +46,7 @@ class RouterConfig:
 
 
 def check_mode(mode: Mode, m: int, key: str = "model.") -> None:
-    """Check the two settings of generation; ``key`` is the place they come from, for the error.
-
-    Raises:
-        InputError: The mode is unknown, or ``m`` is not a number of tokens that the mode can use.
-    """
+    """Raise InputError if the mode is unknown or cannot use ``m``; ``key`` is the place they come from."""
     if mode not in (modes := get_args(Mode)):
         raise InputError(f"{key}mode: '{mode}' is unknown; use one of {', '.join(modes)}")
     if not isinstance(m, int) or m < 0:

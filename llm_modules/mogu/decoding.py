@@ -20,8 +20,6 @@ class MoGUGenerator(Generator):
     and values. An end-of-sequence token among the first tokens ends the row.
 
     Attributes:
-        mode: See `llm_modules.mogu.config.Mode`.
-        m: Tokens from the mixture.
         keep_gates: Whether the next call keeps its gates.
         gates: Kept gates of the last call, by row: (tokens, layers, 2) on the CPU, glad first, one per token of prompt
             and completion that the mixture has read.

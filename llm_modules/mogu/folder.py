@@ -42,18 +42,7 @@ _RESPONDERS = ("glad", "unwilling")
 
 @dataclass(frozen=True)
 class SavedMoGU:
-    """The content of ``mogu.json``.
-
-    Attributes:
-        base: Hub id, folder or ``miniature`` of the base model.
-        revision: Of a hub id.
-        router: Shape of the routers; ``d_router`` is 0 if they are folded.
-        mode: Default mode of generation.
-        m: Tokens from the mixture.
-        training: Settings of the routers' training (lambda, penalty, mask), for the record.
-        checksums: SHA-256 by file.
-        format: Version of the folder's format.
-    """
+    """The content of ``mogu.json``; ``checksums`` are SHA-256 by file, ``training`` is for the record."""
 
     base: str
     revision: str | None
@@ -106,11 +95,7 @@ def write_folder(
 
 
 def read_settings(folder: Path) -> SavedMoGU:
-    """Read ``mogu.json`` and compare the checksums.
-
-    Raises:
-        InputError: The folder is no MoGU or has another format, or a file is missing or was changed.
-    """
+    """Read ``mogu.json``; InputError if it is missing or of another format, or if a file is missing or was changed."""
     path = folder / SETTINGS
     if not path.is_file():
         raise InputError(f"mogu: '{folder}' has no {SETTINGS}; make one with rod export --format mogu")
@@ -142,11 +127,7 @@ def has_backbone(saved: SavedMoGU) -> bool:
 
 
 def load_routers(mixed: MixedModel, path: Path) -> None:
-    """Copy saved routers into the mixtures; all keys must be there, with the right shapes, and no others.
-
-    Raises:
-        InputError: A key is missing or unknown, has another shape, or holds numbers that are not finite.
-    """
+    """Copy saved routers into the mixtures; InputError if keys or shapes differ, or numbers are not finite."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -194,11 +175,7 @@ def base_sample(mixed: MixedModel) -> dict[str, Tensor]:
 
 
 def check_base(mixed: MixedModel, folder: Path, base: str) -> None:
-    """Check that a model is the base that a folder belongs to, by those of its weights that are not quantised.
-
-    Raises:
-        InputError: Its weights are different.
-    """
+    """Raise InputError if a model's weights are not those of the folder's base; quantised ones are not compared."""
     saved, found = load_file(folder / BASE), base_sample(mixed)
     for name in saved.keys() & found.keys():
         same = len(saved[name]) == len(found[name]) and (saved[name] == found[name]).float().mean() >= ALIKE

@@ -37,7 +37,7 @@ def responder_loss(
     Args:
         wanted: Cross-entropy of the response to learn, (items,).
         unwanted: Cross-entropy of the opposite response, (items,).
-        form: See ``RatioForm``.
+        form: Numerator and denominator, or one of them.
         floor: Least value of the denominator; below it only the numerator has a gradient.
         cap: A larger ratio counts as the cap; its gradient shrinks in proportion and keeps its direction.
         enough: Items with a lower ratio have no gradient: they are learnt.
@@ -66,7 +66,7 @@ def gate_penalty(gates: Tensor, malicious: Tensor, mask: Tensor, kind: Penalty =
         gates: (layers, batch, seq, 2), glad first.
         malicious: (batch,) bool.
         mask: (batch, seq) bool, tokens that count; a row without any has penalty 0.
-        kind: See ``Penalty``.
+        kind: Squared or absolute distance.
     """
     goals = torch.stack([~malicious, malicious], dim=-1).to(gates.dtype)[None, :, None, :]
     distance = gates - goals
@@ -79,12 +79,7 @@ def penalty_tokens(
 ) -> Tensor:
     """The tokens whose gates the penalty pulls, (batch, seq) bool.
 
-    Args:
-        mask: See ``PenaltyMask``.
-        attention_mask: (batch, seq), 0 at padding.
-        starts: (batch,), index of the first token of the instruction.
-        ends: (batch,), index of the first token after the instruction.
-        is_response: (batch, seq) bool.
+    ``starts`` and ``ends`` are as in ``RouterBatch``; ``is_response`` is (batch, seq) bool.
     """
     tokens = attention_mask.bool()
     if mask in ("post_instruction", "after_instruction"):
@@ -94,10 +89,7 @@ def penalty_tokens(
 
 
 def gate_means(gates: Tensor, malicious: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Mean of each gate over layers, tokens in ``mask`` and rows, for each class that has a row.
-
-    Arguments as in `gate_penalty`.
-    """
+    """Mean of each gate over layers, tokens and rows of each class that occurs; arguments as in `gate_penalty`."""
     per_row = (gates * mask[None, :, :, None]).sum(2).mean(0) / mask.sum(1, keepdim=True).clamp(min=1)
     means = {}
     for name, kind in (("benign", ~malicious), ("malicious", malicious)):

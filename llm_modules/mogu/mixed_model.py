@@ -25,12 +25,7 @@ class MixedModel:
     changes and none is copied. Only the routers can be trained; all other parameters are frozen.
 
     Attributes:
-        model: The Hugging Face model.
         adapted: The model inside of an adapter of its backbone (MoGUv2); None without one.
-        glad: The glad responder.
-        unwilling: The unwilling responder.
-        config: Shape of the routers.
-        projections: Output projections that hold a mixture.
         mixtures: By decoder layer.
         control: Settings of the next forward pass.
     """
@@ -43,18 +38,7 @@ class MixedModel:
         config: RouterConfig | None = None,
         adapted: PeftModel | None = None,
     ) -> None:
-        """Put the mixtures in.
-
-        Args:
-            model: A causal language model of any family.
-            glad: The glad responder.
-            unwilling: The unwilling responder; its rank may differ.
-            config: Shape of the routers.
-            adapted: The model inside of an adapter of its backbone (MoGUv2).
-
-        Raises:
-            InputError: A responder does not fit the model, or a layer or module does not exist.
-        """
+        """Put the mixtures in; InputError if a responder does not fit the model, or a layer does not exist."""
         self.model, self.glad, self.unwilling, self.adapted = model, glad, unwilling, adapted
         self.config = config or RouterConfig()
         self.control = MixtureControl()
@@ -131,11 +115,7 @@ class MixedModel:
         return self.model
 
     def merge(self) -> None:
-        """Refuse: the weights of a mixture differ for every token.
-
-        Raises:
-            InputError: Always.
-        """
+        """Raise InputError: the weights of a mixture differ for every token."""
         raise InputError(f"merge: {MERGE_REFUSED}")
 
     merge_and_unload = merge

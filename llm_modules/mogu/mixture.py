@@ -26,11 +26,7 @@ class GateRecord:
         return [layer for layer, gates in self._by_layer.items() if not gates.requires_grad]
 
     def stacked(self) -> Tensor:
-        """All gates, (layers, batch, seq, 2) by ascending layer, glad first.
-
-        Raises:
-            RuntimeError: No mixture has run.
-        """
+        """All gates, (layers, batch, seq, 2) by ascending layer, glad first; RuntimeError if no mixture has run."""
         if not self._by_layer:
             raise RuntimeError("no gates were computed: no mixture has run in this pass")
         return torch.stack([self._by_layer[layer] for layer in sorted(self._by_layer)])
@@ -73,18 +69,12 @@ class MixtureControl:
 class Joined(NamedTuple):
     """The two matrices that a mixture multiplies with: the first product gives ``A h`` and all gates.
 
-    Each rank has a row for its gate, and the two gates have rows of their own as well: a small model spends more time
-    on starting operations than on arithmetic, so two products are faster than many.
-
-    Attributes:
-        first: (2 * (r_g + r_u) + 2, in): A_g over A_u, the gate of each rank, glad's gate, unwilling's.
-        bias: (2 * (r_g + r_u) + 2,), of the gates.
-        second: (out, r_g + r_u): B_g beside B_u, times alpha / r.
+    A small model spends more time on starting operations than on arithmetic: two products are faster than many.
     """
 
-    first: Tensor
-    bias: Tensor | None
-    second: Tensor
+    first: Tensor  # (2 * (r_g + r_u) + 2, in): A_g over A_u, the gate of each rank, glad's gate, unwilling's
+    bias: Tensor | None  # (2 * (r_g + r_u) + 2,)
+    second: Tensor  # (out, r_g + r_u): B_g beside B_u, times alpha / r
 
 
 class Mixture(nn.Module):
@@ -95,17 +85,12 @@ class Mixture(nn.Module):
 
     Attributes:
         base: The base model's projection, of any kind; its bias is part of ``W_o h``.
-        down: (r_g + r_u, in), A_g over A_u.
-        up: (out, r_g + r_u), B_g beside B_u.
-        scale: (r_g + r_u,), alpha / r of each responder.
-        gate_of: (r_g + r_u,), 0 for a rank of glad and 1 for a rank of unwilling.
-        routers: The two routers of this layer.
     """
 
-    down: Tensor
-    up: Tensor
-    scale: Tensor
-    gate_of: Tensor
+    down: Tensor  # (r_g + r_u, in): A_g over A_u
+    up: Tensor  # (out, r_g + r_u): B_g beside B_u
+    scale: Tensor  # (r_g + r_u,): alpha / r of each responder
+    gate_of: Tensor  # (r_g + r_u,): 0 for a rank of glad, 1 for a rank of unwilling
 
     def __init__(
         self,
@@ -116,16 +101,7 @@ class Mixture(nn.Module):
         routers: RouterPair,
         control: MixtureControl,
     ) -> None:
-        """Wrap a projection.
-
-        Args:
-            base: The projection.
-            layer: Index of its decoder layer.
-            glad: A (r, in), B (out, r) and alpha / r of the glad responder.
-            unwilling: The same of the unwilling responder.
-            routers: Of this layer.
-            control: Shared by all mixtures of the model.
-        """
+        """Wrap a projection; responders are A (r, in), B (out, r) and alpha / r."""
         super().__init__()
         self.base, self.layer, self.routers, self.control = base, layer, routers, control
         ranks = len(glad[0]), len(unwilling[0])
@@ -224,11 +200,7 @@ class Mixture(nn.Module):
         return self
 
     def merge(self, *_args: object, **_options: object) -> None:
-        """Refuse: the weights of a mixture differ for every token.
-
-        Raises:
-            RuntimeError: Always.
-        """
+        """Raise RuntimeError: the weights of a mixture differ for every token."""
         raise RuntimeError(MERGE_REFUSED)
 
 

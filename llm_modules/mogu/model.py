@@ -39,11 +39,7 @@ class MoGUModel(MixedModel):
     >>> gates[0].shape  # tokens that the mixture has read, layers, (glad, unwilling)
     torch.Size([5, 2, 2])
 
-    Responders usually come from `llm_modules.mogu.adapters.read_adapter`, and the whole from ``from_pretrained``.
-
-    Attributes:
-        mode: Default of `generate`.
-        m: Default of `generate`.
+    Responders usually come from `read_adapter`. The attributes ``mode`` and ``m`` are the defaults of `generate`.
     """
 
     def __init__(
@@ -63,16 +59,13 @@ class MoGUModel(MixedModel):
     def from_pretrained(
         cls, folder: Path | str, model: PreTrainedModel | None = None, *, base: str | None = None, **options: Any
     ) -> "MoGUModel":
-        """Load a MoGU folder, in evaluation mode; its routers are folded if it was saved so.
+        """Load a MoGU folder, in evaluation mode; InputError if it is broken or belongs to another base.
 
         Args:
             folder: As `save_pretrained` writes it.
             model: The base model; loaded by its name by default. It may be quantised or of another float type.
             base: Place of the base model, if it has moved.
             options: Of `llm_modules.backbone.loading.load_model`: ``dtype``, ``attn_implementation``, ...
-
-        Raises:
-            InputError: The folder is broken, or the model is not the base that it belongs to.
         """
         folder = Path(folder)
         saved = read_settings(folder)
@@ -111,9 +104,9 @@ class MoGUModel(MixedModel):
         """Write a MoGU folder.
 
         Args:
-            folder: Created if it does not exist; files with the same names are replaced.
+            folder: Files with the same names are replaced.
             base: Name of the base model.
-            revision: Of a hub id.
+            revision: Revision of the base model.
             training: Settings of the training, for the record.
             folded: Write each router as one logistic unit (a thousandth of the size), or as it was trained.
         """
@@ -132,16 +125,7 @@ class MoGUModel(MixedModel):
         seeds: Sequence[int] | None = None,
         gates: bool = False,
     ) -> Any:
-        """Complete prompts.
-
-        Args:
-            prompts: Token ids.
-            settings: How to sample; greedy by default.
-            mode: See `llm_modules.mogu.config.Mode`; the model's own by default.
-            m: Tokens from the mixture; the model's own by default.
-            eos_ids: Tokens that end a completion; the model's own by default.
-            seeds: One per prompt.
-            gates: Return the gates, too.
+        """Complete prompts (token ids), greedily by default, with the model's own mode, m and end tokens by default.
 
         Returns:
             One ``Completion`` per prompt. With ``gates``, a pair: the completions, and by prompt the gates

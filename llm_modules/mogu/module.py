@@ -102,11 +102,7 @@ class MoGU(CausalLM):
 
     @property
     def mogu(self) -> MoGUModel:
-        """The mixtures.
-
-        Raises:
-            RuntimeError: ``configure_model`` has not run.
-        """
+        """The mixtures; RuntimeError before ``configure_model``."""
         if not self._mogu:
             raise RuntimeError("the model is not loaded yet: call configure_model first")
         return self._mogu[0]
@@ -129,11 +125,7 @@ class MoGU(CausalLM):
         return {"mode": self.mode, "m": self.m} | self.parts.identity()
 
     def loss(self, batch: RouterBatch) -> Loss:
-        """For each request: cross-entropy of the right response, penalty on the gates, and divergence from the base.
-
-        Raises:
-            InputError: The gates of a layer carry no gradient.
-        """
+        """Each request's cross-entropy and gate penalty, with divergence from the base; InputError without gradient."""
         return self._loss_and_gates(batch)[0]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:

@@ -12,23 +12,13 @@ from llm_modules.mogu.v2.probes import LayerProbe, read_probes
 class MoGUParts:
     """Two responders, optionally with probes; or a whole MoGU folder.
 
-    Attributes:
-        glad: Folder of the glad responder.
-        unwilling: Folder of the unwilling responder.
-        folder: A MoGU folder in place of both.
-        probes: File of the probes that the routers start from.
-        adapters: Glad and unwilling, after `read`; empty with a folder.
-        layer_probes: The probes, after `read`.
+    After `read`, ``adapters`` holds glad and unwilling (empty with a folder) and ``layer_probes`` the probes.
     """
 
     def __init__(
         self, glad: str | None, unwilling: str | None, folder: str | None, probes: Path | None, allow_other_base: bool
     ) -> None:
-        """Arguments as of `llm_modules.mogu.module.MoGU`.
-
-        Raises:
-            InputError: A part is missing, or two exclude each other.
-        """
+        """Arguments as of `llm_modules.mogu.module.MoGU`; InputError if one is missing or two exclude each other."""
         if folder is not None and (glad or unwilling or probes):
             raise InputError("model.folder: it holds responders and routers; leave glad, unwilling and probes out")
         if folder is None and (glad is None or unwilling is None):
@@ -46,11 +36,7 @@ class MoGUParts:
         return {name: str(Path(part).resolve()) for name, part in parts.items() if part}
 
     def read(self, backbone: str) -> None:
-        """Read the small files and check that they belong to the backbone.
-
-        Raises:
-            InputError: A file is missing or broken, or belongs to another base.
-        """
+        """Read the small files; InputError if one is missing or broken, or belongs to another base."""
         if self.folder is not None:
             self._check_base("folder", self.folder, read_settings(Path(self.folder)).base, backbone)
         else:

@@ -53,26 +53,13 @@ class MoGUForCausalLM(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *_args: Any, **options: Any) -> Any:
-        """The base model that the folder names; the first tokens of every answer come from the mixture.
-
-        Args:
-            pretrained_model_name_or_path: A MoGU folder.
-            options: How transformers loads the base: ``dtype`` (also ``torch_dtype``), ``attn_implementation``,
-                ``quantization_config``, ``device_map``, ``trust_remote_code``, options of the download.
-
-        Raises:
-            InputError: The folder is broken, or an option cannot be honoured.
-        """
+        """The base of a MoGU folder, whose answers begin with the mixture; ``options`` are for loading the base."""
         mogu = MoGUModel.from_pretrained(Path(pretrained_model_name_or_path), **base_options(options))
         return mix_first_tokens(mogu, mogu.mode, mogu.m)
 
 
 def base_options(options: dict[str, Any]) -> dict[str, Any]:
-    """From the options of an auto class, those for the loader of the base.
-
-    Raises:
-        InputError: An option is not for the loader, or the dtype is unknown.
-    """
+    """The options of an auto class that are for the loader of the base; InputError if one cannot be honoured."""
     # A configuration that was loaded before has taken dtype and attention; the token is with an adapter's options.
     config, adapter = options.get("config"), options.get("adapter_kwargs") or {}
     given = {
@@ -95,12 +82,9 @@ def base_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def mix_first_tokens(mogu: MoGUModel, mode: Mode, m: int) -> PreTrainedModel:
-    """Make the model's own ``generate`` mix the first tokens of every answer, and refuse what it cannot do.
+    """Make the model's own ``generate`` mix the first tokens of every answer; returns it with ``mogu`` as attribute.
 
     A pass outside of ``generate`` cannot know where an answer begins: it is mixed whole, unless the mode is ``off``.
-
-    Returns:
-        The model, with ``mogu`` as an attribute; within ``mogu.base()`` it is the base.
     """
     served = _Served(mogu, mode, m)
     mogu.control.active, mogu.control.forced = mode != "off", FORCED.get(mode)

@@ -15,12 +15,9 @@ OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj")
 
 @dataclass(frozen=True)
 class Projection:
-    """One output projection.
+    """One output projection: attribute ``name`` of the module ``parent``.
 
-    Attributes:
-        layer: Index of its decoder layer.
-        path: From the causal language model, such as ``model.layers.0.self_attn.o_proj``: its name in PEFT files.
-        parent: The module that holds it, as attribute ``name``.
+    ``path`` is its name in PEFT files, such as ``model.layers.0.self_attn.o_proj``.
     """
 
     layer: int
@@ -40,12 +37,8 @@ class Projection:
 def output_projections(model: nn.Module, target: str | None = None) -> list[Projection]:
     """The attention output projection of each decoder layer that has one, first layer to last.
 
-    Args:
-        model: A causal language model, wrapped or not.
-        target: Name of the module within a layer, such as ``o_proj`` or ``attn.c_proj``; a known name by default.
-
-    Raises:
-        InputError: No layer has such a module, or a layer has several.
+    ``target`` is the name of the module within a layer, such as ``o_proj`` or ``attn.c_proj``; a known name by default.
+    InputError if no layer has such a module, or a layer has several.
     """
     paths = {id(module): path for path, module in unwrap(model).named_modules()}
     found = []
@@ -77,11 +70,7 @@ def projection_pattern(model: nn.Module, layers: Sequence[int] | None = None) ->
 
 
 def choose_layers(projections: Sequence[Projection], layers: Sequence[int] | None, key: str) -> list[Projection]:
-    """The projections of some layers, or all for None; ``key`` is the option that names the layers, for errors.
-
-    Raises:
-        InputError: A layer has no projection.
-    """
+    """The projections of some layers, or all for None; InputError, naming the option ``key``, if a layer has none."""
     if layers is None:
         return list(projections)
     have = {projection.layer: projection for projection in projections}

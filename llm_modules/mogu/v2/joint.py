@@ -21,9 +21,7 @@ from llm_modules.mogu.mixed_model import MixedModel
 def train_jointly(adapted: PeftModel, mogu: MixedModel) -> None:
     """Unfreeze the backbone's adapter, which the mixtures have frozen with the rest of the model.
 
-    Raises:
-        InputError: The adapter trains whole modules or biases of the base, or adapts a projection that holds a mixture
-            (its files would not load elsewhere).
+    InputError if it trains weights of the base, or adapts a projection with a mixture: its files would not load.
     """
     config = adapted.peft_config[adapted.active_adapter]
     for option in ("modules_to_save", "trainable_token_indices", "bias"):
@@ -43,11 +41,7 @@ def train_jointly(adapted: PeftModel, mogu: MixedModel) -> None:
 def token_kl(hidden: Tensor, base_hidden: Tensor, head: Callable[[Tensor], Tensor], vocab_size: int) -> Tensor:
     """KL(base || model) of the next token at each position, (tokens,) float32, computed in chunks.
 
-    Args:
-        hidden: Hidden states of the model, (tokens, hidden).
-        base_hidden: Hidden states of the base at the same positions; they get no gradient.
-        head: From hidden states to logits.
-        vocab_size: Logits per token.
+    ``hidden`` and ``base_hidden`` are (tokens, hidden); no gradient goes to the base's.
     """
     rows = max(1, loss_module.LOGITS_BYTES // (8 * vocab_size))
 

@@ -15,16 +15,10 @@ from llm_modules.mogu.v2.probes import capture_inputs
 
 @dataclass
 class ProbeStates:
-    """Inputs of the output projections at the last token of each prompt.
+    """Inputs of the output projections of some decoder layers, at the last token of each prompt."""
 
-    Attributes:
-        inputs: (batch, layers, in), float32.
-        malicious: (batch,) bool.
-        layers: Decoder layer of each projection.
-    """
-
-    inputs: Tensor
-    malicious: Tensor
+    inputs: Tensor  # (batch, layers, in), float32
+    malicious: Tensor  # (batch,) bool
     layers: tuple[int, ...]
 
 

@@ -26,21 +26,13 @@ ITERATIONS = 200
 
 @dataclass(frozen=True)
 class LayerProbe:
-    """A logistic unit that tells malicious requests from benign ones at one decoder layer.
-
-    Attributes:
-        layer: Decoder layer.
-        weight: (in,), of the projection's input.
-        bias: (1,).
-        accuracy: On held-out requests.
-        loss: Cross-entropy on held-out requests, in nats.
-    """
+    """A logistic unit that tells malicious requests from benign ones by the input of one output projection."""
 
     layer: int
-    weight: Tensor = field(repr=False)
-    bias: Tensor = field(repr=False)
-    accuracy: float
-    loss: float
+    weight: Tensor = field(repr=False)  # (in,)
+    bias: Tensor = field(repr=False)  # (1,)
+    accuracy: float  # on held-out requests
+    loss: float  # cross-entropy on held-out requests, in nats
 
 
 @torch.no_grad()
@@ -49,12 +41,7 @@ def capture_inputs(
 ) -> Tensor:
     """The inputs of the projections at one position of each row, (batch, layers, in), float32.
 
-    Args:
-        model: A causal language model.
-        projections: Of the layers to read.
-        ids: (batch, seq), right-padded.
-        mask: (batch, seq).
-        positions: (batch,), index of the token in each row.
+    ``ids`` is (batch, seq), right-padded; ``positions`` (batch,) holds a token's index for each row.
     """
     found: dict[int, Tensor] = {}
     rows = torch.arange(len(ids), device=ids.device)
@@ -75,18 +62,9 @@ def capture_inputs(
 
 
 def fit_probe(inputs: Tensor, malicious: Tensor, l2: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Fit a logistic regression on standardised inputs, by L-BFGS in double precision.
+    """Fit a logistic regression on standardised inputs (requests, in), with a penalty ``l2`` on their weights (ours).
 
-    Args:
-        inputs: (requests, in).
-        malicious: (requests,) bool.
-        l2: Penalty on the squared norm of the standardised weights (ours).
-
-    Returns:
-        Weight (in,) and bias (1,) for inputs that are not standardised, float32.
-
-    Raises:
-        InputError: One of the two classes is missing.
+    Returns weight (in,) and bias (1,) for inputs that are not standardised; InputError if a class is missing.
     """
     if malicious.all() or not malicious.any():
         raise InputError("probes: one class of requests is missing; give malicious and benign ones")
@@ -104,13 +82,7 @@ def fit_probes(
 ) -> list[LayerProbe]:
     """Fit one probe per layer: first on a part of the requests, to measure it on the others, then on all of them.
 
-    Args:
-        layers: Decoder layers.
-        inputs: (requests, layers, in).
-        malicious: (requests,) bool.
-        l2: As in `fit_probe`.
-        held_out: Share of the requests to measure on.
-        seed: Seed of the split.
+    ``inputs`` is (requests, layers, in); ``held_out`` is the share to measure on.
     """
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
     n = max(2, round(held_out * len(inputs)))
@@ -127,13 +99,7 @@ def fit_probes(
 
 
 def choose_probes(probes: Sequence[LayerProbe], k: int) -> list[LayerProbe]:
-    """The k probes with the least held-out cross-entropy, by ascending layer.
-
-    Accuracy would not do: several layers may have no error left.
-
-    Raises:
-        InputError: There are fewer than k.
-    """
+    """The k probes with the least held-out cross-entropy, by ascending layer: several may have no error left."""
     if not 1 <= k <= len(probes):
         raise InputError(f"probes: cannot choose {k} layers of {len(probes)}")
     best = sorted(probes, key=lambda probe: probe.loss)[:k]
@@ -144,8 +110,7 @@ def choose_probes(probes: Sequence[LayerProbe], k: int) -> list[LayerProbe]:
 def warm_start(mogu: MixedModel, probes: Sequence[LayerProbe]) -> None:
     """Start the routers from probes: a probe's probability of malicious opens unwilling, that of benign opens glad.
 
-    Raises:
-        InputError: The routers are factored or have no bias, or a layer has no probe that fits.
+    InputError if the routers are factored or have no bias, or a layer has no probe that fits.
     """
     if mogu.config.d_router != 0 or not mogu.config.bias:
         raise InputError(
@@ -180,11 +145,7 @@ def save_probes(probes: Sequence[LayerProbe], path: Path) -> None:
 
 
 def read_probes(path: Path, key: str) -> list[LayerProbe]:
-    """Read a file of probes; ``key`` is the option that named it, for errors.
-
-    Raises:
-        InputError: The file cannot be read or holds something else.
-    """
+    """Read a file of probes; InputError, with the option ``key`` that named it, if it holds something else."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
