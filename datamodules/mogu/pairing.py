@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datamodules.errors import InputError
 from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.prompts.contrast_data import ContrastPair
-from datamodules.records.kinds import Trace
+from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.same_text import squeeze
 
 REFUSAL = (
@@ -125,6 +125,11 @@ def contrast(pairs: Sequence[ResponsePair]) -> list[ContrastPair]:
         ContrastPair(f"{bad.id}|{good.id}", bad.prompt, good.prompt, bad.system, good.system)
         for bad, good in zip(*kinds, strict=False)
     ]
+
+
+def right_responses(pairs: Sequence[ResponsePair]) -> list[Instruction]:
+    """Each request with its right response alone, for plain fine-tuning: a refusal if it is malicious."""
+    return [Instruction(p.id, p.prompt, p.reject if p.malicious else p.glad, p.system) for p in pairs]
 
 
 def _check_options(n_train: int, n_val: int, refusals: Sequence[str], rule: str) -> re.Pattern[str]:

@@ -23,7 +23,7 @@ from llm_modules.mllr.perturb import Perturbation
 from llm_modules.mllr.probe import BENIGN, MALICIOUS, Scores, SecurityProbe
 from llm_modules.mllr.robustness import Measurement, Meter, mean_drops, robustness_map
 from llm_modules.mllr.search import Found, Search, SearchSettings, overlap
-from llm_modules.mllr.swap import Swap
+from llm_modules.mllr.swap import Swap, SwapRow, swap_both_ways
 from llm_modules.optim.module_names import Module
 
 __all__ = [
@@ -42,8 +42,10 @@ __all__ = [
     "SearchSettings",
     "SecurityProbe",
     "Swap",
+    "SwapRow",
     "investigate",
     "mean_drops",
     "overlap",
     "robustness_map",
+    "swap_both_ways",
 ]

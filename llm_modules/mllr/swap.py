@@ -1,7 +1,8 @@
 """The causal check: replace modules of one model by those of another for a while (ours)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -80,6 +81,42 @@ class Swap:
         finally:
             for weights, copy in reversed(copies):
                 weights.copy_(copy)
+
+
+@dataclass(frozen=True)
+class SwapRow:
+    """Refusals with some modules swapped, as shares of the prompts.
+
+    Attributes:
+        swapped: Name of the modules, as in `Swap.sets`; "nothing" for both models as they are.
+        tuned_restored: Of the fine-tuned model with these modules of the aligned one.
+        aligned_tuned: Of the aligned model with these modules of the fine-tuned one.
+        relative_change: Mean relative change of these modules, see `Swap.changed`.
+    """
+
+    swapped: str
+    tuned_restored: float
+    aligned_tuned: float
+    relative_change: float
+
+
+def swap_both_ways(tuned: nn.Module, aligned: nn.Module, refused: Callable[[nn.Module], float]) -> Iterator[SwapRow]:
+    """Swap every set of modules between two models, in both directions, and measure their refusals.
+
+    Args:
+        tuned: The fine-tuned model.
+        aligned: The model that it was made from.
+        refused: Measures the share of prompts that one of the two models refuses with its current weights.
+    """
+    restore, lose = Swap(tuned, aligned), Swap(aligned, tuned)
+    moved = restore.changed()
+    yield SwapRow("nothing", refused(tuned), refused(aligned), 0.0)
+    for name, modules in restore.sets.items():
+        with restore.applied(modules):
+            back = refused(tuned)
+        with lose.applied(modules):
+            gone = refused(aligned)
+        yield SwapRow(name, back, gone, sum(moved[m] for m in modules) / len(modules))
 
 
 def _by_module(model: nn.Module) -> dict[tuple[Module, ...], list[nn.Parameter]]:

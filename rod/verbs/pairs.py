@@ -45,9 +45,9 @@ def run(
     from rich.console import Console
 
     from datamodules.errors import InputError
-    from datamodules.mogu.pairing import REFUSAL, REFUSALS, contrast, make_pairs
+    from datamodules.mogu.pairing import REFUSAL, REFUSALS, contrast, make_pairs, right_responses
     from datamodules.mogu.records import Attack
-    from datamodules.records import Instruction, Trace, read_records, to_json
+    from datamodules.records import Trace, read_records, to_json
     from datamodules.records.shards import write_lines
     from rod.verbs.files import expand, require_new
 
@@ -70,8 +70,7 @@ def run(
     )
     for part, records in (("train", found.train), ("val", found.val)):
         write_lines(files[f"pairs.{part}"], map(to_json, records))
-        right = (Instruction(p.id, p.prompt, p.reject if p.malicious else p.glad, p.system) for p in records)
-        write_lines(files[f"sft.{part}"], map(to_json, right))
+        write_lines(files[f"sft.{part}"], map(to_json, right_responses(records)))
     write_lines(files["contrast"], map(to_json, contrast(found.train)))
     write_lines(files["held_out"], map(to_json, found.held_out))
     write_lines(files["dropped"], map(to_json, found.dropped))

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import re
+
+    from torch import nn
+
+    from llm_modules.causal_lm import CausalLM
 
 
 def run(
@@ -41,60 +45,61 @@ def run(
     """
     import csv
     import random
+    import re
 
     from rich.console import Console
 
+    from datamodules.errors import InputError
     from datamodules.records import read_questions
-    from llm_modules.mllr.swap import Swap
+    from llm_modules.mllr.swap import swap_both_ways
     from rod.verbs.files import require_new
 
     require_new([output], overwrite)
+    try:
+        pattern = re.compile(refusal, re.IGNORECASE)
+    except re.error as error:
+        raise InputError(f"--refusal: not a regular expression: {error}") from error
     questions = read_questions(requests, fields={"question": field})
     prompts = [q.question for q in random.Random(seed).sample(questions, min(limit, len(questions)))]
-    here, there = (_refusals(name, aligned, prompts, max_new_tokens, refusal) for name in (tuned, aligned))
-    restore, lose = Swap(here[0], there[0]), Swap(there[0], here[0])
-    moved = restore.changed()
-    rows: list[tuple[Any, ...]] = [("nothing", here[1](), there[1](), 0.0)]
-    for name, modules in restore.sets.items():
-        with restore.applied(modules):
-            back = here[1]()
-        with lose.applied(modules):
-            gone = there[1]()
-        rows.append((name, back, gone, sum(moved[m] for m in modules) / len(modules)))
+    modules = [_load(name, aligned, max_new_tokens) for name in (tuned, aligned)]
+    models = [module.language_model for module in modules]
+    rows = list(swap_both_ways(models[0], models[1], _refusals(modules, prompts, pattern)))
     console = Console()
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["swapped", "refused_tuned_restored", "refused_aligned_tuned", "relative_change", "n"])
-        for name, back, gone, change in rows:
-            writer.writerow([name, f"{back:.4f}", f"{gone:.4f}", f"{change:.4f}", len(prompts)])
-            console.print(f"{name:>12}: tuned, restored {back:.2f}; aligned, tuned {gone:.2f}", highlight=False)
+        for row in rows:
+            numbers = (row.tuned_restored, row.aligned_tuned, row.relative_change)
+            writer.writerow([row.swapped, *(f"{number:.4f}" for number in numbers), len(prompts)])
+            told = f"tuned, restored {row.tuned_restored:.2f}; aligned, tuned {row.aligned_tuned:.2f}"
+            console.print(f"{row.swapped:>12}: {told}", highlight=False)
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)
 
 
-def _refusals(
-    name: str, tokenizer: str, prompts: Sequence[str], max_new_tokens: int, refusal: str
-) -> "tuple[PreTrainedModel, Callable[[], float]]":
-    """Load a model; return it and a function that measures the share of prompts it refuses with its current weights."""
-    import re
-
-    from datamodules.errors import InputError
-    from datamodules.prompts.chat_template import encode_prompt, render_prompt
+def _load(name: str, tokenizer: str, max_new_tokens: int) -> "CausalLM":
     from llm_modules.causal_lm import CausalLM
     from llm_modules.generation import GenerationSettings
 
-    try:
-        pattern = re.compile(refusal, re.IGNORECASE)
-    except re.error as error:
-        raise InputError(f"--refusal: not a regular expression: {error}") from error
     settings = GenerationSettings(max_new_tokens=max_new_tokens, slots=128)
     module = CausalLM(name, tokenizer=tokenizer, dtype="auto", generation=settings)
     module.configure_model()
-    ids = [encode_prompt(module.tokenizer, render_prompt(module.tokenizer, prompt)) for prompt in prompts]
+    return module
 
-    def share() -> float:
+
+def _refusals(
+    modules: "Sequence[CausalLM]", prompts: Sequence[str], pattern: "re.Pattern[str]"
+) -> "Callable[[nn.Module], float]":
+    """Return a function that measures the share of prompts that the language model of one of the modules refuses."""
+    from datamodules.prompts import encode_prompt, render_prompt
+
+    tokenizer = modules[0].tokenizer
+    ids = [encode_prompt(tokenizer, render_prompt(tokenizer, prompt)) for prompt in prompts]
+
+    def share(model: "nn.Module") -> float:
+        (module,) = (module for module in modules if module.language_model is model)
         done = module.generator.generate(ids)
-        texts = [str(module.tokenizer.decode(list(c.token_ids), skip_special_tokens=True)) for c in done]
+        texts = [str(tokenizer.decode(list(c.token_ids), skip_special_tokens=True)) for c in done]
         return sum(pattern.search(text) is not None for text in texts) / len(texts)
 
-    return module.language_model, share
+    return share

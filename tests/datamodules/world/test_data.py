@@ -91,8 +91,8 @@ def test_pretraining_answers_everything_and_alignment_refuses_the_forbidden() ->
     requests = {
         r.prompt: r
         for kind in (False, True)
-        for wraps in [(None, *range(6))]
-        for r in chat.all_requests("train", forbidden=kind, templates=wraps)
+        for templates in [(None, *range(6))]
+        for r in chat.all_requests("train", forbidden=kind, templates=templates)
     }
     for phase in PHASES:
         pairs = draw_pairs(Random(0), phase, "train")
