@@ -29,11 +29,11 @@ def fit_logistic(
     Args:
         inputs: (n, features).
         labels: (n,), in the form that ``loss`` takes.
-        loss: Of logits (n,) and labels, a scalar: it decides on sum or mean and on weights of the rows.
+        loss: Of logits (n,) and labels, a scalar; sum or mean, and weights of the rows, are its choice.
         l2: Factor of the squared norm of the weights.
-        max_iter: Iterations of L-BFGS at most.
-        tolerance_grad: Stop when no gradient is above it.
-        tolerance_change: Stop when neither loss nor weights change by more.
+        max_iter: Most iterations of L-BFGS; it and the tolerances are those of ``torch.optim.LBFGS``.
+        tolerance_grad: As above.
+        tolerance_change: As above.
 
     Returns:
         Weights (features,) and bias (1,), detached.

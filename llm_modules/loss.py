@@ -79,12 +79,9 @@ class Likelihood:
 
 
 def completion_loss(decoder: nn.Module, head: OutputHead, batch: SupervisedBatch) -> Tensor:
-    """Mean cross-entropy over the labelled tokens of a batch, as a scalar.
+    """Mean cross-entropy over the labelled tokens of a batch, a scalar; each position predicts the label of the next.
 
-    Args:
-        decoder: The transformer without its head; returns ``last_hidden_state``.
-        head: Maps hidden states to logits.
-        batch: Tokens and labels, (batch, seq); each position predicts the label of the next.
+    ``decoder`` is the transformer without its head and returns ``last_hidden_state``.
     """
     hidden = last_hidden(decoder, batch)
     targets = batch.labels[:, 1:]
@@ -97,13 +94,8 @@ def row_losses(
 ) -> Tensor:
     """Cross-entropy over the labelled tokens of each row, (batch,) float32; 0 for a row without labels.
 
-    Any function of the rows may be differentiated, such as a ratio of two of them.
-
-    Args:
-        decoder: As in `completion_loss`.
-        head: Maps hidden states to logits.
-        batch: Tokens and labels, (batch, seq); not packed, because a row would hold several documents.
-        reduction: Over the labelled tokens of a row.
+    Any function of the rows may be differentiated, such as a ratio of two. The batch must not be packed, because a
+    row would hold several documents.
     """
     return row_losses_of(last_hidden(decoder, batch), batch, head, reduction)
 
@@ -159,13 +151,7 @@ def token_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Te
 
 
 def mean_cross_entropy(hidden: Tensor, targets: Tensor, head: OutputHead) -> Tensor:
-    """Mean cross-entropy of ``head(hidden)`` against ``targets``, in chunks.
-
-    Args:
-        hidden: Hidden states, (tokens, hidden).
-        targets: The tokens that they predict, (tokens,).
-        head: Maps (tokens, hidden) to logits (tokens, vocabulary).
-    """
+    """Mean cross-entropy, in chunks, of hidden states (tokens, hidden) and the tokens (tokens,) that they predict."""
     if targets.numel() == 0:
         return hidden.sum() * 0.0
     rows = max(1, LOGITS_BYTES // (4 * head.vocab_size))

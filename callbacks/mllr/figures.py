@@ -18,15 +18,7 @@ _NUMBERS_UP_TO = 16
 def plot_robustness(
     drops: Mapping[Module, float], robust: Collection[Module], path: Path, *, measure: str, model: str = ""
 ) -> None:
-    """Type x layer as a PNG file: dark cells are sensitive, outlined cells are the robust set.
-
-    Args:
-        drops: Mean drop of each module perturbed by itself.
-        robust: The robust set.
-        path: PNG file.
-        measure: Name of the score that drops.
-        model: Name for the title.
-    """
+    """Mean drop of each module perturbed by itself, type x layer, as a PNG file; the robust set is outlined."""
     types = [kind for kind in TYPES if any(module.type == kind for module in drops)]
     layers = 1 + max(module.layer for module in drops)
     grid = np.full((len(types), layers), np.nan)
@@ -54,14 +46,7 @@ def plot_robustness(
 
 
 def plot_search(trace: Sequence[Mapping[str, Any]], tau: float, path: Path, *, measure: str) -> None:
-    """Drops of the sets that a search measured, in order, as a PNG file; a line marks the allowed drop.
-
-    Args:
-        trace: ``Found.trace``.
-        tau: The allowed drop.
-        path: PNG file.
-        measure: Name of the score that drops.
-    """
+    """Drops of the sets in ``Found.trace``, in order, as a PNG file; a line marks the allowed drop."""
     with figure(path, 2.4 + 0.34 * max(len(trace), 12), 4.4) as (panel,):
         for number, entry in enumerate(trace):
             colour = GREEN if entry["within"] else VERMILION

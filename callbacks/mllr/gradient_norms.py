@@ -15,7 +15,7 @@ class GroupGradientNorms(Callback):
     """
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Log the norms; parameters without a gradient are left out."""
+        """Log the norms."""
         if not logs_now(trainer):
             return
         for index, group in enumerate(optimizer.param_groups):

@@ -95,11 +95,7 @@ class TwinData(ContrastData):
 
 
 def check_apart(source: Path, texts: Iterable[str], evaluation: Sequence[Path]) -> None:
-    """Compare data with evaluation files, ignoring case and white space.
-
-    Raises:
-        InputError: They have a text in common, or a file is unreadable.
-    """
+    """Raise ``InputError`` if data and evaluation files share a text; case and white space are ignored."""
     known = {squeeze(text) for text in texts}
     for path in evaluation:
         found = [text for line in text_fields(path) for text in line if squeeze(text) in known]

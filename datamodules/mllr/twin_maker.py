@@ -32,11 +32,7 @@ class TwinMaker:
     """
 
     def __init__(self, words: Mapping[str, str], min_replaced: int = 1) -> None:
-        """Take a list.
-
-        Args:
-            words: Word or phrase -> replacement, in lower case.
-            min_replaced: Least number of replacements in a twin.
+        """Take a list of words or phrases and their replacements, and the least number of replacements in a twin.
 
         Raises:
             InputError: The list is empty or replaces a phrase by itself.
@@ -69,11 +65,7 @@ class TwinMaker:
 
 
 def read_words(path: Path) -> dict[str, str]:
-    """Read a list of ``old = new`` lines; empty lines and lines that begin with # are skipped.
-
-    Raises:
-        InputError: The file is unreadable or a line malformed.
-    """
+    """Read ``old = new`` lines, skipping empty ones and ``#``; raises ``InputError`` for any other line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

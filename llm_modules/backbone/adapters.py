@@ -11,12 +11,7 @@ from llm_modules.backbone.architecture import linear_names
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftModel:
-    """Add a new adapter; all other weights are frozen.
-
-    Args:
-        model: Changed in place.
-        config: Any method that adapts weights.
-        key: The option that the configuration comes from, for messages.
+    """Add a new adapter to a model, in place; all other weights are frozen. ``key`` is its option, for messages.
 
     Raises:
         InputError: The method does not adapt weights (prompt learning), or a target module does not exist.
@@ -38,11 +33,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftMod
 
 
 def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftModel:
-    """A model with the adapter of a PEFT folder, which can be trained further; ``backbone`` names the model.
-
-    Raises:
-        InputError: The folder is unreadable or belongs to another model.
-    """
+    """Add the adapter of a PEFT folder; raises ``InputError`` if it does not fit the model, named ``backbone``."""
     try:
         return PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (OSError, ValueError, RuntimeError) as error:

@@ -36,14 +36,7 @@ def inner_decoder(model: nn.Module) -> nn.Module:
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a model, first to last.
-
-    Args:
-        model: A causal language model, bare or wrapped by PEFT, ``torch.compile``, DDP or FSDP.
-
-    Raises:
-        InputError: The family keeps its layers elsewhere.
-    """
+    """The decoder layers of a bare or wrapped model; raises ``InputError`` if the family keeps them elsewhere."""
     decoder = inner_decoder(model)
     for name in _LAYER_LISTS:
         layers = getattr(decoder, name, None)

@@ -33,11 +33,7 @@ def model_id(name: str) -> str:
 
 
 def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub id or folder.
-
-    Raises:
-        InputError: It does not exist or is unreadable.
-    """
+    """The tokenizer of a hub id or folder; raises ``InputError`` if it is missing or unreadable."""
     _require(name, "tokenizer_config.json")
     try:
         return AutoTokenizer.from_pretrained(resolve(name), revision=revision, trust_remote_code=trust_remote_code)
@@ -46,11 +42,7 @@ def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bo
 
 
 def read_config(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration of a model, without its weights.
-
-    Raises:
-        InputError: The checkpoint is absent or unreadable.
-    """
+    """The configuration of a model; raises ``InputError`` if it is missing or unreadable."""
     _require(name, "config.json")
     try:
         return AutoConfig.from_pretrained(resolve(name), revision=revision, trust_remote_code=trust_remote_code)

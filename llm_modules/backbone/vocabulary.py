@@ -16,11 +16,7 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[i
 
 
 def required_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> set[int]:
-    """As `end_ids`, of which there must be one.
-
-    Raises:
-        InputError: There is none; the message has the ``name`` of the tokenizer.
-    """
+    """As `end_ids`; raises ``InputError``, with the ``name`` of the tokenizer, if there is none."""
     ids = end_ids(model, tokenizer)
     if not ids:
         raise InputError(f"model.tokenizer: '{name}' has no end-of-sequence token, so no completion would end")
@@ -34,17 +30,7 @@ def padding_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> in
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, backbone: str, name: str) -> None:
-    """Compare the tokenizer's largest id with the model's embeddings.
-
-    Args:
-        model: The model.
-        tokenizer: The tokenizer.
-        backbone: Name of the model, for the message.
-        name: Name of the tokenizer, for the message.
-
-    Raises:
-        InputError: The model has no embedding for a token.
-    """
+    """Raise ``InputError``, with both names, if the model has no embedding for a token."""
     rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     token, top = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if top >= rows:

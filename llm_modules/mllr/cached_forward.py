@@ -20,13 +20,9 @@ CLEAN: Hashable = ()
 
 @dataclass
 class Work:
-    """Counts of layer evaluations: one decoder layer on one token of one prompt, padding included.
+    """Layer evaluations (one layer on one token, padding included) that were ``done`` and that whole passes would take.
 
-    Attributes:
-        done: Evaluations that were made.
-        full: Evaluations that a whole forward pass for each request would have made.
-        requests: Calls of `CachedForward.features`.
-        passes: Calls that had to compute anything.
+    ``requests`` are the calls of `CachedForward.features`, ``passes`` those that had to compute anything.
     """
 
     done: int = 0
@@ -59,12 +55,12 @@ class CachedForward:
         """Batch the prompts.
 
         Args:
-            model: A causal language model; in evaluation mode during passes.
-            parts: Token ids of the prompts of each named part.
+            model: In evaluation mode during passes.
+            parts: Token ids of the prompts of each part.
             batch_size: Prompts in a forward pass.
             memory: Bytes for kept activations.
-            pad_id: Any token; it stands to the right of a prompt, where a causal model does not look.
-            restart: False computes everything anew: the reference for tests and the benchmark.
+            pad_id: Any token; padding is on the right, where a causal model does not look.
+            restart: False computes everything anew, as a reference.
         """
         self.model = model
         self.work = Work()
@@ -199,12 +195,9 @@ class _Part:
 
 @contextmanager
 def _skipping(layers: Sequence[nn.Module], state: Tensor | None, extras: int | None) -> Iterator[None]:
-    """Skip the first layers of a model; the last of them returns ``state``.
+    """Skip the first layers of a model: the last of them returns ``state``, (batch, seq, hidden).
 
-    Args:
-        layers: The layers to skip.
-        state: Their output, (batch, seq, hidden).
-        extras: None if a layer returns a tensor; else the number of further entries of its tuple (attentions).
+    ``extras`` is None if a layer returns a tensor, else the number of further entries of its tuple (attentions).
     """
     for layer in layers:
 

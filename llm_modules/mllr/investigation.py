@@ -58,17 +58,9 @@ class ProxySettings:
 class Investigation:
     """The result of `investigate`.
 
-    Attributes:
-        found: The robust modules, and how the search came to them.
-        measurements: Every module by itself: (eps, measurement) for each eps that was tried.
-        eps: The size that the search used.
-        probe: The probe.
-        scores: Its scores on held-out pairs, with clean weights.
-        stability: Overlap with the sets of repeated searches, by what was changed.
-        fused: Types that share weights.
-        work: Layer evaluations.
-        seconds: Wall time.
-        n_pairs: Number of pairs in each part.
+    ``measurements`` has every module by itself at each eps that was tried, ``eps`` the size that the search used,
+    ``scores`` the probe's scores on held-out pairs with clean weights, and ``stability`` the overlap with the sets of
+    repeated searches.
     """
 
     found: Found
@@ -124,9 +116,9 @@ def investigate(
     """Fit the probe, map the modules, search, and repeat the search to see how stable its result is.
 
     Args:
-        model: A causal language model. Its weights are the same bits afterwards; a checksum is compared.
-        malicious: Token ids of the malicious prompts.
-        benign: Token ids of their benign twins, in the same order.
+        model: Its weights are the same bits afterwards; a checksum is compared.
+        malicious: Token ids of malicious prompts.
+        benign: Token ids of their twins, in the same order.
         families: Family of each pair, see `datamodules.mllr.twin_data.families`.
         proxy: How the probe is fitted and how modules are perturbed.
         search: How the search goes.

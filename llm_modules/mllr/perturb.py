@@ -33,13 +33,7 @@ class Perturbation:
     def __init__(
         self, model: nn.Module, kind: Kind = "gaussian", eps: float = 0.5, pilot: nn.Module | None = None
     ) -> None:
-        """Prepare; the weights stay as they are.
-
-        Args:
-            model: A causal language model.
-            kind: See the table; |.| is the Frobenius norm, n the number of weights.
-            eps: Size relative to the weights.
-            pilot: The model after the pilot fine-tune, for ``delta``.
+        """Prepare; |.| is the Frobenius norm, n the number of weights, ``pilot`` the tuned model for ``delta``.
 
         Raises:
             InputError: ``eps`` is not positive, or the pilot is missing, of another shape or unchanged.
@@ -62,10 +56,7 @@ class Perturbation:
     def applied(self, modules: Iterable[Module], seed: int = 0) -> Iterator[None]:
         """Perturb modules within the block; afterwards, also on error, every bit is as before.
 
-        Args:
-            modules: Any number of modules.
-            seed: Seed of ``gaussian``. A module's noise depends on the seed and the module only, not on which other
-                modules are perturbed with it.
+        The noise of ``gaussian`` depends on the seed and the module only, not on the other modules.
         """
         chosen = sorted(set(modules))
         copies: list[tuple[Tensor, Tensor]] = []

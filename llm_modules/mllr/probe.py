@@ -15,12 +15,7 @@ MALICIOUS, BENIGN = 1, 0
 class Scores:
     """How well malicious prompts are told from benign ones.
 
-    Attributes:
-        accuracy: Share of all prompts that are classified correctly.
-        malicious: Share of the malicious prompts that are found (recall).
-        auroc: Chance that a malicious prompt scores above a benign one; ties count half.
-        margin: Mean log-odds of the correct class.
-        malicious_margin: Mean log-odds of the correct class over malicious prompts.
+    ``malicious`` is the recall of malicious prompts; margins are mean log-odds of the correct class.
     """
 
     accuracy: float
@@ -43,11 +38,7 @@ class SecurityProbe:
     >>> SecurityProbe.fit(features, labels).scores(features, labels).accuracy
     1.0
 
-    Attributes:
-        mean: Mean of the training features, (hidden,) float64.
-        scale: Standard deviation of the training features, (hidden,) float64; 1 for constant features.
-        weight: Weights on standardised features, (hidden,) float64.
-        bias: float64 scalar.
+    ``mean``, ``scale`` (1 for constant features) and ``weight`` are (hidden,), ``bias`` is a scalar; all are float64.
     """
 
     mean: Tensor
@@ -57,12 +48,9 @@ class SecurityProbe:
 
     @classmethod
     def fit(cls, features: Tensor, labels: Tensor, l2: float = 1.0) -> "SecurityProbe":
-        """Minimise the summed log loss plus ``l2 / 2`` times the squared weights, in float64; deterministic.
+        """Minimise the summed log loss plus ``l2 / 2`` (ours) times the squared weights, in float64; deterministic.
 
-        Args:
-            features: (n, hidden).
-            labels: (n,), ``MALICIOUS`` or ``BENIGN``.
-            l2: Strength of the penalty (ours).
+        Features are (n, hidden), labels (n,) ``MALICIOUS`` or ``BENIGN``.
 
         Raises:
             InputError: All labels are the same, or a feature is not finite.
@@ -114,11 +102,7 @@ def auroc(positive: Tensor, negative: Tensor) -> float:
 
 
 def require_accuracy(scores: Scores, floor: float) -> None:
-    """Stop if the probe does not tell the classes apart.
-
-    Raises:
-        InputError: The accuracy on held-out pairs is under the floor.
-    """
+    """Raise ``InputError`` if the accuracy on held-out pairs is under the floor."""
     if scores.accuracy < floor:
         raise InputError(
             f"probe: accuracy {scores.accuracy:.3f} on held-out pairs is under the floor of {floor:g}: this model's "

@@ -18,14 +18,7 @@ accuracy on both classes, AUROC, or the malicious prompts' mean log-odds relativ
 
 @dataclass(frozen=True)
 class Measurement:
-    """Scores under one perturbation, and their drop from those of the clean model.
-
-    Attributes:
-        modules: The modules that were perturbed together.
-        seed: Seed of the perturbation.
-        scores: The probe's scores under it.
-        drops: Drop of each measure; that of ``margin`` is relative to the clean margin.
-    """
+    """Scores under one perturbation and the drop of each measure; that of ``margin`` is relative to the clean one."""
 
     modules: frozenset[Module]
     seed: int
@@ -37,15 +30,8 @@ class Measurement:
 class Meter:
     """Measures drops of a fixed probe on labelled prompts.
 
-    Several meters may share one ``CachedForward``: with other probes, or on other parts of its prompts, they reuse the
-    features that have been computed.
-
-    Attributes:
-        forward: Features of all prompts, in named parts.
-        perturbation: Of the model that ``forward`` runs.
-        probe: Fitted once on the clean model.
-        labels: Labels of each part, as `SecurityProbe.fit` takes them.
-        names: Replaces part names: ``{"search": "check"}`` measures on ``check`` if ``search`` is asked for.
+    Meters with other probes or other parts of the prompts may share one ``CachedForward`` and its features. ``names``
+    replaces parts: ``{"search": "check"}`` measures on ``check`` if ``search`` is asked for.
     """
 
     forward: CachedForward
@@ -57,11 +43,7 @@ class Meter:
     def scores(self, modules: Iterable[Module], seed: int, part: str, base: Iterable[Module] = frozenset()) -> Scores:
         """Scores on a part of the prompts while modules are perturbed.
 
-        Args:
-            modules: Modules to perturb; none for the clean model.
-            seed: Seed of the perturbation.
-            part: Name of a part of the prompts.
-            base: A set that later calls extend; its activations are kept to restart from.
+        ``base`` is a set that later calls extend: its activations are kept to restart from.
         """
         chosen, part = frozenset(modules), self.names.get(part, part)
         signature = self._signature(chosen, seed)

@@ -48,11 +48,11 @@ class Found:
     """The result of a search.
 
     Attributes:
-        robust: The modules.
+        robust: The robust modules.
         order: Joint drop of each type, the least first.
-        trace: Every set that was measured, in order, as plain values.
+        trace: Every set that was measured, in order.
         non_monotone: Cases in which a longer suffix dropped less than a shorter one, in words.
-        unfused: Modules that were given up because another type of the same fused weight is not robust.
+        unfused: Modules given up because another type of their fused weight is not robust.
         drop: Drop of the whole set, with fresh seeds on held-out prompts.
     """
 
@@ -74,10 +74,7 @@ class Search:
     3. The whole set is measured again with fresh seeds on held-out prompts. While it drops by more than tau, every
        type loses its lowest layer.
 
-    Attributes:
-        meter: Measures on the parts ``search`` and ``check`` of the prompts.
-        settings: What is allowed.
-        fused: Groups of types that share a weight: robust only together.
+    The ``meter`` has the parts ``search`` and ``check``; types in a group of ``fused`` share a weight.
     """
 
     meter: Meter

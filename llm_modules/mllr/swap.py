@@ -26,15 +26,7 @@ class Swap:
     """
 
     def __init__(self, model: nn.Module, donor: nn.Module) -> None:
-        """Compare the models; neither is changed yet.
-
-        Args:
-            model: The model whose modules are replaced within ``applied``.
-            donor: The model that the modules come from.
-
-        Raises:
-            InputError: The two have different modules or shapes.
-        """
+        """Compare the models; raises ``InputError`` if their modules or shapes differ."""
         here, there = (_by_module(m) for m in (model, donor))
         shapes = [{key: [tuple(p.shape) for p in found] for key, found in side.items()} for side in (here, there)]
         if shapes[0] != shapes[1]:

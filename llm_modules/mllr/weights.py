@@ -14,15 +14,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter or a part of it.
-
-    Attributes:
-        parameter: The parameter.
-        shape: Shape that it is viewed in before the part is cut out; empty for the whole parameter.
-        dim: Dimension that is cut.
-        start: First index of the part.
-        length: Number of indices.
-    """
+    """A parameter, or (with a ``shape``) ``length`` indices of a dimension of its view in that shape."""
 
     parameter: nn.Parameter
     shape: tuple[int, ...] = ()

@@ -94,11 +94,7 @@ class LearningRates:
             self.result.check_model(model_id, self.allow_other_model)
 
     def robust(self, model: nn.Module, model_id: str) -> frozenset[Module]:
-        """The modules that learn at the full rate; controls are applied.
-
-        Raises:
-            InputError: Result or patterns do not fit the model.
-        """
+        """The modules that learn at the full rate; raises ``InputError`` if result or patterns do not fit the model."""
         present = modules_of(model)
         if self.result is not None:
             self.result.check(model_id, present, self.allow_other_model)
@@ -121,10 +117,7 @@ class LearningRates:
     def freeze(self, model: nn.Module, model_id: str, part_of: Callable[[nn.Parameter], str] | None = None) -> None:
         """Switch off the gradients of parameters that are never trained.
 
-        Args:
-            model: The model.
-            model_id: Its name.
-            part_of: Part of a parameter if a method has parts of its own, which are trained under any policy.
+        ``part_of`` gives the part of a parameter if a method has parts of its own; any policy trains those.
 
         Raises:
             InputError: A module is both robust and frozen, or nothing would be trained.

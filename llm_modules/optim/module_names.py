@@ -49,11 +49,7 @@ class Module:
 
     @classmethod
     def parse(cls, name: str) -> "Module":
-        """The module with a canonical name.
-
-        Raises:
-            InputError: The name is not of the form ``layers.3.q``.
-        """
+        """The module with a canonical name; raises ``InputError`` for any other text."""
         match = re.fullmatch(r"layers\.(\d+)\.(\w+)", name)
         if match is None or match[2] not in TYPES:
             raise InputError(f"module '{name}': names look like layers.3.q, with a type of {', '.join(TYPES)}")
@@ -95,11 +91,7 @@ def parameters_by_module(model: nn.Module) -> Iterator[tuple[nn.Parameter, tuple
 
 
 def modules_of(model: nn.Module) -> list[Module]:
-    """All modules of a model, by type and then by layer.
-
-    Raises:
-        InputError: No projection of this family has a known name.
-    """
+    """All modules of a model, by type and layer; raises ``InputError`` if the family's projections are unknown."""
     found = {module for _, modules in parameters_by_module(model) for module in modules}
     if not found:
         block = decoder_layers(model)[0]
@@ -117,10 +109,7 @@ def fused(model: nn.Module) -> list[tuple[str, ...]]:
 def select(patterns: Iterable[str], modules: Sequence[Module], key: str) -> set[Module]:
     """The modules that match a pattern: ``layers.3.q``, ``layers.0-2.*``, ``layers.*.down``.
 
-    Args:
-        patterns: ``layers.``, a layer, a span of layers or ``*``, then a type or ``*``.
-        modules: All modules of the model.
-        key: YAML key of the patterns, for messages.
+    ``key`` is the YAML key of the patterns, for messages.
 
     Raises:
         InputError: A pattern is malformed or matches nothing.

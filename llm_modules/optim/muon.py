@@ -17,15 +17,12 @@ class MuonAdamW(Optimizer):
     ordinary groups; there is one optimiser state.
 
     Args:
-        params: Named groups, see `llm_modules.optim.parameter_groups.named_groups`.
+        params: Named groups; raises ``InputError`` for anything else.
         lr: Rate of Muon.
         adamw_lr: Rate of AdamW.
         momentum: Momentum of Muon.
         betas: Betas of AdamW.
         weight_decay: Weight decay of both, for groups without their own.
-
-    Raises:
-        InputError: ``params`` are not named groups.
     """
 
     def __init__(

@@ -13,13 +13,9 @@ from llm_modules.optim.schedules import arranged_schedule
 class ParameterGroup(TypedDict, total=False):
     """A parameter group of a torch optimiser.
 
-    Attributes:
-        name: The kind, or part and kind (``rest/matrices``); the learning-rate monitor logs it.
-        kind: ``matrices``, ``embeddings`` or ``vectors``, see `kind_of`.
-        part: Parameters of a part share a learning rate: ``robust``, ``rest``; empty if there is one rate.
-        params: The parameters.
-        parameter_names: Their names, in the same order; a resumed run finds them by name.
-        weight_decay: 0 for norms and biases, else the optimiser's default.
+    ``kind`` is that of `kind_of`. Parameters of a ``part`` (``robust``, ``rest``) share a learning rate; it is empty if
+    there is one rate. ``name`` is the kind, or part and kind (``rest/matrices``). A resumed run finds parameters by
+    ``parameter_names``, which are in the order of ``params``.
     """
 
     name: str
@@ -47,9 +43,7 @@ def named_groups(
     >>> [(group["name"], group["parameter_names"]) for group in named_groups(model.named_parameters())]
     [('matrices', ['0.weight']), ('vectors', ['0.bias', '1.weight', '1.bias'])]
 
-    Args:
-        parameters: ``module.named_parameters()``; frozen ones are left out.
-        part_of: Part of a parameter; without it there is one part.
+    Frozen parameters are left out. Without ``part_of`` there is one part.
     """
     groups: dict[str, ParameterGroup] = {}
     for name, parameter in parameters:
@@ -96,13 +90,9 @@ def group_table(rows: Sequence[dict[str, Any]], factors: Sequence[tuple[float, .
 
 
 def stored_order(state: dict[str, Any], groups: Sequence[ParameterGroup]) -> list[int]:
-    """Index of the stored group that holds the parameters of each group, found by name.
+    """Index of the stored group that holds the parameters of each group, by name.
 
-    A group of one part may have been stored as the part's only group (MoGU's joint training before 0.1).
-
-    Args:
-        state: ``optimizer.state_dict()`` of an optimiser over named groups.
-        groups: The groups of the optimiser to be restored.
+    A group may have been stored under the name of its part (MoGU's joint training before 0.1).
 
     Raises:
         InputError: The stored groups have other names or hold other parameters.
@@ -126,16 +116,9 @@ def stored_order(state: dict[str, Any], groups: Sequence[ParameterGroup]) -> lis
 
 
 def arranged_by_name(state: dict[str, Any], groups: Sequence[ParameterGroup]) -> dict[str, Any]:
-    """The stored state of an optimiser in the order of the groups that it is loaded into.
+    """An optimiser's ``state_dict()`` in the order of other groups; errors as in `stored_order`.
 
     Torch finds a parameter's state by its number, and numbers change with the groups.
-
-    Args:
-        state: ``optimizer.state_dict()`` of an optimiser over named groups.
-        groups: The groups of the optimiser to be restored.
-
-    Raises:
-        InputError: The stored groups have other names or hold other parameters.
     """
     stored = state["param_groups"]
     numbers = {n: number for g in stored for n, number in zip(g["parameter_names"], g["params"], strict=True)}
@@ -153,11 +136,7 @@ def arranged_by_name(state: dict[str, Any], groups: Sequence[ParameterGroup]) ->
 
 
 def arrange_checkpoint(checkpoint: dict[str, Any], groups: Sequence[ParameterGroup]) -> None:
-    """Arrange the states of optimiser and schedule in a Lightning checkpoint for these groups, in place.
-
-    Raises:
-        InputError: The stored groups have other names or hold other parameters.
-    """
+    """Arrange optimiser and schedule of a checkpoint for these groups, in place; errors as in `stored_order`."""
     (optimizer,) = checkpoint["optimizer_states"]
     order = stored_order(optimizer, groups)
     checkpoint["optimizer_states"] = [arranged_by_name(optimizer, groups)]

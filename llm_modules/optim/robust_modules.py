@@ -46,11 +46,7 @@ class RobustModules:
     source: str = field(default="robust_modules.yaml", metadata={"stored": False})
 
     def modules(self) -> frozenset[Module]:
-        """The robust modules.
-
-        Raises:
-            InputError: A name is malformed or occurs twice.
-        """
+        """The robust modules; raises ``InputError`` if a name is malformed or occurs twice."""
         found = [Module.parse(name) for name in self.robust]
         twice = sorted({module.name for module in found if found.count(module) > 1})
         if twice:
@@ -60,16 +56,9 @@ class RobustModules:
         return frozenset(found)
 
     def check(self, model_id: str, present: Sequence[Module], allow_other_model: bool = False) -> None:
-        """Compare with the model that is to be trained.
+        """Raise ``InputError`` if the result is not of the model with this name and these modules.
 
-        Args:
-            model_id: Name of the model.
-            present: Its modules.
-            allow_other_model: Accept another name, such as that of a fine-tune of the searched model; the modules must
-                exist all the same.
-
-        Raises:
-            InputError: The result is of another model.
+        ``allow_other_model`` accepts another name, such as that of a fine-tune of the searched model.
         """
         self.check_model(model_id, allow_other_model)
         layers, types = 1 + max(m.layer for m in present), {m.type for m in present}
@@ -98,11 +87,7 @@ class RobustModules:
 
     @classmethod
     def load(cls, path: Path) -> "RobustModules":
-        """Read a file that ``save`` wrote.
-
-        Raises:
-            InputError: The file is missing, unreadable or something else.
-        """
+        """Read a file that ``save`` wrote; raises ``InputError`` for any other."""
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:

@@ -33,14 +33,7 @@ class WarmupCosine(LambdaLR):
     """Linear warm-up, then half a cosine down to ``final`` times the rate."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.1, final: float = 0.0) -> None:
-        """Make the schedule.
-
-        Args:
-            optimizer: The optimiser.
-            total_steps: Optimiser steps of the run.
-            warmup: Share of the steps over which the rate rises from 0.
-            final: Factor of the rate at the end.
-        """
+        """Make the schedule; ``warmup`` is the share of the steps in which the rate rises from 0."""
         warm_steps = max(1, round(warmup * total_steps))
 
         def multiplier(step: int) -> float:
@@ -72,12 +65,7 @@ class Multiplied(LRScheduler):
     """
 
     def __init__(self, schedule: LRScheduler, multiplier: Callable[[dict[str, Any], int], float]) -> None:
-        """Wrap a schedule before its first step.
-
-        Args:
-            schedule: The schedule inside.
-            multiplier: Called with an optimiser's group and the optimiser step, counted from 0; returns the factor.
-        """
+        """Wrap a schedule before its first step; ``multiplier`` is called with a group and the step, counted from 0."""
         self.optimizer = schedule.optimizer
         self.schedule = schedule
         self.multiplier = multiplier
@@ -104,11 +92,7 @@ class Multiplied(LRScheduler):
         return {"schedule": self.schedule.state_dict(), "rates": self._rates, "step": self.last_epoch, "names": names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state by the names of the groups.
-
-        Raises:
-            KeyError: The state has no group of this name.
-        """
+        """Restore the state by the names of the groups; raises ``KeyError`` if it lacks one."""
         stored = {name: index for index, name in enumerate(state_dict["names"])}
         order = [stored[group["name"]] for group in self.optimizer.param_groups]
         self.schedule.load_state_dict(arranged_schedule(state_dict["schedule"], order))
