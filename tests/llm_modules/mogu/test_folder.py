@@ -61,6 +61,7 @@ import sys, torch
 import llm_modules.mogu.serving
 from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+assert not [name for name in sys.modules if name.startswith("lightning")]
 prompts = eval(sys.argv[2])
 for prompt in prompts:
     out = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
