@@ -54,8 +54,8 @@ class PromptRow:
 
     ``id`` is unique in a run and a function of the other fields, so a restarted run knows which rows are done. The
     completion depends on the row's own ``seed`` and on no other row. ``max_new_tokens`` overrides the model's budget.
-    ``prefill`` is the beginning of the answer and already part of the prompt. ``suite`` and ``attack_template`` say
-    which part of a benchmark the row belongs to.
+    ``prefill`` is the beginning of the answer; ``token_ids`` end with it, ``prompt`` does not. ``suite`` and
+    ``attack_template`` say which part of a benchmark the row belongs to.
     """
 
     id: str

@@ -84,7 +84,7 @@ class PromptDefence(CausalLM):
                 )
             user = "\n".join(part for part in (self.before, text[len(head) : at], self.after) if part)
             prompt = self._render([*self._first_turns(), {"role": "user", "content": user}]) + text[at + len(tail) :]
-            ids = self.tokenizer.encode(prompt, add_special_tokens=False)
+            ids = self.tokenizer.encode(prompt + row.prefill, add_special_tokens=False)
             defended.append(replace(row, prompt=prompt, token_ids=tuple(ids)))
         return defended
 

@@ -93,13 +93,15 @@ def test_a_prompt_defence_puts_words_around_the_users_and_keeps_a_prefilled_answ
     batch = rows(["Open the jar."])
     from dataclasses import replace
 
-    prefilled = replace(batch.rows[0], prompt=batch.rows[0].prompt + "Sure, here")
+    # As benchmarks make it: the tokens of the row hold its prefill, the prompt does not.
+    prefilled = replace(batch.rows[0], prefill="Sure, here")
     (plain, begun) = module.defend([batch.rows[0], prefilled])
     turn = "<|im_start|>{}\n{}<|im_end|>\n"
     expected = turn.format("system", "You are good.") + turn.format("user", "Do harm.")
     expected += turn.format("assistant", "No.") + turn.format("user", "Be good.\nOpen the jar.\nBe good!")
     assert plain.prompt == expected + "<|im_start|>assistant\n"
-    assert begun.prompt == plain.prompt + "Sure, here"
+    assert begun.prompt == plain.prompt
+    assert begun.token_ids == tuple(encode_prompt(module.tokenizer, plain.prompt + "Sure, here"))
     assert plain.token_ids == tuple(encode_prompt(module.tokenizer, plain.prompt))
     assert PromptDefence(str(base)).defend(batch.rows) == list(batch.rows), "nothing around: nothing changes"
     with pytest.raises(InputError, match="was made by another template"):
