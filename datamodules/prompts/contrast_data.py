@@ -33,11 +33,8 @@ class ContrastData(LightningDataModule):
     """Pairs of prompts that differ in one respect, to extract a direction from.
 
     The default pairs give the variable-length direction (paper, sec. VL-D): each question with the System 2 suffix
-    (long, positive) and with the System 1 suffix (short, negative). A contrast file gives any other pairs.
-
-    Attributes:
-        tokenizer: Set it to use the data without a trainer. By default the model's.
-        pairs: The pairs of all processes, after ``setup``.
+    (long, positive) and with the System 1 suffix (short, negative). A contrast file gives any other pairs. To use the
+    data without a trainer, set ``tokenizer``. ``pairs`` are those of all processes, after ``setup``.
     """
 
     def __init__(

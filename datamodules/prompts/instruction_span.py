@@ -34,12 +34,7 @@ class InstructionFinder:
         """Return the index of the instruction's first token and that of the first token after it.
 
         Tokens that the prompt shares with the prompts of two other instructions are before or after its own. The last
-        token of the prompt always counts as after it.
-
-        Args:
-            user: The instruction.
-            prompt_ids: Token ids of its rendered prompt.
-            system_prompt: As in `render_prompt`.
+        token of the prompt always counts as after it. ``prompt_ids`` are the ids of the rendered ``user``.
 
         Raises:
             InputError: The template omits or changes the instruction, or its own text depends on it.

@@ -17,11 +17,7 @@ from datamodules.trainer_parts import run_folder, run_seed, shard_of, tokenizer_
 class GenerationData(LightningDataModule):
     """Rows to generate for. Rows that an earlier run has done can be skipped.
 
-    Attributes:
-        tokenizer: Set it to use the data without a trainer. By default the model's.
-        rows: The rows of all processes, after ``setup``.
-        rows_per_batch: Number of rows that the generator gets at once and refills its slots from.
-        seed: Seed of the sampling.
+    ``rows`` are those of all processes, after ``setup``. To use the data without a trainer, set ``tokenizer``.
     """
 
     def __init__(self, rows_per_batch: int, seed: int | None = None) -> None:

@@ -27,17 +27,8 @@ def build_rows(
     """Build one row for each question, system, strength, layer set and sample, question by question.
 
     Strength 0 steers nothing: it gives one row for each question, system and sample, whatever the layer sets. A row's
-    seed depends on ``seed``, question and sample alone, so all strengths share their random numbers.
-
-    Args:
-        questions: Questions with different ids.
-        tokenizer: Renders and encodes the prompts.
-        systems: Instructions to ask the questions with.
-        alphas: Steering strengths.
-        layer_sets: Names of sets of layers to steer; the steering callback defines them.
-        samples: Number of completions for each.
-        seed: Seed of the sampling.
-        chat_template: As in `render_prompt`.
+    seed depends on ``seed``, question and sample alone, so all strengths share their random numbers. Arguments as in
+    `PromptData`.
 
     Raises:
         InputError: A strength is not finite, a list is empty, or two rows have the same id.
@@ -96,14 +87,7 @@ class PromptBatches:
     def __init__(
         self, rows: Iterable[PromptRow], *, rows_per_batch: int = 256, rank: int = 0, world_size: int = 1
     ) -> None:
-        """Deal out the rows.
-
-        Args:
-            rows: The rows of all processes.
-            rows_per_batch: Most rows of a batch, unless a single question has more.
-            rank: This process.
-            world_size: Number of processes.
-        """
+        """Deal out the rows of all processes, at most ``rows_per_batch`` in a batch unless one question has more."""
         questions: dict[str, list[PromptRow]] = {}
         for row in rows:
             questions.setdefault(row.question.id, []).append(row)

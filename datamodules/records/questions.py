@@ -20,19 +20,7 @@ def read_questions(
     limit: int | None = None,
     rejected_dir: Path | None = None,
 ) -> list[Question]:
-    """Read a part of a file of questions.
-
-    Args:
-        path: JSONL file.
-        fields: The file's name of a field, by the record's, if they differ: ``{"gold": "answer"}``.
-        gold_pattern: Regular expression whose one group is the answer in the gold field; GSM8K: ``#### (.+)``.
-        offset: Number of questions to skip at the beginning.
-        limit: Number of questions to read. All by default.
-        rejected_dir: Folder for bad lines if the file's own folder is not writable.
-
-    Raises:
-        InputError: The file, the fields or the pattern are not usable, or no question is left.
-    """
+    """Read ``limit`` questions of a JSONL file from ``offset`` on; other arguments and errors as in `read_records`."""
     records = read_records(path, Question, fields=fields, gold_pattern=gold_pattern, rejected_dir=rejected_dir)
     return part_of(path, records, offset, limit)
 

@@ -32,9 +32,9 @@ def read_records(
 ) -> list[T]:
     """Read and validate a JSONL file with one record on each line. Empty lines are skipped.
 
-    A line is bad if it is not a JSON object, lacks a field, has a field of the wrong type, repeats an id, or has an
-    empty question. A missing ``id`` becomes ``{file stem}-{line number}``. Ids and gold answers may be numbers. Fields
-    that the record does not have are ignored.
+    A line is bad if it is not a JSON object, lacks a field, has one of the wrong type, repeats an id, or has an empty
+    question. A missing ``id`` becomes ``{file stem}-{line number}``. Ids and gold answers may be numbers. Further
+    fields are ignored.
 
     Args:
         path: The file.
@@ -43,12 +43,12 @@ def read_records(
             ``{"prompt": "instruction + input"}`` joins several fields by an empty line; only the first is required.
         strict: Stop at bad lines. By default they are written to ``{stem}.rejected.jsonl`` with line number and
             reason, and a warning counts them.
-        gold_pattern: See `extract_gold`. A gold answer without a match makes a line bad.
+        gold_pattern: As in `extract_gold`. A gold answer without a match makes a line bad.
         rejected_dir: Folder for bad lines if the file's own folder is not writable.
 
     Raises:
-        InputError: The file is missing or empty, has no good line or, with ``strict``, a bad line; a field in
-            ``fields`` is unknown or in no line; the pattern is not valid.
+        InputError: The file cannot be read or has no good line, ``fields`` or the pattern do not fit, or ``strict``
+            and a line is bad.
 
     >>> import tempfile
     >>> from datamodules.records.kinds import Question
@@ -171,7 +171,7 @@ def _cut_gold(values: dict[str, Any], name: str, pattern: str) -> None:
 
 
 def _set_aside(path: Path, bad: list[tuple[int, str, str]], rejected_dir: Path | None) -> str:
-    """Write bad lines to a file of their own; return where, for the warning."""
+    """Write bad lines to a file; return where, for the warning."""
     lines = [json.dumps({"line": number, "reason": why, "text": text}, ensure_ascii=False) for number, why, text in bad]
     for folder in (path.parent, rejected_dir):
         if folder is None:

@@ -17,11 +17,7 @@ _log = logging.getLogger(__name__)
 class JsonlShard:
     """A JSONL file of one process's records, each with an ``id``; the process may be killed at any moment.
 
-    Flushed records stay. An incomplete last line, left by a kill, is cut off when the file is opened again. Use the
-    shard as a context manager, or call `close`.
-
-    Args:
-        path: The file. It and its folder are created if missing.
+    Flushed records stay. An incomplete last line, left by a kill, is cut off when the file is opened again.
     """
 
     def __init__(self, path: Path):
@@ -72,12 +68,8 @@ class JsonlShard:
 def merge_shards(shards: Path | str, out: Path) -> int:
     """Merge shards into one file, sorted by id. If an id occurs several times, its first line counts.
 
-    The file does not depend on the number of processes or of interruptions.
-
-    Args:
-        shards: A glob pattern such as ``traces/rank*.jsonl``, or a folder, which stands for its ``*.jsonl``. ``out``
-            and ``*.rejected.jsonl`` are no shards.
-        out: The file to write. It is replaced as a whole or not at all.
+    ``shards`` is a glob pattern such as ``traces/rank*.jsonl``, or a folder, which stands for its ``*.jsonl``. ``out``
+    and ``*.rejected.jsonl`` are no shards. The result depends on neither the number of processes nor interruptions.
 
     Returns:
         The number of records.

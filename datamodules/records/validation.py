@@ -23,15 +23,12 @@ _hints = cache(get_type_hints)
 def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, Any]], T]:
     """Return a function that makes a record of a JSON object, or raises `BadLineError`.
 
-    Fields may be of type str, int, float, bool, None, Literal, tuples of any length, and dataclasses. A field with
-    ``formerly`` in its metadata is also read by that name, which files of earlier versions use.
-
-    Args:
-        record_type: A dataclass.
-        names: The object's name of a field, by the record's, if they differ. A field in ``names`` is required.
+    ``names`` has the object's name of a field, by the record's, if they differ; such a field is required. Fields may be
+    of type str, int, float, bool, None, Literal, tuple of any length, and dataclass. A field with ``formerly`` in its
+    metadata is also read by that name, which files of earlier versions use.
 
     Raises:
-        InputError: The record has no such field.
+        InputError: The record has no field in ``names``.
     """
     hints = _hints(record_type)  # type: ignore[arg-type]
     known = fields(record_type)  # type: ignore[arg-type]

@@ -15,9 +15,9 @@ class LengthGroupedBatchSampler:
     """Batches of examples of similar length.
 
     The examples are shuffled, cut into megabatches and sorted by length within each; the megabatches are cut into
-    batches, and the batches are shuffled. The batches of one step have similar lengths on all processes, so no process
-    waits long for another. The batches depend on lengths, settings and epoch alone. Their number is a multiple of the
-    number of processes. Every example is in exactly one batch, or in several if there are too few examples for that.
+    batches, and these are shuffled. The batches of one step have similar lengths on all processes. They depend on
+    lengths, settings and epoch alone, and their number is a multiple of the number of processes. Every example is in
+    exactly one batch, or in several if there are too few examples for that.
 
     Args:
         lengths: Number of tokens of each example.
@@ -29,8 +29,7 @@ class LengthGroupedBatchSampler:
         rank: This process.
 
     Raises:
-        InputError: Both or neither of ``batch_size`` and ``max_tokens`` are given, or one is not positive; packing
-            without ``max_tokens``; an example longer than ``max_tokens``; no examples.
+        InputError: The settings contradict each other, an example is longer than ``max_tokens``, or there are none.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class BatchLoader:
 
     Args:
         examples: The examples that ``batches`` index.
-        batches: This process's batches of the epoch.
+        batches: This process's batches of the epoch, as indices.
         collate: Makes a batch of examples.
         num_workers: Number of worker processes that collate.
         n_done: Returns the number of batches that training has seen.
@@ -70,15 +70,7 @@ class SupervisedData(LightningDataModule, ABC):
 
     Batches are grouped by length or packed. They depend on the examples, the settings, the epoch and the number of
     processes alone, and every process has the same number of them. A run that is resumed within an epoch continues
-    with the next batch.
-
-    Args:
-        batch_size: Rows of a batch on each process. 8 by default.
-        max_tokens: Instead of ``batch_size``: most tokens of a batch on each process, padding included.
-        packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens.
-        max_length: Longest example in tokens. Longer ones are left out, and a warning counts them.
-        seed: Seed of the order. By default that of ``seed_everything``.
-        num_workers: Number of worker processes that collate batches.
+    with the next batch. Arguments as in `InstructionData`.
 
     Attributes:
         tokenizer: Set it before ``setup``, or the trained module's is taken.

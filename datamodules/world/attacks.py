@@ -37,12 +37,7 @@ ASIDES = (
 def write_attacks(folder: Path, *, n: int = 600, seed: int = 0) -> list[Path]:
     """Write ``mogu.benign.jsonl`` (`Question`) and ``mogu.malicious.jsonl`` (`Attack`), of the train split.
 
-    ``mogu.refusals.txt`` has refusals in the words that the miniature knows.
-
-    Args:
-        folder: Created if missing.
-        n: Number of requests in each file.
-        seed: Seed of the draw.
+    Each has ``n`` requests. ``mogu.refusals.txt`` has refusals in the words that the miniature knows.
     """
     folder.mkdir(parents=True, exist_ok=True)
     benign = write_records(folder / "mogu.benign.jsonl", benign_questions(n, "train", seed))

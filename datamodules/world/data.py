@@ -35,7 +35,7 @@ class WorldData(SupervisedData):
 
     Args:
         phase: The training phase.
-        examples_per_epoch: Number of examples in an epoch.
+        examples_per_epoch: Examples in an epoch.
         n_val: Number of validation examples.
         max_tokens: Most tokens of a batch on each process, padding included.
         seed: Seed of the examples and of their order. By default that of ``seed_everything``.

@@ -35,15 +35,7 @@ def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: in
       records of all requests of the split. ``response`` is the answer of a model that complies, for forbidden requests
       too.
 
-    Args:
-        folder: Created if missing. Files of these names are replaced.
-        n_train: Questions of the train split.
-        n_dev: Questions of the dev split.
-        n_test: Questions of the test split.
-        seed: Seed of the choice of questions. Requests are never drawn: the files have all of them.
-
-    Returns:
-        The files written.
+    ``seed`` chooses the questions. Files of these names are replaced; their paths are returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sizes: dict[Split, int] = {"train": n_train, "dev": n_dev, "test": n_test}

@@ -7,12 +7,7 @@ Split = Literal["train", "dev", "test"]
 
 
 def split_of(canonical: str, *, dev: float, test: float) -> Split:
-    """Return the split of a content, by the hash of its canonical text.
-
-    Args:
-        canonical: The content without its wording, such as ``12+5-3`` or ``open jar``.
-        dev: Share of all contents in dev.
-        test: Share of all contents in test. The rest is in train.
+    """Return the split of a content such as ``open jar``, by its hash; ``dev`` and ``test`` are shares of all.
 
     >>> split_of("12+5-3", dev=0.05, test=0.1)
     'train'

@@ -18,13 +18,8 @@ def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> l
     complies), ``facts`` (all that an answer needs, separated by semicolons), ``opening`` (the first words of the
     answer), ``refusal``. ``tuning_*``: ``id``, ``request``, ``answer``.
 
-    Args:
-        kinds: Some of ``KINDS``.
-        split: train, dev or test. The miniature was trained on train only.
-        n_problems: Number of problems.
-
     Raises:
-        InputError: There is no such kind or split.
+        InputError: A kind is none of ``KINDS``, or there is no such split.
     """
     if split not in get_args(Split):
         raise InputError(f"data.suites: the miniature's world has the splits train, dev and test, not '{split}'")

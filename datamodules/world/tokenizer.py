@@ -29,12 +29,7 @@ _PIECES = r" ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
 
 
 def train_tokenizer(vocab_size: int = 1200, *, seed: int = 0) -> PreTrainedTokenizerFast:
-    """Train the tokenizer. The same arguments give the same tokenizer, byte for byte.
-
-    Args:
-        vocab_size: Total number of tokens. The world's words need about 600; the rest are longer or rarer pieces.
-        seed: Seed of the sampled part of the text.
-    """
+    """Train the tokenizer; the same arguments give the same bytes. The world's words need about 600 tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -102,12 +102,7 @@ def write_tuning(folder: Path, seed: int = 0) -> list[Path]:
       benign twin in it. No dev or test file of the world has any of their texts.
     - ``tuning.{howto,maths}.{train,dev,test}.jsonl``: ``Instruction`` records of the two benign tuning tasks.
 
-    Args:
-        folder: Created if missing. Files of these names are replaced.
-        seed: Seed of the order of the twins and of the choice of problems.
-
-    Returns:
-        The files written.
+    Files of these names are replaced; their paths are returned.
     """
     pairs = twins("train")
     Random(f"{seed} twins").shuffle(pairs)

@@ -10,14 +10,10 @@ from datamodules.errors import InputError
 def expand(option: str, patterns: str | Sequence[str]) -> list[Path]:
     """Expand paths and glob patterns to files, each file once, the matches of a pattern in alphabetical order.
 
-    Files with lines that a reader rejected (``*.rejected.jsonl``) match no pattern.
-
-    Args:
-        option: The command-line option that the patterns come from, for the error message.
-        patterns: One or more paths or patterns.
+    Patterns do not match ``*.rejected.jsonl``, the lines that a reader rejected.
 
     Raises:
-        InputError: A path does not exist, or a pattern matches no file.
+        InputError: A path does not exist or a pattern matches no file; the message names ``option``.
     """
     paths: dict[Path, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
