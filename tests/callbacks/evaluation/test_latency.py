@@ -20,14 +20,14 @@ from tests.callbacks.generation.sampling_run import trainer
 
 
 class Slow(Latency):
-    """Every answer takes 20 ms and every token of it 5 ms more."""
+    """Every answer takes 100 ms and every token of it 5 ms more: far apart on a busy machine too."""
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         complete = pl_module.complete
 
         def slowly(batch: PromptBatch) -> list[Completion]:
             answers = complete(batch)
-            time.sleep(0.02 + 0.005 * (len(answers[0].token_ids) - 1))
+            time.sleep(0.1 + 0.005 * (len(answers[0].token_ids) - 1))
             return answers
 
         pl_module.complete = slowly
@@ -43,8 +43,8 @@ def test_the_first_token_and_the_others_are_told_apart(tmp_path: Path) -> None:
     assert found["prompts"] == 4
     assert 1 < found["tokens"] <= 6
     assert found["device"] == "cpu"
-    assert found["first_token_ms"] >= 20
-    assert 5 <= found["next_token_ms"] < 20
+    assert found["first_token_ms"] >= 100
+    assert 5 <= found["next_token_ms"] < 100
 
 
 def test_what_cannot_be_timed_is_said(tmp_path: Path) -> None:
