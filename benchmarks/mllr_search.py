@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -92,7 +91,7 @@ def compare_groups(options: argparse.Namespace) -> None:
         model = load_model(options.backbone)
         rates = LearningRates(modules=["layers.*.q", "layers.*.v"]) if groups else LearningRates(policy="uniform")
         part_of = rates.parts(model, options.backbone).of if groups else None
-        named: Any = named_groups(model.named_parameters(), part_of)
+        named = named_groups(model.named_parameters(), part_of)
         optimizer = torch.optim.AdamW(named, lr=1e-4)
         schedule = WarmupConstant(optimizer, 1000)
         stepped = Multiplied(schedule, multiplier(rates, 1000)) if groups else schedule

@@ -1,7 +1,7 @@
 """Named parameter groups of an optimiser; every trainable parameter is in exactly one."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from rich.table import Table
 from torch import Tensor, nn
@@ -9,21 +9,14 @@ from torch import Tensor, nn
 from datamodules.errors import InputError
 from llm_modules.optim.schedules import arranged_schedule
 
+ParameterGroup = dict[str, Any]
+"""A parameter group of a torch optimiser, with keys of ours.
 
-class ParameterGroup(TypedDict, total=False):
-    """A parameter group of a torch optimiser.
-
-    ``kind`` is that of `kind_of`. Parameters of a ``part`` (``robust``, ``rest``) share a learning rate; it is empty if
-    there is one rate. ``name`` is the kind, or part and kind (``rest/matrices``). A resumed run finds parameters by
-    ``parameter_names``, which are in the order of ``params``.
-    """
-
-    name: str
-    kind: str
-    part: str
-    params: list[nn.Parameter]
-    parameter_names: list[str]
-    weight_decay: float
+- ``params``: the parameters; ``parameter_names``: their names in the same order, by which a resumed run finds them.
+- ``kind``: that of `kind_of`.
+- ``part``: parameters of a part (``robust``, ``rest``) share a learning rate; empty if there is one rate.
+- ``name``: the kind, or part and kind (``rest/matrices``).
+"""
 
 
 def kind_of(name: str, parameter: Tensor) -> str:
@@ -53,7 +46,7 @@ def named_groups(
         part = part_of(parameter) if part_of is not None else ""
         key = f"{part}/{kind}" if part else kind
         if key not in groups:
-            groups[key] = ParameterGroup(name=key, kind=kind, part=part, params=[], parameter_names=[])
+            groups[key] = {"name": key, "kind": kind, "part": part, "params": [], "parameter_names": []}
             if kind == "vectors":
                 groups[key]["weight_decay"] = 0.0
         groups[key]["params"].append(parameter)

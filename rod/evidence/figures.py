@@ -43,7 +43,7 @@ def plot_safety(points: Sequence[ConditionPoint], path: Path) -> None:
     with figure(path, 8.0, 4.8) as (panel,):
         _conditions(panel, points)
         panel.set_xlabel("benign requests and near-twins refused")
-        panel.set_ylabel("attacks in new wraps not refused")
+        panel.set_ylabel("attacks in unseen templates not refused")
         _percent(panel)
         legend_beside(panel)
 

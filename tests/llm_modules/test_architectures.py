@@ -1,7 +1,5 @@
 """Each supported family can be adapted, trained, contrasted, steered and generated with, without code of its own."""
 
-from typing import Any
-
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -23,7 +21,7 @@ PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
 def test_an_adapter_learns_two_completions_by_heart(name: str) -> None:
     base = ARCHITECTURES[name]()
     model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
-    groups: Any = named_groups(model.named_parameters())
+    groups = named_groups(model.named_parameters())
     assert [group["name"] for group in groups] == ["matrices"], "an adapter is made of matrices alone"
     optimizer = torch.optim.AdamW(groups, lr=0.02)
     ids = torch.randint(3, VOCAB, (2, 10), generator=torch.Generator().manual_seed(0))

@@ -108,7 +108,7 @@ def test_no_schedule_erases_the_ratio(which: int) -> None:
     """A scalar minimum or maximum overwrites every group's rate: the factor is put on afterwards."""
     model = ARCHITECTURES["llama"]()
     rates = LearningRates(modules=DEEP, ratio=1e-4)
-    groups: Any = named_groups(model.named_parameters(), rates.parts(model, "").of)
+    groups = named_groups(model.named_parameters(), rates.parts(model, "").of)
     optimizer = torch.optim.AdamW(groups, lr=1e-3)
     plain = torch.optim.AdamW(ARCHITECTURES["llama"]().parameters(), lr=1e-3)
     schedule = Multiplied(schedules(optimizer)[which], lambda group, step: rates.lr_mult(group["part"], step, 10))
@@ -247,7 +247,7 @@ def test_state_is_restored_by_name_whatever_the_order_of_groups() -> None:
         model = ARCHITECTURES["llama"]()
         rates = LearningRates(modules=DEEP, ratio=0.1)
         parameters = list(model.named_parameters())
-        groups: Any = named_groups(parameters[::-1] if reverse else parameters, rates.parts(model, "").of)
+        groups = named_groups(parameters[::-1] if reverse else parameters, rates.parts(model, "").of)
         return torch.optim.AdamW(groups, lr=1e-3)
 
     first, second = optimizer(False), optimizer(True)
