@@ -2,18 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from datamodules.records.kinds import Question
+from datamodules.records.kinds import Question, System
 
 IGNORE_INDEX = -100
 """Label of positions that the loss ignores."""
-
-System = Literal["system1", "system2", "plain"]
-"""The instruction that a question is asked with: be brief, reason step by step, or none."""
 
 
 @dataclass

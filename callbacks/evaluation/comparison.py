@@ -123,7 +123,7 @@ def _columns(predictions: Sequence[Prediction]) -> Columns:
             if (known := value(p)) is not None:
                 values.setdefault(metric, {}).setdefault(p.question_id or p.id, []).append(float(known))
 
-    take("accuracy", lambda p: p.correct)
+    take("accuracy", lambda p: p.right)
     take("tokens", lambda p: p.n_tokens)
     name = "asr" if predictions[0].kind == "safety" else "compliance"
     for judge in dict.fromkeys(v.judge for p in predictions for v in p.verdicts):

@@ -14,16 +14,17 @@ from callbacks.evaluation.measures import Baseline
 from callbacks.evaluation.predictions import log_samples, prediction_of
 from callbacks.evaluation.report import (
     Result,
+    library_versions,
     metrics_json,
     perplexities,
-    print_table,
     read_baseline,
     results_of,
     scalars,
 )
-from callbacks.evaluation.scoring import JUDGED, score_predictions
+from callbacks.evaluation.scoring import JUDGED, default_judges, score_predictions
+from callbacks.evaluation.table import answer_hints, print_table
 from callbacks.generation.completion_writer import CompletionWriter, Finished
-from callbacks.generation.run_settings import generation_settings, library_versions
+from callbacks.generation.run_settings import generation_settings
 from callbacks.trainer_parts import datamodule_of, language_model
 from datamodules.answers import AnswerChecker
 from datamodules.batch import PromptRow, ResponseBatch
@@ -36,15 +37,10 @@ from datamodules.suites.predictions import Prediction, ScoredResponse
 from datamodules.suites.suite import check_golds
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
-from llm_modules.judges import Judge, RefusalClassifier, RefusalPhrases
+from llm_modules.judges import Judge
 
 PRODUCTS = ("predictions.jsonl", "responses.jsonl", "metrics.json")
 _RESPONSES = "responses.rank*.jsonl"
-
-
-def default_judges() -> list[Judge]:
-    """The refusal classifier, and the phrase rule of the literature for comparison with published rates."""
-    return [RefusalClassifier(), RefusalPhrases()]
 
 
 class Evaluate(CompletionWriter):
@@ -185,7 +181,7 @@ class Evaluate(CompletionWriter):
             "versions": library_versions(),
         }
         write_lines(folder / "metrics.json", [metrics_json(self.results, about)])
-        print_table(self.results, f"{module.model_id}")
+        print_table(self.results, f"{module.model_id}", hints=answer_hints(scored))
         rank_zero_info(f"predictions.jsonl and metrics.json in {folder}")
         self._log(trainer, scored)
 

@@ -1,13 +1,12 @@
 """The metrics of one cell: the predictions of a suite with one system instruction and one attack template."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from typing import Any
 
 from callbacks.evaluation.metrics import aes
-from callbacks.evaluation.record_metrics import AccuracyEfficiency, Agreement, RecordMean, RecordMetric, TokenLengths
+from callbacks.evaluation.statistics import Records, Statistic, agreement_of, efficiency_of, lengths_of, mean_of
 from datamodules.answers.loops import has_loop
 from datamodules.suites.predictions import JudgeVerdict, Prediction
 
@@ -33,33 +32,43 @@ class Baseline:
 class Measures:
     """The metrics of a cell, updated with predictions.
 
-    ``accuracy`` over predictions with a gold answer; ``tokens`` and ``truncation`` over those with known length and
-    end; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...`` for safety suites, ``compliance/...`` for
-    benign ones, ``refusal_rate/...`` for both; ``agreement/...`` for each pair of judges. A metric without any value is
-    left out.
+    Over predictions with a gold answer: ``accuracy``, in which an unchecked answer is wrong; ``accuracy_checked``
+    without the unchecked ones; ``unchecked`` and ``no_answer``, shares. ``tokens`` and ``truncation`` over those with
+    known length and end; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...`` for safety suites,
+    ``compliance/...`` for benign ones, ``refusal_rate/...`` for both; ``agreement/...`` for each pair of judges. A
+    metric without any value is left out.
     """
 
     def __init__(self, baseline: Baseline | None = None, synced: bool = False) -> None:
-        """With ``synced``, every process updates with its part and all compute together; by default one has all."""
+        """Start without predictions.
+
+        Args:
+            baseline: Reference of AES.
+            synced: Every process updates with its part and all compute together; ``accuracy``, ``tokens``,
+                ``truncation`` and ``repetition`` only. By default one process has all.
+        """
         self.baseline, self.synced = baseline, synced
-        self.metrics: dict[str, RecordMetric] = {}
+        self.metrics: dict[str, Any] = {}
         if synced:  # gathering is collective: these metrics must exist on every process
-            for name in ("accuracy", "truncation", "repetition"):
-                self._of(name, RecordMean)
-            self._of("tokens", TokenLengths)
+            from callbacks.evaluation.record_metrics import RecordMean, TokenLengths  # they import torch
+
+            self.metrics = {name: RecordMean() for name in ("accuracy", "truncation", "repetition")}
+            self.metrics["tokens"] = TokenLengths()
 
     def update(self, predictions: Sequence[Prediction]) -> None:
         """Add predictions."""
-        self._mean("accuracy", [(p, p.correct) for p in predictions if p.gold is not None])
+        known = [p for p in predictions if p.gold is not None]
+        self._mean("accuracy", [(p, p.right) for p in known])
         self._mean("truncation", [(p, p.finish_reason == "length") for p in predictions if p.finish_reason])
         self._mean("repetition", [(p, has_loop(p.completion)) for p in predictions])
-        counted = [(p, p.n_tokens) for p in predictions if p.n_tokens is not None]
-        if counted:
-            self._of("tokens", TokenLengths).update(*_columns(counted))
-        if counted and self.baseline:
-            of_base = partial(AccuracyEfficiency, self.baseline.accuracy, self.baseline.tokens)
-            ids, groups, tokens = _columns(counted)
-            self._of("aes", of_base).update(ids, groups, [p.correct for p, _ in counted], tokens)
+        counted = [p for p in predictions if p.n_tokens is not None]
+        self._add("tokens", lengths_of, [(p, p.n_tokens) for p in counted])
+        self._mean("accuracy_checked", [(p, p.right) for p in known if not p.unchecked])
+        self._mean("unchecked", [(p, p.unchecked) for p in known])
+        self._mean("no_answer", [(p, p.answer is None) for p in known if p.rule.type != "facts"])
+        if self.baseline:
+            of_base = efficiency_of(self.baseline.accuracy, self.baseline.tokens)
+            self._add("aes", of_base, [(p, p.right, p.n_tokens) for p in counted])
         self._judged(predictions)
 
     def compute(self) -> dict[str, Values]:
@@ -84,23 +93,20 @@ class Measures:
             self._mean(f"refusal_rate/{judge}", refused)
         for first, second in combinations(said, 2):
             theirs = {p.id: v.complied for p, v in said[second]}
-            ids = [p.id for p, _ in said[first]]
-            metric = self._of(f"agreement/{first}~{second}", Agreement)
-            metric.update(ids, [v.complied for _, v in said[first]], [theirs.get(key) for key in ids])
+            both = [(p, v.complied, theirs.get(p.id)) for p, v in said[first]]
+            self._add(f"agreement/{first}~{second}", agreement_of, both)
 
-    def _mean(self, name: str, pairs: Sequence[tuple[Prediction, bool | None]]) -> None:
-        if pairs:
-            self._of(name, RecordMean).update(*_columns(pairs))
+    def _mean(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._add(name, mean_of, rows)
 
-    def _of(self, name: str, make: Callable[..., RecordMetric]) -> Any:
-        if name not in self.metrics:
-            self.metrics[name] = make(sync_on_compute=self.synced)
-        return self.metrics[name]
+    def _add(self, name: str, statistic: Statistic, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows of a prediction and its values to a metric."""
+        if not rows or (self.synced and name not in self.metrics):
+            return
+        predictions, *columns = zip(*rows, strict=True)
+        ids, groups = [p.id for p in predictions], [p.question_id or p.id for p in predictions]
+        self.metrics.setdefault(name, Records(statistic)).update(ids, groups, *columns)
 
 
 def _negated(value: bool | None) -> bool | None:
     return None if value is None else not value
-
-
-def _columns(pairs: Sequence[tuple[Prediction, Any]]) -> tuple[list[str], list[str], list[Any]]:
-    return [p.id for p, _ in pairs], [p.question_id or p.id for p, _ in pairs], [value for _, value in pairs]

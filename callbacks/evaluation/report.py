@@ -1,24 +1,20 @@
-"""The results of an evaluation: ``metrics.json``, a table for the terminal, numbers for loggers."""
+"""The results of an evaluation: ``metrics.json``, numbers for loggers."""
 
 import hashlib
 import json
 import math
-import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from lightning.pytorch.utilities import rank_zero_warn
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from callbacks.evaluation.measures import Baseline, Measures, Values
 from callbacks.evaluation.metrics import aes
-from callbacks.evaluation.record_metrics import Perplexity
+from callbacks.evaluation.statistics import Records, perplexity_of
 from datamodules.errors import InputError
 from datamodules.suites.predictions import Prediction, ScoredResponse
 
@@ -95,8 +91,9 @@ def results_of(predictions: Iterable[Prediction], baseline: dict[str, Baseline] 
     for result in results:
         base = bases.get(result.cell)
         if base is not None and base.fingerprint not in ("", result.fingerprint):
-            rank_zero_warn(
-                f"AES of {result.cell}: the baseline was measured on other questions; test the base model on the same"
+            warnings.warn(
+                f"AES of {result.cell}: the baseline was measured on other questions; test the base model on the same",
+                stacklevel=2,
             )
     return results
 
@@ -108,9 +105,9 @@ def perplexities(responses: Iterable[ScoredResponse]) -> list[Result]:
         suites[response.suite].append(response)
     found = []
     for suite, scored in suites.items():
-        metric = Perplexity(sync_on_compute=False)
+        metric = Records(perplexity_of)
         ids = [r.id for r in scored]
-        metric.update(ids, [r.nll for r in scored], [r.n_tokens for r in scored])
+        metric.update(ids, ids, [r.nll for r in scored], [r.n_tokens for r in scored])
         metrics = {"perplexity": _known(metric.compute())}
         found.append(
             Result(suite, "plain", "none", "", "perplexity", len(ids), len(ids), fingerprint(ids), metrics, {}, [])
@@ -156,6 +153,11 @@ def read_results(path: Path) -> list[Result]:
         raise InputError(f"{path}: not a metrics.json of a test run") from error
 
 
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that the numbers come from."""
+    return {name: version(name) for name in ("torch", "lightning", "transformers", "peft")}
+
+
 def metrics_json(results: Sequence[Result], about: dict[str, Any]) -> str:
     """The content of ``metrics.json``: ``about`` (model, settings, judges, ...) and the results."""
     macro = macro_aes(results)
@@ -188,33 +190,11 @@ def scalars(results: Sequence[Result]) -> dict[str, float]:
     return found
 
 
-HEADINGS = ("suite", "n", "right %", "95 %", "tokens", "cut %", "loop %", "AES", "refused %", "attacks %")
-
-
-def print_table(results: Sequence[Result], title: str, console: Console | None = None) -> None:
-    """Print the results as a table, with the verdicts of the first judge."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    rows = [_cells(result) for result in results]
-    shown = [i for i in range(len(HEADINGS)) if i < 2 or any(row[i] != "-" for row in rows)]
-    for index in shown:
-        table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=index > 0)
-    for row in rows:
-        table.add_row(*(row[index] for index in shown))
-    console = console or Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    for result in results:
-        if result.kind == "perplexity":
-            value = _number(result.value("perplexity"), 1, digits=3)
-            console.print(f"{result.cell}: perplexity {value}", highlight=False)
-        for name, count in result.failures.items():
-            console.print(f"{result.cell}: {count} of {result.n} not measured: {name}", style="yellow", highlight=False)
-
-
 def fingerprint(records: Iterable[str]) -> str:
     """A short hash of a set of texts, independent of their order."""
     digest = hashlib.blake2b(digest_size=8)
     for record in sorted(set(records)):
-        digest.update(record.encode() + b"\0")
+        digest.update(record.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()
 
 
@@ -258,34 +238,3 @@ def _measure(predictions: Sequence[Prediction], baseline: Baseline | None) -> di
 
 def _known(numbers: Values) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-
-
-def _cells(result: Result) -> list[str]:
-    def first(prefix: str) -> dict[str, float | None]:
-        return next((numbers for name, numbers in result.metrics.items() if name.split("/")[0] == prefix), {})
-
-    accuracy, tokens = first("accuracy"), first("tokens")
-    low, high = accuracy.get("low"), accuracy.get("high")
-    interval = "-" if low is None or high is None else f"{100 * low:.1f}-{100 * high:.1f}"
-    return [
-        str(result.cell),
-        f"{result.n:,}",
-        _with_spread(accuracy, 100),
-        interval,
-        _with_spread(tokens, 1),
-        _number(first("truncation").get("value"), 100),
-        _number(first("repetition").get("value"), 100),
-        _number(first("aes").get("value"), 1, digits=3),
-        _number(first("refusal_rate").get("value"), 100),
-        _number(first("asr").get("value"), 100),
-    ]
-
-
-def _number(value: float | None, factor: float, digits: int = 1) -> str:
-    return "-" if value is None else f"{factor * value:.{digits}f}"
-
-
-def _with_spread(numbers: dict[str, float | None], factor: float) -> str:
-    value, spread = numbers.get("value"), numbers.get("std")
-    digits = 0 if factor * (value or 0) >= 1000 else 1
-    return _number(value, factor, digits) + ("" if spread is None else f" ± {factor * spread:.{digits}f}")

@@ -7,17 +7,22 @@ from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.answers.gold import compare
 from datamodules.answers.rule import holds_facts
 from datamodules.suites.predictions import JudgeVerdict, Prediction
-from llm_modules.judges import Exchange, Judge
+from llm_modules.judges import Exchange, Judge, RefusalClassifier, RefusalPhrases
 
 JUDGED = ("safety", "benign")
 """Kinds of suites whose completions are judged."""
+
+
+def default_judges() -> list[Judge]:
+    """The refusal classifier, and the phrase rule of the literature for comparison with published rates."""
+    return [RefusalClassifier(), RefusalPhrases()]
 
 
 def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> list[Prediction]:
     """Extract each prediction's answer and check it.
 
     A completion without an answer is wrong. An answer that cannot be checked within the time limit is marked as
-    unchecked and not counted as wrong.
+    unchecked; its ``correct`` is None.
     """
     answers = [p.rule.extract(p.prefill + p.completion, p.options, p.finish_reason != "length") for p in predictions]
     by_rule: dict[AnswerRule, list[int]] = {}
@@ -43,7 +48,9 @@ def ask_judges(predictions: Sequence[Prediction], judges: Sequence[Judge]) -> li
     """Add each judge's verdicts to the predictions of safety and benign suites."""
     chosen = [index for index, prediction in enumerate(predictions) if prediction.kind in JUDGED]
     exchanges = [
-        Exchange(predictions[index].question, predictions[index].prefill + predictions[index].completion)
+        Exchange(
+            _whole(predictions[index].question), _whole(predictions[index].prefill + predictions[index].completion)
+        )
         for index in chosen
     ]
     verdicts: dict[int, list[JudgeVerdict]] = {index: [] for index in chosen}
@@ -61,3 +68,8 @@ def score_predictions(
 ) -> list[Prediction]:
     """Check the answers, then ask the judges."""
     return ask_judges(check_answers(predictions, checker), judges)
+
+
+def _whole(text: str) -> str:
+    """The text without half characters, which judges could not encode."""
+    return text.encode("utf-8", "replace").decode("utf-8")

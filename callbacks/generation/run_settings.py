@@ -1,7 +1,6 @@
 """Settings that completions depend on; recorded beside them and compared before a run resumes."""
 
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,3 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
         **asdict(steering.identity() if steering else SteeringIdentity()),
         "seed": getattr(datamodule_of(trainer), "seed", None),
     }
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that the numbers come from."""
-    return {name: version(name) for name in ("torch", "lightning", "transformers", "peft")}

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+System = Literal["system1", "system2", "plain"]
+"""The instruction that a question is asked with: be brief, reason step by step, or none."""
+
 
 @dataclass(frozen=True)
 class Question:

@@ -15,6 +15,10 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+HALVES = "backslashreplace"
+"""Error handler for writing JSON as UTF-8: half a character (a lone surrogate, which UTF-8 cannot hold) becomes its
+JSON escape ``\\ud83d``."""
+
 
 def to_json(record: Any) -> str:
     """Return a record as one line of JSON, without the line break."""
@@ -178,7 +182,7 @@ def _set_aside(path: Path, bad: list[tuple[int, str, str]], rejected_dir: Path |
             continue
         target = folder / f"{path.stem}.rejected.jsonl"
         try:
-            target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            target.write_text("\n".join(lines) + "\n", encoding="utf-8", errors=HALVES)
         except OSError:
             continue
         return f"written to {target}"

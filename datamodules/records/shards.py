@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from datamodules.records.reader import to_json
+from datamodules.records.reader import HALVES, to_json
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class JsonlShard:
     def flush(self) -> None:
         """Write all buffered records to the disk."""
         if self._buffer:
-            self._file.write("".join(self._buffer).encode("utf-8"))
+            self._file.write("".join(self._buffer).encode("utf-8", HALVES))
             self._buffer.clear()
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -91,11 +91,11 @@ def merge_shards(shards: Path | str, out: Path) -> int:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file as a whole or not at all; create its folder if missing."""
+    """Write a text file as a whole or not at all; create its folder if missing. For half a character see `HALVES`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors=HALVES) as file:
             file.writelines(line + "\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())

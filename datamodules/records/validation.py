@@ -25,13 +25,15 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
 
     ``names`` has the object's name of a field, by the record's, if they differ; such a field is required. Fields may be
     of type str, int, float, bool, None, Literal, tuple of any length, and dataclass. A field with ``formerly`` in its
-    metadata is also read by that name, which files of earlier versions use.
+    metadata is also read by that name, which files of earlier versions use. Half a character in a text makes a line
+    bad, because tokenizers refuse it; unless the class has ``any_text = True``.
 
     Raises:
         InputError: The record has no field in ``names``.
     """
     hints = _hints(record_type)  # type: ignore[arg-type]
     known = fields(record_type)  # type: ignore[arg-type]
+    any_text = getattr(record_type, "any_text", False)
     if unknown := names.keys() - {field.name for field in known}:
         have = ", ".join(field.name for field in known)
         raise InputError(f"fields: {record_type.__name__} has no {', '.join(sorted(unknown))}; it has {have}")
@@ -43,7 +45,7 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
             if name not in values and "formerly" in field.metadata:
                 name = field.metadata["formerly"]
             if name in values:
-                converted[field.name] = _convert(values[name], hints[field.name], name, field.name)
+                converted[field.name] = _convert(values[name], hints[field.name], name, field.name, any_text)
             elif field.name in names or (field.default is MISSING and field.default_factory is MISSING):
                 raise BadLineError(f"field {name!r} is missing")
         return record_type(**converted)
@@ -51,24 +53,24 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
     return parse
 
 
-def _convert(value: Any, hint: Any, name: str, ours: str) -> Any:
+def _convert(value: Any, hint: Any, name: str, ours: str, any_text: bool) -> Any:
     """Convert a JSON value to the type ``hint``; ``name`` is the field's name in the file, ``ours`` in the record."""
     kind, options = get_origin(hint), get_args(hint)
     if kind in (Union, types.UnionType):
         if value is None and type(None) in options:
             return None
         (hint,) = (option for option in options if option is not type(None))
-        return _convert(value, hint, name, ours)
+        return _convert(value, hint, name, ours, any_text)
     if kind is Literal and value in options:
         return value
     if kind is tuple and isinstance(value, list):
-        return tuple(_convert(entry, options[0], f"{name}[{i}]", ours) for i, entry in enumerate(value))
+        return tuple(_convert(entry, options[0], f"{name}[{i}]", ours, any_text) for i, entry in enumerate(value))
     if hint is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if hint is str and type(value) in (int, float) and ours in ("id", "question_id", "gold"):
         return str(value)
     if hint is str and isinstance(value, str):
-        _check_text(value, name, ours)
+        _check_text(value, name, ours, any_text)
         return value
     if is_dataclass(hint) and isinstance(value, dict):
         return parser(hint, {})(value)  # type: ignore[arg-type]
@@ -78,9 +80,11 @@ def _convert(value: Any, hint: Any, name: str, ours: str) -> Any:
     raise BadLineError(f"field {name!r} must be {wanted}, not {json.dumps(value)[:40]}")
 
 
-def _check_text(text: str, name: str, ours: str) -> None:
+def _check_text(text: str, name: str, ours: str, any_text: bool) -> None:
     if ours == "question" and not text.strip():
         raise BadLineError("empty question" + (f" (field {name!r})" if name != ours else ""))
+    if any_text:
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -1,7 +1,7 @@
 """Records of a test run: predictions, judges' verdicts, likelihoods of given responses."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from datamodules.answers.rule import AnswerRule
 
@@ -31,6 +31,8 @@ class Prediction:
     up (``unchecked``). Other fields are those of `Trace`.
     """
 
+    any_text: ClassVar[bool] = True
+
     id: str
     completion: str
     question_id: str = ""
@@ -54,6 +56,11 @@ class Prediction:
     correct: bool | None = None
     unchecked: bool = False
     verdicts: tuple[JudgeVerdict, ...] = ()
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer counts as right: an unchecked one does not. None without a gold answer."""
+        return False if self.unchecked else self.correct
 
 
 @dataclass(frozen=True)

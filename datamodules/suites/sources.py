@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from datamodules.world.suite_records import world_records
 
 WORLD = "miniature"
 
@@ -80,6 +79,8 @@ class Source:
         if path is not None:
             return _read_file(path)
         if self.hub == WORLD:
+            from datamodules.world.suite_records import world_records  # the world imports torch, a file needs none
+
             return _numbered(world_records(self.config, self.split), f"{WORLD} {' '.join(self.config)} {self.split}")
         if not self.hub:
             raise InputError("data.suites: a source needs a hub id or a local file")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.gold import require_gold
 from datamodules.answers.rule import AnswerRule
-from datamodules.batch import System
 from datamodules.errors import InputError
+from datamodules.records.kinds import System
 from datamodules.suites.attack_templates import AttackTemplate
 from datamodules.suites.expressions import Expression
 from datamodules.suites.sources import Line, Source

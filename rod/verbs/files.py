@@ -13,10 +13,13 @@ def expand(option: str, patterns: str | Sequence[str]) -> list[Path]:
     Patterns do not match ``*.rejected.jsonl``, the lines that a reader rejected.
 
     Raises:
-        InputError: A path does not exist or a pattern matches no file; the message names ``option``.
+        InputError: No path is given, one does not exist, or a pattern matches no file; the message names ``option``.
     """
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    if not patterns:
+        raise InputError(f"{option}: there is no file; give at least one")
     paths: dict[Path, None] = {}
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    for pattern in patterns:
         matches = sorted(path for path in glob.glob(pattern) if not path.endswith(".rejected.jsonl"))
         found = [Path(pattern)] if Path(pattern).is_file() else [Path(path) for path in matches]
         if not found:

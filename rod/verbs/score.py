@@ -62,10 +62,9 @@ def run(
         overwrite: Replace the results of an earlier run.
         fields: Expressions over the fields of external files, see `Fields`.
     """
-    from callbacks.evaluation.evaluate import default_judges
-    from callbacks.evaluation.report import metrics_json, print_table, read_baseline, results_of
-    from callbacks.evaluation.scoring import score_predictions
-    from callbacks.generation.run_settings import library_versions
+    from callbacks.evaluation.report import library_versions, metrics_json, read_baseline, results_of
+    from callbacks.evaluation.scoring import default_judges, score_predictions
+    from callbacks.evaluation.table import answer_hints, print_table
     from datamodules.records.reader import to_json
     from datamodules.records.shards import write_lines
     from rod.verbs.files import expand, require_new
@@ -90,7 +89,7 @@ def run(
     }
     write_lines(files["predictions.jsonl"], map(to_json, scored))
     write_lines(files["metrics.json"], [metrics_json(results, about)])
-    print_table(results, ", ".join(str(path) for path in paths))
+    print_table(results, ", ".join(str(path) for path in paths), hints=answer_hints(scored))
     files["disagreements.jsonl"].unlink(missing_ok=True)
     if references:
         _report_disagreements(scored, references, files["disagreements.jsonl"])

@@ -10,15 +10,27 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from callbacks.evaluation.metrics import aes
-from callbacks.evaluation.record_metrics import (
-    AccuracyEfficiency,
-    Agreement,
-    Perplexity,
-    RecordMean,
-    RecordMetric,
-    TokenLengths,
+from callbacks.evaluation.record_metrics import RecordMean, RecordMetric, TokenLengths
+from callbacks.evaluation.statistics import (
+    Records,
+    agreement_of,
+    efficiency_of,
+    mean_of,
+    perplexity_of,
     record_hash,
 )
+
+
+def perplexity() -> RecordMetric:
+    return RecordMetric(perplexity_of, 2)
+
+
+def agreement() -> RecordMetric:
+    return RecordMetric(agreement_of, 2)
+
+
+def efficiency(base_accuracy: float, base_tokens: float) -> RecordMetric:
+    return RecordMetric(efficiency_of(base_accuracy, base_tokens), 2)
 
 
 def test_a_mean_by_hand() -> None:
@@ -46,10 +58,22 @@ def test_a_record_seen_twice_counts_once() -> None:
 def test_nothing_is_not_known() -> None:
     unknown = RecordMean()
     unknown.update(["a"], ["a"], [None])
-    for metric in (RecordMean(), unknown, TokenLengths(), Perplexity(), Agreement(), AccuracyEfficiency(0.5, 100)):
+    for metric in (RecordMean(), unknown, TokenLengths(), perplexity(), agreement(), efficiency(0.5, 100)):
         found = metric.compute()
         assert math.isnan(found["value"])
         assert found["n"] == 0
+
+
+def test_one_process_needs_no_torch_for_the_same_numbers() -> None:
+    """`Records` of one process and the gathered metric agree to the last bit, duplicates and half characters too."""
+    ids, groups = [f"r{i % 9}\ud83d" for i in range(20)], [f"q{i % 3}" for i in range(20)]
+    values = [None if i % 9 == 4 else (i % 9) / 7 for i in range(20)]
+    light, heavy = Records(mean_of), RecordMean()
+    for part in (slice(0, 12), slice(12, 20)):
+        light.update(ids[part], groups[part], values[part])
+        heavy.update(ids[part], groups[part], values[part])
+    assert light.compute() == heavy.compute()
+    assert light.compute()["n"] == 8
 
 
 def test_reset_forgets() -> None:
@@ -84,28 +108,29 @@ def test_token_lengths_by_hand() -> None:
 
 
 def test_perplexity_by_hand() -> None:
-    metric = Perplexity()
-    metric.update(["a"], [math.log(2) * 3], [3])
-    metric.update(["b", "a"], [math.log(8), math.log(2) * 3], [1, 3])  # a again
+    metric = perplexity()
+    metric.update(["a"], ["a"], [math.log(2) * 3], [3])
+    metric.update(["b", "a"], ["b", "a"], [math.log(8), math.log(2) * 3], [1, 3])  # a again
     # Six halvings over four tokens; a mean of the two perplexities would be 5.
     assert metric.compute() == {"value": pytest.approx(2**1.5), "n": 2}
 
 
 def test_agreement_by_hand() -> None:
-    metric = Agreement()
+    metric = agreement()
     first = [True, True, True, True, False, False, False, False, None, True]
     second = [True, True, True, False, True, False, False, False, True, None]
-    metric.update([str(i) for i in range(10)], first, second)
+    ids = [str(i) for i in range(10)]
+    metric.update(ids, ids, first, second)
     # Of the eight that both know, six are the same; both say yes half of the time, so that chance gives a half.
     assert metric.compute() == {"value": 0.75, "kappa": pytest.approx((0.75 - 0.5) / 0.5), "n": 8}
-    always = Agreement()
-    always.update(["a", "b"], [True, True], [True, True])
+    always = agreement()
+    always.update(["a", "b"], ["a", "b"], [True, True], [True, True])
     assert always.compute()["value"] == 1
     assert math.isnan(always.compute()["kappa"])  # chance alone would do it
 
 
 def test_aes_by_hand() -> None:
-    metric = AccuracyEfficiency(base_accuracy=0.5, base_tokens=100)
+    metric = efficiency(0.5, 100)
     metric.update(["a", "b", "c", "d"], ["a", "b", "c", "d"], [True, True, False, True], [40, 60, 60, 80])
     assert metric.compute() == {"value": pytest.approx(0.4 + 5 * 0.5), "n": 4}
     metric.update(["e", "f"], ["e", "f"], [False, None], [60, 60])
@@ -113,8 +138,8 @@ def test_aes_by_hand() -> None:
 
 
 def test_values_keep_their_64_bits() -> None:
-    metric = Perplexity()
-    metric.update(["a"], [1 + 1e-12], [1])
+    metric = perplexity()
+    metric.update(["a"], ["a"], [1 + 1e-12], [1])
     assert metric.compute()["value"] == math.exp(1 + 1e-12)
     assert record_hash("a") == record_hash("a") != record_hash("b")
     assert -(2**63) <= record_hash("a") < 2**63
@@ -132,14 +157,14 @@ def everything(ids: list[str]) -> dict[str, RecordMetric]:
     metrics: dict[str, Any] = {
         "mean": RecordMean(),
         "tokens": TokenLengths(),
-        "perplexity": Perplexity(),
-        "agreement": Agreement(),
-        "aes": AccuracyEfficiency(0.5, 20),
+        "perplexity": perplexity(),
+        "agreement": agreement(),
+        "aes": efficiency(0.5, 20),
     }
     metrics["mean"].update(ids, groups, right)
     metrics["tokens"].update(ids, groups, numbers)
-    metrics["perplexity"].update(ids, [n / 7 for n in numbers], [n + 1 for n in numbers])
-    metrics["agreement"].update(ids, right, [n % 2 == 0 for n in numbers])
+    metrics["perplexity"].update(ids, ids, [n / 7 for n in numbers], [n + 1 for n in numbers])
+    metrics["agreement"].update(ids, ids, right, [n % 2 == 0 for n in numbers])
     metrics["aes"].update(ids, groups, right, numbers)
     return metrics
 

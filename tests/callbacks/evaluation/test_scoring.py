@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from callbacks.evaluation.measures import Baseline
-from callbacks.evaluation.report import Result, macro_aes, metrics_json, print_table, results_of, scalars
+from callbacks.evaluation.report import Result, macro_aes, metrics_json, results_of, scalars
 from callbacks.evaluation.scoring import ask_judges, check_answers
+from callbacks.evaluation.table import print_table
 from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
@@ -131,7 +132,7 @@ def test_failures_are_counted_apart() -> None:
     (found,) = results_of(pairs)
     assert found.failures == {"answers over the time limit": 1, "judge server": 1}
     assert found.metrics["asr/server"]["n"] == 1
-    assert found.metrics["accuracy"]["value"] is None
+    assert found.metrics["accuracy"]["value"] == 0
 
 
 def test_names_for_loggers() -> None:

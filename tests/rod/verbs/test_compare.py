@@ -74,14 +74,28 @@ def test_samples_of_a_question_are_one_record(tmp_path: Path) -> None:
 
 
 def test_records_without_a_verdict_take_no_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a, b = save(tmp_path / "a", *predictions("11?0", 50)), save(tmp_path / "b", *predictions("10?1", 50))
-    c = save(tmp_path / "c", *predictions("?011", 50))
+    def judged(folder: Path, said: str) -> Path:
+        verdicts = {"?": JudgeVerdict("judge", None, error="429"), "1": JudgeVerdict("judge", True)}
+        made = [
+            Prediction(**{**vars(p), "correct": None, "unchecked": False, "verdicts": (verdicts.get(letter, no),)})
+            for p, letter in zip(predictions(said, 50, kind="safety", gold=None), said, strict=True)
+        ]
+        return save(folder, *made)
+
+    no = JudgeVerdict("judge", False)
+    a, b, c = (judged(tmp_path / name, said) for name, said in (("a", "11?0"), ("b", "10?1"), ("c", "?011")))
     found = compare(tmp_path, a, b, c)
-    assert (found["b", "sums accuracy"]["records"], found["b", "sums accuracy"]["left_out"]) == (3, 0)
-    other = found["c", "sums accuracy"]
+    assert (found["b", "sums asr/judge"]["records"], found["b", "sums asr/judge"]["left_out"]) == (3, 0)
+    other = found["c", "sums asr/judge"]
     assert (other["records"], other["left_out"], other["first_value"], other["second_value"]) == (2, 2, 0.5, 0.5)
     assert found["c", "sums tokens"]["records"] == 4
     assert "2 (-2)" in capsys.readouterr().out
+
+
+def test_unchecked_answers_are_wrong_as_in_the_headline(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "a", *predictions("11?0", 50)), save(tmp_path / "b", *predictions("1???", 50))
+    found = compare(tmp_path, a, b)["b", "sums accuracy"]
+    assert (found["records"], found["left_out"], found["first_value"], found["second_value"]) == (4, 0, 0.5, 0.25)
 
 
 def test_verdicts_of_judges(tmp_path: Path) -> None:
@@ -136,7 +150,7 @@ def test_other_records_and_other_suites_are_refused(tmp_path: Path, capsys: pyte
         b = save(tmp_path / "b", *predictions("1100", 50, **settings))
         expected = "'sums system1': 4 records have another question or gold answer, such as 'sums/0'"
         assert expected in refused(capsys, a, b)
-    unmeasured = [Prediction(**{**vars(p), "n_tokens": None}) for p in predictions("????", 0)]
+    unmeasured = [Prediction(**{**vars(p), "n_tokens": None, "unchecked": False}) for p in predictions("????", 0)]
     b = save(tmp_path / "b", *unmeasured)
     assert "they have no metric in common" in refused(capsys, a, b)
 

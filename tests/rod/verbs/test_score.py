@@ -207,3 +207,98 @@ def test_votes_of_others_are_read_as_they_read_them(shared_data: Path, tmp_path:
     assert (tmp_path / "out" / "disagreements.jsonl").read_text() == ""
     said = [json.loads(line)["175b_verification"]["is_correct"] for line in lines]
     assert results(tmp_path / "out")["gpt3"]["metrics"]["accuracy"]["value"] == pytest.approx(sum(said) / 150)
+
+
+TOWER = "^".join(["9"] * 9)
+
+
+def test_answers_that_cannot_be_checked_are_wrong_and_counted_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        {"question": f"{i}?", "gold": "4", "out": f"\\boxed{{{TOWER} + {i}}}" if i else "\\boxed{4}"} for i in range(9)
+    ]
+    file = write(tmp_path / "towers.jsonl", *lines)
+    assert score(file, "--output", tmp_path / "out", "--completion", "out", "--gold", "gold") == 0
+    found = results(tmp_path / "out")["towers"]["metrics"]
+    assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (pytest.approx(1 / 9), 9)
+    assert (found["accuracy_checked"]["value"], found["accuracy_checked"]["n"]) == (1, 1)
+    assert (found["unchecked"]["value"], found["unchecked"]["n"]) == (pytest.approx(8 / 9), 9)
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("towers "))
+    assert row.split()[1:3] == ["9", "11.1"]
+    assert "88.9" in row
+
+
+def test_rates_say_over_how_many_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        {"id": f"{i}", "completion": "\\boxed{1}", "question": f"{i}?", "gold": "1" if i < 3 else None}
+        for i in range(5)
+    ]
+    file = write(tmp_path / "predictions.jsonl", *lines)
+    assert score(file, "--output", tmp_path / "out") == 0
+    assert "100.0 of 3" in capsys.readouterr().out
+
+
+def test_completions_without_an_answer_are_not_silently_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        {"question": f"{i}?", "gold": "C", "out": f"My pick[/b] no. {i} is Gamma \ud83d" if i else "(C)"}
+        for i in range(8)
+    ]
+    file = write(tmp_path / "medical.jsonl", *lines)
+    words = [file, "--completion", "out", "--gold", "gold"]
+    assert score(*words, "--output", tmp_path / "out", "--answer.type", "choice") == 0
+    share = results(tmp_path / "out")["medical"]["metrics"]["no_answer"]
+    assert (share["value"], share["n"]) == (7 / 8, 8)
+    said = capsys.readouterr().out
+    assert "no answer found in 7 of 8 completions (87.5%)" in said
+    assert said.count("My pick[/b] no. ") == 3
+    assert all(option in said for option in ("--answer.extractors", "--answer.pattern", "--answer.type"))
+    read = json.dumps({"type": "text", "pattern": "(C|Gamma)"})
+    assert score(*words, "--output", tmp_path / "read", "--answer", read) == 0
+    assert "no answer found" not in capsys.readouterr().out
+    assert results(tmp_path / "read")["medical"]["metrics"]["no_answer"]["value"] == 0
+
+
+def test_half_a_character_is_written_escaped_and_read_again(tmp_path: Path) -> None:
+    lines = [{"question": "1 \udc00?", "gold": "1", "out": "\ud83d \\boxed{1}", "ok": i > 0} for i in range(2)]
+    file = write(tmp_path / "halves.jsonl", *(line | {"n": i} for i, line in enumerate(lines)))
+    words = ["--completion", "out", "--gold", "gold", "--reference", "ok"]
+    assert score(file, "--output", tmp_path / "out", *words) == 0
+    found = predictions(tmp_path / "out")
+    assert found["halves/1|s0"]["completion"] == lines[0]["out"]
+    assert json.loads((tmp_path / "out" / "disagreements.jsonl").read_text())["completion"] == lines[0]["out"]
+    assert score(tmp_path / "out" / "predictions.jsonl", "--output", tmp_path / "again") == 0
+    assert main(["compare", str(tmp_path / "out"), str(tmp_path / "again")]) == 0
+    safety = ["--completion", "out", "--kind", "safety"]
+    assert score(file, "--output", tmp_path / "judged", *safety) == 0
+    assert results(tmp_path / "judged")["halves"]["metrics"]["asr/classifier"]["n"] == 2
+
+
+def test_no_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], [tmp_path / "*.jsonl"]):
+        assert score(*words, "--output", tmp_path / "out", *THEIRS) == 2
+        assert "predictions: there is no file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_table_names_the_judge_and_tells_attacks_from_harmless_requests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "replies.jsonl", {"question": "Open it", "out": "I'm sorry, I can't."})
+    for kind, there, absent in (("benign", "complied %", "attacks %"), ("safety", "attacks %", "complied %")):
+        assert score(file, "--output", tmp_path / kind, "--completion", "out", "--kind", kind) == 0
+        said = capsys.readouterr().out
+        assert there in said
+        assert absent not in said
+        assert "verdicts: judge classifier; those of phrases are in metrics.json" in said
+
+
+def test_scoring_imports_no_torch(file: Path, tmp_path: Path) -> None:
+    """Importing torch and Lightning takes longer than scoring ten thousand answers."""
+    words = ["score", str(file), "--output", str(tmp_path / "out"), *THEIRS]
+    code = f"import sys\nfrom rod.__main__ import main\nassert main({words!r}) == 0\n" + (
+        "heavy = {'torch', 'lightning', 'torchmetrics', 'transformers'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=200)
