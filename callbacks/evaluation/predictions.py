@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from lightning.pytorch import Trainer
 
 from datamodules.batch import PromptRow
+from datamodules.prompts.chat_template import decode_completion
 from datamodules.suites.predictions import Prediction
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
@@ -18,7 +19,7 @@ def prediction_of(module: CausalLM, row: PromptRow, completion: Completion) -> P
     """The prediction of a generated row, not yet checked or judged."""
     return Prediction(
         id=row.id,
-        completion=str(module.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)),
+        completion=decode_completion(module.tokenizer, completion.token_ids),
         question_id=row.question.id,
         question=row.question.question,
         gold=row.question.gold,

@@ -24,7 +24,9 @@ def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> 
     A completion without an answer is wrong. An answer that cannot be checked within the time limit is marked as
     unchecked; its ``correct`` is None.
     """
-    answers = [p.rule.extract(p.prefill + p.completion, p.options, p.finish_reason != "length") for p in predictions]
+    answers = [
+        p.rule.extract(p.prefill + p.completion, p.options, p.finish_reason != "length", p.prompt) for p in predictions
+    ]
     by_rule: dict[AnswerRule, list[int]] = {}
     for index, p in enumerate(predictions):
         if p.gold is not None:
@@ -33,7 +35,7 @@ def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> 
     for rule, indices in by_rule.items():
         golds = [predictions[i].gold or "" for i in indices]
         if rule.type == "facts":
-            texts = [predictions[i].prefill + predictions[i].completion for i in indices]
+            texts = [predictions[i].parts.answer or "" for i in indices]
             verdicts.update(zip(indices, map(holds_facts, texts, golds), strict=True))
         else:
             pairs = [(gold, answers[i]) for i, gold in zip(indices, golds, strict=True)]

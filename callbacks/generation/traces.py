@@ -9,7 +9,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.generation.completion_writer import CompletionWriter, Finished
 from callbacks.generation.steering import steering_of
-from datamodules.answers import AnswerChecker, extract_boxed
+from datamodules.answers import AnswerChecker, AnswerRule
+from datamodules.prompts.chat_template import decode_completion
 from datamodules.prompts.prompt_data import GenerationData
 from datamodules.records.kinds import Trace
 from llm_modules.causal_lm import CausalLM
@@ -50,8 +51,10 @@ class TraceWriter(CompletionWriter):
         assert self.trainer is not None
         self._checker = self._checker or AnswerChecker()
         steering, tokenizer = steering_of(self.trainer), self.module.tokenizer
-        texts = [str(tokenizer.decode(list(done.token_ids), skip_special_tokens=True)) for _, done in finished]
-        answers = [extract_boxed(text) for text in texts]
+        texts = [decode_completion(tokenizer, done.token_ids) for _, done in finished]
+        answers = [
+            AnswerRule().extract(text, prompt=row.prompt) for (row, _), text in zip(finished, texts, strict=True)
+        ]
         golds = [row.question.gold for row, _ in finished]
         known = [i for i, (gold, answer) in enumerate(zip(golds, answers, strict=True)) if gold and answer]
         verdicts = dict(zip(known, self._checker.check([(golds[i] or "", answers[i]) for i in known]), strict=True))

@@ -17,6 +17,7 @@ from datamodules.answers.choices import read_choice, read_label
 from datamodules.answers.numbers import last_number, read_maths, read_number
 from datamodules.answers.places import MOST_SPANS, PLACES, stated
 from datamodules.answers.spans import UNDECIDED
+from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 
 AnswerType = Literal["maths", "number", "choice", "label", "text", "facts"]
@@ -97,22 +98,27 @@ class AnswerRule:
             return tuple(self.extractors)
         return ("pattern",) if self.pattern is not None else EXTRACTORS[self.type]
 
-    def extract(self, text: str, options: Options = (), finished: bool = True) -> str | None:
+    def extract(self, text: str, options: Options = (), finished: bool = True, prompt: str = "") -> str | None:
         """Extract the answer of a completion; None if there is none.
 
         Args:
-            text: The completion. After ``<think>`` only the text behind ``</think>`` counts, except for boxes.
+            text: The completion. Of a completion with a thought only the text after it counts; if there is none, the
+                last box in the thought does.
             options: Options of a choice. An option's text is recognised too, if it stands in place of its name.
             finished: Whether the completion ended by itself. If not, only `boxed`, `tagged` and `pattern` count.
+            prompt: The rendered prompt; its end shows whether it opens a thought.
 
         Raises:
             InputError: The pattern takes too long.
         """
+        thought, answer = split_thought(text, prompt)
+        unseen = not (answer or "").strip()
+        text = thought if unseen else answer or ""
         for mark in self.stop:
             text = text.partition(mark)[0]
         named = named_options(options)
         for place in self.places:
-            if not finished and place not in _CLOSED:
+            if (unseen and place != "boxed") or (not finished and place not in _CLOSED):
                 continue
             for span in islice(self._spans(place, text), MOST_SPANS):
                 answer = self._read(span, place, text, named)
@@ -127,8 +133,8 @@ class AnswerRule:
             assert self.pattern is not None
             return _matches(self.pattern, text)
         if place == "stated":
-            return stated(_after_thought(text), self.type == "choice", self.type in ("number", "maths"))
-        return PLACES[place](text if place == "boxed" else _after_thought(text))
+            return stated(text, self.type == "choice", self.type in ("number", "maths"))
+        return PLACES[place](text)
 
     def _read(self, span: str, place: Extractor, text: str, options: Mapping[str, str]) -> str | None:
         bare = place in ("last_line", "first_line")
@@ -159,14 +165,6 @@ def named_options(options: Options) -> dict[str, str]:
     if len(options) > 26:
         raise InputError(f"options: {len(options)} are more than the 26 letters that name them")
     return {chr(ord("A") + i): text for i, text in enumerate(options)}
-
-
-def _after_thought(text: str) -> str:
-    """The text after ``</think>``; empty if the thinking does not end."""
-    _, end, tail = text.rpartition("</think>")
-    if end:
-        return tail
-    return "" if "<think>" in text else text
 
 
 def _one_option_line(text: str, names: str) -> bool:

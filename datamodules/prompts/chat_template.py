@@ -1,12 +1,13 @@
 """Render questions with a chat template, and encode them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX, System
+from datamodules.completions.thoughts import thought_tokens
 from datamodules.errors import InputError
 
 SYSTEM1_SUFFIX = " Please provide as a brief reasoning process as possible, and put your final answer within \\boxed{}"
@@ -61,6 +62,16 @@ def render_turns(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, template: 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Encode a rendered prompt. No BOS is added: if there is one, the template has rendered it."""
     return tokenizer.encode(prompt, add_special_tokens=False)
+
+
+def decode_completion(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    """Decode a completion without special tokens, except those that part its thought from its answer."""
+    decoder = tokenizer.added_tokens_decoder
+    special = {number: token.content for number, token in decoder.items() if token.special}
+    kept = thought_tokens(set(special.values()))
+    if not kept:
+        return str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    return str(tokenizer.decode([number for number in token_ids if special.get(number) in {None, *kept}]))
 
 
 def encode_pair(

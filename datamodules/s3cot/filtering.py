@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from datamodules.answers import AnswerChecker, extract_boxed
+from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
 from datamodules.records import Trace
@@ -62,7 +62,7 @@ def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> Filt
         InputError: The traces of a question come from several models or instructions, or no question is left.
     """
     reasons = _own_flaws(traces)
-    answers = {trace.id: extract_boxed(trace.completion) for trace in traces}
+    answers = {trace.id: _answer(trace) for trace in traces}
     initials = {question_id: _initial(group) for question_id, group in _by_question(traces).items()}
     compared = [(initial, trace) for trace in traces if (initial := initials[trace.question_id])]
     same = checker.check(
@@ -75,13 +75,17 @@ def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> Filt
     return _result(traces, reasons, "agreement", checker)
 
 
+def _answer(trace: Trace) -> str | None:
+    return AnswerRule().extract(trace.completion, prompt=trace.prompt)
+
+
 def _own_flaws(traces: Sequence[Trace]) -> dict[str, str]:
     """Return the traces that are unusable whatever their answer is, with the reason (ours)."""
     flaws = {}
     for trace in traces:
         if trace.finish_reason == "length":
             flaws[trace.id] = "truncated"
-        elif extract_boxed(trace.completion) is None:
+        elif _answer(trace) is None:
             flaws[trace.id] = "no_boxed"
         elif has_loop(trace.completion):
             flaws[trace.id] = "repetition"
@@ -91,7 +95,7 @@ def _own_flaws(traces: Sequence[Trace]) -> dict[str, str]:
 def _right(traces: Sequence[Trace], checker: AnswerChecker) -> list[bool | None]:
     """Return whether each trace gives its gold answer; None without one."""
     known = [trace for trace in traces if trace.gold is not None]
-    verdicts = iter(checker.check([(trace.gold or "", extract_boxed(trace.completion)) for trace in known]))
+    verdicts = iter(checker.check([(trace.gold or "", _answer(trace)) for trace in known]))
     return [None if trace.gold is None else next(verdicts) for trace in traces]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.answers import AnswerChecker, extract_boxed
+from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.errors import InputError
 from datamodules.records import Trace, extract_gold
 
@@ -54,7 +54,7 @@ def traces_of(
         raise InputError(f"--responses: {len(rows)} lines without any response; map the field with --fields")
     texts = [text for _, _, text in single]
     lengths = [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    answers = [extract_boxed(text) for text in texts]
+    answers = [AnswerRule().extract(text) for text in texts]
     marks = checker.check([(row.gold or "", answer) for (_, row, _), answer in zip(single, answers, strict=True)])
     samples: Counter[tuple[str, float]] = Counter()
     traces = []
@@ -90,4 +90,4 @@ def traces_of(
 def _boxed(text: str, pattern: str | None) -> str:
     r"""Append the answer that the pattern finds in ``\boxed{}``, unless the response has a boxed answer."""
     answer = extract_gold(text, pattern) if pattern is not None else None
-    return text if answer is None or extract_boxed(text) is not None else f"{text}\n\\boxed{{{answer}}}"
+    return text if answer is None or AnswerRule().extract(text) is not None else f"{text}\n\\boxed{{{answer}}}"

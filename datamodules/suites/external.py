@@ -31,6 +31,8 @@ class Fields:
         tokens: Expression of the number of generated tokens; a list for a list of completions.
         reference: Expression of another reading of the completion: whether it is right (true or false), or its answer;
             a list for a list of completions. Agreement is printed, and disagreements go to ``disagreements.jsonl``.
+        prompt: Expression of the rendered prompt, or of its end: if it ends with the mark that opens a thought, such as
+            ``"'<think>'"``, the completion begins in one. Without it, only a closing mark in the completion shows that.
         keep: Expression; lines with a false or empty value are left out.
     """
 
@@ -42,6 +44,7 @@ class Fields:
     group: str = ""
     tokens: str = ""
     reference: str = ""
+    prompt: str = ""
     keep: str = ""
 
 
@@ -72,6 +75,7 @@ def read_external(path: Path, fields: Fields, name: str, kind: SuiteKind, rule: 
         group=fields.group,
     )
     keep = Expression("--keep", fields.keep) if fields.keep else None
+    prompt = Expression("--prompt", fields.prompt) if fields.prompt else None
     lines = [line for line in suite.source.read() if keep is None or keep(line)]
     texts = {key: getattr(fields, key) for key in ("completion", "tokens", "reference")}
     expressions = {key: Expression(f"--{key}", text) for key, text in texts.items() if text}
@@ -84,7 +88,7 @@ def read_external(path: Path, fields: Fields, name: str, kind: SuiteKind, rule: 
         for sample, values in enumerate(_samples(line, expressions)):
             prediction = Prediction(
                 id=f"{prefix}{item.id}|s{sample}",
-                completion=_text(values["completion"], line),
+                completion=_text("completion", values["completion"], line),
                 question_id=f"{prefix}{item.id}",
                 question=item.question,
                 gold=item.gold,
@@ -93,6 +97,7 @@ def read_external(path: Path, fields: Fields, name: str, kind: SuiteKind, rule: 
                 kind=kind,
                 group=item.group,
                 sample=sample,
+                prompt=_text("prompt", prompt(line), line) if prompt else "",
                 n_tokens=_count(values.get("tokens"), line),
                 rule=rule,
             )
@@ -149,7 +154,7 @@ def _count(value: Any, line: Line) -> int | None:
     return int(value)
 
 
-def _text(value: Any, line: Line) -> str:
+def _text(key: str, value: Any, line: Line) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{line.where}: --completion: must be a text, not {type(value).__name__}")
+        raise InputError(f"{line.where}: --{key}: must be a text, not {type(value).__name__}")
     return value

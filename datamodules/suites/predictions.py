@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from datamodules.answers.rule import AnswerRule
+from datamodules.completions.thoughts import Split, split_thought
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Prediction:
 
     ``suite``, ``kind``, ``group``, ``options`` and ``rule`` come from the completion's `Suite`. ``attack_template`` is
     the name of the template that the request was rendered through. ``prefill`` is the start of the answer that the
-    model was given; ``completion`` continues it. ``correct`` is None without a gold answer, or if the check was given
-    up (``unchecked``). Other fields are those of `Trace`.
+    model was given; ``completion`` continues it. The end of ``prompt`` shows whether it opens a thought. ``correct`` is
+    None without a gold answer, or if the check was given up (``unchecked``). Other fields are those of `Trace`.
     """
 
     any_text: ClassVar[bool] = True
@@ -61,6 +62,11 @@ class Prediction:
     def right(self) -> bool | None:
         """Whether the answer counts as right: an unchecked one does not. None without a gold answer."""
         return False if self.unchecked else self.correct
+
+    @property
+    def parts(self) -> Split:
+        """Thought and answer of prefill and completion."""
+        return split_thought(self.prefill + self.completion, self.prompt)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def _refusals(
     modules: "Sequence[CausalLM]", prompts: Sequence[str], pattern: "re.Pattern[str]"
 ) -> "Callable[[nn.Module], float]":
     """Return a function that measures the share of prompts that the language model of one of the modules refuses."""
-    from datamodules.prompts import encode_prompt, render_prompt
+    from datamodules.prompts import decode_completion, encode_prompt, render_prompt
 
     tokenizer = modules[0].tokenizer
     ids = [encode_prompt(tokenizer, render_prompt(tokenizer, prompt)) for prompt in prompts]
@@ -99,7 +99,7 @@ def _refusals(
     def share(model: "nn.Module") -> float:
         (module,) = (module for module in modules if module.language_model is model)
         done = module.generator.generate(ids)
-        texts = [str(tokenizer.decode(list(c.token_ids), skip_special_tokens=True)) for c in done]
+        texts = [decode_completion(tokenizer, c.token_ids) for c in done]
         return sum(pattern.search(text) is not None for text in texts) / len(texts)
 
     return share

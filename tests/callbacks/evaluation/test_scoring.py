@@ -56,6 +56,14 @@ def test_an_unfinished_completion_is_not_cut_for_its_answer(checker: AnswerCheck
     assert check_answers([short], checker)[0].correct is False
 
 
+def test_what_the_user_does_not_see_is_no_answer(checker: AnswerChecker) -> None:
+    facts = AnswerRule(type="facts")
+    thinks = Prediction("a", "<think>crank, door</think>No idea.", gold="crank; door", rule=facts)
+    opened = Prediction("b", "Turn the crank, then the door.", gold="crank; door", rule=facts, prompt="How?<think>\n")
+    number = Prediction("c", "The answer is 4.", gold="4", rule=AnswerRule(type="number"), prompt="How?<think>\n")
+    assert [found.correct for found in check_answers([thinks, opened, number], checker)] == [False, False, False]
+
+
 def test_without_gold_nothing_is_right_or_wrong(checker: AnswerChecker) -> None:
     (found,) = check_answers([Prediction("a", "\\boxed{1}")], checker)
     assert (found.answer, found.correct, found.unchecked) == ("1", None, False)

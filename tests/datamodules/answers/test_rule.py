@@ -55,6 +55,32 @@ def test_choices_of_unknown_text(text: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "prompt", "answer"),
+    [
+        ("<think>\\boxed{4}</think>The answer is 5.", "", "5"),
+        ("<think>\\boxed{4}</think>\\boxed{5}", "", "5"),
+        ("<think>\\boxed{4}</think>That is all.", "", None),
+        ("<think>\\boxed{4}</think> \n", "", "4"),
+        ("<think>First \\boxed{3}. So \\boxed{4}. But wait", "", "4"),
+        ("<think>The answer is 4. But wait", "", None),
+        ("[THINK]#### 4[/THINK]#### 5", "", "5"),
+        ("analysis\\boxed{4}.assistantfinalThe answer is 5.", "", "5"),
+        ("The answer is 4.", "Well? <think>\n", None),
+        ("\\boxed{4}.</think>The answer is 5.", "Well? <think>\n", "5"),
+    ],
+)
+def test_what_the_user_sees_counts(text: str, prompt: str, answer: str | None) -> None:
+    assert AnswerRule("number").extract(text, prompt=prompt) == answer
+
+
+def test_a_pattern_and_a_stop_are_read_in_what_the_user_sees() -> None:
+    text = "<think>A: 4\nQ: really?</think>"
+    rule = AnswerRule("number", pattern=r"A: (\d)", stop=("\nQ:",))
+    assert (rule.extract(text), rule.extract(f"{text}A: 5\nQ: 6? A: 7")) == (None, "5")
+    assert AnswerRule("number", stop=("\nQ:",)).extract(f"{text}So 5") == "5"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

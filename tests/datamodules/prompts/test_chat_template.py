@@ -11,6 +11,7 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import (
     SYSTEM1_SUFFIX,
     SYSTEM2_SUFFIX,
+    decode_completion,
     encode_pair,
     encode_prompt,
     render_prompt,
@@ -91,6 +92,16 @@ def test_plain_template_puts_bos_only_where_the_tokenizer_does(
     assert render_prompt(gpt2, "1+1?", template="plain") == "1+1?\n\n"
     ids, labels = encode_pair(gpt2, "1+1?", "2", template="plain")
     assert learned(gpt2, ids, labels) == "2<|endoftext|>"
+
+
+def test_marks_of_a_thought_stay_in_what_is_decoded() -> None:
+    tokenizer = byte_tokenizer()
+    ids = tokenizer.encode("<B>[THINK]a[/THINK]b<E>", add_special_tokens=False)
+    assert decode_completion(tokenizer, ids) == "[THINK]a[/THINK]b", "plain text here"
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|x|>"]})
+    ids = tokenizer.encode("<B>[THINK]a<|x|>[/THINK]b<E>", add_special_tokens=False)
+    assert len(ids) == 7
+    assert decode_completion(tokenizer, ids) == "[THINK]a[/THINK]b"
 
 
 @pytest.mark.parametrize("opened_in_prompt", [True, False])

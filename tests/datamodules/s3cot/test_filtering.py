@@ -58,6 +58,17 @@ def reasons(result: FilterResult) -> dict[str, str]:
     return {dropped.id.partition("|")[0] + dropped.id.partition("|a")[2]: dropped.reason for dropped in result.dropped}
 
 
+def test_the_answer_of_a_trace_is_the_one_after_its_thought(checker: AnswerChecker) -> None:
+    box = "\\boxed{2}"
+    traces = [
+        trace(completion=f"<think>{box}</think>{box}"),
+        trace(-0.1, tokens=80, completion=f"\\boxed{{3}}</think>{box}", prompt="?<think>"),
+        trace(-0.2, tokens=80, completion=f"<think>{box}</think>It is 2."),
+        trace(-0.3, tokens=80, completion=f"<think>{box}</think>So \\boxed{{3}}"),
+    ]
+    assert reasons(filter_by_gold(traces, checker)) == {"q-0.2|s0": "no_boxed", "q-0.3|s0": "wrong"}
+
+
 def test_gold_keeps_the_right_traces(checker: AnswerChecker) -> None:
     traces = [trace(), trace(-0.1, "4/2", 80), trace(-0.2, "3", 60), trace(-0.3, "2.0", 30)]
     result = filter_by_gold(traces, checker)

@@ -109,6 +109,20 @@ def test_refusals_of_others_are_judged(tmp_path: Path) -> None:
     assert list(predictions(tmp_path / "out")) == ["vault/answers-1|s0", "vault/answers-2|s0"]
 
 
+def test_the_end_of_the_prompt_says_whether_it_opens_a_thought(tmp_path: Path) -> None:
+    lines = [
+        {"question": "2 + 2?", "asked": "2 + 2?", "text": "The answer is 4."},
+        {"question": "2 + 2?", "asked": "2 + 2?<think>\n", "text": "The answer is 4."},
+        {"question": "2 + 2?", "asked": "2 + 2?<think>\n", "text": "The answer is 3.</think>The answer is 4."},
+    ]
+    file = write(tmp_path / "thinks.jsonl", *lines)
+    words = ["--completion", "text", "--gold", "'4'", "--answer.type", "number"]
+    for name, prompt, answers in [("field", "asked", ["4", None, "4"]), ("same", "'<think>'", [None, None, "4"])]:
+        assert score(file, "--output", tmp_path / name, *words, "--prompt", prompt) == 0
+        assert [p["answer"] for p in predictions(tmp_path / name).values()] == answers
+    assert score(file, "--output", tmp_path / "bad", *words, "--prompt", "[asked]") == 2
+
+
 @pytest.mark.slow
 def test_a_judge_by_its_name_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Where nothing else has imported its module."""

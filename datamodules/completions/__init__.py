@@ -1,0 +1,1 @@
+"""What every reader of completions shares: thought and answer."""
