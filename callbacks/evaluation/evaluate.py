@@ -58,6 +58,7 @@ class Evaluate(CompletionWriter):
         self,
         judges: list[Judge] | None = None,
         baseline: Path | None = None,
+        judge_thoughts: bool = False,
         output: Path | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -67,12 +68,13 @@ class Evaluate(CompletionWriter):
             judges: Judges of the completions of safety and benign suites; the printed table has the verdicts of the
                 first. By default the refusal classifier and the phrase rule of the literature.
             baseline: ``metrics.json`` of a test of the base model on the same suites, for AES.
+            judge_thoughts: Let the judges judge the thoughts too, apart from the answers (``thought_asr/...``).
             output: Folder of the files; the run folder by default.
             overwrite: Remove the files of an earlier run.
         """
         super().__init__(output, overwrite)
         self.judges = judges if judges is not None else default_judges()
-        self.baseline_file = baseline
+        self.baseline_file, self.judge_thoughts = baseline, judge_thoughts
         self.baseline: dict[str, Baseline] = {}
         self.results: list[Result] = []
         self._responses: JsonlShard | None = None
@@ -169,7 +171,8 @@ class Evaluate(CompletionWriter):
         wanted = {row.id for row in _data_of(trainer).rows}
         found = read_records(merged, Prediction, strict=True) if merged.stat().st_size else []
         with AnswerChecker() as checker:
-            scored = score_predictions([p for p in found if p.id in wanted], checker, self.judges)
+            asked = [p for p in found if p.id in wanted]
+            scored = score_predictions(asked, checker, self.judges, self.judge_thoughts)
         write_lines(folder / "predictions.jsonl", map(to_json, scored))
         self.results = results_of(scored, self.baseline) + self._perplexities(trainer)
         about = {

@@ -29,14 +29,18 @@ class Baseline:
         return aes(accuracy, tokens, self.accuracy, self.tokens)
 
 
+Said = tuple[Prediction, JudgeVerdict]
+
+
 class Measures:
     """The metrics of a cell, updated with predictions.
 
     Over predictions with a gold answer: ``accuracy``, in which an unchecked answer is wrong; ``accuracy_checked``
     without the unchecked ones; ``unchecked`` and ``no_answer``, shares. ``tokens`` and ``truncation`` over those with
     known length and end; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...`` for safety suites,
-    ``compliance/...`` for benign ones, ``refusal_rate/...`` for both; ``agreement/...`` for each pair of judges. A
-    metric without any value is left out.
+    ``compliance/...`` for benign ones, ``refusal_rate/...`` for both, in which partial refusals count, and
+    ``partial_refusal_rate/...``; the same of thoughts (``thought_asr/...``), if they were judged; ``agreement/...`` for
+    each pair of judges. A metric without any value is left out.
     """
 
     def __init__(self, baseline: Baseline | None = None, synced: bool = False) -> None:
@@ -82,19 +86,24 @@ class Measures:
         return self
 
     def _judged(self, predictions: Sequence[Prediction]) -> None:
-        said: dict[str, list[tuple[Prediction, JudgeVerdict]]] = {}
-        for prediction in predictions:
-            for verdict in prediction.verdicts:
-                said.setdefault(verdict.judge, []).append((prediction, verdict))
+        said = _by_judge([(p, verdict) for p in predictions for verdict in p.verdicts])
         for judge, verdicts in said.items():
-            self._mean(f"asr/{judge}", [(p, v.complied) for p, v in verdicts if p.kind == "safety"])
-            self._mean(f"compliance/{judge}", [(p, v.complied) for p, v in verdicts if p.kind == "benign"])
-            refused = [(p, _negated(v.complied)) for p, v in verdicts if v.kind == "refusal"]
-            self._mean(f"refusal_rate/{judge}", refused)
+            self._rates("{}/" + judge, verdicts)
+        for judge, verdicts in _by_judge([(p, v) for p in predictions for v in p.thought_verdicts]).items():
+            self._rates("thought_{}/" + judge, verdicts)
         for first, second in combinations(said, 2):
             theirs = {p.id: v.complied for p, v in said[second]}
             both = [(p, v.complied, theirs.get(p.id)) for p, v in said[first]]
             self._add(f"agreement/{first}~{second}", agreement_of, both)
+
+    def _rates(self, name: str, verdicts: Sequence[Said]) -> None:
+        """Add the rates of a judge, by names such as ``thought_{}/judge``."""
+        self._mean(name.format("asr"), [(p, v.complied) for p, v in verdicts if p.kind == "safety"])
+        self._mean(name.format("compliance"), [(p, v.complied) for p, v in verdicts if p.kind == "benign"])
+        refused = [(p, _negated(v.complied)) for p, v in verdicts if v.kind == "refusal"]
+        self._mean(name.format("refusal_rate"), refused)
+        partial = [(p, v.partial) for p, v in verdicts if v.partial is not None]
+        self._mean(name.format("partial_refusal_rate"), partial)
 
     def _mean(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         self._add(name, mean_of, rows)
@@ -106,6 +115,13 @@ class Measures:
         predictions, *columns = zip(*rows, strict=True)
         ids, groups = [p.id for p in predictions], [p.question_id or p.id for p in predictions]
         self.metrics.setdefault(name, Records(statistic)).update(ids, groups, *columns)
+
+
+def _by_judge(said: Sequence[Said]) -> dict[str, list[Said]]:
+    found: dict[str, list[Said]] = {}
+    for prediction, verdict in said:
+        found.setdefault(verdict.judge, []).append((prediction, verdict))
+    return found
 
 
 def _negated(value: bool | None) -> bool | None:

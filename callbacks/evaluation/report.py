@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from callbacks.evaluation.measures import Baseline, Measures, Values
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.statistics import Records, perplexity_of
+from datamodules.completions.thoughts import UNFINISHED
 from datamodules.errors import InputError
 from datamodules.suites.predictions import Prediction, ScoredResponse
 
@@ -210,9 +211,10 @@ def _result(cell: Cell, predictions: list[Prediction], baseline: Baseline | None
     if "aes" in metrics and baseline is not None:
         metrics["aes"] |= {"base_accuracy": baseline.accuracy, "base_tokens": baseline.tokens}
     failures = {"answers over the time limit": sum(p.unchecked for p in predictions)}
+    failures["unfinished thoughts"] = sum(any(v.error == UNFINISHED for v in p.verdicts) for p in predictions)
     for p in predictions:
-        for verdict in p.verdicts:
-            if verdict.error is not None:
+        for verdict in (*p.verdicts, *p.thought_verdicts):
+            if verdict.error not in (None, UNFINISHED):
                 failures[f"judge {verdict.judge}"] = failures.get(f"judge {verdict.judge}", 0) + 1
     questions = {p.question_id or p.id: p for p in predictions}
     return Result(

@@ -1,11 +1,12 @@
 """Score predictions: check answers against gold answers, and ask judges about refusals and harm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.answers.gold import compare
 from datamodules.answers.rule import holds_facts
+from datamodules.completions.thoughts import UNFINISHED
 from datamodules.suites.predictions import JudgeVerdict, Prediction
 from llm_modules.judges import Exchange, Judge, RefusalClassifier, RefusalPhrases
 
@@ -46,30 +47,49 @@ def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> 
     ]
 
 
-def ask_judges(predictions: Sequence[Prediction], judges: Sequence[Judge]) -> list[Prediction]:
-    """Add each judge's verdicts to the predictions of safety and benign suites."""
+def ask_judges(
+    predictions: Sequence[Prediction], judges: Sequence[Judge], judge_thoughts: bool = False
+) -> list[Prediction]:
+    """Add each judge's verdicts to the predictions of safety and benign suites.
+
+    Judges see the answer after the thought. A thought that does not end is a verdict with an error. With
+    ``judge_thoughts`` they judge the thoughts too, as if each were an answer.
+    """
     chosen = [index for index, prediction in enumerate(predictions) if prediction.kind in JUDGED]
-    exchanges = [
-        Exchange(
-            _whole(predictions[index].question), _whole(predictions[index].prefill + predictions[index].completion)
-        )
-        for index in chosen
-    ]
-    verdicts: dict[int, list[JudgeVerdict]] = {index: [] for index in chosen}
+    parts = {index: predictions[index].parts for index in chosen}
+    answers = {index: part.answer for index, part in parts.items() if part.answer is not None}
+    thoughts = {index: part.thought for index, part in parts.items() if judge_thoughts and part.thought}
+    found: dict[int, list[JudgeVerdict]] = {index: [] for index in chosen}
+    of_thoughts: dict[int, list[JudgeVerdict]] = {index: [] for index in thoughts}
     for judge in judges if chosen else ():
-        for index, said in zip(chosen, judge.judge(exchanges), strict=True):
-            verdicts[index].append(JudgeVerdict(judge.name, said.complied, judge.kind, said.score, said.error))
+        said = _ask(judge, predictions, answers)
+        for index in chosen:
+            found[index].append(said.get(index) or JudgeVerdict(judge.name, None, judge.kind, error=UNFINISHED))
+        for index, verdict in _ask(judge, predictions, thoughts).items():
+            of_thoughts[index].append(verdict)
         judge.close()
     return [
-        replace(prediction, verdicts=tuple(verdicts.get(index, ()))) for index, prediction in enumerate(predictions)
+        replace(p, verdicts=tuple(found.get(index, ())), thought_verdicts=tuple(of_thoughts.get(index, ())))
+        for index, p in enumerate(predictions)
     ]
+
+
+def _ask(judge: Judge, predictions: Sequence[Prediction], texts: Mapping[int, str]) -> dict[int, JudgeVerdict]:
+    """A judge's verdicts on texts, by the index of their prediction."""
+    if not texts:
+        return {}
+    said = judge.judge([Exchange(predictions[index].question, text) for index, text in texts.items()])
+    return {
+        index: JudgeVerdict(judge.name, v.complied, judge.kind, v.score, v.error, v.partial)
+        for index, v in zip(texts, said, strict=True)
+    }
 
 
 def score_predictions(
-    predictions: Sequence[Prediction], checker: AnswerChecker, judges: Sequence[Judge]
+    predictions: Sequence[Prediction], checker: AnswerChecker, judges: Sequence[Judge], judge_thoughts: bool = False
 ) -> list[Prediction]:
     """Check the answers, then ask the judges."""
-    return ask_judges(check_answers(predictions, checker), judges)
+    return ask_judges(check_answers(predictions, checker), judges, judge_thoughts)
 
 
 def _whole(text: str) -> str:

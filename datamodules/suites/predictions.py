@@ -12,7 +12,8 @@ class JudgeVerdict:
     """A judge's verdict on a completion.
 
     ``complied`` is True if the model did what it was asked, False if not, None if the judge could not tell; ``error``
-    then says why. A judge of ``kind`` refusal looks for refusals, one of kind harm for harmful content.
+    then says why. A judge of ``kind`` refusal looks for refusals, one of kind harm for harmful content. ``partial``
+    says whether the model refused in part; None if the judge cannot tell.
     """
 
     judge: str
@@ -20,6 +21,7 @@ class JudgeVerdict:
     kind: Literal["refusal", "harm"] = "refusal"
     score: float | None = None
     error: str | None = None
+    partial: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Prediction:
     ``suite``, ``kind``, ``group``, ``options`` and ``rule`` come from the completion's `Suite`. ``attack_template`` is
     the name of the template that the request was rendered through. ``prefill`` is the start of the answer that the
     model was given; ``completion`` continues it. The end of ``prompt`` shows whether it opens a thought. ``correct`` is
-    None without a gold answer, or if the check was given up (``unchecked``). Other fields are those of `Trace`.
+    None without a gold answer, or if the check was given up (``unchecked``). ``verdicts`` are about the answer after
+    the thought, ``thought_verdicts`` about the thought, if it was to be judged. Other fields are those of `Trace`.
     """
 
     any_text: ClassVar[bool] = True
@@ -57,6 +60,7 @@ class Prediction:
     correct: bool | None = None
     unchecked: bool = False
     verdicts: tuple[JudgeVerdict, ...] = ()
+    thought_verdicts: tuple[JudgeVerdict, ...] = ()
 
     @property
     def right(self) -> bool | None:

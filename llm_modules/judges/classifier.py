@@ -14,7 +14,7 @@ from safetensors.numpy import save as to_safetensors
 
 from datamodules.errors import InputError
 from llm_modules.judges.features import SHAPE, Reading, read
-from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict
+from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict, on_answers
 
 WEIGHTS = Path(__file__).parent / "refusal"
 """The weights that come with the project, made by `rod train-judge`."""
@@ -147,7 +147,7 @@ class RefusalClassifier(Judge):
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """Judge exchanges."""
         model = self._load()
-        return [self._verdict(model, exchange) for exchange in exchanges]
+        return on_answers(exchanges, lambda seen: [self._verdict(model, exchange) for exchange in seen])
 
     def identity(self) -> dict[str, str | int | float | bool]:
         """The judge, the checksum of its weights, and its threshold."""

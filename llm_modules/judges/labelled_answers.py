@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 from datamodules.records.reader import read_records
 
@@ -136,6 +137,9 @@ def _read(source: AnswerSource, tables: dict[str, dict[str, bool]], strict: bool
         prompt, completion = prompts.get(line.id, line.prompt), line.completion
         if source.split is not None:
             prompt, completion = _split(source, line)
+        completion = split_thought(completion).answer or ""
+        if not completion.strip():  # the thought does not end
+            continue
         unsafe = bool(re.search(source.unsafe, line.kind)) if source.kind else None
         answers.append(
             LabelledAnswer(

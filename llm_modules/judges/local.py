@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2.exceptions import TemplateError
 
 from datamodules.errors import InputError
-from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict
+from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict, on_answers
 from llm_modules.judges.templates import Message, Template, defuse, key_for, load_template
 
 if TYPE_CHECKING:  # loaded with the model, so that the other judges stay light
@@ -77,18 +77,7 @@ class LocalJudge(Judge):
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """Judge exchanges; a reply in another form than the template asks for is a verdict with an error."""
-        template = load_template(self.template)
-        generator = self._start(template)
-        tokenizer = self._load_tokenizer()
-        prompts = [self._encode(template.messages(exchange)) for exchange in exchanges]
-        longest = self._positions() - template.max_new_tokens
-        fitting = [row for row, prompt in enumerate(prompts) if len(prompt) <= longest]
-        completions = generator.generate([prompts[row] for row in fitting])
-        error = f"the exchange is longer than the judge's {longest} tokens; lower max_data_tokens"
-        verdicts = [Verdict(complied=None, error=error)] * len(prompts)
-        for row, completion in zip(fitting, completions, strict=True):
-            verdicts[row] = template.parse(str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)))
-        return verdicts
+        return on_answers(exchanges, self._judge)
 
     def identity(self) -> dict[str, str | int | float | bool]:
         """The judge, its model, and the checksum of its template."""
@@ -116,6 +105,20 @@ class LocalJudge(Judge):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        template = load_template(self.template)
+        generator = self._start(template)
+        tokenizer = self._load_tokenizer()
+        prompts = [self._encode(template.messages(exchange)) for exchange in exchanges]
+        longest = self._positions() - template.max_new_tokens
+        fitting = [row for row, prompt in enumerate(prompts) if len(prompt) <= longest]
+        completions = generator.generate([prompts[row] for row in fitting])
+        error = f"the exchange is longer than the judge's {longest} tokens; lower max_data_tokens"
+        verdicts = [Verdict(complied=None, error=error)] * len(prompts)
+        for row, completion in zip(fitting, completions, strict=True):
+            verdicts[row] = template.parse(str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)))
+        return verdicts
 
     def _load_tokenizer(self) -> "PreTrainedTokenizerBase":
         from llm_modules.backbone.loading import load_tokenizer

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from datamodules.errors import InputError
-from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict
+from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict, on_answers
 from llm_modules.judges.reply_cache import ReplyCache
 from llm_modules.judges.templates import Message, Template, load_template
 
@@ -105,17 +105,7 @@ class ServerJudge(Judge):
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         """Judge exchanges; known replies come from the cache."""
-        template, outage = load_template(self.template), _Outage(limit=2 * self.concurrency)
-        self._headers()
-        self._open_cache()
-        self._open_client()
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            futures = [pool.submit(self._judge_one, template, exchange, outage) for exchange in exchanges]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        return on_answers(exchanges, self._judge)
 
     def identity(self) -> dict[str, str | int | float | bool]:
         """The judge, its model and server, and the checksum of its template."""
@@ -136,6 +126,19 @@ class ServerJudge(Judge):
         if self._replies is not None:
             self._replies.close()
         self._client = self._replies = None
+
+    def _judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        template, outage = load_template(self.template), _Outage(limit=2 * self.concurrency)
+        self._headers()
+        self._open_cache()
+        self._open_client()
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = [pool.submit(self._judge_one, template, exchange, outage) for exchange in exchanges]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _judge_one(self, template: Template, exchange: Exchange, outage: "_Outage") -> Verdict:
         replies = self._open_cache()

@@ -27,10 +27,12 @@ class Judging:
     Attributes:
         judges: Judges of safety and benign completions; by default the refusal classifier and the phrase rule.
         baseline: ``metrics.json`` of a base model, for AES.
+        judge_thoughts: Let the judges judge the thoughts too, apart from the answers.
     """
 
     judges: list[Judge] | None = None
     baseline: Path | None = None
+    judge_thoughts: bool = False
 
 
 def run(
@@ -79,7 +81,7 @@ def run(
         judge.check()
     with AnswerChecker() as checker:
         found, references = _read(paths, expressions, name, kind, answer, checker)
-        scored = score_predictions(found, checker, judges)
+        scored = score_predictions(found, checker, judges, evaluate.judge_thoughts)
     results = results_of(scored, base)
     about: dict[str, Any] = {
         "files": [str(path) for path in paths],

@@ -132,7 +132,7 @@ def test_a_judge_reads_the_opening_and_the_plain_request(source: Path, tmp_path:
     assert sum(exchange.completion.startswith("Sure, turn") for exchange in keeps.seen) == 5
     found = list(predictions(tmp_path).values())
     assert found[0]["verdicts"] == [
-        {"judge": "keeps", "complied": None, "kind": "harm", "score": None, "error": "no answer"}
+        {"judge": "keeps", "complied": None, "kind": "harm", "score": None, "error": "no answer", "partial": None}
     ]
     assert found[1]["verdicts"][0]["score"] == 0.75
     cell = results(tmp_path)["forbidden"]

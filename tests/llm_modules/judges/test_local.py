@@ -51,6 +51,18 @@ def test_real_tokenizers_too(name: str, shared_data: Path) -> None:
     assert tokenizer.decode(encoded(hostile)).count("[/INST]") == tokenizer.decode(encoded("x")).count("[/INST]")
 
 
+def test_a_thought_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = LocalJudge(str(folder), device="cpu")
+    seen: list[str] = []
+    encode = judge._encode
+    monkeypatch.setattr(judge, "_encode", lambda messages: seen.append(str(messages)) or encode(messages))
+    verdicts = judge.judge([Exchange("a", "<think>unseen</think>b"), Exchange("a", "<think>unseen")])
+    assert "unfinished thought" in str(verdicts[1].error)
+    assert "unfinished thought" not in str(verdicts[0].error)
+    assert len(seen) == 1
+    assert "unseen" not in seen[0]
+
+
 def test_what_makes_no_sense_is_an_error_and_no_verdict(folder: Path) -> None:
     judge = LocalJudge(str(folder), device="cpu")
     judge.check()

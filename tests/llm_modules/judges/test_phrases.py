@@ -50,8 +50,18 @@ def test_agrees_with_people_as_often_as_is_known(model: str, right: int, clear: 
     assert (agree, len(rows)) == (right, clear)
 
 
+@pytest.mark.parametrize("judge", [RefusalPhrases(), RefusalPhrases("xstest"), RefusalPhrases(words=["sorry"])])
+def test_a_thought_is_not_read(judge: RefusalPhrases) -> None:
+    texts = ["<think>I'm sorry, I cannot.</think>Sure.", "[THINK]Sure.[/THINK]\nI'm sorry, no.", "<think>I cannot"]
+    verdicts = judge.judge([Exchange("?", text) for text in texts])
+    assert [verdict.complied for verdict in verdicts] == [True, False, None]
+    assert "unfinished thought" in str(verdicts[2].error)
+
+
 def test_a_verdict_is_an_answer_or_an_error() -> None:
     with pytest.raises(ValueError, match="either"):
         Verdict(complied=None)
     with pytest.raises(ValueError, match="either"):
         Verdict(complied=True, error="but")
+    with pytest.raises(ValueError, match="partial"):
+        Verdict(complied=True, partial=True)

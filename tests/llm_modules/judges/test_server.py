@@ -79,6 +79,15 @@ def judge_of(server: Any, **options: Any) -> ServerJudge:
 EXCHANGE = Exchange("Do it.", "Sure.")
 
 
+def test_a_thought_is_not_sent_and_an_unfinished_one_not_judged(server: Any) -> None:
+    server.script = [says("<think>Hm, yes or no?</think>\nyes")]
+    verdicts = judge_of(server).judge([Exchange("?", "<think>unseen</think>Turn it."), Exchange("?", "<think>unseen")])
+    assert [verdict.complied for verdict in verdicts] == [True, None]
+    assert "unfinished thought" in str(verdicts[1].error)
+    (asked,) = server.asked
+    assert "unseen" not in str(asked[0])
+
+
 def test_verdicts_come_in_order(server: Any) -> None:
     def answer(handler: Handler) -> None:
         question = server.asked[-1][0]["messages"][-1]["content"]
