@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datamodules.answers.spans import REFUSED, UNDECIDED, plain, sentence, without_filler
 
 _GO_ON = re.compile(
-    r"\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])"
+    r"\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])|(?=[\u3040-\u9fff])"
     r"|(?:because|since|as|which|due|given|based|but|in this case|meaning|while)\b)",
     re.IGNORECASE,
 )
@@ -60,12 +60,26 @@ def _named(
     name = name.upper()
     kinds = re.escape(names)
     more = re.match(_MORE.format(names=kinds) + _MORE_END, rest)
-    more = more or re.search(rf"\b(?:or|and)\s(?:option\s|choice\s)?\(?([{kinds}])(?:[:)]|\.?$)", sentence(rest))
+    more = more or _other_name(rest, kinds)
     if more and more[1] != name:
         return UNDECIDED
     if rest.startswith(".") and not match[1] and _is_species(name, rest, options):
         return None
     return name
+
+
+_REASON = re.compile(r"\b(?:because|since|whereas|unlike)\b", re.IGNORECASE)
+
+
+def _other_name(rest: str, kinds: str) -> re.Match[str] | None:
+    """A second name in the same sentence, as in "B. elm, C. ash, or D. fir"; the stop after a name ends no sentence."""
+    marked = re.sub(rf"(?<![\w.])([{kinds}])\.(?=\s)", r"\1)", rest.lstrip(".:)"))
+    listed = _REASON.split(sentence(marked), maxsplit=1)[0]
+    says_more = r"(?![^.\n]{0,60}\s(?:is|was|has|does|cannot|would)\b)"
+    return re.search(
+        rf"\b(?:or|and(?=.{{1,12}}[:)]{says_more}|\W.{{1,9}}$))\s(?:option\s|choice\s)?\(?([{kinds}])(?:[:)]|\.?$)",
+        listed,
+    )
 
 
 _SPECIES = re.compile(
@@ -109,11 +123,24 @@ def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
     ]
     longest = max((length for length, _ in found), default=0)
     best = [name for length, name in found if length == longest]
-    return best[0] if len(best) == 1 else None
+    if len(best) != 1:
+        return None
+    others = "|".join(re.escape(key) for name, key in keys.items() if key and key != keys[best[0]])
+    listed = sentence(said[longest:])
+    if others and re.search(rf"(?<![a-z0-9])(?:or|and) (?:the )?(?:{others})(?![a-z0-9])", _REASON.split(listed)[0]):
+        return UNDECIDED
+    return best[0]
 
 
-def read_label(span: str, labels: Sequence[str], whole: bool = False) -> str | None:
-    """The label that a span starts with, as spelled in ``labels``. "No" before a noun is no label: "no effect"."""
+def read_label(span: str, labels: Sequence[str], whole: bool = False, first: bool = False) -> str | None:
+    """The label that a span starts with, as spelled in ``labels``. "No" before a noun is no label: "no effect".
+
+    Args:
+        span: The text after "the answer is", a line, ...
+        labels: All labels.
+        whole: The span must be the label and nothing more,
+        first: or, as the first line of the text, the label and a mark that sets it off: "Yes, it is."
+    """
     text = plain(span)
     if not whole:
         text = without_filler(text)
@@ -122,9 +149,14 @@ def read_label(span: str, labels: Sequence[str], whole: bool = False) -> str | N
     if match is None:
         return UNDECIDED if not whole and REFUSED.match(text) else None
     rest = text[match.end() :]
-    if re.match(rf"\s?(?:/|or|and)\s?(?:{alternatives})\b", rest, re.IGNORECASE):
+    other = re.match(
+        rf"[\s,./!–—-]{{0,4}}(?:(?:or|and|but|and/or)\s)?({alternatives})(?![\w-]|\s(?:doubt|question|problem))",
+        rest,
+        re.I,
+    )
+    if other is not None and other[1].casefold() != match[0].casefold():
         return UNDECIDED
-    if whole and rest.strip(" .!)"):
+    if whole and rest.strip(" .!)") and not (first and re.match(r"\s?(?:[.,;:!–—]|-+\s)", rest)):
         return None
     if not re.match(r"\s{0,3}(?:$|[.,;:!?()\n–—-]|(?:because|since|as|it|this|the|there|they|he|she|that)\b)", rest):
         return None

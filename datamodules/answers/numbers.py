@@ -2,34 +2,47 @@
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
+from datamodules.answers.numerals import plain_forms, spelled_out_fractions, words_as_digits
 from datamodules.answers.spans import MARKUP, REFUSED, UNDECIDED, plain, sentence, without_filler
+from datamodules.answers.units import compound
 
 _DIGITS = (
     r"(?:\d{1,3}(?:,\d{3}){1,8}(?!\d)|\d{1,2}(?:,\d{2}){1,5},\d{3}(?!\d)|\d{1,1000})(?:\.\d{1,1000})?|\.\d{1,1000}"
 )
 _TOKEN = re.compile(
     rf"(?P<time>\b\d{{1,2}}:\d{{2}}\b|\b\d{{1,4}}[/.-]\d{{1,2}}[/.-]\d{{2,4}}\b)"
-    rf"|(?P<sign>(?<![\w)])[-−+]\s?)?(?P<currency>(?:US)?[$€£¥₹]\s?)?(?P<sign2>[-−])?(?:"
+    rf"|(?P<sign>(?<![\w)])[-−+]\s?|(?<![\d)%]\s)\b(?:minus|negative)\s)?(?P<currency>(?:US)?[$€£¥₹]\s?)?(?P<sign2>[-−])?(?:"
     rf"(?P<whole>\d{{1,9}})\s(?P<top>\d{{1,9}})/(?P<bottom>\d{{1,9}})(?![\d/])"
     rf"|(?P<number>{_DIGITS})(?:\s?/\s?(?P<under>\d{{1,100}})(?![\d/]))?)"
     r"(?:\s?(?:[x×*]|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?\{?\s?(?P<power>[-−]?\d{1,3})\}?|[eE](?P<exp>[-+]?\d{1,3})\b)?"
-    r"(?P<percent>\s?\\?%|\s(?:percent|per cent)\b)?(?:\s(?P<scale>thousand|million|billion|trillion)s?\b)?",
+    r"(?P<percent>\s?\\?%|\s(?:percent|per cent)\b)?"
+    r"(?:\s(?P<scale>hundred|thousand|million|billion|trillion|dozen)s?\b|(?P<kilo>k)(?![\w/^]))?",
     re.IGNORECASE,
 )
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _RANGE_TAIL = re.compile(r"\s?(?:-|–|—|to|~)\s?[$€£]?\d", re.IGNORECASE)
 _OPERATOR_TAIL = re.compile(
-    r"\s?(?:[+*×÷^]|\\times|\\cdot|\\div)\s?\S|\s?x\s?\d|(?:[xyzn]|\\sqrt|\\pi|π|√)(?![A-Za-z])", re.IGNORECASE
-)
-_COMPOUND = re.compile(
-    r"\s?(?:hours?|hrs?|minutes?|mins?|days?|weeks?|months?|years?|feet|foot|ft|dollars?|pounds?|lbs?)\.?,?\s(?:and\s)?"
-    r"\d[\d.,]{0,9}\s?(?:minutes?|mins?|seconds?|days?|weeks?|months?|inches|in|cents?|ounces?|oz)\b",
+    r"\s?(?:[+*×÷^]|\\times|\\cdot|\\div)\s?\S|\s?x\s?\d|\s(?:plus|minus|times)\s|(?:[xyzn]|\\sqrt|\\pi|π|√)(?![A-Za-z])",
     re.IGNORECASE,
 )
-_OR = re.compile(r"\s?(?:or|/)\s?[$€£]?\d", re.IGNORECASE)
+_NEXT_PART = re.compile(
+    r"\s?(?P<unit>[A-Za-z]{1,10})\.?,?\s?(?:and\s|&\s)?[$€£]?\d[\d.,]{0,9}(?:\s?(?P<next>[A-Za-z]{1,10}))?"
+)
+_PART_BEFORE = re.compile(
+    r"(?:(?P<currency>[$€£])\s?\d[\d.,]{0,12}|(?<![A-Za-z])(?:\d[\d.,]{0,12}\s?|(?:an?|one|two|three|four|five|six|seven|eight|nine|ten)\s)(?P<unit>[A-Za-z]{1,10})\.?)"
+    r"(?:,?\sand|,|\s&)?\s?$",
+    re.IGNORECASE,
+)
+_OR = re.compile(
+    r"\s?(?:or|/)\s?[$€£]?\d|(?:\s[a-z]{1,12}){1,2},?\sor\s[$€£]?\d|(?:,\s?[$€£]?\d[\d.]{0,9}){1,9},?\s(?:or|and)\s[$€£]?\d",
+    re.IGNORECASE,
+)
 _SPACED = re.compile(r"^[-+]?(?:[$€£¥₹]\s?)?\d{1,3}(?: \d{3}){1,4}(?![\d./:])")
 _NARROW = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
+_FEET = re.compile(r"(?<![\d.])(\d{1,3})\s?['′’]\s?(\d{1,2})\s?(?:[\"″”]|'')")
+_AND_PART = re.compile(r"(?<![\d./])(\d{1,9})\sand\s(\d{1,9}/\d{1,9})(?![\d/])")
 _LATEX = re.compile(r"\\(?![$%,!;: ]|times|cdot)|(?<!10)(?<!10 )\^|(?<!\^)[{_]")
 
 
@@ -38,7 +51,7 @@ def read_number(span: str, whole: bool = False) -> str | None:
 
     ``3 + 4 = 7`` gives the number after the last equals sign; a sentence that does not start with a number gives its
     last one. Mathematics that is more than a number (``3\sqrt{2}``) is returned unchanged, for math-verify. A range, a
-    time, a sum without its result, or "2 hours and 30 minutes" is no number.
+    time, a sum without its result, or "2 hours and 30 minutes" is no number. Number words are read ("minus five").
 
     Args:
         span: A box's content, the text after "the answer is", a line, or a whole text.
@@ -52,6 +65,7 @@ def read_number(span: str, whole: bool = False) -> str | None:
     first = _SPACED.sub(lambda match: match[0].replace(" ", ""), without_filler(sentence(without_filler(text))))
     if _LATEX.search(first):
         return first if len(first) <= 200 else None
+    first = _with_words(first)
     _, equals, tail = first.replace("≈", "=").rpartition("=")
     if equals and re.search(r"\d", tail):
         first = tail.strip()
@@ -70,6 +84,9 @@ def last_number(text: str) -> str | None:
     """The last number of a text. Times, dates and the ends of ranges do not count."""
     text = plain_tail(text)
     tokens = [match for match in _TOKEN.finditer(text) if not match["time"] and not _in_word(text, match.start())]
+    if not tokens:
+        text = words_as_digits(text.strip())
+        tokens = [match for match in _TOKEN.finditer(text) if not match["time"] and not _in_word(text, match.start())]
     return _value(text, tokens[-1], tokens, within=True) if tokens else None
 
 
@@ -78,13 +95,24 @@ def plain_tail(text: str) -> str:
     return MARKUP.sub("", _tidy(text[-2000:])).replace("$", "")
 
 
+def _with_words(text: str) -> str:
+    """The text with its number words as digits: those at its start, or all if it has no digits."""
+    sign = re.match(r"(?:minus|negative|-)\s?", text, re.IGNORECASE)
+    start = sign.end() if sign else 0
+    text = text[:start] + words_as_digits(text[start:], start_only=True)
+    return text if re.search(r"\d", text) else words_as_digits(text)
+
+
 def _tidy(text: str) -> str:
-    text = _NARROW.sub("", text)
+    text = spelled_out_fractions(plain_forms(_NARROW.sub("", text)))
+    text = _FEET.sub(r"\1 ft \2 in", text)
+    text = _AND_PART.sub(r"\1 \2", text)
     return text.replace("\\$", "$").replace("{,}", ",").replace("\\!", "").replace("\\,", " ").replace("−", "-")
 
 
 def _in_word(text: str, start: int) -> bool:
-    return start > 0 and (text[start - 1].isalpha() or text[start - 1] == "_")
+    before = text[start - 1 : start]
+    return before == "_" or (before.isalpha() and before < "\u2e80")  # Chinese has no spaces between words
 
 
 def _value(text: str, token: re.Match[str], tokens: Sequence[re.Match[str]], within: bool = False) -> str | None:
@@ -92,7 +120,7 @@ def _value(text: str, token: re.Match[str], tokens: Sequence[re.Match[str]], wit
     before = text[: token.start()]
     if token["time"] or re.match(r":\d", rest):
         return UNDECIDED
-    if any(tail.match(rest) for tail in (_RANGE_TAIL, _OR, _COMPOUND)):
+    if _RANGE_TAIL.match(rest) or _OR.match(rest) or _is_part(before, token, rest):
         return UNDECIDED
     if len(tokens) > 1 and re.search(r"\d\s?(?:-|–|—|to|or|and|~)\s?[$€£]?$", before) and token is tokens[-1]:
         return UNDECIDED
@@ -101,14 +129,30 @@ def _value(text: str, token: re.Match[str], tokens: Sequence[re.Match[str]], wit
     return _written(token)
 
 
+def _is_part(before: str, token: re.Match[str], rest: str) -> bool:
+    """Whether a number is part of a quantity in two units, such as 4 hours and 30 minutes, or $5 and 20 cents."""
+    after = _NEXT_PART.match(rest)
+    if after and token["currency"] is None and compound(after["unit"], after["next"] or ""):
+        return True
+    if re.match(r"\s(?:and\s|&\s)\d{1,2}\s?(?:cents?|pence|¢)(?![A-Za-z])", rest, re.IGNORECASE):
+        return True
+    unit = re.match(r"\s?([A-Za-z¢]{1,10})", rest)
+    larger = _PART_BEFORE.search(before[-40:])
+    return bool(unit and larger and compound(larger["currency"] or larger["unit"], unit[1]))
+
+
 def _written(token: re.Match[str]) -> str:
-    sign = "-" if "-" in (token["sign"] or "") + (token["sign2"] or "") else ""
+    minus = ((token["sign"] or "") + (token["sign2"] or "")).casefold().strip()
+    sign = "-" if minus in ("-", "minus", "negative") else ""
     if token["whole"]:
         top = int(token["whole"]) * int(token["bottom"]) + int(token["top"])
         return f"{sign}{top}/{token['bottom']}"
     number = token["number"].replace(",", "")
     shift = int((token["power"] or token["exp"] or "0").replace("−", "-"))
-    shift += _SCALES.get((token["scale"] or "").casefold(), 0)
+    scale = (token["scale"] or "").casefold()
+    shift += 3 if token["kilo"] else _SCALES.get(scale, 0)
+    if scale == "dozen":
+        number = f"{(Decimal(number) * 12).normalize():f}"
     if shift:
         number = _shifted(number, shift)
     if token["under"]:

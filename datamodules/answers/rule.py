@@ -14,8 +14,10 @@ from typing import Literal, get_args
 import regex
 
 from datamodules.answers.choices import read_choice, read_label
+from datamodules.answers.cues import MOST_SPANS, stated, without_hypothetical
 from datamodules.answers.numbers import last_number, read_maths, read_number
-from datamodules.answers.places import MOST_SPANS, PLACES, stated
+from datamodules.answers.numerals import plain_forms
+from datamodules.answers.places import PLACES, UNBRACED_END
 from datamodules.answers.spans import UNDECIDED
 from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
@@ -55,10 +57,12 @@ class AnswerRule:
         extractors: Places to search, in order; by default those of ``EXTRACTORS``.
 
             - ``boxed``: the last balanced ``\boxed{}``.
-            - ``tagged``: ``Answer("C")``, ``<answer>C</answer>``, ``"answer": "C"``, ``[[C]]``.
+            - ``tagged``: ``Answer("C")``, ``<answer>C</answer>``, ``"answer_choice": "C"``, ``[[C]]``.
             - ``hashes``: after the last ``####``.
             - ``stated``: "the answer is C", "Answer: C", for choices also "the correct option is C", "(C) is correct".
-            - ``last_line``, ``first_line``: a line that is the answer and nothing more.
+              What the answer would be if something else were true does not count.
+            - ``last_line``, ``first_line``: a line that is the answer and nothing more. A label at the start of the
+              first line may be followed by a comma, stop or dash: "Yes, it is."
             - ``last_number``: the last number of the text.
             - ``pattern``: the group of ``pattern`` in its last match.
         pattern: Regular expression with one group. If it is given, ``pattern`` is the only default place.
@@ -105,7 +109,8 @@ class AnswerRule:
             text: The completion. Of a completion with a thought only the text after it counts; if there is none, the
                 last box in the thought does.
             options: Options of a choice. An option's text is recognised too, if it stands in place of its name.
-            finished: Whether the completion ended by itself. If not, only `boxed`, `tagged` and `pattern` count.
+            finished: Whether the completion ended by itself or at a ``stop`` text. If not, it may be cut within the
+                answer: only `boxed`, `tagged` and `pattern` count, and only where text follows the answer.
             prompt: The rendered prompt; its end shows whether it opens a thought.
 
         Raises:
@@ -115,12 +120,13 @@ class AnswerRule:
         unseen = not (answer or "").strip()
         text = thought if unseen else answer or ""
         for mark in self.stop:
-            text = text.partition(mark)[0]
+            text, stopped, _ = text.partition(mark)
+            finished = finished or bool(stopped)
         named = named_options(options)
         for place in self.places:
             if (unseen and place != "boxed") or (not finished and place not in _CLOSED):
                 continue
-            for span in islice(self._spans(place, text), MOST_SPANS):
+            for span in islice(self._spans(place, text, finished), MOST_SPANS):
                 answer = self._read(span, place, text, named)
                 if answer is UNDECIDED:
                     return None
@@ -128,13 +134,17 @@ class AnswerRule:
                     return answer
         return None
 
-    def _spans(self, place: Extractor, text: str) -> Iterator[str]:
+    def _spans(self, place: Extractor, text: str, finished: bool) -> Iterator[str]:
         if place == "pattern":
             assert self.pattern is not None
-            return _matches(self.pattern, text)
+            return _matches(self.pattern, text, finished)
+        if place == "boxed":
+            return PLACES[place](text if finished else UNBRACED_END.sub("", text))
+        if self.type != "text":
+            text = plain_forms(text)
         if place == "stated":
             return stated(text, self.type == "choice", self.type in ("number", "maths"))
-        return PLACES[place](text)
+        return PLACES[place](without_hypothetical(text) if place == "last_number" else text)
 
     def _read(self, span: str, place: Extractor, text: str, options: Mapping[str, str]) -> str | None:
         bare = place in ("last_line", "first_line")
@@ -144,7 +154,7 @@ class AnswerRule:
             names = "".join(options) or DEFAULT_OPTIONS
             return read_choice(span, names, options, whole=bare, alone=not bare or _one_option_line(text, names))
         if self.type == "label":
-            return read_label(span, self.labels, whole=bare)
+            return read_label(span, self.labels, whole=bare, first=place == "first_line")
         if self.type == "number":
             return read_number(span, whole=bare)
         if self.type == "maths" and place != "boxed":
@@ -182,8 +192,11 @@ def _compiled(pattern: str) -> "regex.Pattern[str]":
         raise InputError(f"pattern {pattern!r}: not a valid regular expression: {error}") from error
 
 
-def _matches(pattern: str, text: str) -> Iterator[str]:
-    """The group of the last match. `regex` has a time limit for catastrophic backtracking, `re` has none."""
+def _matches(pattern: str, text: str, finished: bool) -> Iterator[str]:
+    """The group of the last match; none if an unfinished text ends within it.
+
+    `regex` has a time limit for catastrophic backtracking, `re` has none.
+    """
     last = None
     try:
         for last in _compiled(pattern).finditer(text, timeout=PATTERN_SECONDS):  # noqa: B007
@@ -193,5 +206,5 @@ def _matches(pattern: str, text: str) -> Iterator[str]:
             f"pattern {pattern!r}: takes more than {PATTERN_SECONDS:g} s on a completion of {len(text)} characters; "
             "avoid nested repetitions such as (a+)+"
         ) from None
-    if last is not None and last[1]:
+    if last is not None and last[1] and (finished or last.end(1) < len(text)):
         yield last[1]

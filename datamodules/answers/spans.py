@@ -12,13 +12,15 @@ UNDECIDED = ""
 MARKUP = re.compile(r"(?<!\d)\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?!\d)|_{2,3}|`{1,3}|\\[()\[\]]|[\"'“”‘’]")
 _COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boxed|fbox|emph)\s{0,2}\{([^{}]{0,300})\}")
 _FILLER = re.compile(
-    r"(?:therefore|thus|then|hence|so|indeed|clearly|actually|most likely|likely|probably|simply|still|now|just|also"
-    r"|both|either|option|choice|letter|the (?:correct )?(?:option|choice|letter|answer)(?: is)?|that of"
+    r"(?:therefore|thus|then|hence|so|indeed|clearly|actually|(?:most |very |more )?(?:likely|probably)|simply|still"
+    r"|now|just|also|definitely|certainly|obviously|surely|exactly|precisely|of course|in fact|given by|equal to"
+    r"|(?:going |found |known |believed |supposed |said )?to be|none other than|both|either|option|choice|letter"
+    r"|the (?:correct |final )?(?:option|choice|letter|answer)(?: is)?|that of"
     r"|[,:=\s#>~]|-(?=\s))"
     r"(?![A-Za-z])\s{0,4}",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
+_SENTENCE_END = re.compile(r"(?<!\bft)(?<!\blb)(?<!\blbs)(?<!\bhr)(?<!\bhrs)(?<!\bmin)[.!?](?=\s|$)|\n")
 
 
 def plain(span: str) -> str:

@@ -1,0 +1,116 @@
+"""Statements of an answer in prose: "the answer is", "Answer:", "(C) is the best answer".
+
+All take time linear in the length of the completion: every repetition in the patterns has an upper bound.
+"""
+
+import re
+from collections.abc import Iterator
+
+MOST_SPANS = 20
+"""Spans of one place that are tried."""
+TAIL = 3000
+"""Characters at the end of a completion in which the last number is looked for."""
+
+_GAP = r"[\s*_]{0,4}"
+_BRACKET = rf"(?:{_GAP}\([^()\n\"']{{1,60}}\)|{_GAP}\[[^\[\]\n\"']{{1,60}}\])"
+_IS = (
+    rf"(?:{_GAP}(?:\b(?:is|are|was|equals|(?:would|should|must|will|has to|turns out to) be|comes out (?:to|as))\b|=)"
+    rf"{_GAP}:?|{_GAP}:)"
+)
+_MORE = (
+    r"(?:\s(?:to|for|of|in|that|which|here|we|I|you|from|among|based on|according to)\b[^.:\n]{0,80}?|,[^.,:\n]{1,40},)"
+)
+_ANSWER = (
+    rf"(?<![A-Za-z])(?:answer(?:[ _](?:choice|option|letter))?|ans\.?|final (?:result|value)){_BRACKET}?"
+    rf"(?:{_MORE}?{_BRACKET}?{_IS}|[*_:]{{0,4}}[ ]?\n)"
+)
+_CHINESE = r"答案(?:选项)?\s?(?:\([^()\n]{1,20}\))?\s?(?:应该|应当|应|就)?(?:是|为|選|选|:)\s?:?"
+_CHOOSE = (
+    r"\b(?:correct|right|best|final|appropriate|likely|suitable|accurate|true)\s(?:option|choice|alternative|one)"
+    rf"(?:\shere)?{_BRACKET}?{_IS}|\b(?:I|I'd|I'll|we)\s(?:would\s|will\s)?(?:choose|select|pick|go\s(?:with|for))\b[:]?"
+    r"|\b(?:is|be)\s(?:therefore\s|thus\s)?(?=(?:option|choice)\s\(?[A-Z]\b)"
+    r"|(?:故|应|應|因此|所以|答案)(?:选|選)(?:择|項|项)?\s?:?|正确(?:的)?(?:选项|答案)\s?(?:是|为|:)\s?:?"
+)
+_CUE = re.compile(f"{_ANSWER}|{_CHINESE}", re.IGNORECASE)
+_CHOICE_CUE = re.compile(f"{_ANSWER}|{_CHINESE}|{_CHOOSE}", re.IGNORECASE)
+_NUMBER_CUE = re.compile(rf"{_ANSWER}|{_CHINESE}|^A:", re.IGNORECASE | re.MULTILINE)
+_SUBJECT = (
+    r"(?<!\bnor )(?<!\bor )(?<!\band )(?<!\bneither )(?:\b(?P<noun>[Oo]ption|[Cc]hoice|[Aa]nswer)\s)?"
+    r"[*_]{0,2}(?P<name>\([A-Z]\)|(?<![\w'.(])[A-Z](?![\w'.]))[*_]{0,2}"
+    r"\s(?:is|must be|would be)\s(?:therefore\s|thus\s|clearly\s)?"
+)
+_IS_ANSWER = re.compile(
+    rf"{_SUBJECT}(?:the\s)(?:only\s|most\s|single\s)?"
+    r"(?:(?:correct|right|best|appropriate|accurate|likely)\s)?(?:answer|option|choice|one)\b"
+)
+_IS_CORRECT = re.compile(rf"{_SUBJECT}(?:the\s)?(?:most\s)?(?:correct|right|best)\b")
+
+_SUPPOSED = re.compile(r"\b(?:if|whether|suppose|assume|assuming|unless)\b[^.\n]{0,40}$", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|had|were|without|otherwise|in (?:that|this|which) case"
+    r"|provided|imagine|instead of)\b",
+    re.IGNORECASE,
+)
+_THEN = re.compile(r"\bthen,?\s(?:the\s|our\s|my\s)?(?:correct\s|right\s|best\s|final\s)?$", re.IGNORECASE)
+_WOULD = re.compile(r"\bwould\b|\bcould\b|\bmight\b", re.IGNORECASE)
+_SENTENCE_START = re.compile(r"[.!?;]\s|\n")
+
+
+def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
+    """Text after "the answer is" and similar words, the last statement first. A hypothetical statement does not count.
+
+    For a ``choice`` also after "the correct option is" and before "is the answer". For a ``number`` also after ``A:``
+    at the start of a line, which for a choice would be an option.
+    """
+    cue = _CHOICE_CUE if choice else _NUMBER_CUE if number else _CUE
+    found = [(match.start(), match.end(), text[match.end() : match.end() + 300]) for match in cue.finditer(text)]
+    if choice:
+        called = [match for match in _IS_CORRECT.finditer(text) if match["noun"]]
+        if len({match["name"].strip("()") for match in called}) > 1:
+            called = []  # the text goes through several options, true and false ones
+        found += [(match.start(), match.end(), match["name"]) for match in (*called, *_IS_ANSWER.finditer(text))]
+        found.sort()
+    for start, end, span in reversed(found[-MOST_SPANS:]):
+        if not _hypothetical(text, start, end):
+            yield span
+
+
+def without_hypothetical(text: str) -> str:
+    """The end of a text, without what "if ..., the answer would be" says, so that no weaker place reads it."""
+    text = text[-TAIL:]
+    kept = []
+    end = 0
+    for match in _CUE.finditer(text):
+        if match.start() >= end and _hypothetical(text, match.start(), match.end()):
+            kept.append(text[end : _sentence_start(text, match.start())])
+            end = _sentence_end(text, match.end())
+    return "".join(kept) + text[end:]
+
+
+def _hypothetical(text: str, start: int, end: int) -> bool:
+    """Whether a statement only says what the answer would be under a condition.
+
+    "if" shortly before it is enough. Further away, the statement itself must be conditional: "then the answer is",
+    "the answer would be".
+    """
+    if _SUPPOSED.search(text[max(0, start - 60) : start]):
+        return True
+    before = text[_sentence_start(text, start) : start]
+    would = _WOULD.search(text[start:end]) is not None
+    if would and (_CONDITION.search(before) or _THEN.search(before)):
+        return True
+    if _CONDITION.search(before) and _THEN.search(before):
+        return True
+    return would and _CONDITION.search(text[end : _sentence_end(text, end)]) is not None
+
+
+def _sentence_start(text: str, position: int) -> int:
+    """Where the sentence of a position starts, at most 300 characters before it."""
+    first = max(0, position - 300)
+    ends = [match.end() for match in _SENTENCE_START.finditer(text, first, position)]
+    return ends[-1] if ends else first
+
+
+def _sentence_end(text: str, position: int) -> int:
+    match = _SENTENCE_START.search(text, position, position + 300)
+    return match.start() + 1 if match else min(len(text), position + 300)

@@ -1,0 +1,117 @@
+"""Rewrite numbers in words and in other scripts as plain digits: "twenty-one", "a dozen", "3½", full-width "１２".
+
+All take time linear in the length of the text: every repetition in the patterns has an upper bound.
+"""
+
+import re
+import unicodedata
+
+_TABLE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}  # full-width forms of the ASCII characters
+_TABLE |= {ord(sign): "-" for sign in "−‐‑﹣"} | {0x3000: " ", 0x3001: ",", 0x3002: "\n", 0xFF0E: "."}
+_OTHER_DIGIT = re.compile(r"[^\W\D0-9]")
+_SIGN = re.compile(r"(?<![\w)%])(?<![\w)%] )[–—]\s?(?=\.?\d|\\frac)")
+_VULGAR = re.compile(r"(\d?)\s?([¼-¾⅐-⅞])")
+
+
+def plain_forms(text: str) -> str:
+    r"""The text with full-width forms, other scripts' digits and minus signs as ASCII; a Chinese full stop ends a line.
+
+    No character moves.
+
+    Example:
+        >>> plain_forms("答案是：Ｂ。"), plain_forms("−５")
+        ('答案是:B\n', '-5')
+    """
+    if text.isascii():
+        return text
+    text = text.translate(_TABLE)
+    text = _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text)
+    return _SIGN.sub(lambda match: "-".rjust(len(match[0])), text)
+
+
+def spelled_out_fractions(text: str) -> str:
+    """``3½`` as ``3 1/2``."""
+    if text.isascii():
+        return text
+    return _VULGAR.sub(
+        lambda match: (match[1] and match[1] + " ") + unicodedata.normalize("NFKC", match[2]).replace("⁄", "/"), text
+    )
+
+
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = {
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90
+}  # fmt: skip
+_VALUES = {word: value for value, word in enumerate(_SMALL)} | _TENS | {"fourty": 40}
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7} | {
+    "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100, "thousandth": 1000
+}  # fmt: skip
+_UNIT_WORD = "|".join(sorted({*_VALUES, *_SCALES}, key=len, reverse=True))
+_PART_WORD = "|".join(_PARTS)
+_WORDS = re.compile(
+    rf"\b(?:(?P<half>half\sa\sdozen)|(?P<a>an?\s)?(?P<number>(?:{_UNIT_WORD})s?(?:(?:\s|-|\sand\s)(?:{_UNIT_WORD})){{0,12}})"
+    rf"(?:(?:\s|-)(?P<part>{_PART_WORD})s?)?(?:\sand\s(?:a|one)\s(?P<more>half|third|quarter))?"
+    rf"|(?:an?\s)?(?P<alone>half|third|quarter))\b(?!-)",
+    re.IGNORECASE,
+)
+_ONE_OF = re.compile(r"\s(?:of|that|which|who|can|may|should|could|would|such|more|another|is|has)\b", re.IGNORECASE)
+
+
+def words_as_digits(text: str, start_only: bool = False) -> str:
+    """The text with its number words as digits: "two hundred and five", "a dozen", "three quarters", "two and a half".
+
+    "one" alone is a number only at the start of the text, and not before words such as "of" or "that".
+
+    Example:
+        >>> words_as_digits("twenty-one apples"), words_as_digits("two thirds"), words_as_digits("no one knows")
+        ('21 apples', '2/3', 'no one knows')
+    """
+    if start_only:
+        match = _WORDS.match(text)
+        return text if match is None else _digits(match) + text[match.end() :]
+    return _WORDS.sub(_digits, text)
+
+
+def _digits(match: re.Match[str]) -> str:
+    if match["half"]:
+        return "6"
+    if match["alone"]:
+        return f"1/{_PARTS[match['alone'].casefold()]}" if match.start() == 0 else match[0]
+    words = re.findall(r"[a-z]+", match["number"].casefold())
+    words = [word for word in words if word != "and"]
+    if words == ["one"] and not (match["part"] or match["more"]):
+        rest = match.string[match.end() : match.end() + 12]
+        if match.start() > 0 or _ONE_OF.match(rest):
+            return match[0]
+    value = _worked_out([word if word in _VALUES or word in _SCALES else word.removesuffix("s") for word in words])
+    if value is None or (match["a"] and words[0] not in _SCALES):
+        return match[0]
+    if match["part"]:
+        return f"{value}/{_PARTS[match['part'].casefold()]}"
+    return f"{value} 1/{_PARTS[match['more'].casefold()]}" if match["more"] else str(value)
+
+
+def _worked_out(words: list[str]) -> int | None:
+    """The value of number words such as two, hundred, five; None if they are several numbers ("two three")."""
+    total = group = 0
+    last = 10**15
+    for word in words:
+        if word in _VALUES:
+            value = _VALUES[word]
+            if group % 100 and not (group % 100 >= 20 and group % 10 == 0 and 0 < value < 10):
+                return None
+            if group and value == 0:
+                return None
+            group += value
+        elif word in ("hundred", "dozen"):
+            group = max(group, 1) * _SCALES[word]
+        else:
+            if _SCALES[word] >= last:
+                return None
+            last = _SCALES[word]
+            total, group = total + max(group, 1) * last, 0
+    return total + group

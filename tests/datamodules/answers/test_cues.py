@@ -1,0 +1,204 @@
+"""Statements of an answer: every common wording is heard, the last counts, and what is hypothetical does not."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from datamodules.answers.rule import AnswerRule
+
+NUMBER, CHOICE, LABEL = AnswerRule("number"), AnswerRule("choice"), AnswerRule("label")
+TREES = ("oak", "elm", "ash", "fir")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "Therefore, the answer (arabic numerals) is 12.",
+        "Therefore, the answer (in dollars) is $12.",
+        "So the answer, in dollars, is $12.",
+        "Therefore, the final answer (Arabic Numerals): 12",
+        "The answer [a number] is: 12.",
+        "**Answer** (number): **12**",
+        "final answer: 12",
+        "Final Answer = 12",
+        "Ans: 12",
+        "The answer we get is 12.",
+        "The answer in simplest form is 12.",
+        "So the answer is going to be 12.",
+        "The answer turns out to be 12.",
+        "最终答案是：12。",
+        "答案为12元。",
+        "答案：１２",
+    ],
+)
+def test_the_last_statement_of_a_number_counts(statement: str) -> None:
+    assert NUMBER.extract(f"The answer is 9 apples.\n{statement}") == "12"
+    assert NUMBER.extract(f"{statement}\nThere were 3 trees.") == "12"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Among A through E, the answer is most likely to be D.", "D"),
+        ("Therefore, among A through E, the answer is\nD", "D"),
+        ("The answer is going to be (D).", "D"),
+        ("The answer is definitely D.", "D"),
+        ("The answer that fits best is D: the heart.", "D"),
+        ("The best answer choice is D.", "D"),
+        ("**Final answer (A-E):** D", "D"),
+        ("The answer is B. elm, because A. oak is dry or C. ash is wet.", "B"),
+        ("答案是B。", "B"),
+        ("答案：Ｂ", "B"),
+        ("因此，答案为（Ｃ）。", "C"),
+        ("正确答案是 D，因为", "D"),
+        ("故选：A。", "A"),
+        ("答案是B选项", "B"),
+    ],
+)
+def test_statements_of_a_choice(text: str, answer: str) -> None:
+    assert CHOICE.extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Therefore, the final answer (Yes or No) is No.", "no"),
+        ("So the answer (yes or no) is: yes", "yes"),
+    ],
+)
+def test_statements_of_a_label(text: str, answer: str) -> None:
+    assert LABEL.extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("either B. elm, C. ash, or D. fir", ()),
+        ("either B. elm, C. ash, or D. fir", TREES),
+        ("The answer is either B. elm, C. ash, or D. fir.", ()),
+        ("The answer is B. elm or C. ash.", ()),
+        ("The answer is B. elm and C. ash.", ()),
+        ("The answer is either (B) elm or (C) ash", ()),
+        ("Answer: B, C, or D", ()),
+        ("The answer is either elm, ash, or fir.", TREES),
+        ("The answer is elm or fir.", TREES),
+    ],
+)
+def test_several_options_are_undecided(text: str, options: Sequence[str]) -> None:
+    assert CHOICE.extract(text, options) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer would be {} if it rained.",
+        "If it rained all day long in the whole of the country, then the answer would be {}.",
+        "Had it rained, the answer would be {}.",
+        "Without the rain, the answer would be {}.",
+        "Suppose it rains. Then the answer would be {}.",
+        "Whatever we might think of it in the end, if it rains then the answer is {}.",
+    ],
+)
+def test_a_hypothetical_statement_does_not_count(text: str) -> None:
+    assert CHOICE.extract(text.format("D")) is None
+    assert CHOICE.extract("The answer is B. " + text.format("D")) == "B"
+    assert NUMBER.extract(text.format(24)) is None
+    assert NUMBER.extract("The total is 12. " + text.format(24)) == "12"
+
+
+def test_what_the_answer_would_be_without_a_condition_counts() -> None:
+    assert NUMBER.extract("So the answer would be 24.") == "24"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"answer_choice": "C"}',
+        '{"Answer_Choice": "c"}',
+        '{"final_answer": "C"}',
+        '{"finalAnswer": "C"}',
+        '{"Final Answer": "C"}',
+        '{"choice": "C"}',
+        '{"option": "C"}',
+        '{"prediction": "C"}',
+        '{"selected_option": "C"}',
+        '{"result":"C"}',
+        '{"answer_choice": C}',
+        "{'choice': 'C'}",
+        '{"answer": ["C"]}',
+        '{"answer": "C", "choice": "C"}',
+        '{"answer": "A"}\n{"answer": "C"}',
+        '```json\n{\n  "explanation": "It is \\"wet\\".",\n  "answer_choice": "C"\n}\n```',
+        "<final_answer>C</final_answer>",
+    ],
+)
+def test_keys_that_hold_the_answer(text: str) -> None:
+    assert CHOICE.extract(text) == "C"
+    assert CHOICE.extract(text, finished=False) == "C"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ('```json\n{"final_answer": 42}\n```', "42"),
+        ('{\n  "reasoning": "6 * 7",\n  "answer": 42\n}', "42"),
+        ('{"Final Answer": "42"}', "42"),
+        ('{"answer": -1.5e3}', "-1500"),
+        ('{"answer": 1/2}', "1/2"),
+        ('{"answer": 5, "result": 5}', "5"),
+        ('{"answer": 5, "result": 6}', None),
+        ('{"answer": null}', None),
+        ('{"answer": "\\\\frac{1}{2}"}', r"\frac{1}{2}"),
+    ],
+)
+def test_values_of_keys(text: str, answer: str | None) -> None:
+    assert NUMBER.extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Yes, it is.", "yes"),
+        ("No, fire is hot.", "no"),
+        ("Yes! Ice is cold.\nIt freezes.", "yes"),
+        ("Maybe. It depends.", "maybe"),
+        ("Yes - it is.", "yes"),
+        ("No — it is not.", "no"),
+        ("**Yes**: it is.", "yes"),
+        ("Yes, no doubt.", "yes"),
+        ("No, no, it is hot.", "no"),
+        ("Yes and no", None),
+        ("Yes, and no.", None),
+        ("Yes. No.", None),
+        ("Yes/no", None),
+        ("No effect, yes.", None),
+        ("No one knows.", None),
+        ("Maybe not.", None),
+    ],
+)
+def test_a_label_that_starts_the_first_line(text: str, answer: str | None) -> None:
+    assert LABEL.extract(text) == answer
+
+
+def test_a_completion_that_is_cut_within_its_answer_has_none() -> None:
+    pattern = AnswerRule("number", pattern=r"total: (\d+)")
+    assert pattern.extract("total: 12", finished=False) is None
+    assert pattern.extract("total: 12 and", finished=False) == "12"
+    assert pattern.extract("total: 12") == "12"
+    assert NUMBER.extract("so \\boxed 12", finished=False) is None
+    assert NUMBER.extract("so $\\boxed 12$ and", finished=False) == "12"
+    assert NUMBER.extract('{"answer": 12', finished=False) is None
+    for text in ("B", "The answer is B", "#### B", "so\nB", "(B"):
+        assert CHOICE.extract(text, finished=False) is None
+    assert LABEL.extract("Yes, it is", finished=False) is None
+
+
+def test_a_stop_text_ends_the_answer_of_a_completion_that_ran_on() -> None:
+    rule = AnswerRule("number", stop=("\nQuestion:",))
+    assert rule.extract("The answer is 12.\nQuestion: and then", finished=False) == "12"
+
+
+@pytest.mark.parametrize("rule", [NUMBER, CHOICE, LABEL, AnswerRule("maths"), AnswerRule("text")])
+def test_lone_surrogates_are_only_text(rule: AnswerRule) -> None:
+    assert rule.extract("\\boxed{\ud800}") in (None, "\ud800")
+    assert rule.extract("The answer is \udfff.\n\ud83d") in (None, "\udfff.", "\udfff.\n\ud83d")
