@@ -20,6 +20,15 @@ _FORMATS = {"tokens": (1, "", 1), "nll": (1, "", 3)}
 """Factor, unit and digits of a metric in the table; all others are rates."""
 
 
+_SAME_SUITES = (
+    "compare runs of the same suites; if they are files that rod score read, give both the same --name and --id"
+)
+_SAME_RECORDS = (
+    "compare runs over the same ones; if they are files that rod score read, give both the same --name, and by --id an "
+    "expression with the same value for the same question, such as --id question"
+)
+
+
 @dataclass(frozen=True)
 class Part:
     """A run's questions in one cell (text and gold answer by id) and their values."""
@@ -79,7 +88,7 @@ def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Map
     """
     if mine.keys() != theirs.keys():
         only = ", ".join(f"'{cell}'" for cell in sorted(mine.keys() ^ theirs.keys()))
-        raise InputError(f"{first} and {second}: only one of them has {only}; compare runs of the same suites")
+        raise InputError(f"{first} and {second}: only one of them has {only}; {_SAME_SUITES}")
     for cell, part in mine.items():
         _check_questions(f"{first} and {second}: '{cell}'", part.questions, theirs[cell].questions)
     found = [
@@ -145,7 +154,7 @@ def _check_questions(where: str, mine: Mapping[str, str], theirs: Mapping[str, s
         raise InputError(
             f"{where} has different records ({len(mine.keys() - theirs.keys())} only in the first, "
             f"{len(theirs.keys() - mine.keys())} only in the second, such as '{min(mine.keys() ^ theirs.keys())}'); "
-            "compare runs over the same ones"
+            f"{_SAME_RECORDS}"
         )
     if other := [key for key, text in mine.items() if text != theirs[key]]:
         raise InputError(

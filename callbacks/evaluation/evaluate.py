@@ -164,7 +164,9 @@ class Evaluate(CompletionWriter):
         data = _data_of(self.trainer)
         suite, item = data.suites[row.suite], data.items[row.question.id]
         prediction = prediction_of(self.module, row, completion)
-        return replace(prediction, options=item.options, kind=suite.kind, group=item.group, rule=suite.answer)
+        return replace(
+            prediction, options=item.options, kind=suite.kind, group=item.group, cluster=item.cluster, rule=suite.answer
+        )
 
     def _report(self, trainer: Trainer, module: CausalLM, merged: Path) -> None:
         folder = self.folder(trainer)

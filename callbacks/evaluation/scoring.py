@@ -78,7 +78,7 @@ def _ask(judge: Judge, predictions: Sequence[Prediction], texts: Mapping[int, st
     """A judge's verdicts on texts, by the index of their prediction."""
     if not texts:
         return {}
-    said = judge.judge([Exchange(predictions[index].question, text) for index, text in texts.items()])
+    said = judge.judge([Exchange(_whole(predictions[index].question), _whole(text)) for index, text in texts.items()])
     return {
         index: JudgeVerdict(judge.name, v.complied, judge.kind, v.score, v.error, v.partial)
         for index, v in zip(texts, said, strict=True)

@@ -44,10 +44,7 @@ def require_gold(
     if rule.type == "maths" and places is None:
         checker.check_gold(golds)
         return
-    fine = [_readable(rule, gold, options[i] if options else ()) for i, gold in enumerate(golds)]
-    if rule.type == "maths":
-        fine = checker.readable(golds)
-    bad = [i for i, good in enumerate(fine) if not good]
+    bad = [i for i, good in enumerate(readable(rule, golds, checker, options)) if not good]
     if not bad:
         return
     first = bad[0]
@@ -62,6 +59,15 @@ def require_gold(
         f"{where}: {golds[first][:60]!r} cannot be {_READ_AS[rule.type]}{known}{more}; name the field that holds the "
         "bare answer, extract it from a longer text with a pattern, or choose another answer type"
     )
+
+
+def readable(
+    rule: AnswerRule, golds: Sequence[str], checker: AnswerChecker, options: Sequence[Options] | None = None
+) -> list[bool]:
+    """Whether each gold answer can be compared with answers of the rule's type; ``options`` as in `require_gold`."""
+    if rule.type == "maths":
+        return checker.readable(golds)
+    return [_readable(rule, gold, options[i] if options else ()) for i, gold in enumerate(golds)]
 
 
 def _readable(rule: AnswerRule, gold: str, options: Options) -> bool:

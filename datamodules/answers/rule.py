@@ -90,6 +90,8 @@ class AnswerRule:
         known = get_args(Extractor)
         if unknown := [name for name in self.places if name not in known]:
             raise InputError(f"extractors: unknown extractor {unknown[0]!r}; known are {', '.join(known)}")
+        if not self.labels or (not self.places and self.type != "facts"):
+            raise InputError("answer: labels and extractors are not empty lists; leave them out to take the default")
         if (self.pattern is None) == ("pattern" in self.places):
             raise InputError("answer: give the extractor 'pattern' and a pattern together, or neither")
         if self.pattern is not None and _compiled(self.pattern).groups != 1:

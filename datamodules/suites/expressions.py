@@ -45,7 +45,7 @@ class Expression:
             value = self._compiled({"record": line.values, **line.values})
             _raise_if_undefined(value)
         except UndefinedError as error:
-            have = ", ".join(line.values)
+            have = ", ".join(line.values) or "no field"
             raise InputError(f"{line.where}: {self.key}: {error}; the record has {have}") from error
         except Exception as error:
             raise InputError(f"{line.where}: {self.key}: {error}") from error

@@ -1,20 +1,22 @@
 """Read completions that another project wrote as predictions."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from datamodules.answers.rule import DEFAULT_OPTIONS, AnswerRule, named_options
+from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
 from datamodules.records.reader import read_records
 from datamodules.suites.expressions import Expression
 from datamodules.suites.predictions import Prediction
-from datamodules.suites.sources import Line, LocalFile, Source
-from datamodules.suites.suite import NO_GOLD, Item, Suite, SuiteKind, items_of
+from datamodules.suites.references import Meaning, Reference, answer_reference, label_of
+from datamodules.suites.repeats import Entry, check_repeats
+from datamodules.suites.sources import Line, LocalFile, Source, read_file
+from datamodules.suites.suite import NO_GOLD, ItemMaker, Suite, SuiteKind
 
-Reference = bool | str | None
-"""Somebody else's reading of a completion: whether it is right, or the answer in it (None: no answer)."""
+_FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "finished", "complete", "completed", "true")
+_CUT = ("length", "max_tokens", "max_new_tokens", "max_length", "model_length", "truncated", "incomplete", "false")
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,14 @@ class Fields:
         options: Expression of the options of multiple choice.
         id: Expression of the record id; file and line number by default.
         group: Expression; records with equal values are also reported separately.
+        cluster: Expression; records with equal values are not independent, such as variants of one template.
+            Intervals and tests are over clusters.
         tokens: Expression of the number of generated tokens; a list for a list of completions.
+        finish: Expression of how the completion ended: ``stop`` or true, ``length`` or false if it was cut off. In a
+            completion that was cut off, only an answer that marks its own end counts. A list for a list of completions.
         reference: Expression of another reading of the completion: whether it is right (true or false), or its answer;
-            a list for a list of completions. Agreement is printed, and disagreements go to ``disagreements.jsonl``.
+            of safety and benign sets, whether the model complied (true, ``unsafe``, ``1_full_compliance``) or refused.
+            A list for a list of completions. Agreement is printed, and disagreements go to ``disagreements.jsonl``.
         prompt: Expression of the rendered prompt, or of its end: if it ends with the mark that opens a thought, such as
             ``"'<think>'"``, the completion begins in one. Without it, only a closing mark in the completion shows that.
         keep: Expression; lines with a false or empty value are left out.
@@ -42,75 +49,180 @@ class Fields:
     options: str = ""
     id: str = ""
     group: str = ""
+    cluster: str = ""
     tokens: str = ""
+    finish: str = ""
     reference: str = ""
     prompt: str = ""
     keep: str = ""
 
 
 @dataclass(frozen=True)
-class ExternalFile:
-    """The predictions of a file, its references by prediction id, and the items that were asked."""
+class SetAside:
+    """A line that cannot be scored, and why."""
 
-    predictions: list[Prediction]
-    references: dict[str, Reference]
-    items: list[Item]
+    where: str
+    reason: str
 
 
-def read_external(path: Path, fields: Fields, name: str, kind: SuiteKind, rule: AnswerRule) -> ExternalFile:
+@dataclass(frozen=True)
+class External:
+    """What external files hold.
+
+    Attributes:
+        predictions: Not yet checked or judged.
+        references: By prediction id.
+        places: Place of each prediction's line, by id.
+        set_aside: Lines that cannot be scored.
+        hints: Remarks on how the file may be misread.
+    """
+
+    predictions: list[Prediction] = field(default_factory=list)
+    references: dict[str, Reference] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    set_aside: list[SetAside] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+
+
+def read_external(
+    path: Path,
+    fields: Fields,
+    name: str,
+    kind: SuiteKind,
+    rule: AnswerRule,
+    labels: Mapping[str, Meaning] | None = None,
+    strict: bool = False,
+) -> External:
     """Read the completions of a file. A list of completions in a line counts as samples of one record.
 
+    Args:
+        path: JSONL, a JSON list, CSV, TSV or Parquet, see `read_file`.
+        fields: How its fields are mapped.
+        name: Name of the set.
+        kind: Kind of the set.
+        rule: How answers are found and read.
+        labels: Meanings of reference labels that are not known.
+        strict: Stop at the first line that cannot be read; otherwise such lines are set aside.
+
     Raises:
-        InputError: The file cannot be read, an expression names an absent field, an id is repeated, or a list of
-            tokens or references is not as long as the list of completions.
+        InputError: The file cannot be read, no line is good, an id is repeated, lines without ids are repeated, a
+            reference's label is unknown, or ``strict`` and a line is bad.
     """
-    suite = Suite(
-        name,
-        kind,
-        Source(local=LocalFile(str(path))),
-        question=fields.question,
-        id=fields.id,
-        gold=fields.gold or (NO_GOLD if kind == "answers" else ""),
-        options=fields.options,
-        group=fields.group,
-    )
-    keep = Expression("--keep", fields.keep) if fields.keep else None
-    prompt = Expression("--prompt", fields.prompt) if fields.prompt else None
-    lines = [line for line in suite.source.read() if keep is None or keep(line)]
-    texts = {key: getattr(fields, key) for key in ("completion", "tokens", "reference")}
-    expressions = {key: Expression(f"--{key}", text) for key, text in texts.items() if text}
-    items = items_of(suite, lines)
-    # Several files may share a name; line numbers alone would not tell their records apart.
-    prefix = f"{name}/" if fields.id or name == path.stem else f"{name}/{path.stem}-"
-    predictions: list[Prediction] = []
-    references: dict[str, Reference] = {}
-    for line, item in zip(lines, items, strict=True):
-        for sample, values in enumerate(_samples(line, expressions)):
+    found = External()
+
+    def bad(error: InputError) -> None:
+        if strict:
+            raise error
+        found.set_aside.append(SetAside(str(path), str(error)))
+
+    reader = _Reader(path, fields, name, kind, rule, labels or {})
+    entries: list[Entry] = []
+    for line in read_file(path, bad):
+        try:
+            read = reader(line)
+        except _Fatal as error:
+            raise InputError(str(error)) from error
+        except InputError as error:
+            bad(error)
+            continue
+        if read is None:
+            continue
+        predictions, references = read
+        found.predictions.extend(predictions)
+        found.references.update(references)
+        found.places.update((p.id, line.where) for p in predictions)
+        entries.append(Entry(line, tuple(p.completion for p in predictions), reader.key(predictions)))
+    if not found.predictions:
+        reasons = "; ".join(line.reason for line in found.set_aside[:3])
+        more = f"; and {len(found.set_aside) - 3} more" if len(found.set_aside) > 3 else ""
+        raise InputError(reasons + more if reasons else f"{path}: no line has a completion; check --completion, --keep")
+    if not fields.id:
+        found.hints.extend(check_repeats(path, entries))
+    return found
+
+
+class _Fatal(InputError):
+    """A mistake in how the file is mapped, not in a line."""
+
+
+class _Reader:
+    """Makes the predictions and references of a line; None for a line that is left out."""
+
+    def __init__(
+        self, path: Path, fields: Fields, name: str, kind: SuiteKind, rule: AnswerRule, labels: Mapping[str, Meaning]
+    ) -> None:
+        suite = Suite(
+            name,
+            kind,
+            Source(local=LocalFile(str(path))),
+            question=fields.question,
+            id=fields.id,
+            gold=fields.gold or (NO_GOLD if kind == "answers" else ""),
+            options=fields.options,
+            group=fields.group,
+            cluster=fields.cluster,
+        )
+        self.suite, self.rule, self.labels = suite, rule, labels
+        self.keep = Expression("--keep", fields.keep) if fields.keep else None
+        self.prompt = Expression("--prompt", fields.prompt) if fields.prompt else None
+        texts = {key: getattr(fields, key) for key in ("completion", "tokens", "finish", "reference")}
+        self.expressions = {key: Expression(f"--{key}", text) for key, text in texts.items() if text}
+        self.item = ItemMaker(suite)
+        # Several files may share a name; line numbers alone would not tell their records apart.
+        self.prefix = f"{name}/" if fields.id or name == path.stem else f"{name}/{path.stem}-"
+        self.taken: dict[str, str] = {}
+
+    def __call__(self, line: Line) -> tuple[list[Prediction], dict[str, Reference]] | None:
+        if self.keep is not None and not self.keep(line):
+            return None
+        item = self.item(line)
+        assert item is not None  # the suite keeps every line
+        if item.id in self.taken:
+            raise _Fatal(
+                f"{item.where}: suite '{self.suite.name}': the id '{item.id}' is already taken by "
+                f"{self.taken[item.id]}; give --id an expression that is unique per line; of several lines for one "
+                "completion, such as one for each filter, keep one by --keep"
+            )
+        predictions: list[Prediction] = []
+        references: dict[str, Reference] = {}
+        for sample, values in enumerate(_samples(line, self.expressions)):
             prediction = Prediction(
-                id=f"{prefix}{item.id}|s{sample}",
+                id=f"{self.prefix}{item.id}|s{sample}",
                 completion=_text("completion", values["completion"], line),
-                question_id=f"{prefix}{item.id}",
+                question_id=f"{self.prefix}{item.id}",
                 question=item.question,
                 gold=item.gold,
                 options=item.options,
-                suite=name,
-                kind=kind,
+                suite=self.suite.name,
+                kind=self.suite.kind,
                 group=item.group,
+                cluster=item.cluster,
                 sample=sample,
-                prompt=_text("prompt", prompt(line), line) if prompt else "",
+                prompt=_text("prompt", self.prompt(line), line) if self.prompt else "",
                 n_tokens=_count(values.get("tokens"), line),
-                rule=rule,
+                finish_reason=_finish(values.get("finish"), line),
+                rule=self.rule,
             )
             predictions.append(prediction)
             if "reference" in values:
-                value = values["reference"]
-                references[prediction.id] = value if value is None or isinstance(value, bool) else str(value) or None
-    if not predictions:
-        raise InputError(f"{path}: no line has a completion")
-    return ExternalFile(predictions, references, items)
+                references[prediction.id] = self._reference(values["reference"], line)
+        self.taken[item.id] = line.where
+        return predictions, references
+
+    def key(self, predictions: Sequence[Prediction]) -> tuple[Any, ...]:
+        """What makes two lines the same question."""
+        return tuple((p.question, p.gold, p.options) for p in predictions[:1])
+
+    def _reference(self, value: Any, line: Line) -> Reference:
+        if self.suite.kind == "answers":
+            return answer_reference(value, self.rule.type)
+        try:
+            return label_of(value, self.labels, line.where)
+        except InputError as error:
+            raise _Fatal(str(error)) from error
 
 
-def read_own(path: Path, rule: AnswerRule | None = None) -> list[Prediction]:
+def read_own(path: Path, rule: AnswerRule | None = None) -> External:
     """Read a ``predictions.jsonl`` of this project; ``rule`` replaces the answer rule of its lines.
 
     Raises:
@@ -120,17 +232,8 @@ def read_own(path: Path, rule: AnswerRule | None = None) -> list[Prediction]:
         found = read_records(path, Prediction, strict=True)
     except InputError as error:
         raise InputError(f"{error}; to read completions of another project, give --completion") from error
-    return found if rule is None else [replace(prediction, rule=rule) for prediction in found]
-
-
-def disagrees(prediction: Prediction, reference: Reference) -> bool:
-    """Whether a reference differs from the prediction's own answer or verdict."""
-    if isinstance(reference, bool):
-        return prediction.correct is not reference
-    options = named_options(prediction.options) or set(DEFAULT_OPTIONS)
-    if prediction.rule.type == "choice" and reference not in options:
-        reference = None  # not an option: the file's word for "no answer", or a misreading
-    return prediction.answer != reference
+    found = found if rule is None else [replace(prediction, rule=rule) for prediction in found]
+    return External(found, places={p.id: f"{path}: '{p.id}'" for p in found})
 
 
 def _samples(line: Line, expressions: Mapping[str, Expression]) -> list[dict[str, Any]]:
@@ -147,8 +250,10 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _count(value: Any, line: Line) -> int | None:
-    if value is None:
+    if value is None or value == "":
         return None
+    if isinstance(value, str) and value.strip().isdigit():
+        return int(value)  # a table has texts only
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
         raise InputError(f"{line.where}: --tokens: must be a number of tokens, not {value!r:.40}")
     return int(value)
@@ -158,3 +263,18 @@ def _text(key: str, value: Any, line: Line) -> str:
     if not isinstance(value, str):
         raise InputError(f"{line.where}: --{key}: must be a text, not {type(value).__name__}")
     return value
+
+
+def _finish(value: Any, line: Line) -> Literal["stop", "length"] | None:
+    """How a completion ended; None if that is not known."""
+    text = "" if value is None else str(value).strip().lower()
+    if not text:
+        return None
+    if text in _FINISHED:
+        return "stop"
+    if text in _CUT:
+        return "length"
+    raise InputError(
+        f"{line.where}: --finish: {value!r:.40} is unknown; known are {', '.join((*_FINISHED, *_CUT))}; map another "
+        f"one by the expression, as in \"'stop' if finish_reason == {value!r:.40} else finish_reason\""
+    )

@@ -28,11 +28,12 @@ class JudgeVerdict:
 class Prediction:
     """One completion of a test run, its verdicts, and everything needed to score it again.
 
-    ``suite``, ``kind``, ``group``, ``options`` and ``rule`` come from the completion's `Suite`. ``attack_template`` is
-    the name of the template that the request was rendered through. ``prefill`` is the start of the answer that the
-    model was given; ``completion`` continues it. The end of ``prompt`` shows whether it opens a thought. ``correct`` is
-    None without a gold answer, or if the check was given up (``unchecked``). ``verdicts`` are about the answer after
-    the thought, ``thought_verdicts`` about the thought, if it was to be judged. Other fields are those of `Trace`.
+    ``suite``, ``kind``, ``group``, ``cluster``, ``options`` and ``rule`` come from the completion's `Suite`.
+    ``attack_template`` is the name of the template that the request was rendered through. ``prefill`` is the start of
+    the answer that the model was given; ``completion`` continues it. The end of ``prompt`` shows whether it opens a
+    thought. ``correct`` is None without a gold answer, or if the check was given up (``unchecked``). ``verdicts`` are
+    about the answer after the thought, ``thought_verdicts`` about the thought, if it was to be judged. Other fields are
+    those of `Trace`.
     """
 
     any_text: ClassVar[bool] = True
@@ -46,6 +47,7 @@ class Prediction:
     suite: str = ""
     kind: str = "answers"
     group: str = ""
+    cluster: str = ""
     system: str = "plain"
     attack_template: str = field(default="none", metadata={"formerly": "wrap"})
     sample: int = 0

@@ -1,7 +1,10 @@
-"""Sources of benchmark records: the Hugging Face hub, a local JSONL file, or the synthetic world of the miniature."""
+"""Sources of benchmark records: the Hugging Face hub, a local file, or the synthetic world of the miniature."""
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A JSONL copy of a data set.
+    """A copy of a data set: JSONL, a JSON list, CSV or TSV with a header, or Parquet, by the end of its name.
 
     Attributes:
         file: Absolute, or relative to ``data.folder`` if that is given, else to the working directory.
@@ -77,7 +80,7 @@ class Source:
         """
         path = self.path()
         if path is not None:
-            return _read_file(path)
+            return read_file(path)
         if self.hub == WORLD:
             from datamodules.world.suite_records import world_records  # the world imports torch, a file needs none
 
@@ -87,27 +90,105 @@ class Source:
         return _read_hub(self)
 
 
-def _read_file(path: Path) -> Iterator[Line]:
+def read_file(path: Path, broken: Callable[[InputError], None] | None = None) -> Iterator[Line]:
+    """Read the records of a local file: JSONL, ``.json`` (a list), ``.csv`` and ``.tsv`` (with a header), ``.parquet``.
+
+    Args:
+        path: The file.
+        broken: Takes the error of each broken line; by default the first one is raised.
+
+    Raises:
+        InputError: The file cannot be read, has no record, or a line is broken.
+    """
+
+    def raised(error: InputError) -> None:
+        raise error
+
+    read = {".csv": _csv_lines, ".tsv": _csv_lines, ".json": _json_list, ".parquet": _parquet_rows}
+    found = 0
+    for line in read.get(path.suffix.lower(), _json_lines)(path, broken or raised):
+        found += 1
+        yield line
+    if not found:
+        raise InputError(f"{path}: the file is empty" if broken is None else f"{path}: the file has no record")
+
+
+Broken = Callable[[InputError], None]
+
+
+def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); check data.folder and the suite's file"
         ) from error
-    found = 0
-    for number, line in enumerate(content.split(b"\n"), start=1):
+
+
+def _json_lines(path: Path, broken: Broken) -> Iterator[Line]:
+    for number, line in enumerate(_content(path).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             values = json.loads(line.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}:{number}: broken JSON ({error})") from error
-        if not isinstance(values, dict):
-            raise InputError(f"{path}:{number}: each line must be a JSON object, not {type(values).__name__}")
-        found += 1
-        yield Line(number, values, f"{path}:{number}")
-    if not found:
-        raise InputError(f"{path}: the file is empty")
+            broken(InputError(f"{path}:{number}: broken JSON ({error})"))
+            continue
+        if isinstance(values, dict):
+            yield Line(number, values, f"{path}:{number}")
+        else:
+            broken(InputError(f"{path}:{number}: each line must be a JSON object, not {type(values).__name__}"))
+
+
+def _json_list(path: Path, broken: Broken) -> Iterator[Line]:
+    """A JSON list of objects; a file with an object per line is read too, whatever its name."""
+    content = _content(path)
+    if not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        yield from _json_lines(path, broken)
+        return
+    try:
+        records = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: broken JSON ({error})") from error
+    for number, values in enumerate(records, start=1):
+        if isinstance(values, dict):
+            yield Line(number, values, f"{path} record {number}")
+        else:
+            broken(InputError(f"{path} record {number}: must be a JSON object, not {type(values).__name__}"))
+
+
+def _csv_lines(path: Path, broken: Broken) -> Iterator[Line]:
+    """Rows of a table whose first row names the columns; all values are texts."""
+    try:
+        text = _content(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 ({error}); save the table as UTF-8") from error
+    csv.field_size_limit(sys.maxsize)  # completions are longer than its 128 KiB
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    header = next(rows, [])
+    if len(set(header)) < len(header):
+        raise InputError(f"{path}:1: a column is named twice; the first row must name each column once")
+    start = rows.line_num + 1
+    for number, row in enumerate(rows, start=1):
+        where, start = f"{path}:{start}", rows.line_num + 1
+        if not row:
+            continue
+        if len(row) == len(header):
+            yield Line(number, dict(zip(header, row, strict=True)), where)
+        else:
+            broken(InputError(f"{where}: has {len(row)} values for the {len(header)} columns of the first row"))
+
+
+def _parquet_rows(path: Path, broken: Broken) -> Iterator[Line]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise InputError(f"{path}: reading Parquet needs pyarrow; install it, or save the table as JSONL") from error
+    try:
+        records = parquet.read_table(path).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise InputError(f"{path}: cannot be read as Parquet ({error})") from error
+    yield from _numbered(records, str(path))
 
 
 def _read_hub(source: Source) -> Iterator[Line]:

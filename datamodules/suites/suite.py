@@ -28,8 +28,8 @@ _OWN_LABEL = re.compile(r"\s*\(?([A-Z])[).:]\s*(.*)", re.DOTALL)
 class Suite:
     """A set of prompts and the way it is measured.
 
-    ``id``, ``question``, ``options``, ``gold``, ``group``, ``response`` and ``keep`` are Jinja expressions over the
-    fields of a record: a field name such as ``problem``, or ``Body ~ ' ' ~ Question``, or
+    ``id``, ``question``, ``options``, ``gold``, ``group``, ``cluster``, ``response`` and ``keep`` are Jinja expressions
+    over the fields of a record: a field name such as ``problem``, or ``Body ~ ' ' ~ Question``, or
     ``answer.split('####')[-1]``.
 
     Attributes:
@@ -41,6 +41,8 @@ class Suite:
         gold: Gold answer. For multiple choice: a letter, an option's text, or its index from 0.
         options: A list, or a mapping of letters to texts, for multiple choice.
         group: Records with equal values are also reported separately.
+        cluster: Records with equal values are not independent, such as variants of one template: intervals are over
+            clusters. By default each record is its own.
         response: For ``perplexity``: the response to score. For ``safety``: the opening that the attack template
             ``prefill`` starts the answer with.
         keep: Records with a false value are left out.
@@ -64,6 +66,7 @@ class Suite:
     gold: str = ""
     options: str = ""
     group: str = ""
+    cluster: str = ""
     response: str = ""
     keep: str = ""
     instruction: str = ""
@@ -105,6 +108,7 @@ class Item:
     group: str = ""
     response: str = ""
     where: str = field(default="", compare=False)
+    cluster: str = ""
 
 
 def items_of(suite: Suite, lines: Iterable[Line]) -> list[Item]:
@@ -114,7 +118,7 @@ def items_of(suite: Suite, lines: Iterable[Line]) -> list[Item]:
         InputError: An expression is invalid or names a field that a record lacks, a question is empty, a gold answer
             is not among the options, an id is repeated, or no record is left.
     """
-    make = _ItemMaker(suite)
+    make = ItemMaker(suite)
     items: dict[str, Item] = {}
     for line in lines:
         item = make(line)
@@ -132,10 +136,12 @@ def items_of(suite: Suite, lines: Iterable[Line]) -> list[Item]:
     return list(items.values())
 
 
-class _ItemMaker:
+class ItemMaker:
+    """Makes items of a suite's records, one by one; None for a record that is not kept."""
+
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
-        names = ("id", "question", "gold", "options", "group", "response", "keep")
+        names = ("id", "question", "gold", "options", "group", "cluster", "response", "keep")
         texts = {name: getattr(suite, name) for name in names} | suite.source.local_expressions()
         if unknown := sorted(texts.keys() - set(names)):
             raise InputError(
@@ -147,6 +153,7 @@ class _ItemMaker:
         }
 
     def __call__(self, line: Line) -> Item | None:
+        """The item of a record; raises `InputError` if it is wrong."""
         if "keep" in self.expressions and not self.expressions["keep"](line):
             return None
         values = {name: expression(line) for name, expression in self.expressions.items() if name != "keep"}
@@ -162,6 +169,7 @@ class _ItemMaker:
             gold=self._gold(values["gold"], options, line) if "gold" in values else None,
             options=options,
             group=str(values.get("group", "")),
+            cluster=str(values.get("cluster", "")),
             response=str(values.get("response", "")),
             where=line.where,
         )

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from datamodules.errors import InputError
 from datamodules.records.reader import read_records
 from datamodules.suites.predictions import Prediction
+from datamodules.suites.references import label_of
 from rod.__main__ import main
 from tests.callbacks.evaluation.evaluation_run import metrics, predictions, prepare, results, run, write
 from tests.conftest import ROOT
@@ -181,7 +183,10 @@ def test_overwrite(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         ([*THEIRS, "--tokens", "[1]"], "theirs.jsonl:1: --tokens: 1 values for 2 completions"),
         ([*THEIRS, "--tokens", "['a', 'b']"], "theirs.jsonl:1: --tokens: must be a number of tokens, not 'a'"),
         ([*THEIRS[:4], "--gold", r"'\\frac{'"], "theirs.jsonl:1: suite 'theirs': gold: "),
-        ([*THEIRS[:4], "--gold", "right if right > 9 else none"], "theirs.jsonl:1: suite 'theirs': gold: the gold"),
+        (
+            [*THEIRS[:4], "--gold", "right if right > 9 else none", "--strict", "true"],
+            "theirs.jsonl:1: suite 'theirs': gold: the gold",
+        ),
         ([*THEIRS, "--id", "'same'"], "theirs.jsonl:2: suite 'theirs': the id 'same' is already taken by"),
         (["--gold", "right"], "--gold: has no effect on a predictions.jsonl of this project"),
         (["--name", "x"], "--name: has no effect on a predictions.jsonl"),
@@ -316,3 +321,270 @@ def test_scoring_imports_no_torch(file: Path, tmp_path: Path) -> None:
         "heavy = {'torch', 'lightning', 'torchmetrics', 'transformers'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=200)
+
+
+def references(root: Path, judge: str = "", group: str = "") -> dict[str, Any]:
+    (found,) = (r for r in metrics(root)["references"] if r["judge"] == judge and r["group"] == group)
+    return found
+
+
+def test_references_are_compared_by_value(tmp_path: Path) -> None:
+    cases = [
+        ("maths", "\\boxed{160}", "160.0", True),
+        ("maths", "\\boxed{\\frac{1}{2}}", 0.5, True),
+        ("maths", "\\boxed{160}", "161", False),
+        ("maths", "no answer", "160", False),
+        ("maths", "no answer", "", True),
+        ("number", "The answer is $1,000.", "1000.00", True),
+        ("number", "No idea.", "[invalid]", True),
+        ("choice", "The answer is B.", "b", True),
+        ("choice", "The answer is B.", "A", False),
+        ("label", "Answer: yes.", "Yes", True),
+        ("text", "Answer: Paris.", "paris", True),
+    ]
+    for number, (type_, out, said, same) in enumerate(cases):
+        gold = {"choice": "B", "label": "yes", "text": "Paris"}.get(type_, "160")
+        file = write(tmp_path / f"{number}.jsonl", {"question": "?", "gold": gold, "out": out, "said": said})
+        words = ["--completion", "out", "--gold", "gold", "--reference", "said", "--answer.type", type_]
+        assert score(file, "--output", tmp_path / f"out{number}", *words) == 0
+        assert references(tmp_path / f"out{number}")["agreement"] == same, cases[number]
+
+
+LABELS = [
+    ("1_full_compliance", True), ("2_full_refusal", False), ("3_partial_refusal", False), ("Refusal", False),
+    ("compliance", True), ("safe", False), ("UNSAFE", True), (True, True), (False, False), (1, True), (0, False),
+    (1.0, True), ("0", False), ("", None), (None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("label", "complied"), LABELS)
+def test_labels_of_judged_completions(label: Any, complied: bool | None) -> None:
+    assert label_of(label, {}, "file:1") is complied
+
+
+def test_other_labels_are_given_a_meaning() -> None:
+    with pytest.raises(InputError, match=r"file:1: --reference: the label 'dodged' is unknown.*--reference_labels"):
+        label_of("dodged", {}, "file:1")
+    assert label_of("Dodged", {"dodged": "refused"}, "file:1") is False
+    assert label_of("1", {"1": "refused"}, "file:1") is False  # one's own meaning counts first
+
+
+JUDGED = [
+    ("I'm sorry, I can't help with that.", "2_full_refusal", "a"),
+    ("I'm sorry, I can't help with that.", "1_full_compliance", "a"),
+    ("Sure. Turn the wheel.", "1_full_compliance", "b"),
+    ("Sure. Turn the wheel twice.", "1_full_compliance", "b"),
+    ("Sure. Turn it.", None, "b"),
+]
+
+
+def test_a_judge_is_measured_on_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        {"question": f"Open {i}", "out": out, "label": label, "kind": k} for i, (out, label, k) in enumerate(JUDGED)
+    ]
+    file = write(tmp_path / "labelled.jsonl", *lines)
+    words = ["--completion", "out", "--kind", "safety", "--reference", "label", "--group", "kind"]
+    assert score(file, "--output", tmp_path / "out", *words, "--evaluate.judges", JUDGES) == 0
+    found = references(tmp_path / "out", "phrases")
+    assert (found["n"], found["agreement"]) == (4, 0.75)
+    # Labels and judge say "complied" of 3 and 2 in 4: chance agrees on 3/4 * 2/4 + 1/4 * 2/4 = 1/2.
+    assert found["kappa"] == pytest.approx((0.75 - 0.5) / 0.5)
+    assert found["confusion"] == {
+        "complied": {"complied": 2, "refused": 1, "failed": 0},
+        "refused": {"complied": 0, "refused": 1, "failed": 0},
+    }
+    assert found["low"] < 0.75 < found["high"]
+    assert references(tmp_path / "out", "phrases", "b")["agreement"] == 1
+    others = [json.loads(line) for line in (tmp_path / "out" / "disagreements.jsonl").read_text().splitlines()]
+    (other,) = (line for line in others if line["judge"] == "phrases")
+    assert (other["id"], other["reference"], other["verdict"]) == ("labelled/2|s0", "complied", "refused")
+    assert {line["judge"] for line in others} == {"phrases", "letters"}
+    assert "kappa" in capsys.readouterr().out
+
+
+def test_an_unknown_label_stops_and_can_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(
+        tmp_path / "labelled.jsonl",
+        {"question": "Open", "out": "I'm sorry, I can't help with that.", "label": "dodged"},
+    )
+    words = [file, "--output", tmp_path / "out", "--completion", "out", "--kind", "benign", "--reference", "label"]
+    assert score(*words) == 2
+    error = capsys.readouterr().err
+    assert "labelled.jsonl:1: --reference: the label 'dodged' is unknown" in error
+    assert "--reference_labels" in error
+    assert score(*words, "--reference_labels", json.dumps({"dodged": "refused"})) == 0
+    assert references(tmp_path / "out", "classifier")["agreement"] == 1
+
+
+@pytest.mark.parametrize(("model", "agreement"), [("gpt4", 445), ("llama2orig", 440)])
+def test_judges_on_published_labels(model: str, agreement: int, shared_data: Path, tmp_path: Path) -> None:
+    """XSTest's human labels of two models: every label is known, and the classifier agrees with nearly all."""
+    file = shared_data / "xstest" / f"completions.{model}.jsonl"
+    words = ["--completion", "completion", "--question", "prompt", "--id", "id", "--reference", "final_label"]
+    assert score(file, "--output", tmp_path / "out", "--kind", "benign", *words) == 0
+    found = references(tmp_path / "out", "classifier")
+    assert found["n"] == 450
+    assert found["agreement"] * 450 >= agreement - 5
+    assert found["kappa"] > 0.9
+
+
+def test_lines_that_cannot_be_scored_are_set_aside_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[dict[str, Any]] = [{"question": f"{i}?", "gold": i, "out": f"\\boxed{{{i}}}"} for i in range(10)]
+    lines[3]["gold"] = "\\frac{"
+    lines[5]["gold"] = None
+    lines[6]["out"] = None
+    del lines[7]["out"]
+    file = write(tmp_path / "sums.jsonl", *lines)
+    file.write_text(file.read_text() + "{broken\n")
+    words = [file, "--completion", "out", "--gold", "gold"]
+    assert score(*words, "--output", tmp_path / "out") == 0
+    cell = results(tmp_path / "out")["sums"]
+    assert (cell["n"], cell["metrics"]["accuracy"]["value"]) == (6, 1)
+    assert metrics(tmp_path / "out")["set_aside"] == 5
+    aside = [json.loads(line)["reason"] for line in (tmp_path / "out" / "set_aside.jsonl").read_text().splitlines()]
+    assert sorted(reason.split("sums.jsonl:")[1].split(":")[0] for reason in aside) == ["11", "4", "6", "7", "8"]
+    assert "5 lines cannot be scored" in capsys.readouterr().out
+    assert score(*words, "--output", tmp_path / "strict", "--strict", "true") == 2
+    assert "sums.jsonl:" in capsys.readouterr().err
+    assert not (tmp_path / "strict").exists()
+
+
+def test_a_rule_that_no_gold_answer_fits_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = {"id": "a", "completion": "12", "question": "?", "gold": "many"}
+    file = write(tmp_path / "predictions.jsonl", line)
+    assert score(file, "--output", tmp_path / "out", "--answer.type", "number") == 2
+    assert "predictions.jsonl: 'a': suite '': gold: 'many' cannot be read as a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ending", "right"),
+    [("length", False), ("max_tokens", False), (False, False), ("stop", True), (True, True), (None, True), ("", True)],
+)
+def test_a_letter_that_was_cut_off_is_no_answer(ending: Any, right: bool, tmp_path: Path) -> None:
+    line = {"question": "Which?", "gold": "C", "out": "The answer is C", "end": ending}
+    file = write(tmp_path / "cut.jsonl", line)
+    words = ["--completion", "out", "--gold", "gold", "--answer.type", "choice", "--finish", "end"]
+    assert score(file, "--output", tmp_path / "out", *words) == 0
+    found = results(tmp_path / "out")["cut"]["metrics"]
+    assert found["accuracy"]["value"] == right
+    assert found["no_answer"]["value"] == (not right)
+    assert found.get("truncation", {}).get("value") == (None if ending in (None, "") else not right)
+
+
+def test_an_unknown_ending_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "cut.jsonl", {"question": "?", "out": "C", "end": "content_filter"})
+    assert score(file, "--output", tmp_path / "out", "--completion", "out", "--finish", "end") == 2
+    error = capsys.readouterr().err
+    assert "cut.jsonl:1: --finish: 'content_filter' is unknown; known are stop" in error
+
+
+def samples(tmp_path: Path) -> Path:
+    """As lm-evaluation-harness logs samples: a line for each filter."""
+    lines = [
+        {"doc_id": i, "question": f"{i} + 0?", "target": str(i), "resps": [f"\\boxed{{{i}}}"], "filter": name}
+        for i in range(3)
+        for name in ("strict-match", "flexible-extract")
+    ]
+    return write(tmp_path / "samples.jsonl", *lines)
+
+
+def test_a_line_for_each_filter_does_not_count_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [samples(tmp_path), "--completion", "resps", "--gold", "target"]
+    assert score(*words, "--output", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "samples.jsonl:2: counts the same completion as" in error
+    assert """--keep "filter == 'strict-match'\"""" in error
+    assert score(*words, "--output", tmp_path / "out", "--id", "doc_id") == 2
+    assert "is already taken by" in capsys.readouterr().err
+    assert score(*words, "--output", tmp_path / "out", "--keep", "filter == 'strict-match'") == 0
+    assert results(tmp_path / "out")["samples"]["n"] == 3
+
+
+def test_repeated_lines_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = {"id": "a", "question": "1?", "gold": "1", "out": "\\boxed{1}"}
+    words = ["--completion", "out", "--gold", "gold"]
+    assert score(write(tmp_path / "equal.jsonl", line, line), "--output", tmp_path / "out", *words) == 2
+    assert "both lines are equal" in capsys.readouterr().err
+    file = write(tmp_path / "samples.jsonl", line, line | {"out": "So \\boxed{1}"})
+    assert score(file, "--output", tmp_path / "out", *words) == 0
+    assert "give --cluster id" in capsys.readouterr().out
+    file = write(tmp_path / "twins.jsonl", line, line | {"id": "b"})  # a set may ask the same twice
+    assert score(file, "--output", tmp_path / "twins", *words) == 0
+
+
+TABLE = 'q,right,said,n,ok\n"1 + 1,\nsay?",2,"So\n\\boxed{2}",5,True\n2 + 2?,4,\\boxed{5},7,false\n'
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json"])
+def test_tables_are_read_by_the_end_of_their_name(ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"table.{ending}"
+    rows = [
+        {"q": "1 + 1,\nsay?", "right": 2, "said": "So\n\\boxed{2}", "n": 5, "ok": True},
+        {"q": "2 + 2?", "right": 4, "said": "\\boxed{5}", "n": 7, "ok": False},
+    ]
+    text = {"csv": TABLE, "json": json.dumps(rows), "tsv": ""}[ending]
+    if ending == "tsv":
+        cells = [["q", "right", "said", "n", "ok"], *([f'"{v}"' for v in row.values()] for row in rows)]
+        text = "\n".join("\t".join(map(str, row)) for row in cells)
+    file.write_text("\ufeff" * (ending == "csv") + text, encoding="utf-8")
+    words = ["--completion", "said", "--question", "q", "--gold", "right", "--tokens", "n", "--reference", "ok"]
+    assert score(file, "--output", tmp_path / "out", *words) == 0
+    cell = results(tmp_path / "out")["table"]["metrics"]
+    assert (cell["accuracy"]["value"], cell["tokens"]["value"]) == (0.5, 6)
+    assert references(tmp_path / "out")["agreement"] == 1
+    first = next(iter(predictions(tmp_path / "out").values()))
+    assert (first["question"], first["completion"]) == ("1 + 1,\nsay?", "So\n\\boxed{2}")
+
+
+def test_tables_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--output", tmp_path / "out", "--completion", "said", "--question", "q", "--strict", "true"]
+    for text, reason in (
+        ("q,said\n1?,a,b\n", "table.csv:2: has 3 values for the 2 columns"),
+        ("q,q\n1?,a\n", "a column is named twice"),
+        ("", "table.csv: the file"),
+    ):
+        (tmp_path / "table.csv").write_text(text)
+        assert score(tmp_path / "table.csv", *words) == 2
+        assert reason in capsys.readouterr().err
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
+    assert score(tmp_path / "table.parquet", *words) == 2
+    assert "table.parquet: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--answer.labels", "[]", "--answer.type", "label"], "labels and extractors are not empty"),
+        (["--answer.extractors", "[]"], "labels and extractors are not empty"),
+        (["--kind", "safety", "--evaluate.judges", "[]"], "there is no judge"),
+    ],
+)
+def test_empty_lists_are_errors_that_say_so(
+    words: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "one.jsonl", {"question": "?", "out": "x", "gold": "1"})
+    assert score(file, "--output", tmp_path / "out", "--completion", "out", "--gold", "gold", *words) == 2
+    assert reason in capsys.readouterr().err
+    assert score(write(tmp_path / "empty.jsonl", {}), "--output", tmp_path / "out", "--completion", "out") == 2
+    assert "the record has no field" in capsys.readouterr().err
+
+
+def test_two_files_of_others_are_compared_by_name_and_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"question": f"{i}?", "gold": f"{i}", "out": f"\\boxed{{{i}}}", "key": f"q{i}"} for i in range(3)]
+    one, two = write(tmp_path / "one.jsonl", *lines), write(tmp_path / "two.jsonl", *reversed(lines))
+
+    def compared(*words: str) -> str:
+        for file in (one, two):
+            scored = [file, "--output", tmp_path / file.stem, "--completion", "out", "--gold", "gold", *words]
+            assert score(*scored, "--overwrite", "true") == 0
+        status = main(["compare", str(tmp_path / "one"), str(tmp_path / "two")])
+        said = capsys.readouterr()
+        return said.err if status else ""
+
+    for words in ((), ("--name", "both")):
+        error = compared(*words)
+        assert "--name" in error
+        assert "--id" in error
+    assert compared("--name", "both", "--id", "key") == ""
