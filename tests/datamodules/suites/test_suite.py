@@ -150,7 +150,7 @@ def test_gold_that_nothing_can_match(rule: AnswerRule, good: str, bad: str | Non
 @pytest.mark.parametrize(
     ("rule", "good", "bad", "reason"),
     [
-        (AnswerRule(type="number"), "-1,234.5", "twelve", "'twelve' cannot be read as a number"),
+        (AnswerRule(type="number"), "-1,234.5", "many", "'many' cannot be read as a number"),
         (AnswerRule(type="label"), "Yes", "perhaps", "'perhaps' cannot be one of the labels yes, no, maybe"),
         (AnswerRule(type="choice"), "c", "red", "'red' cannot be the name of an option"),
     ],
