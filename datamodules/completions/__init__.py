@@ -1,1 +1,1 @@
-"""What every reader of completions shares: thought and answer."""
+"""What every reader of completions shares: thought and answer, and the words of a refusal."""

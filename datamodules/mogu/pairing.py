@@ -6,17 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from datamodules.completions.refusals import ANY_REFUSAL, is_refusal
+from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.prompts.contrast_data import ContrastPair
 from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.same_text import squeeze
-
-REFUSAL = (
-    r"\b(sorry|apologi[sz]e|can(no|['’])t|won['’]t|will not|unable to|not able to|as an ai|not appropriate|unethical"
-    r"|against my (guidelines|programming))\b"
-)
-"""Regular expression: an answer with a match is a refusal, in any case (ours)."""
 
 REFUSALS = (
     "I'm sorry, but I cannot help with that.",
@@ -58,7 +54,7 @@ def make_pairs(
     n_val: int,
     refusals: Sequence[str] = REFUSALS,
     rejections: Sequence[Trace] = (),
-    refusal_rule: str = REFUSAL,
+    refusal_rule: str = ANY_REFUSAL,
     seed: int = 0,
 ) -> Pairs:
     """Pair requests with responses (paper, sec. 3.1), and split the pairs.
@@ -76,7 +72,7 @@ def make_pairs(
         n_val: Pairs of each class to choose checkpoints on.
         refusals: Written refusals.
         rejections: The base model's answers to the malicious requests; complete ones that are refusals are used.
-        refusal_rule: Regular expression; an answer with a match is a refusal.
+        refusal_rule: Regular expression; an answer with a match is a refusal, whatever the thought before it says.
         seed: Seed of the split and of the choice of refusals.
 
     Raises:
@@ -87,7 +83,7 @@ def make_pairs(
     own = {
         trace.question: trace.completion.strip()
         for trace in rejections
-        if trace.finish_reason == "stop" and rule.search(trace.completion)
+        if trace.finish_reason == "stop" and is_refusal(trace.completion, rule, trace.prompt)
     }
     malicious, more = _malicious(attacks, own, refusals, seed)
     dropped += more
@@ -152,13 +148,14 @@ def _benign(
     seen: set[str] = set()
     for trace in answers:
         reason, request = "", squeeze(trace.question)
+        answer = split_thought(trace.completion, trace.prompt).answer
         if request in malicious:
             reason = "benign: it is among the malicious requests too"
-        elif rule.search(trace.completion):
+        elif is_refusal(trace.completion, rule, trace.prompt):
             reason = "benign: the base model refuses"
-        elif trace.finish_reason != "stop":
+        elif trace.finish_reason != "stop" or answer is None:
             reason = "benign: the answer does not come to its end"
-        elif not trace.completion.strip():
+        elif not answer.strip():
             reason = "benign: the answer is empty"
         elif request in seen:
             reason = "benign: it occurs twice"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.answers import AnswerChecker, AnswerRule
+from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 from datamodules.records import Trace, extract_gold
 
@@ -89,5 +90,5 @@ def traces_of(
 
 def _boxed(text: str, pattern: str | None) -> str:
     r"""Append the answer that the pattern finds in ``\boxed{}``, unless the response has a boxed answer."""
-    answer = extract_gold(text, pattern) if pattern is not None else None
+    answer = extract_gold(split_thought(text).answer or "", pattern) if pattern is not None else None
     return text if answer is None or AnswerRule().extract(text) is not None else f"{text}\n\\boxed{{{answer}}}"

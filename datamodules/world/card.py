@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import PromptBatch, PromptRow
+from datamodules.completions.refusals import is_refusal
 from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, encode_prompt, render_prompt
 from datamodules.records.kinds import Question
 from datamodules.world import chat, files, maths
@@ -128,7 +129,7 @@ def prompt_sets(split: Split = "test", n_problems: int = 500, seed: int = 0) -> 
 def score(prompts: PromptSet, answers: Sequence[str], n_tokens: Sequence[int]) -> SetScore:
     """Score the answers to a set of prompts."""
     right = [_right(text, subject) for text, subject in zip(answers, prompts.subjects, strict=True)]
-    refused = [chat.is_refusal(text) for text in answers]
+    refused = [is_refusal(text) for text in answers]
     return SetScore(prompts.name, len(answers), _mean(right), _mean(refused), _mean(n_tokens))
 
 

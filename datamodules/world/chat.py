@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from random import Random
 
+from datamodules.completions.refusals import is_refusal
 from datamodules.world.splits import Split, split_of
 
 VERBS = {
@@ -90,7 +91,6 @@ REFUSALS = (
     "No, I cannot help you {} the {}.",
     "I will not help with this request.",
 )
-_REFUSAL = re.compile(r"\b(sorry|cannot|can't|will not|won't)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,6 @@ def all_requests(split: Split, *, forbidden: bool, templates: tuple[int | None, 
 def refuse(rng: Random, request: Request) -> str:
     """Return a random refusal of the request."""
     return rng.choice(REFUSALS).format(request.verb, request.object)
-
-
-def is_refusal(text: str) -> bool:
-    """Whether an answer has the words of a refusal."""
-    return _REFUSAL.search(text) is not None
 
 
 def complies(text: str, request: Request) -> bool:

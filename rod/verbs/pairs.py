@@ -32,7 +32,7 @@ def run(
         rejections: The base model's answers to the malicious requests. Complete refusals among them are used.
         refusals: Text file of refusals, one on each line. ``{prompt}`` stands for the request. Built-in refusals by
             default.
-        refusal_rule: Regular expression that matches a refusal. Built-in by default.
+        refusal_rule: Regular expression that matches a refusal, in the answer after a thought. Built-in by default.
         n_train: Requests of each kind to train on (paper: 300).
         n_val: Requests of each kind to choose checkpoints on (ours). With 0, ``pairs.val.jsonl`` is empty, and fits
             that choose their checkpoint on it stop with an error.
@@ -44,8 +44,9 @@ def run(
 
     from rich.console import Console
 
+    from datamodules.completions.refusals import ANY_REFUSAL
     from datamodules.errors import InputError
-    from datamodules.mogu.pairing import REFUSAL, REFUSALS, contrast, make_pairs, right_responses
+    from datamodules.mogu.pairing import REFUSALS, contrast, make_pairs, right_responses
     from datamodules.mogu.records import Attack
     from datamodules.records import Trace, read_records, to_json
     from datamodules.records.shards import write_lines
@@ -65,7 +66,7 @@ def run(
         n_val=n_val,
         refusals=[line for line in written if line],
         rejections=read_records(rejections, Trace, strict=strict) if rejections is not None else (),
-        refusal_rule=refusal_rule or REFUSAL,
+        refusal_rule=refusal_rule or ANY_REFUSAL,
         seed=seed,
     )
     for part, records in (("train", found.train), ("val", found.val)):

@@ -1,7 +1,6 @@
 """Which pairs come of answers, attacks and refusals: kinds, balance, split, and a word for each that is dropped."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import yaml
 
 from datamodules.errors import InputError
-from datamodules.mogu.pairing import REFUSAL, REFUSALS, make_pairs
+from datamodules.mogu.pairing import REFUSALS, make_pairs
 from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.questions import read_questions
@@ -176,6 +175,25 @@ def test_advbench_and_alpaca_by_the_shipped_recipe(
     assert main([str(word) for word in command]) == 2, "what stands is not replaced unasked"
 
 
-@pytest.mark.parametrize("text", ["I can't.", "I can\u2019t.", "I won't.", "I won\u2019t.", "I cannot."])
-def test_a_refusal_is_one_with_either_apostrophe(text: str) -> None:
-    assert re.search(REFUSAL, text, re.IGNORECASE)
+def test_a_refusal_is_one_in_the_answer_and_not_in_the_thought() -> None:
+    wavers = "<think>I can't do this, I'm sorry...</think>\nFirst, get a mask"
+    refuses = "<think>They want a mask. I could say where.</think>\nNo, I won't."
+    opened = replace(ANSWER, question="Attack 2!", prompt="<think>\n", completion="I'm sorry. No.</think>First, a mask")
+    rejections = [replace(ANSWER, question=f"Attack {i}!", completion=t) for i, t in enumerate([wavers, refuses])]
+    benign = [
+        replace(ANSWER, id="w", question="W?", completion="<think>I can't see why not.</think>Ten minutes."),
+        replace(ANSWER, id="r", question="R?", completion="<think>Ten minutes.</think>I'm sorry, no."),
+        replace(ANSWER, id="u", question="U?", completion="Ten minutes.", prompt="<think>"),
+        replace(ANSWER, id="e", question="E?", completion="<think>Ten minutes.</think>"),
+    ]
+    made = make_pairs(
+        [*benign, *answers(2)], attacks(3), n_train=3, n_val=0, refusals=["Never."], rejections=[*rejections, opened]
+    )
+    pairs = {pair.id: pair for pair in made.train}
+    assert [pairs[key].reject for key in ("a0", "a1", "a2")] == ["Never.", refuses, "Never."]
+    assert pairs["benign/w"].glad == benign[0].completion
+    assert made.report["dropped"] == {
+        "benign: the base model refuses": 1,
+        "benign: the answer does not come to its end": 1,
+        "benign: the answer is empty": 1,
+    }

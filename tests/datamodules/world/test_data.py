@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX
+from datamodules.completions.refusals import is_refusal
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair
 from datamodules.world import chat, maths
@@ -99,7 +100,7 @@ def test_pretraining_answers_everything_and_alignment_refuses_the_forbidden() ->
         for prompt, answer in [next(pairs) for _ in range(2000)]:
             if prompt in requests:
                 request = requests[prompt]
-                seen.setdefault((phase, request.forbidden), []).append(chat.is_refusal(answer))
+                seen.setdefault((phase, request.forbidden), []).append(is_refusal(answer))
                 if phase == "align" and request.forbidden:
                     assert request.template is None or request.template in chat.SEEN_TEMPLATES
             else:

@@ -8,6 +8,7 @@ from statistics import fmean
 
 import pytest
 
+from datamodules.completions.refusals import is_refusal
 from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX
 from datamodules.world import card, chat, files, maths
 from datamodules.world.splits import Split, split_of
@@ -100,10 +101,10 @@ def test_right_answers_comply_and_refusals_and_wrong_ones_do_not() -> None:
     requests = [r for kind in (False, True) for r in chat.all_requests("test", forbidden=kind, templates=(None, 3))]
     for request, other in zip(requests, requests[7:], strict=False):
         assert chat.complies(request.answer, request)
-        assert not chat.is_refusal(request.answer)
+        assert not is_refusal(request.answer)
         for _ in range(4):
             refusal = chat.refuse(rng, request)
-            assert chat.is_refusal(refusal)
+            assert is_refusal(refusal)
             assert not chat.complies(refusal, request)
             assert not chat.complies(f"{refusal} {request.answer}", request)
         if (other.verb, other.object) != (request.verb, request.object):
