@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from datamodules.answers.hard import too_hard
-from datamodules.answers.plain import choice, number, quick_verdict, unwrap
+from datamodules.answers.normal import clean
+from datamodules.answers.plain import choice, quick_verdict
 from datamodules.answers.process import Worker
+from datamodules.answers.quantities import quantity
 from datamodules.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -74,7 +76,8 @@ class AnswerChecker:
 
     def readable(self, golds: Sequence[str]) -> list[bool]:
         """Whether each gold answer is a number, a letter, or anything that math-verify can read."""
-        unclear = sorted({gold for gold in golds if number(unwrap(gold)) is None and choice(unwrap(gold)) is None})
+        cleaned = {gold: clean(gold) for gold in golds}
+        unclear = sorted(gold for gold, text in cleaned.items() if not quantity(text).value and not choice(text))
         said = dict(zip(unclear, self._ask([(gold, None) for gold in unclear]), strict=True))
         return [bool(said.get(gold, True)) and bool(gold.strip()) for gold in golds]
 

@@ -80,6 +80,13 @@ def read_number(span: str, whole: bool = False) -> str | None:
     return _value(first, token, tokens)
 
 
+def plain_number(text: str) -> str | None:
+    """A text that is one number and nothing more, as `read_number` writes it: "twenty-one", "5 million", "minus 3"."""
+    text = _with_words(text)
+    match = _TOKEN.fullmatch(text)
+    return _written(match) if match and not match["time"] else None
+
+
 def last_number(text: str) -> str | None:
     """The last number of a text. Times, dates and the ends of ranges do not count."""
     text = plain_tail(text)

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from datamodules.answers.plain import for_mathematics, tidy
+from datamodules.answers.normal import clean
+from datamodules.answers.plain import for_mathematics
 
 
 class Worker:
@@ -21,7 +22,7 @@ class Worker:
     def ask(self, request: tuple[str, str | None]) -> bool | None:
         """Return the worker's verdict; None if it gave up or died."""
         gold, predicted = request
-        line = json.dumps([tidy(gold), None] if predicted is None else for_mathematics(gold, predicted))
+        line = json.dumps([clean(gold), None] if predicted is None else for_mathematics(gold, predicted))
         process = self._process = self._process or self._start()
         assert process.stdin
         assert process.stdout

@@ -20,9 +20,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sympy import Basic
 
 MEMORY_LIMIT = 4 * 1024**3
 """Bytes of address space. Towers of powers fill a machine's memory before they reach the time limit."""
+ROUNDED = 1e-4
+"""Largest relative difference between a number and a decimal that has six equal places."""
 USUAL = ("x^2 - 3x + \\frac{1}{2}", "(1, -2)", "2\\sqrt{3}", "[0, \\infty)", "x = 5", "1, 2", "18 \\text{ cm}")
 """Typical answers, read once to warm the parser up."""
 WALL_FACTOR = 20
@@ -94,9 +100,10 @@ def _mathematics() -> Callable[[str, str | None], bool]:
     Raises:
         ImportError: math-verify is missing.
     """
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, verify
 
     logging.disable(logging.CRITICAL)
+    grader.sympy_numeric_eq = _relative(grader.sympy_numeric_eq)
     latex = LatexExtractionConfig()
     unitless = LatexExtractionConfig(normalization_config=replace(latex.normalization_config, units=False))
 
@@ -117,6 +124,41 @@ def _mathematics() -> Callable[[str, str | None], bool]:
     for usual in USUAL:  # fills the parser's caches before the fork, for every child
         read(usual)
     return verdict_on
+
+
+def _relative(absolute: Callable[..., bool]) -> Callable[..., bool]:
+    """math-verify's numerical comparison, which takes all numbers below about 1e-15 for zero, made relative.
+
+    What it calls equal must also have a difference that is zero, or, beside a rounded decimal, small.
+    """
+    from sympy import Basic, Float
+
+    def equal(first: Basic, second: Basic, *places: int) -> bool:
+        if not absolute(first, second, *places):
+            return False
+        if not isinstance(first, Basic) or not isinstance(second, Basic):
+            return True  # matrices are compared element by element, by this function
+        try:
+            difference = (first - second).doit()
+            if difference.free_symbols:
+                terms = difference.expand().as_coefficients_dict()
+                return all(_is_zero(coefficient) for coefficient in terms.values())
+            if not (first.has(Float) or second.has(Float)):
+                return _is_zero(difference)
+            size = max(abs(first.evalf()), abs(second.evalf()))
+            return bool(abs(difference.evalf()) <= ROUNDED * size)
+        except (ArithmeticError, AttributeError, TypeError, ValueError):
+            return True
+
+    return equal
+
+
+def _is_zero(number: "Basic") -> bool:
+    """Whether an exact number is zero, or cannot be told from it with a hundred digits."""
+    if number.is_Rational:
+        return bool(number == 0)
+    value = number.evalf(15)
+    return bool(value == 0 or getattr(value, "_prec", 53) == 1)
 
 
 if __name__ == "__main__":
