@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,9 +22,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @contextmanager
 def figure(
-    path: Path, width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any
+    path: Path, width: float, height: float, *, rows: int = 1, columns: int = 1, svg: bool = False, **grid: Any
 ) -> Iterator[np.ndarray]:
     """Open a figure (sizes in inches), give its panels row by row, and write a PNG file when the block ends.
+
+    With ``svg`` an SVG file is written beside it.
 
     It does not use pyplot, so it has no global state and needs no display. The same numbers give the same bytes.
     ``grid`` are further options of `Figure.subplots`, such as ``sharex=True``.
@@ -38,6 +41,9 @@ def figure(
     yield panels
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(path, dpi=150, metadata={"Software": None})
+    if svg:
+        with rc_context({"svg.hashsalt": "rod"}):
+            drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
 
 
 def marker_style(index: int, *, hollow: bool = False) -> dict[str, Any]:

@@ -22,6 +22,7 @@ GROUPS = {
         "validate": (LIGHTNING, "measure a model on its validation data"),
         "score": ("rod.verbs.score", "score completions in files, of any project, without a model"),
         "compare": ("rod.verbs.compare", "compare test runs record by record, with paired significance tests"),
+        "frontier": ("rod.verbs.frontier", "accuracy against tokens over any runs: Pareto front, AES, budgets, tests"),
         "swap": ("rod.verbs.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
     },
     "export": {

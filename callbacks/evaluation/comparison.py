@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich import box
@@ -31,18 +31,19 @@ _SAME_RECORDS = (
 
 @dataclass(frozen=True)
 class Part:
-    """A run's questions in one cell (text and gold answer by id) and their values."""
+    """A run's questions in one cell (text and gold answer by id), their values, and what is independent (`unit`)."""
 
     questions: Mapping[str, str]
     columns: Columns
+    units: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One metric of one cell in two runs; ``difference`` is second minus first, see `Difference`.
 
-    ``left_out`` counts records without a value in one of the runs (an answer over the time limit, a judge's error);
-    ``records`` counts those that are compared.
+    ``left_out`` counts records without a value in one of the runs, such as a judge's error; ``records`` counts those
+    that are compared. ``detectable`` is the smallest difference that they would show, see `Difference`.
     """
 
     first: str
@@ -59,6 +60,12 @@ class Comparison:
     low: float
     high: float
     p: float
+    detectable: float = 0.0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there is a difference, but too few records to show one of its size."""
+        return 0 < abs(self.difference) < self.detectable and self.p >= 0.05
 
 
 def read_run(run: Path) -> dict[Cell, Part]:
@@ -74,7 +81,11 @@ def read_run(run: Path) -> dict[Cell, Part]:
     for p in read_records(path, Prediction, strict=True) if path.stat().st_size else ():
         cells.setdefault(Cell(p.suite, p.system, p.attack_template), []).append(p)
     parts = {
-        cell: Part({p.question_id or p.id: f"{p.question}\0{p.gold}" for p in predictions}, _columns(predictions))
+        cell: Part(
+            {p.question_id or p.id: f"{p.question}\0{p.gold}" for p in predictions},
+            _columns(predictions),
+            {p.question_id or p.id: p.unit for p in predictions},
+        )
         for cell, predictions in cells.items()
     }
     return parts | _responses(path.with_name("responses.jsonl"))
@@ -92,7 +103,7 @@ def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Map
     for cell, part in mine.items():
         _check_questions(f"{first} and {second}: '{cell}'", part.questions, theirs[cell].questions)
     found = [
-        _compared(first, second, cell, metric, column, theirs[cell].columns[metric])
+        _compared(first, second, cell, metric, column, theirs[cell].columns[metric], part.units)
         for cell, part in mine.items()
         for metric, column in part.columns.items()
         if column.keys() & theirs[cell].columns.get(metric, {}).keys()
@@ -105,7 +116,7 @@ def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Map
 def table_of(comparisons: Sequence[Comparison]) -> Table:
     """The comparisons as a table; ``(-2)`` after the records means that 2 have no value in one of the runs."""
     table = Table(title=f"against {comparisons[0].first}", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p"):
+    for heading in ("run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p", "detectable"):
         words = heading in ("run", "suite", "metric")
         table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for c in comparisons:
@@ -120,8 +131,23 @@ def table_of(comparisons: Sequence[Comparison]) -> Table:
             f"{factor * c.difference:+.{digits}f}",
             f"{factor * c.low:+.{digits}f} to {factor * c.high:+.{digits}f}",
             f"{c.p:.3g}",
+            f"{factor * c.detectable:.{digits}f}",
         )
     return table
+
+
+def doubts_of(comparisons: Sequence[Comparison]) -> list[str]:
+    """A line for each difference that is smaller than what so many records can show."""
+    lines = []
+    for c in comparisons:
+        factor, unit, digits = _FORMATS.get(c.metric, (100, " points", 1))
+        if c.doubtful:
+            lines.append(
+                f"{c.second}: {Cell(c.suite, c.system, c.attack_template)} {c.metric}: a difference of "
+                f"{factor * c.difference:+.{digits}f}{unit} is less than the {factor * c.detectable:.{digits}f} that "
+                f"{c.records:,} records show with a probability of 80 %; more records are needed to claim it"
+            )
+    return lines
 
 
 def _columns(predictions: Sequence[Prediction]) -> Columns:
@@ -164,10 +190,17 @@ def _check_questions(where: str, mine: Mapping[str, str], theirs: Mapping[str, s
 
 
 def _compared(
-    first: str, second: str, cell: Cell, metric: str, a: Mapping[str, float], b: Mapping[str, float]
+    first: str,
+    second: str,
+    cell: Cell,
+    metric: str,
+    a: Mapping[str, float],
+    b: Mapping[str, float],
+    units: Mapping[str, str],
 ) -> Comparison:
     order = sorted(a.keys() & b.keys())
-    found = difference([a[key] for key in order], [b[key] for key in order])
+    clusters = [units.get(key, key) for key in order]
+    found = difference([a[key] for key in order], [b[key] for key in order], clusters)
     mine, theirs = (math.fsum(values[key] for key in order) / len(order) for values in (a, b))
     return Comparison(
         first,
@@ -184,4 +217,5 @@ def _compared(
         found.low,
         found.high,
         found.p,
+        found.detectable,
     )

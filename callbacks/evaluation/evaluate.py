@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.evaluation.budgets import budgets_json
 from callbacks.evaluation.measures import Baseline
 from callbacks.evaluation.predictions import log_samples, prediction_of
 from callbacks.evaluation.report import (
@@ -175,6 +176,7 @@ class Evaluate(CompletionWriter):
         with AnswerChecker() as checker:
             asked = [p for p in found if p.id in wanted]
             scored = score_predictions(asked, checker, self.judges, self.judge_thoughts)
+            budgets = budgets_json(scored, checker)
         write_lines(folder / "predictions.jsonl", map(to_json, scored))
         self.results = results_of(scored, self.baseline) + self._perplexities(trainer)
         about = {
@@ -184,6 +186,7 @@ class Evaluate(CompletionWriter):
             "judges": {judge.name: dict(judge.identity()) for judge in self.judges},
             "baseline_file": str(self.baseline_file) if self.baseline_file else None,
             "versions": library_versions(),
+            "budgets": budgets,
         }
         write_lines(folder / "metrics.json", [metrics_json(self.results, about)])
         print_table(self.results, f"{module.model_id}", hints=answer_hints(scored))

@@ -2,13 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
 from callbacks.evaluation.metrics import aes
-from callbacks.evaluation.statistics import Records, Statistic, agreement_of, efficiency_of, lengths_of, mean_of
+from callbacks.evaluation.statistics import (
+    Records,
+    Statistic,
+    agreement_of,
+    counted_of,
+    efficiency_of,
+    lengths_of,
+    mean_of,
+)
 from datamodules.answers.loops import has_loop
 from datamodules.suites.predictions import JudgeVerdict, Prediction
+from datamodules.suites.token_places import thinking_tokens
 
 Values = dict[str, float]
 
@@ -37,10 +47,11 @@ class Measures:
 
     Over predictions with a gold answer: ``accuracy``, in which an unchecked answer is wrong; ``accuracy_checked``
     without the unchecked ones; ``unchecked`` and ``no_answer``, shares. ``tokens`` and ``truncation`` over those with
-    known length and end; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...`` for safety suites,
-    ``compliance/...`` for benign ones, ``refusal_rate/...`` for both, in which partial refusals count, and
-    ``partial_refusal_rate/...``; the same of thoughts (``thought_asr/...``), if they were judged; ``agreement/...`` for
-    each pair of judges. A metric without any value is left out.
+    known length and end; ``tokens/right`` and ``tokens/wrong`` of right and of wrong answers; ``tokens/thinking`` and
+    ``tokens/answer``, if any completion has a thought; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...``
+    for safety suites, ``compliance/...`` for benign ones, ``refusal_rate/...`` for both, in which partial refusals
+    count, and ``partial_refusal_rate/...``; the same of thoughts (``thought_asr/...``), if they were judged;
+    ``agreement/...`` for each pair of judges. A metric without any value is left out.
     """
 
     def __init__(self, baseline: Baseline | None = None, synced: bool = False) -> None:
@@ -64,9 +75,12 @@ class Measures:
         known = [p for p in predictions if p.gold is not None]
         self._mean("accuracy", [(p, p.right) for p in known])
         self._mean("truncation", [(p, p.finish_reason == "length") for p in predictions if p.finish_reason])
-        self._mean("repetition", [(p, has_loop(p.completion)) for p in predictions])
+        self._mean("repetition", [(p, _loops(p.completion)) for p in predictions])
         counted = [p for p in predictions if p.n_tokens is not None]
         self._add("tokens", lengths_of, [(p, p.n_tokens) for p in counted])
+        self._mean("tokens/right", [(p, p.n_tokens) for p in counted if p.right is True])
+        self._mean("tokens/wrong", [(p, p.n_tokens) for p in counted if p.right is False])
+        self._thinking(counted)
         self._mean("accuracy_checked", [(p, p.right) for p in known if not p.unchecked])
         self._mean("unchecked", [(p, p.unchecked) for p in known])
         self._mean("no_answer", [(p, p.answer is None) for p in known if p.rule.type != "facts"])
@@ -84,6 +98,13 @@ class Measures:
         for metric in self.metrics.values():
             metric.to(device)
         return self
+
+    def _thinking(self, counted: Sequence[Prediction]) -> None:
+        """Tokens of thoughts and of answers after them, if any completion has a thought."""
+        rows = [] if self.synced else [(p, thinking_tokens(p), p.thought_tokens is not None) for p in counted]
+        if any(tokens for _, tokens, _ in rows):
+            self._add("tokens/thinking", counted_of, rows)
+            self._add("tokens/answer", counted_of, [(p, (p.n_tokens or 0) - (t or 0), exact) for p, t, exact in rows])
 
     def _judged(self, predictions: Sequence[Prediction]) -> None:
         said = _by_judge([(p, verdict) for p in predictions for verdict in p.verdicts])
@@ -113,8 +134,14 @@ class Measures:
         if not rows or (self.synced and name not in self.metrics):
             return
         predictions, *columns = zip(*rows, strict=True)
-        ids, groups = [p.id for p in predictions], [p.question_id or p.id for p in predictions]
+        ids, groups = [p.id for p in predictions], [p.unit for p in predictions]
         self.metrics.setdefault(name, Records(statistic)).update(ids, groups, *columns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _loops(text: str) -> bool:
+    """`has_loop`, once for a suite, its groups and its samples."""
+    return has_loop(text)
 
 
 def _by_judge(said: Sequence[Said]) -> dict[str, list[Said]]:

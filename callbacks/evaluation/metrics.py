@@ -2,12 +2,15 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 NGRAM = 16
 """Tokens of a window whose recurrence counts as repetition (ours)."""
+_KEPT = 40_000_000
+"""Bytes of the draws of a bootstrap up to which they are kept."""
 HESITATIONS = ("wait", "but", "so")
 """Words that are more frequent in longer reasoning (companion paper, arXiv 2602.01999)."""
 
@@ -96,11 +99,30 @@ def bootstrap_interval(
         return float("nan"), float("nan")
     index = np.arange(values.size) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     sums, counts = np.bincount(index, weights=values), np.bincount(index).astype(np.float64)
-    generator = np.random.default_rng(seed)
-    means = []
-    per_block = max(1, 2_000_000 // sums.size)  # keeps a block of draws within 16 MB
-    for start in range(0, resamples, per_block):
-        drawn = generator.integers(sums.size, size=(min(per_block, resamples - start), sums.size))
-        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+    means = [(times @ sums) / (times @ counts) for times in _resamples(sums.size, resamples, seed)]
     low, high = np.quantile(np.concatenate(means), [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
+
+
+def _resamples(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each resample draws each of ``n`` groups, in blocks of rows (resamples, n).
+
+    All metrics of a run have the same groups, so the draws of small sets are kept.
+    """
+    blocks = _kept(n, resamples, seed) if n * resamples <= _KEPT else _drawn(n, resamples, seed)
+    return (block.astype(np.float64) for block in blocks)
+
+
+@lru_cache(maxsize=4)
+def _kept(n: int, resamples: int, seed: int) -> list[np.ndarray]:
+    return list(_drawn(n, resamples, seed))
+
+
+def _drawn(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    per_block = max(1, 2_000_000 // n)  # keeps a block of draws within 16 MB
+    for start in range(0, resamples, per_block):
+        rows = min(per_block, resamples - start)
+        drawn = generator.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        # No group of many is drawn 256 times.
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.uint8)

@@ -13,20 +13,37 @@ class Difference:
 
     Attributes:
         value: Mean of the second minus mean of the first.
-        low, high: Its 95 % interval by a bootstrap over records.
-        p: Two-sided p-value: McNemar's exact test if all values are 0 or 1, else from the bootstrap.
+        low, high: Its 95 % interval by a bootstrap over records or, if they are not independent, over clusters.
+        p: Two-sided p-value: McNemar's exact test if all values are 0 or 1 and the records are independent, else from
+            the bootstrap.
+        detectable: Smallest difference that so many records would show at 5 % significance with a probability of
+            80 %; for values of 0 and 1 at least the six records that McNemar's test needs.
     """
 
     value: float
     low: float
     high: float
     p: float
+    detectable: float = 0.0
+
+
+_POWER = 1.96 + 0.84
+"""Standard errors between 0 and a difference that is found with a probability of 80 %."""
+_LEAST = 6
+"""Records that must differ, all in one direction, for McNemar's p to fall below 0.05."""
 
 
 def difference(
-    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, *, resamples: int = 10_000, seed: int = 0
+    first: Sequence[float] | np.ndarray,
+    second: Sequence[float] | np.ndarray,
+    clusters: Sequence[str] | None = None,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Difference:
     """Compare two runs record by record. Both have one value per record (the mean of several samples), in one order.
+
+    ``clusters`` names what is independent: records of one cluster are drawn together. By default each is its own.
 
     Raises:
         ValueError: There are no records, or the lengths differ.
@@ -39,17 +56,38 @@ def difference(
     if a.shape != b.shape or not a.size:
         raise ValueError(f"Paired values need equally many records, not {a.size} and {b.size}.")
     gains = b - a
+    index = np.arange(a.size) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sums, counts = np.bincount(index, weights=gains), np.bincount(index).astype(np.float64)
+    single = sums.size == gains.size
+    # Records that are their own cluster keep their order, and so their draws.
+    sums, counts = (gains, np.ones_like(gains)) if single else (sums, counts)
     generator = np.random.default_rng(seed)
     means = []
-    per_block = max(1, 2_000_000 // gains.size)  # keeps a block of draws within 16 MB
+    per_block = max(1, 2_000_000 // sums.size)  # keeps a block of draws within 16 MB
     for start in range(0, resamples, per_block):
-        drawn = generator.integers(gains.size, size=(min(per_block, resamples - start), gains.size))
-        means.append(gains[drawn].mean(axis=1))
+        drawn = generator.integers(sums.size, size=(min(per_block, resamples - start), sums.size))
+        means.append(sums[drawn].mean(axis=1) if single else sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     sampled = np.concatenate(means)
     low, high = np.quantile(sampled, [0.025, 0.975])
     binary = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
-    p = mcnemar(int((gains < 0).sum()), int((gains > 0).sum())) if binary else _bootstrap_p(sampled)
-    return Difference(float(gains.mean()), float(low), float(high), p)
+    exact = binary and single
+    p = mcnemar(int((gains < 0).sum()), int((gains > 0).sum())) if exact else _bootstrap_p(sampled)
+    detectable = max(_POWER * float(sampled.std()), _LEAST / sums.size if binary else 0.0)
+    return Difference(float(gains.mean()), float(low), float(high), p, detectable)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's correction of p-values for how many are tested, in the same order.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    corrected, least = [0.0] * len(ps), 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        least = max(least, min(1.0, (len(ps) - rank) * ps[index]))
+        corrected[index] = least
+    return corrected
 
 
 def mcnemar(lost: int, won: int) -> float:

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from datamodules.batch import PromptRow
 from datamodules.prompts.chat_template import decode_completion
 from datamodules.suites.predictions import Prediction
+from datamodules.suites.token_places import with_token_places
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
 
@@ -17,9 +18,10 @@ _COLUMNS = ["id", "question", "gold", "answer", "correct", "n_tokens", "completi
 
 def prediction_of(module: CausalLM, row: PromptRow, completion: Completion) -> Prediction:
     """The prediction of a generated row, not yet checked or judged."""
-    return Prediction(
+    ids = completion.token_ids
+    made = Prediction(
         id=row.id,
-        completion=decode_completion(module.tokenizer, completion.token_ids),
+        completion=decode_completion(module.tokenizer, ids),
         question_id=row.question.id,
         question=row.question.question,
         gold=row.question.gold,
@@ -30,9 +32,11 @@ def prediction_of(module: CausalLM, row: PromptRow, completion: Completion) -> P
         seed=row.seed,
         prompt=row.prompt,
         prefill=row.prefill,
-        n_tokens=completion.n_tokens,
         finish_reason=completion.finish_reason,
         model=module.model_id,
+    )
+    return with_token_places(
+        made, completion.n_tokens, lambda count: len(decode_completion(module.tokenizer, ids[:count]))
     )
 
 

@@ -53,6 +53,7 @@ class Result:
         metrics: By name, ``value`` and its companions (``low``, ``high``, ``std`` over samples, ...); None if unknown.
         failures: Counts of completions that could not be measured: answers over the time limit, errors of each judge.
         by_sample: Accuracy and tokens of each sample, if there are several.
+        clusters: Number of clusters that intervals are over; None if each question is its own.
     """
 
     suite: str
@@ -66,6 +67,7 @@ class Result:
     metrics: dict[str, dict[str, float | None]]
     failures: dict[str, int]
     by_sample: list[dict[str, float | None]]
+    clusters: int | None = None
 
     @property
     def cell(self) -> Cell:
@@ -229,6 +231,7 @@ def _result(cell: Cell, predictions: list[Prediction], baseline: Baseline | None
             {"sample": sample} | {name: part[name]["value"] for name in ("accuracy", "tokens", "aes") if name in part}
             for sample, part in zip(samples, parts, strict=False)
         ],
+        clusters=len({p.unit for p in predictions}) if any(p.cluster for p in predictions) else None,
     )
 
 

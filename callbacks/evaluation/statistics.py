@@ -72,6 +72,11 @@ def lengths_of(groups: np.ndarray, values: np.ndarray) -> dict[str, float]:
     return found | {"median": float(median), "p95": float(p95)}
 
 
+def counted_of(groups: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Like `mean_of`; ``exact`` is the share of values that were counted, not estimated (second column)."""
+    return mean_of(groups, values) | {"exact": mean(values[:, 1])}
+
+
 def perplexity_of(groups: np.ndarray, values: np.ndarray) -> dict[str, float]:
     """The exponential of the mean negative log-likelihood per token; the columns are nats and tokens of a response."""
     nll, tokens = values.sum(axis=0)

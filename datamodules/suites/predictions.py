@@ -6,6 +6,9 @@ from typing import ClassVar, Literal
 from datamodules.answers.rule import AnswerRule
 from datamodules.completions.thoughts import Split, split_thought
 
+BUDGETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+"""Token budgets at which accuracy may be measured."""
+
 
 @dataclass(frozen=True)
 class JudgeVerdict:
@@ -32,8 +35,9 @@ class Prediction:
     ``attack_template`` is the name of the template that the request was rendered through. ``prefill`` is the start of
     the answer that the model was given; ``completion`` continues it. The end of ``prompt`` shows whether it opens a
     thought. ``correct`` is None without a gold answer, or if the check was given up (``unchecked``). ``verdicts`` are
-    about the answer after the thought, ``thought_verdicts`` about the thought, if it was to be judged. Other fields are
-    those of `Trace`.
+    about the answer after the thought, ``thought_verdicts`` about the thought, if it was to be judged. ``budget_ends``
+    counts the characters of the completion within each of ``BUDGETS`` that it is longer than, ``thought_tokens`` the
+    tokens of its thought; they are there if the tokenizer was at hand. Other fields are those of `Trace`.
     """
 
     any_text: ClassVar[bool] = True
@@ -63,11 +67,18 @@ class Prediction:
     unchecked: bool = False
     verdicts: tuple[JudgeVerdict, ...] = ()
     thought_verdicts: tuple[JudgeVerdict, ...] = ()
+    budget_ends: tuple[int, ...] = ()
+    thought_tokens: int | None = None
 
     @property
     def right(self) -> bool | None:
         """Whether the answer counts as right: an unchecked one does not. None without a gold answer."""
         return False if self.unchecked else self.correct
+
+    @property
+    def unit(self) -> str:
+        """What is independent of other predictions: the cluster, else the question."""
+        return self.cluster or self.question_id or self.id
 
     @property
     def parts(self) -> Split:

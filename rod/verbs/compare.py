@@ -7,31 +7,31 @@ def run(runs: list[Path], /, output: Path | None = None) -> None:
     """Compare test runs record by record: every further run with the first.
 
     Right answers and verdicts of single samples are compared by McNemar's exact test, everything else by a paired
-    bootstrap over records. The runs must have the same records.
+    bootstrap over records or, if they have clusters, over those. The last column is the smallest difference that so
+    many records would show. The runs must have the same records.
 
     Args:
         runs: Two or more folders of test runs, or their ``predictions.jsonl`` files.
         output: JSON file for the numbers.
     """
     import json
-    import os
     from dataclasses import asdict
 
     from rich.console import Console
 
-    from callbacks.evaluation.comparison import compare_runs, read_run, table_of
+    from callbacks.evaluation.comparison import compare_runs, doubts_of, read_run, table_of
     from datamodules.errors import InputError
     from datamodules.records.shards import write_lines
+    from rod.verbs.files import run_names
 
     if len(set(runs)) < max(2, len(runs)):
         raise InputError("rod compare: give two different runs or more")
-    # Names leave out the common part of the paths; a run that is the parent folder of another keeps its name.
-    shared = os.path.commonpath([run.absolute() for run in runs])
-    names = [os.path.relpath(run.absolute(), shared) if str(run.absolute()) != shared else run.name for run in runs]
-    first, *others = [(name, read_run(run)) for name, run in zip(names, runs, strict=True)]
+    first, *others = [(name, read_run(run)) for name, run in zip(run_names(runs), runs, strict=True)]
     comparisons = [row for other in others for row in compare_runs(*first, *other)]
     console = Console(width=None if Console().is_terminal else 140)
     console.print(table_of(comparisons))
+    for line in doubts_of(comparisons):
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if output is not None:
         write_lines(output, [json.dumps([asdict(row) for row in comparisons], indent=2, allow_nan=False)])
         console.print(f"wrote {output}", highlight=False)

@@ -1,6 +1,7 @@
 """Input and output files of the verbs: expand patterns, refuse to overwrite."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def expand(option: str, patterns: str | Sequence[str]) -> list[Path]:
             raise InputError(f"{option}: there is no file '{pattern}', and no file matches it as a pattern")
         paths.update(dict.fromkeys(found))
     return list(paths)
+
+
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """Names of runs: their paths without the common part; a run that is the parent folder of another keeps its name."""
+    folders = [run.parent if run.name == "predictions.jsonl" else run for run in map(Path.absolute, runs)]
+    shared = os.path.commonpath(folders)
+    return [os.path.relpath(run, shared) if str(run) != shared else run.name for run in folders]
 
 
 def require_new(files: Sequence[Path], overwrite: bool) -> None:

@@ -50,6 +50,7 @@ def run(
     answer: AnswerRule | None = None,
     evaluate: Judging = Judging(),
     reference_labels: dict[str, Meaning] | None = None,
+    tokenizer: str = "",
     strict: bool = False,
     overwrite: bool = False,
     **fields: str,
@@ -70,15 +71,18 @@ def run(
             lines.
         evaluate: Judges, and the baseline of AES.
         reference_labels: Meaning of labels in ``--reference`` of safety and benign sets that are not known.
+        tokenizer: Folder of a tokenizer, or its hub id, to count the tokens of completions without a count.
         strict: Stop at the first line that cannot be scored. By default such lines are set aside and counted.
         overwrite: Replace the results of an earlier run.
         fields: Expressions over the fields of external files, see `Fields`.
     """
+    from callbacks.evaluation.budgets import budgets_json
     from callbacks.evaluation.report import library_versions, metrics_json, read_baseline, results_of
     from callbacks.evaluation.scoring import ask_judges, default_judges
     from callbacks.evaluation.table import answer_hints, print_table
     from datamodules.records.reader import to_json
     from datamodules.records.shards import write_lines
+    from datamodules.suites.token_places import count_tokens
     from rod.verbs.files import expand, require_new
 
     expressions = Fields(**fields)
@@ -95,7 +99,9 @@ def run(
         found = _read(paths, reading, checker)
         if not judges and any(p.kind != "answers" for p in found.predictions):
             raise InputError("evaluate.judges: there is no judge for safety and benign completions; name at least one")
-        scored = ask_judges(_checked(found.predictions, checker), judges, evaluate.judge_thoughts)
+        counted = count_tokens(found.predictions, tokenizer) if tokenizer else found.predictions
+        scored = ask_judges(_checked(counted, checker), judges, evaluate.judge_thoughts)
+        budgets = budgets_json(scored, checker)
         agreements, disagreements, lines = _held_against(scored, found, checker)
     results = results_of(scored, base)
     about: dict[str, Any] = {
@@ -105,6 +111,7 @@ def run(
         "versions": library_versions(),
         "set_aside": len(found.set_aside),
         "references": agreements,
+        "budgets": budgets,
     }
     write_lines(files["predictions"], map(to_json, scored))
     write_lines(files["metrics"], [metrics_json(results, about)])

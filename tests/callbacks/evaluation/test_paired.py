@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from callbacks.evaluation.paired import difference, mcnemar
+from callbacks.evaluation.paired import difference, holm, mcnemar
 
 
 def test_mcnemar_by_hand() -> None:
@@ -66,3 +66,29 @@ def test_what_is_not_paired_is_an_error() -> None:
         difference([1, 0], [1])
     with pytest.raises(ValueError, match="not 0 and 0"):
         difference([], [])
+
+
+def test_records_of_one_cluster_are_one_piece_of_evidence() -> None:
+    first, second = [0.0] * 40, [1.0, 0.0] * 20
+    alone = difference(first, second)
+    clustered = difference(first, second, [str(i // 8) for i in range(40)])
+    varied = difference(first, [float(i < 20) for i in range(40)], [str(i // 8) for i in range(40)])
+    assert alone.p == mcnemar(0, 20)
+    assert clustered.value == varied.value == 0.5
+    assert clustered.p != alone.p  # pairs within a cluster are not independent
+    assert varied.high - varied.low > 2 * (alone.high - alone.low)
+    assert difference(first, second, [str(i) for i in range(40)]) == alone
+
+
+def test_what_so_many_records_would_show() -> None:
+    few = difference([1, 0] * 10, [1, 0] * 9 + [1, 1])
+    many = difference([1, 0] * 1000, [1, 0] * 900 + [1, 1] * 100)
+    assert few.detectable == pytest.approx(6 / 20)  # fewer than six records that differ are never significant
+    # One record in twenty is won: a standard error of sqrt(.05 * .95 / 2000).
+    assert many.detectable == pytest.approx(2.8 * (0.05 * 0.95 / 2000) ** 0.5, rel=0.05)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1, 1]
+    assert holm([]) == []

@@ -1,0 +1,204 @@
+"""``rod frontier``: accuracy against tokens over any runs, with their Pareto front and paired tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from callbacks.evaluation.budgets import BudgetAccuracy
+    from callbacks.evaluation.frontier import Conditions, GroupLoss, Point
+
+
+def run(
+    runs: list[str],
+    /,
+    output: Path,
+    base: str = "",
+    by: Literal["run", "group"] = "run",
+    budgets: list[int] | None = None,
+    wandb: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Plot accuracy against tokens of any runs, and hold each against the base.
+
+    Writes ``frontier.csv``, ``.png`` and ``.svg`` (accuracy against mean tokens with 95 % intervals, the Pareto front,
+    AES and paired tests with Holm's correction), ``budgets.csv``, ``.png`` and ``.svg`` (accuracy if answers were cut
+    off at a token budget, without generating again), and ``groups.csv`` (which groups of questions lose).
+
+    Args:
+        runs: Folders of ``rod test``, ``rod score`` or ``rod predict`` (a strength sweep), their files, or patterns.
+            System instructions, strengths and layer sets of a run are conditions of their own.
+        output: Folder for the results.
+        base: Name of the condition that the others are held against; by default the first.
+        by: ``group`` makes each group of a run a condition of its own, such as the prompts of a file of another tool.
+        budgets: Token budgets; by default 32, 64, 128, ... 32768.
+        wandb: Project of Weights & Biases to log figures and numbers to; none by default.
+        overwrite: Replace earlier results.
+    """
+    from rich.console import Console
+
+    from callbacks.evaluation.frontier import group_losses, points_of
+    from callbacks.evaluation.frontier_figures import plot_budgets, plot_frontier
+    from rod.verbs.files import expand, require_new
+
+    names = ("frontier.csv", "frontier.png", "frontier.svg", "budgets.csv", "budgets.png", "budgets.svg", "groups.csv")
+    require_new([output / name for name in names], overwrite)
+    conditions = _read([*map(Path, expand("runs", runs))], by)
+    base = _base(base, conditions)
+    points, losses = points_of(conditions, base), group_losses(conditions, base)
+    rows = _budgets(conditions, budgets)
+    plot_frontier(points, base, output / "frontier.png")
+    plot_budgets(rows, base, output / "budgets.png")
+    _write(output, points, rows, losses)
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(_table(points, base))
+    for line in [*_lost(losses, points), *_doubts(points)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"wrote {output}", highlight=False, soft_wrap=True)
+    if wandb:
+        _log(wandb, output, points)
+
+
+def _read(paths: Sequence[Path], by: str) -> "Conditions":
+    from callbacks.evaluation.frontier import read_conditions
+    from datamodules.errors import InputError
+    from rod.verbs.files import run_names
+
+    conditions: Conditions = {}
+    for name, path in zip(run_names(paths), paths, strict=True):
+        for condition, predictions in read_conditions(
+            path, name if len(paths) > 1 or by == "run" else "", by == "group"
+        ).items():
+            if condition in conditions:
+                raise InputError(
+                    f"{path}: there are two conditions called '{condition}'; give each run a folder of its own"
+                )
+            conditions[condition] = predictions
+    return conditions
+
+
+def _base(wanted: str, conditions: "Conditions") -> str:
+    from datamodules.errors import InputError
+
+    if wanted and wanted not in conditions:
+        raise InputError(f"--base: there is no condition '{wanted}'; there are {', '.join(map(repr, conditions))}")
+    return wanted or next(iter(conditions))
+
+
+def _budgets(conditions: "Conditions", budgets: Sequence[int] | None) -> "dict[tuple[str, str], list[BudgetAccuracy]]":
+    from callbacks.evaluation.budgets import budget_accuracies
+    from callbacks.evaluation.frontier import answers_by_suite
+    from datamodules.answers import AnswerChecker
+    from datamodules.suites.predictions import BUDGETS
+
+    found: dict[tuple[str, str], list[BudgetAccuracy]] = {}
+    with AnswerChecker() as checker:
+        for suite, answers in answers_by_suite(conditions).items():
+            for condition, own in answers.items():
+                chosen = [p for p in conditions[condition] if f"{p.question}\0{p.gold}" in own]
+                found[suite, condition] = budget_accuracies(chosen, checker, budgets or BUDGETS)
+    return found
+
+
+def _write(
+    folder: Path,
+    points: "Sequence[Point]",
+    rows: "dict[tuple[str, str], list[BudgetAccuracy]]",
+    losses: "Sequence[GroupLoss]",
+) -> None:
+    from dataclasses import asdict, fields
+
+    from callbacks.evaluation.budgets import BudgetAccuracy
+    from callbacks.evaluation.frontier import GroupLoss, Point
+
+    budgets = [
+        {"suite": suite, "condition": condition} | asdict(row)
+        for (suite, condition), own in rows.items()
+        for row in own
+    ]
+    heads = [[field.name for field in fields(kind)] for kind in (Point, BudgetAccuracy, GroupLoss)]
+    _csv(folder / "frontier.csv", heads[0], [asdict(point) for point in points])
+    _csv(folder / "budgets.csv", ["suite", "condition", *heads[1]], budgets)
+    _csv(folder / "groups.csv", heads[2], [asdict(loss) for loss in losses])
+
+
+def _csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, object]]) -> None:
+    import csv
+    import io
+
+    from datamodules.records.shards import write_lines
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_lines(path, text.getvalue().splitlines())
+
+
+def _table(points: "Sequence[Point]", base: str) -> "Table":
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(f"against {base}"), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    headings = ("suite", "condition", "n", "right %", "95 %", "tokens", "front", "AES", "difference", "p", "p (Holm)")
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index > 1, overflow="fold")
+    for p in points:
+        table.add_row(
+            escape(p.suite),
+            escape(p.condition),
+            f"{p.n:,}",
+            f"{100 * p.accuracy:.1f}",
+            f"{100 * p.accuracy_low:.1f}-{100 * p.accuracy_high:.1f}",
+            f"{p.tokens:.{0 if p.tokens >= 1000 else 1}f}",
+            "*" if p.on_front else "",
+            "-" if p.aes is None else f"{p.aes:.3f}",
+            "-" if p.accuracy_difference is None else f"{100 * p.accuracy_difference:+.1f}",
+            "-" if p.accuracy_p is None else f"{p.accuracy_p:.3g}",
+            "-" if p.accuracy_p_holm is None else f"{p.accuracy_p_holm:.3g}",
+        )
+    return table
+
+
+def _lost(losses: "Sequence[GroupLoss]", points: "Sequence[Point]") -> list[str]:
+    """The groups of questions that lose first, in order."""
+    from callbacks.evaluation.frontier import lost_first
+
+    return [
+        f"{loss.suite}: '{loss.group}' loses from {point.tokens:.0f} tokens on ({loss.condition}: "
+        f"{100 * loss.difference:+.1f} points, {100 * loss.low:+.1f} to {100 * loss.high:+.1f}, n {loss.records})"
+        for loss, point in lost_first(losses, points)
+    ]
+
+
+def _doubts(points: "Sequence[Point]") -> list[str]:
+    """What the table does not support: too few questions, or other questions than the base's."""
+    lines = []
+    for suite in dict.fromkeys(p.suite for p in points):
+        own = [p for p in points if p.suite == suite and p.detectable is not None]
+        if own:
+            lines.append(
+                f"{suite}: {min(p.common for p in own):,} questions show a difference of "
+                f"{100 * max(p.detectable or 0.0 for p in own):.1f} points or more with a probability of 80 %"
+            )
+        lines += [
+            f"{suite}: {p.condition}: only {p.common:,} of its {p.records:,} questions are the base's; differences "
+            "are over those"
+            for p in own
+            if p.common < p.records
+        ]
+    return lines
+
+
+def _log(project: str, folder: Path, points: "Sequence[Point]") -> None:
+    import wandb
+
+    numbers = {
+        f"{p.suite}/{p.condition}/{key}": getattr(p, key) for p in points for key in ("accuracy", "tokens", "aes")
+    }
+    with wandb.init(project=project, name=folder.name, dir=str(folder), job_type="frontier") as logged:
+        logged.summary.update({key: value for key, value in numbers.items() if value is not None})
+        logged.log({name: wandb.Image(str(folder / f"{name}.png")) for name in ("frontier", "budgets")})

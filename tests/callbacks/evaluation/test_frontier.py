@@ -1,0 +1,129 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callbacks.evaluation.frontier import group_losses, lost_first, points_of, read_conditions
+from callbacks.evaluation.metrics import aes
+from callbacks.evaluation.paired import holm, mcnemar
+from datamodules.errors import InputError
+from datamodules.records.kinds import Trace
+from datamodules.records.reader import to_json
+from datamodules.suites.predictions import Prediction
+
+
+def answers(right: str, tokens: int, **settings: Any) -> list[Prediction]:
+    """An answer for each letter: ``1`` right, ``0`` wrong."""
+    return [
+        Prediction(
+            **{
+                "id": f"{settings.get('suite', 'sums')}/{i}",
+                "completion": "x",
+                "question": f"{i}?",
+                "gold": "1",
+                "suite": "sums",
+                "n_tokens": tokens,
+                "correct": letter == "1",
+            }
+            | settings
+        )
+        for i, letter in enumerate(right)
+    ]
+
+
+def test_numbers_by_hand() -> None:
+    conditions = {
+        "base": answers("1111111100", 100),
+        "short": answers("1111111000", 40),
+        "worse": answers("1000000000", 60),
+        "better": answers("1111111110", 120),
+    }
+    found = {point.condition: point for point in points_of(conditions, "base")}
+    assert {name: point.on_front for name, point in found.items()} == {
+        "base": True, "short": True, "worse": False, "better": True,
+    }  # fmt: skip
+    assert found["base"].aes is None
+    assert found["short"].aes == pytest.approx(aes(0.7, 40, 0.8, 100))
+    ps = [mcnemar(1, 0), mcnemar(7, 0), mcnemar(0, 1)]
+    assert [found[name].accuracy_p for name in ("short", "worse", "better")] == ps
+    assert [found[name].accuracy_p_holm for name in ("short", "worse", "better")] == holm(ps)
+    assert found["worse"].accuracy_difference == pytest.approx(-0.7)
+    assert (found["short"].tokens_difference, found["short"].common) == (-60, 10)
+    assert found["short"].accuracy_low <= 0.7 <= found["short"].accuracy_high
+
+
+def test_questions_are_told_by_their_text_whatever_the_files_call_them() -> None:
+    mine = answers("1100", 10, suite="mine")
+    theirs = answers("1010", 20, suite="theirs", id="x")[::-1]
+    points = points_of({"mine": mine, "theirs": theirs}, "mine")
+    assert [(p.suite, p.common) for p in points] == [("mine", 4), ("mine", 4)]
+    assert points[1].accuracy_p == mcnemar(1, 1)
+    others = answers("11", 20, suite="others", question="another?")
+    assert [p.suite for p in points_of({"mine": mine, "others": others}, "mine")] == ["mine", "others"]
+
+
+def test_groups_that_lose_first() -> None:
+    def of(easy: str, hard: str, tokens: int) -> list[Prediction]:
+        first = answers(easy, tokens, group="easy")
+        return first + [
+            Prediction(**{**vars(p), "id": f"h{p.id}", "question": f"hard {p.question}", "group": "hard"})
+            for p in answers(hard, tokens)
+        ]
+
+    conditions = {
+        "base": of("1" * 20, "1" * 20, 100),
+        "shorter": of("1" * 20, "1" * 8 + "0" * 12, 60),
+        "shortest": of("1" * 8 + "0" * 12, "0" * 20, 20),
+    }
+    losses = group_losses(conditions, "base")
+    assert [(loss.condition, loss.group, loss.difference) for loss in losses[:2]] == [
+        ("shorter", "hard", -0.6), ("shorter", "easy", 0),
+    ]  # fmt: skip
+    first = lost_first(losses, points_of(conditions, "base"))
+    assert [(loss.group, point.condition, point.tokens) for loss, point in first] == [
+        ("hard", "shorter", 60), ("easy", "shortest", 20),
+    ]  # fmt: skip
+
+
+def save(folder: Path, name: str, *records: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(to_json(record) + "\n" for record in records))
+    return folder
+
+
+def test_conditions_of_a_run(tmp_path: Path) -> None:
+    both = answers("10", 5, system="system1") + answers("11", 9, system="system2", id="b")
+    both = [Prediction(**{**vars(p), "id": f"{i}"}) for i, p in enumerate(both)]
+    run = save(tmp_path / "run", "predictions.jsonl", *both)
+    assert {name: len(own) for name, own in read_conditions(run, "run").items()} == {
+        "run system1": 2, "run system2": 2,
+    }  # fmt: skip
+    single = save(tmp_path / "one", "predictions.jsonl", *answers("10", 5, system="system1", group="a"))
+    assert list(read_conditions(single, "one")) == ["one"]
+    assert list(read_conditions(single, "one", by_group=True)) == ["one a"]
+
+
+def test_strengths_of_a_sweep_are_conditions(tmp_path: Path) -> None:
+    traces = [
+        Trace(
+            f"{i}|{alpha}", f"{i}", f"{i}?", "1", "system2", alpha, (3,) if alpha else (), 0, 0, "", "x",
+            int(100 + 100 * alpha), "stop", "1", True, "m", "all" if alpha else "",
+        )
+        for i in range(3)
+        for alpha in (0.0, -0.2, -0.4)
+    ]  # fmt: skip
+    run = save(tmp_path / "sweep", "traces.jsonl", *traces)
+    found = read_conditions(run, "sweep")
+    assert list(found) == ["sweep α 0", "sweep α -0.2 all", "sweep α -0.4 all"]
+    assert [point.tokens for point in points_of(found, "sweep α 0")] == [100, 80, 60]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({"gold": None, "correct": None}, "score it with rod score --gold"), ({"n_tokens": None}, "--tokenizer")],
+)
+def test_runs_that_cannot_be(settings: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=reason):
+        read_conditions(save(tmp_path / "run", "predictions.jsonl", *answers("1", 5, **settings)), "run")
+    with pytest.raises(InputError, match=r"has no predictions\.jsonl"):
+        read_conditions(tmp_path, "run")

@@ -1,0 +1,113 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rod.__main__ import main
+from tests.callbacks.evaluation.evaluation_run import metrics, predictions, results, write
+
+
+def rod(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """Two files of another tool, scored: long answers of which 8 are right, short ones of which 6 are."""
+    made = []
+    for name, right, padding in (("long", 8, 60), ("short", 6, 10)):
+        outs = ["so " * padding + f"\\boxed{{{7 if i < right else 8}}}." for i in range(10)]
+        lines = [
+            {"q": f"{i}?", "gold": "7", "kind": "ab"[i % 2], "n": padding, "out": out} for i, out in enumerate(outs)
+        ]
+        file = write(tmp_path / f"{name}.jsonl", *lines)
+        words = ["--completion", "out", "--question", "q", "--gold", "gold", "--tokens", "n", "--group", "kind"]
+        assert rod("score", file, "--output", tmp_path / "runs" / name, *words) == 0
+        made.append(tmp_path / "runs" / name)
+    return made
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_and_numbers(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert rod("frontier", *runs, "--output", out) == 0
+    for name in ("frontier", "budgets"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (out / f"{name}.svg").read_text()
+    long, short = table(out / "frontier.csv")
+    assert (long["condition"], long["accuracy"], long["tokens"], long["aes"]) == ("long", "0.8", "60.0", "")
+    assert (short["condition"], short["accuracy"], short["on_front"], short["common"]) == ("short", "0.6", "True", "10")
+    assert float(short["accuracy_p_holm"]) == float(short["accuracy_p"]) == 0.5
+    budgets = {(row["condition"], row["budget"]): row["accuracy"] for row in table(out / "budgets.csv")}
+    assert budgets == {("long", "32"): "0.0", ("long", "64"): "0.8", ("short", "32"): "0.6"}
+    assert {row["group"] for row in table(out / "groups.csv")} == {"a", "b"}
+    said = capsys.readouterr().out
+    assert "against long" in said
+    assert "10 questions show a difference of" in said
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert rod("frontier", *runs, "--output", out) == 2
+    assert "exists; name another file" in capsys.readouterr().err
+    assert rod("frontier", *runs, "--output", out, "--overwrite", "true") == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before  # the same numbers, the same bytes
+
+
+def test_a_pattern_another_base_and_groups_as_conditions(runs: list[Path], tmp_path: Path) -> None:
+    pattern = tmp_path / "runs" / "*"
+    assert rod("frontier", pattern, "--output", tmp_path / "out", "--base", "short", "--budgets", "[16]") == 0
+    assert {row["budget"] for row in table(tmp_path / "out" / "budgets.csv")} == {"16"}
+    assert rod("frontier", runs[0], "--output", tmp_path / "by", "--by", "group") == 0
+    assert [row["condition"] for row in table(tmp_path / "by" / "frontier.csv")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--base", "absent"], "--base: there is no condition 'absent'; there are 'long', 'short'"),
+        (["absent"], "runs: there is no file 'absent'"),
+    ],
+)
+def test_input_that_cannot_be(
+    words: list[str], reason: str, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rod("frontier", *runs, *words, "--output", tmp_path / "out") == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_tokens_are_counted_with_a_tokenizer(shared_data: Path, tmp_path: Path) -> None:
+    """Of 40 published answers: the counts are the tokenizer's, and budgets cut at its tokens."""
+    lines = (shared_data / "concise_cot_gpt" / "aqua-rat-100.jsonl").read_text().splitlines()
+    file = tmp_path / "gpt.jsonl"
+    file.write_text("\n".join([line for line in lines if '"gpt-4"' in line and '"verbose"' in line][:4]))
+    words: list[Any] = ["--completion", "responses", "--question", "problem", "--gold", "correct_answer"]
+    words += ["--answer.type", "choice", "--tokenizer", shared_data / "tokenizers" / "gpt2"]
+    assert rod("score", file, "--output", tmp_path / "out", *words) == 0
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(shared_data / "tokenizers" / "gpt2" / "tokenizer.json"))
+    for p in predictions(tmp_path / "out").values():
+        ids = tokenizer.encode(p["completion"]).ids
+        assert p["n_tokens"] == len(ids)
+        assert p["completion"][: p["budget_ends"][0]] == tokenizer.decode(ids[:32])
+    rows = metrics(tmp_path / "out")["budgets"]
+    assert [row["budget"] for row in rows][:2] == [256, 512]
+    assert {row["method"] for row in rows} == {"tokens"}
+    assert rows[-1]["accuracy"] == results(tmp_path / "out")["gpt"]["metrics"]["accuracy"]["value"]
+    assert rod("score", file, "--output", tmp_path / "no", *words[:-1], tmp_path / "absent") == 2
+
+
+def test_a_project_gets_the_figures(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WANDB_MODE", "offline"), ("WANDB_SILENT", "true")):
+        monkeypatch.setenv(name, value)
+    assert rod("frontier", *runs, "--output", tmp_path / "out", "--wandb", "lengths") == 0
+    (logged,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
+    assert {path.name.split("_")[0] for path in (logged / "files/media/images").rglob("*.png")} == {
+        "frontier",
+        "budgets",
+    }
+    record = next(logged.glob("run-*.wandb")).read_bytes().decode("utf-8", errors="ignore")
+    assert "short/accuracy" in record
