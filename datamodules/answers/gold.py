@@ -20,11 +20,24 @@ def compare(rule: AnswerRule, pairs: Sequence[tuple[str, str | None]], checker: 
     """Check (gold, predicted) pairs; None if the checker gave up. A missing prediction is wrong.
 
     Option names, labels and texts are compared without case, spaces and full stop; numbers and mathematics by
-    ``checker``.
+    ``checker``. Of type ``number``, gold answers are read as answers are, without unit; so is the percent sign of an
+    answer to a gold number without one.
     """
-    if rule.type in ("maths", "number"):
+    if rule.type == "maths":
         return checker.check_each(pairs)
+    if rule.type == "number":
+        return _compare_numbers(pairs, checker)
     return [predicted is not None and _key(gold) == _key(predicted) for gold, predicted in pairs]
+
+
+def _compare_numbers(pairs: Sequence[tuple[str, str | None]], checker: AnswerChecker) -> list[bool | None]:
+    read = [(read_number(gold) or gold, None if said is None else read_number(said) or said) for gold, said in pairs]
+    verdicts = checker.check_each(read)
+    percent = [i for i, (gold, said) in enumerate(read) if said and said.endswith("%") and "%" not in gold]
+    bare = checker.check_each([(read[i][0], (read[i][1] or "").removesuffix("%")) for i in percent])
+    for i, verdict in zip(percent, bare, strict=True):
+        verdicts[i] = verdicts[i] or verdict
+    return verdicts
 
 
 def require_gold(

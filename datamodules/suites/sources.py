@@ -116,6 +116,24 @@ def read_file(path: Path, broken: Callable[[InputError], None] | None = None) ->
 Broken = Callable[[InputError], None]
 
 
+class _WrittenFloat(float):
+    """A JSON number whose text is the file's, so that a gold answer keeps all its digits."""
+
+    _text: str
+
+    def __new__(cls, text: str) -> "_WrittenFloat":
+        self = super().__new__(cls, text)
+        self._text = str(text)
+        return self
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def _parsed(content: bytes) -> Any:
+    return json.loads(content.decode("utf-8-sig"), parse_float=_WrittenFloat)
+
+
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -130,7 +148,7 @@ def _json_lines(path: Path, broken: Broken) -> Iterator[Line]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line.decode("utf-8-sig"))
+            values = _parsed(line)
         except (ValueError, RecursionError) as error:
             broken(InputError(f"{path}:{number}: broken JSON ({error})"))
             continue
@@ -147,7 +165,7 @@ def _json_list(path: Path, broken: Broken) -> Iterator[Line]:
         yield from _json_lines(path, broken)
         return
     try:
-        records = json.loads(content.decode("utf-8-sig"))
+        records = _parsed(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: broken JSON ({error})") from error
     for number, values in enumerate(records, start=1):

@@ -142,7 +142,7 @@ class ItemMaker:
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
         names = ("id", "question", "gold", "options", "group", "cluster", "response", "keep")
-        texts = {name: getattr(suite, name) for name in names} | suite.source.local_expressions()
+        texts = self.texts = {name: getattr(suite, name) for name in names} | suite.source.local_expressions()
         if unknown := sorted(texts.keys() - set(names)):
             raise InputError(
                 f"suite '{suite.name}': source.local.expressions: unknown name '{unknown[0]}'; "
@@ -209,12 +209,25 @@ class ItemMaker:
             return text
         letters = ascii_uppercase[: len(options)]
         text = str(value).strip()
+        by_text = letters[options.index(text)] if text in options else None
+        by_name, kind = None, ""
         if type(value) is int and 0 <= value < len(options):
-            return letters[value]
-        if len(text) == 1 and text.upper() in letters:
-            return text.upper()
-        if text in options:
-            return letters[options.index(text)]
+            by_name, kind = letters[value], "index"
+        elif len(text) == 1 and text.upper() in letters:
+            by_name, kind = text.upper(), "letter"
+        if by_name and by_text and by_name != by_text:
+            gold, other = (f"({self.texts[name]})" for name in ("gold", "options"))
+            ways = (
+                f"\"'{letters}'[{gold[1:-1]}]\" if it is the index, \"{gold} ~ ''\" if it is the text"
+                if kind == "index"
+                else f'"\'{letters}\'.index{gold}" if it is the letter, "{other}.index{gold}" if it is the text'
+            )
+            raise self._error(
+                line,
+                f"gold: {value!r} is the {kind} of option {by_name} and the text of option {by_text}; write {ways}",
+            )
+        if by_name or by_text:
+            return by_name or by_text
         raise self._error(
             line, f"gold: {text!r} is neither one of the letters {letters}, nor an option's text, nor its index from 0"
         )

@@ -1,11 +1,15 @@
 """Answers are compared by their type, and gold answers that cannot be compared are named."""
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from datamodules.answers import extract_boxed
 from datamodules.answers.checker import AnswerChecker
-from datamodules.answers.gold import compare, require_gold
+from datamodules.answers.gold import compare, readable, require_gold
 from datamodules.answers.rule import AnswerRule, AnswerType, Options
 from datamodules.errors import InputError
 
@@ -31,6 +35,18 @@ def checker() -> Iterator[AnswerChecker]:
         ("number", "18", "18.0", True),
         ("number", "3/4", "0.75", True),
         ("number", "18", None, False),
+        ("number", "4.5e33", "4.5e33", True),
+        ("number", "4.5e33", r"4.5 \times 10^{33}", True),
+        ("number", "2.55e-10", "0.000000000255", True),
+        ("number", "5e-05", "0.00005", True),
+        ("number", "1e-3", "1e-4", False),
+        ("number", "$1,234", "1234", True),
+        ("number", "twelve", "12", True),
+        ("number", "50", "50%", True),
+        ("number", "0.5", "50%", True),
+        ("number", "50%", "50", True),
+        ("number", "50", "51%", False),
+        ("maths", "4.5e33", r"4.5 \times 10^{33}", True),
         ("maths", "x+1", "1+x", True),
         ("maths", "3", "9^{9^9}", None),
     ],
@@ -68,6 +84,21 @@ def test_without_places_the_error_says_what_it_is_about(checker: AnswerChecker) 
         require_gold(AnswerRule("choice"), ["x y"], checker)
     with pytest.raises(InputError, match="gold answers: 1 cannot be read"):
         require_gold(AnswerRule("maths"), ["\\frac{"], checker)
+
+
+def test_each_gold_answer_in_e_notation_is_found_in_all_its_forms(checker: AnswerChecker, shared_data: Path) -> None:
+    rows = (shared_data / "minerva_math" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    boxes = [extract_boxed(json.loads(row)["solution"]) or "" for row in rows]
+    golds = [box for box in boxes if re.fullmatch(r"[\d.]+e[-+]?\d+", box)]
+    assert len(golds) == 58
+    for kind in ("maths", "number"):
+        rule = AnswerRule(kind)
+        forms = [gold.replace("e", sign) + "}" for gold in golds for sign in (r" \times 10^{", r" \cdot 10^{")]
+        forms += golds
+        answers = [rule.extract(rf"\boxed{{{form}}}") for form in forms]
+        pairs = [(gold, answer) for gold, answer in zip([g for g in golds for _ in "ab"] + golds, answers, strict=True)]
+        assert all(compare(rule, pairs, checker))
+        assert all(readable(rule, golds, checker))
 
 
 def test_options_named_by_digits(checker: AnswerChecker) -> None:

@@ -1,12 +1,13 @@
 import builtins
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.suites.sources import LocalFile, Source
+from datamodules.suites.sources import LocalFile, Source, read_file
 
 
 def file(folder: Path, content: str | bytes) -> Source:
@@ -36,6 +37,16 @@ def test_a_file(tmp_path: Path) -> None:
 def test_files_that_cannot_be(content: str | bytes, reason: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=reason):
         list(file(tmp_path, content).read())
+
+
+@pytest.mark.parametrize("number", ["0.00005", "0.10", "12345678901234567890.123", "4.5e33", "1e400"])
+def test_numbers_keep_their_digits(number: str, tmp_path: Path) -> None:
+    for name, text in (("a.jsonl", f'{{"answer": {number}}}'), ("a.json", f'[{{"answer": {number}}}]')):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        (line,) = read_file(tmp_path / name)
+        for value in (line.values["answer"], pickle.loads(pickle.dumps(line.values["answer"]))):
+            assert str(value) == number
+            assert value == float(number)
 
 
 def test_an_absent_file_and_folder(tmp_path: Path) -> None:

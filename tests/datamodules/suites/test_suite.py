@@ -131,6 +131,35 @@ def test_choices_that_cannot_be(record: dict[str, Any], reason: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "gold", "expression", "answer"),
+    [
+        (["1", "2", "3", "4"], 3, "'ABCD'[answer]", "D"),
+        (["1", "2", "3", "4"], 3, "answer ~ ''", "C"),
+        (["C", "B", "A"], "A", "'ABC'.index(answer)", "A"),
+        (["C", "B", "A"], "A", "options.index(answer)", "C"),
+    ],
+)
+def test_gold_that_is_two_options_at_once_is_refused(
+    options: list[str], gold: int | str, expression: str, answer: str
+) -> None:
+    made = suite(options="options", answer=AnswerRule(type="choice"))
+    with pytest.raises(InputError, match=r"gold: .* is the (index|letter) of option [AD] and the text of option C; wr"):
+        items(made, {"options": options, "answer": gold})
+    clear = suite(options="options", gold=expression, answer=AnswerRule(type="choice"))
+    assert items(clear, {"options": options, "answer": gold})[0].gold == answer
+
+
+def test_gold_that_is_the_same_option_in_both_readings() -> None:
+    made = suite(options="options", answer=AnswerRule(type="choice"))
+    assert [
+        item.gold for item in items(made, {"options": ["0", "1"], "answer": 1}, {"options": ["A", "B"], "answer": "B"})
+    ] == [
+        "B",
+        "B",
+    ]
+
+
+@pytest.mark.parametrize(
     ("rule", "good", "bad", "reason"),
     [
         (AnswerRule(type="facts"), "crank; door", " ; ", "the gold answer is empty"),
