@@ -45,13 +45,14 @@ Said = tuple[Prediction, JudgeVerdict]
 class Measures:
     """The metrics of a cell, updated with predictions.
 
-    Over predictions with a gold answer: ``accuracy``, in which an unchecked answer is wrong; ``accuracy_checked``
-    without the unchecked ones; ``unchecked`` and ``no_answer``, shares. ``tokens`` and ``truncation`` over those with
-    known length and end; ``tokens/right`` and ``tokens/wrong`` of right and of wrong answers; ``tokens/thinking`` and
-    ``tokens/answer``, if any completion has a thought; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...``
-    for safety suites, ``compliance/...`` for benign ones, ``refusal_rate/...`` for both, in which partial refusals
-    count, and ``partial_refusal_rate/...``; the same of thoughts (``thought_asr/...``), if they were judged;
-    ``agreement/...`` for each pair of judges. A metric without any value is left out.
+    Over predictions with a gold answer: ``accuracy``, in which an unchecked answer is wrong; of maths also
+    ``accuracy/box`` by the last box only, ``accuracy/any`` by any place; ``accuracy_checked`` without the unchecked
+    ones; ``unchecked`` and ``no_answer``, shares. ``tokens`` and ``truncation`` over those with known length and end;
+    ``tokens/right`` and ``tokens/wrong`` of right and of wrong answers; ``tokens/thinking`` and ``tokens/answer``, if
+    any completion has a thought; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...`` for safety suites,
+    ``compliance/...`` for benign ones, ``refusal_rate/...`` for both, in which partial refusals count, and
+    ``partial_refusal_rate/...``; the same of thoughts (``thought_asr/...``), if they were judged; ``agreement/...`` for
+    each pair of judges. A metric without any value is left out.
     """
 
     def __init__(self, baseline: Baseline | None = None, synced: bool = False) -> None:
@@ -81,6 +82,8 @@ class Measures:
         self._mean("tokens/right", [(p, p.n_tokens) for p in counted if p.right is True])
         self._mean("tokens/wrong", [(p, p.n_tokens) for p in counted if p.right is False])
         self._thinking(counted)
+        self._mean("accuracy/box", [(p, p.right_box) for p in known if p.right_box is not None])
+        self._mean("accuracy/any", [(p, p.right_any) for p in known if p.right_any is not None])
         self._mean("accuracy_checked", [(p, p.right) for p in known if not p.unchecked])
         self._mean("unchecked", [(p, p.unchecked) for p in known])
         self._mean("no_answer", [(p, p.answer is None) for p in known if p.rule.type != "facts"])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from callbacks.evaluation.places import check_places
 from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.answers.gold import compare
 from datamodules.answers.rule import holds_facts
@@ -88,8 +89,8 @@ def _ask(judge: Judge, predictions: Sequence[Prediction], texts: Mapping[int, st
 def score_predictions(
     predictions: Sequence[Prediction], checker: AnswerChecker, judges: Sequence[Judge], judge_thoughts: bool = False
 ) -> list[Prediction]:
-    """Check the answers, then ask the judges."""
-    return ask_judges(check_answers(predictions, checker), judges, judge_thoughts)
+    """Check the answers, by the last box and by any place too, then ask the judges."""
+    return ask_judges(check_places(check_answers(predictions, checker), checker), judges, judge_thoughts)
 
 
 def _whole(text: str) -> str:

@@ -12,8 +12,8 @@ from callbacks.evaluation.report import Result
 from datamodules.suites.predictions import Prediction
 
 HEADINGS = (
-    "suite", "n", "right %", "95 %", "tokens", "cut %", "loop %", "no answer %", "unchecked %", "AES", "refused %",
-    "complied %", "attacks %",
+    "suite", "n", "right %", "95 %", "tokens", "cut %", "loop %", "no answer %", "unchecked %", "box, any %", "AES",
+    "refused %", "complied %", "attacks %",
 )  # fmt: skip
 _ANSWERLESS = 0.1
 """Share of completions without an answer above which a hint is printed (ours)."""
@@ -126,11 +126,18 @@ def _cells(result: Result) -> list[str]:
         rate("repetition"),
         rate("no_answer"),
         rate("unchecked"),
+        _both(result, "accuracy/box", "accuracy/any"),
         _number(first("aes").get("value"), 1, digits=3),
         rate("refusal_rate"),
         rate("compliance"),
         rate("asr"),
     ]
+
+
+def _both(result: Result, first: str, second: str) -> str:
+    """Two rates side by side."""
+    values = [_number(result.value(name), 100) for name in (first, second)]
+    return "-" if values == ["-", "-"] else ", ".join(values)
 
 
 def _number(value: float | None, factor: float, digits: int = 1) -> str:

@@ -37,7 +37,8 @@ class Prediction:
     thought. ``correct`` is None without a gold answer, or if the check was given up (``unchecked``). ``verdicts`` are
     about the answer after the thought, ``thought_verdicts`` about the thought, if it was to be judged. ``budget_ends``
     counts the characters of the completion within each of ``BUDGETS`` that it is longer than, ``thought_tokens`` the
-    tokens of its thought; they are there if the tokenizer was at hand. Other fields are those of `Trace`.
+    tokens of its thought; they are there if the tokenizer was at hand. ``right_box`` and ``right_any`` say of maths
+    whether the answer in the last box, and the first in any place, is right. Other fields are those of `Trace`.
     """
 
     any_text: ClassVar[bool] = True
@@ -69,6 +70,8 @@ class Prediction:
     thought_verdicts: tuple[JudgeVerdict, ...] = ()
     budget_ends: tuple[int, ...] = ()
     thought_tokens: int | None = None
+    right_box: bool | None = None
+    right_any: bool | None = None
 
     @property
     def right(self) -> bool | None:

@@ -205,6 +205,7 @@ def _checked(predictions: "Sequence[Prediction]", checker: AnswerChecker) -> "li
     from rich.console import Console
     from rich.progress import Progress
 
+    from callbacks.evaluation.places import check_places
     from callbacks.evaluation.scoring import check_answers
 
     errors = Console(stderr=True)
@@ -212,7 +213,7 @@ def _checked(predictions: "Sequence[Prediction]", checker: AnswerChecker) -> "li
     with Progress(console=errors, disable=not errors.is_terminal, transient=True) as progress:
         task = progress.add_task("checking answers", total=len(predictions))
         for start in range(0, len(predictions), _STEP):
-            checked += check_answers(predictions[start : start + _STEP], checker)
+            checked += check_places(check_answers(predictions[start : start + _STEP], checker), checker)
             progress.update(task, completed=len(checked))
     return checked
 

@@ -163,3 +163,27 @@ def test_runs_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "has no predictions.jsonl; give the folder of a finished test run" in refused(capsys, a, tmp_path / "empty")
     (tmp_path / "empty" / "predictions.jsonl").write_text("{}\n")
     assert "no good line" in refused(capsys, a, tmp_path / "empty")
+
+
+def test_a_difference_that_few_records_cannot_show_is_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = save(tmp_path / "a", *predictions("1110000000", 50)), save(tmp_path / "b", *predictions("1111000000", 50))
+    found = compare(tmp_path, a, b)["b", "sums accuracy"]
+    assert found["detectable"] == pytest.approx(0.6)  # six of ten must differ
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a difference of +10.0 points is less than the 60.0 that 10 records show" in said
+    c = save(tmp_path / "c", *predictions("1" * 10, 50))
+    compare(tmp_path, a, c)
+    assert "less than" not in capsys.readouterr().out
+
+
+def test_clusters_take_the_place_of_records(tmp_path: Path) -> None:
+    def clustered(folder: Path, right: str) -> Path:
+        made = [Prediction(**{**vars(p), "cluster": f"{i // 5}"}) for i, p in enumerate(predictions(right, 50))]
+        return save(folder, *made)
+
+    a, b = clustered(tmp_path / "a", "0" * 20), clustered(tmp_path / "b", "1" * 5 + "0" * 15)
+    found = compare(tmp_path, a, b)["b", "sums accuracy"]
+    assert found["p"] > 0.05 > mcnemar(0, 5) / 1.5
+    assert found["detectable"] > 0.5

@@ -588,3 +588,38 @@ def test_two_files_of_others_are_compared_by_name_and_id(tmp_path: Path, capsys:
         assert "--name" in error
         assert "--id" in error
     assert compared("--name", "both", "--id", "key") == ""
+
+
+def test_intervals_are_over_clusters(tmp_path: Path) -> None:
+    """Eight variants of each of ten templates, which are right or wrong together."""
+    lines = [
+        {"question": f"{i}?", "gold": "1", "out": f"\\boxed{{{1 if i // 8 % 2 else 2}}}", "template": i // 8}
+        for i in range(80)
+    ]
+    words = [write(tmp_path / "variants.jsonl", *lines), "--completion", "out", "--gold", "gold"]
+    widths = {}
+    for name, more in (("alone", []), ("clustered", ["--cluster", "template"])):
+        assert score(*words, "--output", tmp_path / name, *more) == 0
+        accuracy = results(tmp_path / name)["variants"]["metrics"]["accuracy"]
+        widths[name] = accuracy["high"] - accuracy["low"]
+    assert widths["clustered"] > 2 * widths["alone"]  # sqrt(8) times as wide
+    assert [results(tmp_path / name)["variants"]["clusters"] for name in widths] == [None, 10]
+
+
+def test_tokens_apart_stand_in_the_file(tmp_path: Path) -> None:
+    lines = [
+        {
+            "question": f"{i}?",
+            "gold": "1",
+            "out": f"<think>{'so ' * 30}</think>\\boxed{{{1 + i % 2}}}.",
+            "n": 40 + i % 2,
+        }
+        for i in range(4)
+    ]
+    words = ["--completion", "out", "--gold", "gold", "--tokens", "n"]
+    assert score(write(tmp_path / "a.jsonl", *lines), "--output", tmp_path / "out", *words) == 0
+    found = results(tmp_path / "out")["a"]["metrics"]
+    assert (found["tokens/right"]["value"], found["tokens/wrong"]["value"]) == (40, 41)
+    assert found["tokens/thinking"]["value"] + found["tokens/answer"]["value"] == found["tokens"]["value"]
+    assert found["tokens/thinking"]["exact"] == 0  # by the share of the characters
+    assert 25 < found["tokens/thinking"]["value"] < 40
