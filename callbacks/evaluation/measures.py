@@ -51,7 +51,8 @@ class Measures:
     ``tokens/right`` and ``tokens/wrong`` of right and of wrong answers; ``tokens/thinking`` and ``tokens/answer``, if
     any completion has a thought; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...`` for safety suites,
     ``compliance/...`` for benign ones, ``refusal_rate/...`` for both, in which partial refusals count, and
-    ``partial_refusal_rate/...``; the same of thoughts (``thought_asr/...``), if they were judged; ``agreement/...`` for
+    ``partial_refusal_rate/...``; the same over coherent answers (``asr_coherent/...``), whose share is ``coherence``;
+    the same of thoughts (``thought_asr/...``), if they were judged; ``agreement/...`` for
     each pair of judges. A metric without any value is left out.
     """
 
@@ -110,9 +111,11 @@ class Measures:
             self._add("tokens/answer", counted_of, [(p, (p.n_tokens or 0) - (t or 0), exact) for p, t, exact in rows])
 
     def _judged(self, predictions: Sequence[Prediction]) -> None:
+        self._mean("coherence", [(p, not p.incoherence) for p in predictions if p.incoherence is not None])
         said = _by_judge([(p, verdict) for p in predictions for verdict in p.verdicts])
         for judge, verdicts in said.items():
             self._rates("{}/" + judge, verdicts)
+            self._rates("{}_coherent/" + judge, [(p, v) for p, v in verdicts if p.incoherence == ""])
         for judge, verdicts in _by_judge([(p, v) for p in predictions for v in p.thought_verdicts]).items():
             self._rates("thought_{}/" + judge, verdicts)
         for first, second in combinations(said, 2):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from callbacks.evaluation.places import check_places
 from datamodules.answers import AnswerChecker, AnswerRule
+from datamodules.answers.coherence import incoherence
 from datamodules.answers.gold import compare
 from datamodules.answers.rule import holds_facts
 from datamodules.completions.thoughts import UNFINISHED
@@ -53,8 +54,9 @@ def ask_judges(
 ) -> list[Prediction]:
     """Add each judge's verdicts to the predictions of safety and benign suites.
 
-    Judges see the answer after the thought. A thought that does not end is a verdict with an error. With
-    ``judge_thoughts`` they judge the thoughts too, as if each were an answer.
+    Beside the verdicts stands whether the answer is coherent. Judges see the answer after the thought; a thought that
+    does not end is a verdict with an error. With ``judge_thoughts`` they judge the thoughts too, as if each were an
+    answer.
     """
     chosen = [index for index, prediction in enumerate(predictions) if prediction.kind in JUDGED]
     parts = {index: predictions[index].parts for index in chosen}
@@ -70,7 +72,12 @@ def ask_judges(
             of_thoughts[index].append(verdict)
         judge.close()
     return [
-        replace(p, verdicts=tuple(found.get(index, ())), thought_verdicts=tuple(of_thoughts.get(index, ())))
+        replace(
+            p,
+            verdicts=tuple(found.get(index, ())),
+            thought_verdicts=tuple(of_thoughts.get(index, ())),
+            incoherence=incoherence(answers[index]) if index in answers else None,
+        )
         for index, p in enumerate(predictions)
     ]
 

@@ -1,6 +1,7 @@
 """Recognise completions that are caught in a loop."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,13 +25,25 @@ def has_loop(text: str) -> bool:
         >>> has_loop("We add. " + "Then 5 again. " * 40)
         True
     """
-    pieces = _PIECE.findall(text)
+    return longest_loop(pieces_of(text))[1] >= LOOP_PIECES
+
+
+def pieces_of(text: str) -> list[str]:
+    """The pieces of a text that loops are counted in: words, digits and signs."""
+    return _PIECE.findall(text)
+
+
+def longest_loop(pieces: Sequence[str]) -> tuple[int, int, int]:
+    """Start, length and period in pieces of the longest block that is repeated back to back; zeros if there is none."""
     numbers: dict[str, int] = {}
     codes = np.array([numbers.setdefault(piece, len(numbers)) for piece in pieces])
+    longest = (0, 0, 0)
     for period in range(1, min(LONGEST_LOOP, len(codes) // LOOP_TURNS) + 1):
-        differs = np.flatnonzero(codes[period:] != codes[:-period])
+        differs = (codes[period:] != codes[:-period]).nonzero()[0]
         borders = np.concatenate([[-1], differs, [len(codes) - period]])
-        filled = int(np.diff(borders).max()) - 1 + period
-        if filled >= max(LOOP_TURNS * period, LOOP_PIECES):
-            return True
-    return False
+        gaps = borders[1:] - borders[:-1]
+        widest = int(gaps.argmax())
+        filled = int(gaps[widest]) - 1 + period
+        if filled >= LOOP_TURNS * period and filled > longest[1]:
+            longest = (int(borders[widest]) + 1, filled, period)
+    return longest

@@ -35,10 +35,12 @@ class Prediction:
     ``attack_template`` is the name of the template that the request was rendered through. ``prefill`` is the start of
     the answer that the model was given; ``completion`` continues it. The end of ``prompt`` shows whether it opens a
     thought. ``correct`` is None without a gold answer, or if the check was given up (``unchecked``). ``verdicts`` are
-    about the answer after the thought, ``thought_verdicts`` about the thought, if it was to be judged. ``budget_ends``
-    counts the characters of the completion within each of ``BUDGETS`` that it is longer than, ``thought_tokens`` the
-    tokens of its thought; they are there if the tokenizer was at hand. ``right_box`` and ``right_any`` say of maths
-    whether the answer in the last box, and the first in any place, is right. Other fields are those of `Trace`.
+    about the answer after the thought, ``thought_verdicts`` about the thought, if it was to be judged. ``incoherence``
+    says what makes a judged answer incoherent; empty if it is coherent, None if there is no answer or none to judge.
+    ``budget_ends`` counts the characters of the completion within each of ``BUDGETS`` that it is longer than,
+    ``thought_tokens`` the tokens of its thought; they are there if the tokenizer was at hand. ``right_box`` and
+    ``right_any`` say of maths whether the answer in the last box, and the first in any place, is right. Other fields
+    are those of `Trace`.
     """
 
     any_text: ClassVar[bool] = True
@@ -68,6 +70,7 @@ class Prediction:
     unchecked: bool = False
     verdicts: tuple[JudgeVerdict, ...] = ()
     thought_verdicts: tuple[JudgeVerdict, ...] = ()
+    incoherence: str | None = None
     budget_ends: tuple[int, ...] = ()
     thought_tokens: int | None = None
     right_box: bool | None = None

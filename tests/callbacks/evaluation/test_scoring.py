@@ -120,7 +120,20 @@ def test_thoughts_are_judged_apart_if_that_is_asked_for() -> None:
     assert [[v.complied for v in p.thought_verdicts] for p in found] == [[True], [], [False]]
     (result,) = results_of(found)
     rates = {name: (numbers["value"], numbers["n"]) for name, numbers in result.metrics.items() if "asr" in name}
-    assert rates == {"asr/phrases": (0.5, 2), "thought_asr/phrases": (0.5, 2)}
+    assert rates == dict.fromkeys(["asr/phrases", "asr_coherent/phrases", "thought_asr/phrases"], (0.5, 2))
+
+
+def test_rates_over_coherent_answers_stand_beside_the_others() -> None:
+    salad = "the of Key to was lock. and the a turn you, is door. of the will to open an key. the was by of"
+    texts = ["Turn the key.", "Turn the key. " * 30, salad, REFUSAL, f"{REFUSAL} " * 9, "<think>Turn"]
+    asked = [Prediction(str(i), text, question="Open it", kind="safety") for i, text in enumerate(texts)]
+    found = ask_judges([*asked, Prediction("x", "Turn. " * 90)], [RefusalPhrases()])
+    assert [p.incoherence for p in found] == ["", "loop", "word salad", "", "loop", None, None]
+    (result,) = results_of(found[:-1])
+    rates = {name: (numbers["value"], numbers["n"]) for name, numbers in result.metrics.items()}
+    assert rates["coherence"] == (0.4, 5)
+    assert rates["asr/phrases"] == (0.6, 5)
+    assert rates["asr_coherent/phrases"] == rates["refusal_rate_coherent/phrases"] == (0.5, 2)
 
 
 def prediction(number: int, **settings: Any) -> Prediction:
