@@ -15,6 +15,8 @@ from callbacks.figure_style import BLACK, GREY, figure, marker_style
 _WIDE = 6.0
 """Ratio of the longest to the shortest mean length from which the axis of tokens is logarithmic."""
 _LEGEND_ROWS = 24
+_BANDS = 6
+"""Conditions in a panel up to which lines have bands, and error bars their full strength."""
 _COLUMNS = 3
 """Panels side by side, if there are several suites."""
 
@@ -45,17 +47,26 @@ def plot_frontier(points: Sequence[Point], base: str, path: Path) -> None:
                     "xerr": [[max(0.0, p.tokens - p.tokens_low)], [max(0.0, p.tokens_high - p.tokens)]],
                     "yerr": [[max(0.0, p.accuracy - p.accuracy_low)], [max(0.0, p.accuracy_high - p.accuracy)]],
                 }
-                panel.errorbar(p.tokens, p.accuracy, elinewidth=0.9, capsize=2, **bars, **styles[p.condition])
+                panel.errorbar(
+                    p.tokens,
+                    p.accuracy,
+                    elinewidth=0.9 if len(own) <= _BANDS else 0.5,
+                    capsize=2,
+                    **bars,
+                    **styles[p.condition],
+                )
             _axes(panel, suite if len(suites) > 1 else "", [p.tokens for p in own], "mean tokens of an answer")
         _legend(panels, [*((name, styles[name]) for name in names), ("Pareto front", {"color": GREY, "ls": "--"})])
 
 
 def plot_budgets(rows: Mapping[tuple[str, str], Sequence[BudgetAccuracy]], base: str, path: Path) -> None:
-    """Accuracy (y) of runs cut off at a token budget (x), a panel per suite, as PNG and SVG.
+    """Accuracy (y) of runs cut off at a token budget (x), a panel per suite, as PNG and SVG; the base is hollow.
+
+    Bands are 95 % intervals; they are left out where there are more than six conditions.
 
     Args:
         rows: By suite and condition.
-        base: The base condition; its line is black.
+        base: The base condition.
         path: PNG file.
     """
     names = list(dict.fromkeys(condition for _, condition in rows))
@@ -66,6 +77,7 @@ def plot_budgets(rows: Mapping[tuple[str, str], Sequence[BudgetAccuracy]], base:
     with _panels(path, suites, names) as panels:
         for panel, suite in zip(panels, suites, strict=False):
             budgets: list[float] = []
+            crowd = sum(other == suite for other, _ in rows)
             most = max((row.budget for (other, _), own in rows.items() if other == suite for row in own), default=0)
             for (other, condition), own in rows.items():
                 if other != suite:
@@ -74,10 +86,9 @@ def plot_budgets(rows: Mapping[tuple[str, str], Sequence[BudgetAccuracy]], base:
                     own = [*own, replace(own[-1], budget=most)]
                 x, y = [row.budget for row in own], [row.accuracy for row in own]
                 panel.plot(x, y, **(styles[condition] | {"ms": 5, "mew": 1.2}))
-                panel.fill_between(
-                    x, [row.low for row in own], [row.high for row in own], color=styles[condition]["color"], alpha=0.1,
-                    lw=0,
-                )  # fmt: skip
+                if crowd <= _BANDS:
+                    low, high = [row.low for row in own], [row.high for row in own]
+                    panel.fill_between(x, low, high, color=styles[condition]["color"], alpha=0.1, lw=0)
                 budgets += x
             _axes(panel, suite if len(suites) > 1 else "", budgets, "token budget", budgets=True)
         _legend(panels, [(name, styles[name]) for name in names])
