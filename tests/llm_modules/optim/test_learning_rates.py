@@ -260,7 +260,7 @@ def test_state_is_restored_by_name_whatever_the_order_of_groups() -> None:
     first.step()
     schedules[0].step()
     assert [g["name"] for g in first.param_groups] != [g["name"] for g in second.param_groups]
-    second.load_state_dict(arranged_by_name(first.state_dict(), second.param_groups))  # type: ignore[arg-type]
+    second.load_state_dict(arranged_by_name(first.state_dict(), second.param_groups))
     schedules[1].load_state_dict(schedules[0].state_dict())
     for group in second.param_groups:
         for name, parameter in zip(group["parameter_names"], group["params"], strict=True):
