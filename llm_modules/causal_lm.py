@@ -14,6 +14,7 @@ from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch
 from datamodules.errors import InputError
 from llm_modules.backbone import loading
 from llm_modules.backbone.adapters import add_adapter, load_adapter
+from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.checkpoint import TrainableCheckpoint
 from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.sharding import call_as_forward, shard
@@ -180,7 +181,7 @@ class CausalLM(TrainableCheckpoint):
         (``train/<name>``, ``val/<name>``) are the business of `training_step` and `validation_step`.
         """
         model = self.language_model
-        decoder: nn.Module = model.get_decoder()
+        decoder = decoder_of(model)
         mean = call_as_forward(model, lambda: completion_loss(decoder, self.head, batch))
         return Loss(mean, (batch.labels[:, 1:] != IGNORE_INDEX).sum(), batch.mean_targets)
 
@@ -221,7 +222,7 @@ class CausalLM(TrainableCheckpoint):
     def likelihoods(self, batch: ResponseBatch) -> list[Likelihood]:
         """Likelihoods of the given responses, in order."""
         model = self.language_model
-        decoder: nn.Module = model.get_decoder()
+        decoder = decoder_of(model)
         losses = call_as_forward(model, lambda: row_losses(decoder, self.head, batch.batch, reduction="sum"))
         tokens = (batch.batch.labels[:, 1:] != IGNORE_INDEX).sum(dim=1)
         return [Likelihood(nll=nll, n_tokens=n) for nll, n in zip(losses.tolist(), tokens.tolist(), strict=True)]

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from datamodules.errors import InputError
 
 _LAYER_LISTS = ("layers", "h")
-"""Names of the list of decoder layers in the decoder."""
+"""Usual names of the list of decoder layers in the decoder."""
 
 
 def unwrap(model: nn.Module) -> Any:
@@ -29,28 +30,48 @@ def unwrap(model: nn.Module) -> Any:
             return inner
 
 
-def inner_decoder(model: nn.Module) -> nn.Module:
-    """The model without its output head: embeddings, decoder layers and final norm."""
+def decoder_of(model: nn.Module) -> nn.Module:
+    """The model without its output head, as it is wrapped: embeddings, decoder layers and final norm."""
     inner = unwrap(model)
-    return unwrap(inner.get_decoder()) if hasattr(inner, "get_decoder") else inner
+    if not hasattr(inner, "get_decoder"):
+        return inner
+    # In some families `get_decoder` returns the whole model, or the head.
+    parts = [inner.get_decoder(), *inner.children()]
+    found = (part for part in parts if part is not inner and isinstance(unwrap(part), PreTrainedModel))
+    return next(found, parts[0])
+
+
+def inner_decoder(model: nn.Module) -> nn.Module:
+    """`decoder_of` without its wrappers."""
+    return unwrap(decoder_of(model))
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers of a bare or wrapped model; raises ``InputError`` if the family keeps them elsewhere."""
+    """The decoder layers of a bare or wrapped model: the list named as usual, else the one list of their number.
+
+    Raises:
+        InputError: No list, or several lists, could be the decoder layers.
+    """
     decoder = inner_decoder(model)
     for name in _LAYER_LISTS:
         layers = getattr(decoder, name, None)
         if isinstance(layers, nn.ModuleList):
             return layers
     inner = unwrap(model)
+    lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    number = getattr(inner.config.get_text_config(), "num_hidden_layers", None) if hasattr(inner, "config") else None
+    fitting = [layers for layers in lists if len(layers) == number]
+    if len(fitting) == 1:
+        return fitting[0]
     found = [
         f"'{path}' ({len(module)} x {type(module[0]).__name__})"
         for path, module in inner.named_modules()
         if isinstance(module, nn.ModuleList) and len(module)
     ]
     raise InputError(
-        f"model: {type(inner).__name__} has no decoder layers where they are looked for, in a list named "
-        f"{' or '.join(_LAYER_LISTS)} of its {type(decoder).__name__}; lists in it: {', '.join(found) or 'none'}"
+        f"model: the decoder layers of {type(inner).__name__} are not known: no list of its {type(decoder).__name__} "
+        f"is named {' or '.join(_LAYER_LISTS)}, and not exactly one has {number} modules; lists in it: "
+        f"{', '.join(found) or 'none'}"
     )
 
 

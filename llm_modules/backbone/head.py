@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
+from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.modes import evaluation_mode
 
 
@@ -45,7 +46,7 @@ class OutputHead:
         ids = torch.arange(4, device=self.model.device)[None] % self.vocab_size
         with evaluation_mode(self.model):
             whole = self.model(input_ids=ids, use_cache=False).logits
-            parts = self(self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
+            parts = self(decoder_of(self.model)(input_ids=ids, use_cache=False).last_hidden_state)
         if not torch.allclose(whole.float(), parts.float(), atol=1e-3, rtol=1e-3):
             kind = self.model.config.model_type
             raise InputError(

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.backbone.adapters import without_adapter
@@ -75,7 +75,7 @@ class SafeDecodingGenerator(Generator):
             return logits
         self._tuner.enable_adapter_layers()
         try:
-            expert = super().forward(rows, ids, mask, positions, DynamicCache())
+            expert = super().forward(rows, ids, mask, positions, self.new_cache())
         finally:
             self._tuner.disable_adapter_layers()
         return mix_distributions(logits, expert, self.alpha, self.candidates)

@@ -11,6 +11,7 @@ from torch import Tensor
 from datamodules.batch import IGNORE_INDEX
 from datamodules.crisp.batch import DistillationBatch
 from datamodules.errors import InputError
+from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
@@ -54,8 +55,8 @@ class CRISP(CausalLM):
         student, teacher = batch.with_answers([a.token_ids for a in answers], self.pad_id, self.device)
         model = self.language_model
         with torch.no_grad(), self._as_teacher():
-            target = call_as_forward(model, lambda: last_hidden(model.get_decoder(), teacher))
-        hidden = call_as_forward(model, lambda: last_hidden(model.get_decoder(), student))
+            target = call_as_forward(model, lambda: last_hidden(decoder_of(model), teacher))
+        hidden = call_as_forward(model, lambda: last_hidden(decoder_of(model), student))
         said, read = (rows.labels[:, 1:] != IGNORE_INDEX for rows in (student, teacher))
         losses = token_divergence(hidden[:, :-1][said], target[:, :-1][read], self.head, self.divergence)
         finished = torch.tensor([float(answer.finish_reason == "stop") for answer in answers])

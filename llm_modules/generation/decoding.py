@@ -7,10 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import pad
-from transformers import DynamicCache
 
 from llm_modules.generation.interface import Completion, Engine
-from llm_modules.generation.kv_cache import SlotCache, left_pad
+from llm_modules.generation.slot_cache import BatchCache, SlotCache, left_pad
 from llm_modules.generation.token_sampling import row_uniforms, sample_tokens
 
 REFILL_SHARE = 1 / 8
@@ -36,8 +35,8 @@ class Decoding:
         self.completions: dict[int, Completion] = {}
         self.begun: dict[int, tuple[int, ...]] = {}  # tokens so far of rows that wait to be prefilled again
         self.slots = min(self.settings.slots, len(prompts))
-        self.cache = SlotCache(self.slots)
         self.device = engine.device
+        self.cache = SlotCache(self.slots) if engine.takes_newcomers else BatchCache(self.device)
         longest = max(limits, default=0)
         self.tokens = torch.empty((self.slots, longest), dtype=torch.long, device=self.device)
         self.last = torch.empty((self.slots, 1), dtype=torch.long, device=self.device)
@@ -59,6 +58,8 @@ class Decoding:
         if not self._goes_on():
             return False
         free = self.slots - self.cache.rows
+        if not self.engine.takes_newcomers and self.cache.rows:
+            free = 0
         if self.waiting and free >= min(len(self.waiting), max(1, int(self.slots * REFILL_SHARE))):
             self._prefill(self._newcomers(free))
         elif self.cache.rows:
@@ -84,19 +85,24 @@ class Decoding:
 
     def _newcomers(self, free: int) -> list[int]:
         """Take the next rows to prefill together: of similar length, at most ``PREFILL_TOKENS`` tokens."""
-        longest = len(self.prompts[self.waiting[0]])
+        longest = self._length(self.waiting[0])
+        shortest = longest if self.engine.equal_lengths else longest / 2
         most = min(free, max(1, PREFILL_TOKENS // longest))
         rows: list[int] = []
-        while self.waiting and len(rows) < most and 2 * len(self.prompts[self.waiting[0]]) >= longest:
+        while self.waiting and len(rows) < most and shortest <= self._length(self.waiting[0]) <= longest:
             rows.append(self.waiting.popleft())
         return rows
+
+    def _length(self, row: int) -> int:
+        """Tokens that a prefill of this row computes."""
+        return len(self.prompts[row]) + len(self.begun.get(row, ()))
 
     def _prefill(self, rows: list[int]) -> None:
         begun = [self.begun.pop(row, ()) for row in rows]
         prompts = [(*self.prompts[row], *ids) for row, ids in zip(rows, begun, strict=True)]
         lengths = [len(prompt) for prompt in prompts]
         ids, mask, positions = (t.to(self.device) for t in left_pad(prompts, self.engine.pad_id))
-        prefilled = DynamicCache()
+        prefilled = self.engine.new_cache()
         logits = self.engine.forward(torch.tensor(rows, device=self.device), ids, mask, positions, prefilled)
         self.cache.append(prefilled, lengths)
         new = slice(self.cache.rows - len(rows), self.cache.rows)
@@ -117,13 +123,13 @@ class Decoding:
     def _decode(self) -> None:
         n = self.cache.rows
         positions = (self.origin[:n] + self.count[:n])[:, None]
-        logits = self.engine.forward(self.rows, self.last[:n], self.cache.mask(), positions, self.cache)
+        logits = self.engine.forward(self.rows, self.last[:n], self.cache.mask(), positions, self.cache.past)
         self._extend(slice(0, n), logits)
 
     def _idle(self) -> None:
         """Run a pass whose result is discarded: the other ranks of a sharded model need this rank's part in it."""
         ids = torch.full((1, 1), self.engine.pad_id, device=self.device)
-        self.engine.forward(self.row[:0], ids, torch.ones_like(ids, dtype=torch.bool), ids * 0, DynamicCache())
+        self.engine.forward(self.row[:0], ids, torch.ones_like(ids, dtype=torch.bool), ids * 0, self.engine.new_cache())
 
     def _extend(self, slots: slice, logits: Tensor) -> None:
         """Append the next token to the rows in these slots; remove rows that are complete."""

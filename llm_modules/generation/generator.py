@@ -19,6 +19,7 @@ from datamodules.errors import InputError
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.generation.decoding import Decoding
 from llm_modules.generation.interface import Completion, GenerationListener, GenerationSettings
+from llm_modules.generation.slot_cache import SlotCache, cache_of, has_states
 
 
 class Generator:
@@ -54,7 +55,7 @@ class Generator:
         """Prepare generation with a model.
 
         Args:
-            model: Any causal language model of Hugging Face transformers with a key-value cache.
+            model: Any causal language model of Hugging Face transformers that takes a `Cache`.
             settings: May be replaced between calls.
             pad_id: Any token of the vocabulary; padding is masked.
             eos_ids: Tokens that end a completion; empty if only its length ends it.
@@ -62,13 +63,10 @@ class Generator:
                 then take part in every call, if necessary with no prompts.
 
         Raises:
-            InputError: The model is not decoder-only, has no key-value cache, or has a prompt-learning adapter.
+            InputError: The model is not decoder-only, takes no `Cache`, or has a prompt-learning adapter.
         """
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        if base.config.is_encoder_decoder or getattr(base, "_is_stateful", False):
-            raise InputError(
-                f"{type(base).__name__} cannot generate here: a decoder-only model with a key-value cache is needed."
-            )
+        self._cache_argument, self._make_cache = cache_of(base)
         if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
             raise InputError(
                 f"Cannot generate with an adapter of type {model.active_peft_config.peft_type}: it puts virtual tokens "
@@ -82,6 +80,10 @@ class Generator:
         self.listeners: list[GenerationListener] = []
         self.reprefill_at: frozenset[int] = frozenset()
         self._takes = inspect.signature(base.forward).parameters.keys() & {"position_ids", "logits_to_keep"}
+        cache = self.new_cache()
+        self.takes_newcomers = SlotCache.holds(cache)
+        # Models do not all mask padding where it would enter a state.
+        self.equal_lengths = has_states(cache) or not self.takes_newcomers
         config = base.config.get_text_config()
         self._max_positions: int | None = getattr(config, "max_position_embeddings", None)
         self._positions_end = any(
@@ -156,6 +158,10 @@ class Generator:
                 limits[row] = min(limits[row], self._max_positions - len(prompt) + 1)
         return limits
 
+    def new_cache(self) -> Cache:
+        """An empty cache for a batch of prompts."""
+        return self._make_cache()
+
     @property
     def device(self) -> torch.device:
         """Device of the model."""
@@ -165,7 +171,8 @@ class Generator:
         """Notify the listeners and run one forward pass; return the logits of the last column, (batch, vocab)."""
         for listener in self.listeners:
             listener.before_forward(rows)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True}
+        inputs[self._cache_argument] = cache
         if "position_ids" in self._takes:
             inputs["position_ids"] = positions
         if "logits_to_keep" in self._takes:

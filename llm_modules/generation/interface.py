@@ -1,7 +1,7 @@
 """Settings, results and listeners of generation, and what the decoding loop needs of a generator."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -81,9 +81,17 @@ class Engine(Protocol):
     listeners: list[GenerationListener]
     reprefill_at: frozenset[int]
 
+    takes_newcomers: bool
+    """Whether rows can join a batch that is being decoded."""
+    equal_lengths: bool
+    """Whether only prompts of one length are prefilled together."""
+
     @property
     def device(self) -> torch.device:
         """Device of the model's inputs."""
+
+    def new_cache(self) -> Any:
+        """An empty cache for a batch of prompts."""
 
     def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One forward pass; returns the logits of the last column, (batch, vocab)."""

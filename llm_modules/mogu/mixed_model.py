@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.backbone.adapters import without_adapter
+from llm_modules.backbone.architecture import decoder_of
 from llm_modules.mogu.adapters import LoRAAdapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.mixture import MERGE_REFUSED, SAVE_REFUSED, GateRecord, Mixture, MixtureControl
@@ -124,7 +125,7 @@ class MixedModel:
     def gates(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Gates of a batch of sequences, (layers, batch, seq, 2), glad first; values at padding have no meaning."""
         with self.recording() as record:
-            self.model.get_decoder()(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            decoder_of(self.model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         return record.stacked()
 
 

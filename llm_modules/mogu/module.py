@@ -14,6 +14,7 @@ from datamodules.batch import IGNORE_INDEX, PromptBatch
 from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
 from llm_modules.backbone.adapters import add_adapter
+from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
@@ -140,7 +141,7 @@ class MoGU(CausalLM):
         model, rows = self.language_model, batch.rows
 
         def forward() -> tuple[Tensor, Tensor]:
-            hidden = last_hidden(model.get_decoder(), rows)
+            hidden = last_hidden(decoder_of(model), rows)
             return hidden, row_losses_of(hidden, rows, self.head)
 
         with self.mogu.recording() as record:
@@ -168,7 +169,7 @@ class MoGU(CausalLM):
             return divergence
         model, rows = self.language_model, batch.rows
         with torch.no_grad(), self.mogu.base():
-            base = call_as_forward(model, lambda: last_hidden(model.get_decoder(), rows))
+            base = call_as_forward(model, lambda: last_hidden(decoder_of(model), rows))
         chosen = (rows.labels[:, 1:] != IGNORE_INDEX) & ~batch.malicious[:, None]
         by_token = token_kl(hidden[:, :-1][chosen], base[:, :-1][chosen], self.head, self.head.vocab_size)
         return divergence.index_add(0, chosen.nonzero()[:, 0], by_token) / chosen.sum(dim=1).clamp(min=1)

@@ -4,11 +4,12 @@ from functools import cached_property
 from typing import Any
 
 from peft import LoraConfig, PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from datamodules.mogu.batch import ResponderBatch
+from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
 from llm_modules.loss import Loss, row_losses
@@ -65,7 +66,7 @@ class Responder(CausalLM):
 
     def _cross_entropies(self, batch: ResponderBatch) -> tuple[Tensor, Tensor]:
         model = self.language_model
-        decoder: nn.Module = model.get_decoder()
+        decoder = decoder_of(model)
         if self._takes_branches and fits_window(self.head, batch.branched):
             both = call_as_forward(model, lambda: branch_losses(decoder, self.head, batch.branched))
         else:
@@ -76,7 +77,7 @@ class Responder(CausalLM):
     def _takes_branches(self) -> bool:
         """Whether the model can read the prompt of both responses once."""
         model = self.language_model
-        decoder: nn.Module = model.get_decoder()
+        decoder = decoder_of(model)
         return call_as_forward(model, lambda: takes_branches(decoder, self.head))
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:

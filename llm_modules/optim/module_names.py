@@ -9,24 +9,36 @@ from torch import nn
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers
 
-TYPES = ("q", "k", "v", "o", "gate", "up", "down")
-"""Types of modules (paper): the projections of attention, then those of the feed-forward part."""
+TYPES = ("q", "k", "v", "o", "gate", "up", "down", "mixer")
+"""Types of modules: the projections of attention and of the feed-forward part (paper).
+
+Ours: ``mixer`` for the inputs of linear attention, state-space models and convolutions; their output projection is an
+``o``.
+"""
 
 _NAMES: dict[tuple[str, ...], str] = {
-    ("q",): "q_proj query wq",
-    ("k",): "k_proj key wk",
-    ("v",): "v_proj value wv",
-    ("o",): "o_proj out_proj wo",
+    ("q",): "q_proj query wq Wq q_a_proj q_b_proj project_q",
+    ("k",): "k_proj key wk Wk project_k",
+    ("v",): "v_proj value wv Wv project_v",
+    ("o",): "o_proj out_proj wo o_a_proj o_b_proj attention_out",
+    ("k", "v"): "kv_proj kv_a_proj_with_mqa kv_b_proj",
     ("q", "k", "v"): "qkv_proj query_key_value c_attn qkv Wqkv wqkv W_pack att_proj",
-    ("gate",): "gate_proj w1",
-    ("up",): "up_proj dense_h_to_4h fc1 c_fc fc_in w3",
-    ("down",): "down_proj dense_4h_to_h fc2 fc_out w2",
-    ("gate", "up"): "gate_up_proj dense_gate_up_proj",
+    ("gate",): "gate_proj w1 w_0 proj_up_gate",
+    ("up",): "up_proj dense_h_to_4h fc1 c_fc fc_in w3 v1 w_1 proj_up",
+    ("down",): "down_proj dense_4h_to_h fc2 fc_out w2 w_out proj_down",
+    ("gate", "up"): "gate_up_proj dense_gate_up_proj Wi",
+    ("mixer",): "in_proj in_proj_qkvz in_proj_ba in_proj_qkv in_proj_z in_proj_a in_proj_b x_proj dt_proj conv1d A_log",
 }
 """Types -> names of their module in the families; a fused projection has several types."""
 _LEAVES = {name: types for types, names in _NAMES.items() for name in names.split()}
-_BY_PARENT = {"dense": ("o", None), "c_proj": ("o", "down")}
-"""Names with different types in attention and in the feed-forward part (None: unknown)."""
+_BY_PARENT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "dense": (("o",), ()),
+    "c_proj": (("o",), ("down",)),
+    "Wo": (("o",), ("down",)),
+    "input_linear": (("q",), ("gate", "up")),
+    "output_linear": (("o",), ("down",)),
+}
+"""Names with different types in attention and in the feed-forward part."""
 _ATTENTION = re.compile(r"att(n|ention)", re.IGNORECASE)
 _SPAN = re.compile(r"(\d+)(?:-(\d+))?")
 
@@ -67,12 +79,13 @@ def types_of(name: str) -> tuple[str, ...]:
     plain parameters does not name them, and has all three types.
     """
     parts = name.split(".")
+    if "indexer" in parts:  # it chooses what attention reads, and computes none of it
+        return ()
     for at in range(len(parts) - 1, -1, -1):
         part = parts[at]
         if part in _BY_PARENT:
             attention, other = _BY_PARENT[part]
-            found = attention if any(_ATTENTION.search(p) for p in parts[:at]) else other
-            return (found,) if found else ()
+            return attention if any(_ATTENTION.search(p) for p in parts[:at]) else other
         if part in _LEAVES:
             return _LEAVES[part]
         if part == "experts" and any(p.startswith("lora_") for p in parts[at:]):

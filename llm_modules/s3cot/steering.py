@@ -156,6 +156,11 @@ class Steering(GenerationListener):
         if self._idle or not self._in_phase:
             return None
         hidden: Tensor = output[0] if isinstance(output, tuple) else output
+        if hidden.ndim != 3:
+            raise InputError(
+                f"steering: the decoder layers of this family return {tuple(hidden.shape)}, several residual streams "
+                "per token; a direction is defined for one, so the family cannot be steered"
+            )
         addend = self._addends.get(layer)
         if addend is None or addend.dtype != hidden.dtype or addend.device != hidden.device:
             addend = self._look_up(layer, hidden)

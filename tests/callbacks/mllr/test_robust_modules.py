@@ -9,7 +9,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from llm_modules.optim.module_names import TYPES
 from llm_modules.optim.robust_modules import RobustModules
 from rod.__main__ import main
 from tests.conftest import ROOT
@@ -57,7 +56,7 @@ def found(world: Path) -> Path:
 def test_the_result_says_what_was_found_and_how(found: Path, world: Path) -> None:
     result = RobustModules.load(found / "robust_modules.yaml")
     assert result.model == str((world / "model").resolve())
-    assert (result.layers, result.types) == (2, TYPES)
+    assert (result.layers, result.types) == (2, ("q", "k", "v", "o", "gate", "up", "down"))
     assert result.tau == 0.2
     assert result.probe["accuracy"] >= 0.9
     assert {entry["step"] for entry in result.search} >= {"order", "suffix", "check"}

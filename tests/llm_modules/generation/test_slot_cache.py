@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from llm_modules.generation.kv_cache import SlotCache, left_pad
+from llm_modules.generation.slot_cache import SlotCache, left_pad
 
 LAYERS, HEADS, WIDTH = 2, 3, 4
 
