@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datamodules.answers.spans import REFUSED, UNDECIDED, plain, sentence, without_filler
 
 _GO_ON = re.compile(
-    r"\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])|(?=[\u3040-\u9fff])"
+    r"\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])|(?=[\u3040-\u9fff\uac00-\ud7af])"
     r"|(?:because|since|as|which|due|given|based|but|in this case|meaning|while)\b)",
     re.IGNORECASE,
 )
@@ -77,7 +77,8 @@ def _other_name(rest: str, kinds: str) -> re.Match[str] | None:
     listed = _REASON.split(sentence(marked), maxsplit=1)[0]
     says_more = r"(?![^.\n]{0,60}\s(?:is|was|has|does|cannot|would)\b)"
     return re.search(
-        rf"\b(?:or|and(?=.{{1,12}}[:)]{says_more}|\W.{{1,9}}$))\s(?:option\s|choice\s)?\(?([{kinds}])(?:[:)]|\.?$)",
+        rf"\b(?:or|and(?=.{{1,12}}[:)]{says_more}|\W.{{1,9}}$))\s(?:maybe\s|perhaps\s|possibly\s|even\s)?"
+        rf"(?:option\s|choice\s)?\(?([{kinds}])(?:[:)]|\s\(|\.?$)",
         listed,
     )
 
@@ -113,6 +114,8 @@ _AFTER_TEXT = re.compile(r"$|[.;:!?](?!\d)|,(?!\d)| (?:because|since|as|which|du
 def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
     """The option whose text the span is or starts with; the longest match, None if two options have the same text."""
     said = _key(text)
+    if not any(_key(option).startswith(("the ", "a ", "an ")) for option in options.values()):
+        said = re.sub(r"^(?:the|an?) ", "", said)
     keys = {name: _key(option) for name, option in options.items()}
     found = [
         (len(key), name)
@@ -145,7 +148,7 @@ def read_label(span: str, labels: Sequence[str], whole: bool = False, first: boo
     if not whole:
         text = without_filler(text)
     alternatives = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
-    match = re.match(rf"(?:{alternatives})(?![\w-])", text, re.IGNORECASE)
+    match = re.match(rf"(?:{alternatives})(?!\w|-\w)", text, re.IGNORECASE)
     if match is None:
         return UNDECIDED if not whole and REFUSED.match(text) else None
     rest = text[match.end() :]
@@ -156,8 +159,8 @@ def read_label(span: str, labels: Sequence[str], whole: bool = False, first: boo
     )
     if other is not None and other[1].casefold() != match[0].casefold():
         return UNDECIDED
-    if whole and rest.strip(" .!)") and not (first and re.match(r"\s?(?:[.,;:!–—]|-+\s)", rest)):
+    if whole and rest.strip(" .!)") and not (first and re.match(r"\s?(?:[,;:!–—…(]|\.(?!\s?\d)|--|-\s)", rest)):
         return None
-    if not re.match(r"\s{0,3}(?:$|[.,;:!?()\n–—-]|(?:because|since|as|it|this|the|there|they|he|she|that)\b)", rest):
+    if not re.match(r"\s{0,3}(?:$|[.,;:!?()\n–—…-]|(?:because|since|as|it|this|the|there|they|he|she|that)\b)", rest):
         return None
     return next(label for label in labels if label.casefold() == match[0].casefold())

@@ -14,8 +14,8 @@ TAIL = 3000
 _GAP = r"[\s*_]{0,4}"
 _BRACKET = rf"(?:{_GAP}\([^()\n\"']{{1,60}}\)|{_GAP}\[[^\[\]\n\"']{{1,60}}\])"
 _IS = (
-    rf"(?:{_GAP}(?:\b(?:is|are|was|equals|(?:would|should|must|will|has to|turns out to) be|comes out (?:to|as))\b|=)"
-    rf"{_GAP}:?|{_GAP}:)"
+    rf"(?:{_GAP}(?:\b(?:is|are|was|equals|(?:would|should|must|will|has to|(?:turns out|seems|appears) to) be"
+    rf"|would have been|comes out (?:to|as))\b|=){_GAP}[:：]?|{_GAP}(?:[:：]|->|→|[-–—](?=\s)))"
 )
 _MORE = (
     r"(?:\s(?:to|for|of|in|that|which|here|we|I|you|from|among|based on|according to)\b[^.:\n]{0,80}?|,[^.,:\n]{1,40},)"
@@ -24,12 +24,16 @@ _ANSWER = (
     rf"(?<![A-Za-z])(?:answer(?:[ _](?:choice|option|letter))?|ans\.?|final (?:result|value)){_BRACKET}?"
     rf"(?:{_MORE}?{_BRACKET}?{_IS}|[*_:]{{0,4}}[ ]?\n)"
 )
-_CHINESE = r"答案(?:选项)?\s?(?:\([^()\n]{1,20}\))?\s?(?:应该|应当|应|就)?(?:是|为|選|选|:)\s?:?"
+_CHINESE = (
+    r"答案(?:选项)?\s?(?:\([^()\n]{1,20}\))?\s?(?:应该|应当|应|就)?(?:是|为|選|选|[:：])\s?[:：]?"
+    r"|(?:答え|正解|解答)(?:は|[:：])\s?|(?:정답|답)(?:은|[:：])\s?"
+)
 _CHOOSE = (
     r"\b(?:correct|right|best|final|appropriate|likely|suitable|accurate|true)\s(?:option|choice|alternative|one)"
     rf"(?:\shere)?{_BRACKET}?{_IS}|\b(?:I|I'd|I'll|we)\s(?:would\s|will\s)?(?:choose|select|pick|go\s(?:with|for))\b[:]?"
     r"|\b(?:is|be)\s(?:therefore\s|thus\s)?(?=(?:option|choice)\s\(?[A-Z]\b)"
-    r"|(?:故|应|應|因此|所以|答案)(?:选|選)(?:择|項|项)?\s?:?|正确(?:的)?(?:选项|答案)\s?(?:是|为|:)\s?:?"
+    r"|(?<![不没别勿可])(?:选|選)(?:择|擇)?\s?:?(?=\s?[(\[]?[A-Z](?![A-Za-z]))|正确(?:的)?(?:选项|答案)\s?(?:是|为|:)\s?:?"
+    r"|\bfinal\sanswer\s(?=\(?[A-Z]\)?\.?\s{0,3}(?:\n|$))"
 )
 _CUE = re.compile(f"{_ANSWER}|{_CHINESE}", re.IGNORECASE)
 _CHOICE_CUE = re.compile(f"{_ANSWER}|{_CHINESE}|{_CHOOSE}", re.IGNORECASE)
@@ -93,7 +97,7 @@ def _hypothetical(text: str, start: int, end: int) -> bool:
     "if" shortly before it is enough. Further away, the statement itself must be conditional: "then the answer is",
     "the answer would be".
     """
-    if _SUPPOSED.search(text[max(0, start - 60) : start]):
+    if _SUPPOSED.search(text[max(0, start - 60) : start]) or "would have been" in text[start:end].casefold():
         return True
     before = text[_sentence_start(text, start) : start]
     would = _WOULD.search(text[start:end]) is not None

@@ -76,14 +76,14 @@ def _kind(text: str) -> str:
 
 
 def _lists_several(text: str) -> bool:
-    depth = 0
+    """Whether the content of a bracket has a comma outside of inner brackets."""
+    depth, several = 0, False
     for sign in text:
         if sign in "([{":
             depth += 1
         elif sign in ")]}":
             depth -= 1
-        elif sign == "," and depth == 0:
-            return True
+        several = several or (sign == "," and depth == 0)
         if depth < 0:
             return False  # the first bracket closes before the end, as in a union of intervals
-    return False
+    return several

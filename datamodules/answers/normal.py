@@ -2,13 +2,13 @@
 
 import re
 
-from datamodules.answers.numerals import plain_forms, spelled_out_fractions
+from datamodules.answers.numerals import plain_forms, spelled_out_fractions, spelled_out_powers
 from datamodules.answers.places import extract_boxed
 
 _SYMBOLS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ",
     "≥": r"\ge ", "≠": r"\neq ", "≈": r"\approx ", "∅": r"\emptyset ", "°": r"^\circ ", "º": r"^\circ ", "±": r"\pm ",
-    "²": "^2", "³": "^3", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "…": r"\ldots ", "‘": "'", "’": "'", "′": "'",
+    "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "…": r"\ldots ", "‘": "'", "’": "'", "′": "'",
     "℃": r"^\circ C", "℉": r"^\circ F", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ", "\u200b": "",
 }  # fmt: skip
 _TABLE = {ord(sign): text for sign, text in _SYMBOLS.items()}
@@ -24,6 +24,7 @@ _SAME = (
 )
 _WRAPPED = re.compile(r"\$([^$]*)\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|operatorname)\s{0,3}\{([^{}]*)\}")
+_INLINE = re.compile(r"(?<!\\)\$([^$]{1,300})(?<!\\)\$")
 _STATEMENT = re.compile(
     r"(?:\\text\s?\{)?\s?(?:(?:so|thus|hence|therefore),?\s)?(?:the\s)?(?:final\s|correct\s)?answer(?:\sis\b)?\s?[:=]?\s?\}?",
     re.IGNORECASE,
@@ -39,7 +40,7 @@ def clean(text: str) -> str:
     """
     text = text.strip()
     if not text.isascii():
-        text = _DASH.sub("-", spelled_out_fractions(plain_forms(text)))
+        text = _DASH.sub("-", spelled_out_powers(spelled_out_fractions(plain_forms(text))))
         text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text).translate(_TABLE)
     if "\\" in text or "~" in text or "{" in text or "!=" in text:
         if "boxed" in text or "fbox" in text:
@@ -51,6 +52,8 @@ def clean(text: str) -> str:
         if (match := _WRAPPED.fullmatch(text)) is None:
             break
         text = next(group for group in match.groups() if group is not None)
+    if text.count("$") > 1:
+        text = _INLINE.sub(r"\1", text)
     if "nswer" in text and (match := _STATEMENT.match(text)) and match.end() < len(text):
         text = text[match.end() :].strip()
     return text.strip()

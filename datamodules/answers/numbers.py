@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-from datamodules.answers.numerals import plain_forms, spelled_out_fractions, words_as_digits
+from datamodules.answers.numerals import plain_forms, spelled_out_fractions, spelled_out_powers, words_as_digits
 from datamodules.answers.spans import MARKUP, REFUSED, UNDECIDED, plain, sentence, without_filler
 from datamodules.answers.units import compound
 
@@ -41,8 +41,13 @@ _OR = re.compile(
 )
 _SPACED = re.compile(r"^[-+]?(?:[$€£¥₹]\s?)?\d{1,3}(?: \d{3}){1,4}(?![\d./:])")
 _NARROW = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
+_TEN_POWER = re.compile("(?<=10)[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]{1,4}")
 _FEET = re.compile(r"(?<![\d.])(\d{1,3})\s?['′’]\s?(\d{1,2})\s?(?:[\"″”]|'')")
 _AND_PART = re.compile(r"(?<![\d./])(\d{1,9})\sand\s(\d{1,9}/\d{1,9})(?![\d/])")
+_AND_HALF = re.compile(r"(?<![\d./])(\d{1,9})\sand\s(?:a|one)\s(half|third|quarter)\b", re.IGNORECASE)
+_TEN_ALONE = re.compile(
+    r"(?<![\w.,^*×])(?<![\d×x*]\s)(?<!times)(?<!times\s)(?<!cdot)(?<!cdot\s)10\s?\^(?=\s?\{?\s?-?\d)"
+)
 _LATEX = re.compile(r"\\(?![$%,!;: ]|times|cdot)|(?<!10)(?<!10 )\^|(?<!\^)[{_]")
 
 
@@ -63,6 +68,7 @@ def read_number(span: str, whole: bool = False) -> str | None:
     """
     text = plain(_tidy(span)) if len(span) <= 400 else plain(_tidy(span[-400:]))
     first = _SPACED.sub(lambda match: match[0].replace(" ", ""), without_filler(sentence(without_filler(text))))
+    first = re.sub(r"^([-+]?)(?=10\s?\^\s?\{?\s?-?\d)", r"\g<1>1 x ", first)
     if _LATEX.search(first):
         return first if len(first) <= 200 else None
     first = _with_words(first)
@@ -99,7 +105,7 @@ def last_number(text: str) -> str | None:
 
 def plain_tail(text: str) -> str:
     """The last 2,000 characters of a text without mark-up."""
-    return MARKUP.sub("", _tidy(text[-2000:])).replace("$", "")
+    return _TEN_ALONE.sub("1 x 10^", MARKUP.sub("", _tidy(text[-2000:])).replace("$", ""))
 
 
 def _with_words(text: str) -> str:
@@ -112,7 +118,9 @@ def _with_words(text: str) -> str:
 
 def _tidy(text: str) -> str:
     text = spelled_out_fractions(plain_forms(_NARROW.sub("", text)))
+    text = _TEN_POWER.sub(lambda match: spelled_out_powers(match[0]), text)
     text = _FEET.sub(r"\1 ft \2 in", text)
+    text = _AND_HALF.sub(lambda match: f"{match[1]} {words_as_digits(match[2])}", text)
     text = _AND_PART.sub(r"\1 \2", text)
     return text.replace("\\$", "$").replace("{,}", ",").replace("\\!", "").replace("\\,", " ").replace("−", "-")
 
@@ -140,6 +148,8 @@ def _is_part(before: str, token: re.Match[str], rest: str) -> bool:
     """Whether a number is part of a quantity in two units, such as 4 hours and 30 minutes, or $5 and 20 cents."""
     after = _NEXT_PART.match(rest)
     if after and token["currency"] is None and compound(after["unit"], after["next"] or ""):
+        return True
+    if re.match(r"\s?[A-Za-z]{1,10}\sand\s(?:a|one)\s(?:half|third|quarter)\b", rest, re.IGNORECASE):
         return True
     if re.match(r"\s(?:and\s|&\s)\d{1,2}\s?(?:cents?|pence|¢)(?![A-Za-z])", rest, re.IGNORECASE):
         return True

@@ -7,9 +7,18 @@ import re
 import unicodedata
 
 _TABLE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}  # full-width forms of the ASCII characters
-_TABLE |= {ord(sign): "-" for sign in "−‐‑﹣"} | {0x3000: " ", 0x3001: ",", 0x3002: "\n", 0xFF0E: "."}
+_TABLE |= {ord(sign): "-" for sign in "−‐‑﹣"} | {
+    0x3000: " ",
+    0x3001: ",",
+    0x3002: "\n",
+    0xFF0E: ".",
+    0x3010: "[",
+    0x3011: "]",
+}
 _OTHER_DIGIT = re.compile(r"[^\W\D0-9]")
 _SIGN = re.compile(r"(?<![\w)%])(?<![\w)%] )[–—]\s?(?=\.?\d|\\frac)")
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]{1,9}")
 _VULGAR = re.compile(r"(\d?)\s?([¼-¾⅐-⅞])")
 
 
@@ -27,6 +36,13 @@ def plain_forms(text: str) -> str:
     text = text.translate(_TABLE)
     text = _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text)
     return _SIGN.sub(lambda match: "-".rjust(len(match[0])), text)
+
+
+def spelled_out_powers(text: str) -> str:
+    """``10⁻³`` as ``10^{-3}``."""
+    if text.isascii():
+        return text
+    return _SUPERSCRIPT.sub(lambda match: f"^{{{match[0].translate(_RAISED)}}}", text)
 
 
 def spelled_out_fractions(text: str) -> str:

@@ -46,7 +46,8 @@ def _boxed(text: str) -> Iterator[str]:
 
 _NAME = (
     r"(?:(?:final|correct|best|right|predicted|chosen|selected|my|model|the)[_ -]?)?"
-    r"(?:answer|choice|option|prediction|result|solution|response|output|label|letter)"
+    r"(?:answer|choice|option|prediction|result|solution|response|output|label|letter|selected|selection|chosen|pick"
+    r"|decision|verdict)"
     r"(?:[_ -]?(?:choice|option|letter|label|key|value|text))?"
 )
 """Names of the JSON keys and XML tags that hold an answer: ``answer_choice``, ``FinalAnswer``, ``selected_option``."""

@@ -5,13 +5,13 @@ import re
 from datamodules.answers.guard import differ_in_form, look
 from datamodules.answers.hard import LONGEST
 from datamodules.answers.normal import clean, without_commands
-from datamodules.answers.quantities import in_one_unit, same_quantity
+from datamodules.answers.quantities import in_one_unit, quantity, same_quantity
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s.*|([A-Z])[.:)]\s.*", re.DOTALL)
 _NO_NOUN = r"(?! ?(?:hundred|thousand|million|billion|trillion|dozen|pairs?|percent|or|and|pi|sqrt|infty|infinity)\b)"
 _NOUN = re.compile(
     rf"\s{{0,3}}(?:\\(?:text|mbox|mathrm)\{{{_NO_NOUN}[ A-Za-z/.]{{1,40}}\}}|(?<=\s){_NO_NOUN}[A-Za-z]{{2,20}}"
-    r"|(?<=\d)[\u3040-\u9fff]{1,6})$"
+    r"|(?<=[\d\s])[\u3040-\u9fff]{1,6})$"
 )
 """math-verify reads "18 apples" as 18, but "18 dollars" as a product of letters."""
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -58,7 +58,9 @@ def choice(text: str) -> str | None:
 
 
 def _without_common_noun(gold: str, predicted: str) -> tuple[str, str]:
-    """Both without their final noun, if it is the same or only one of them has one; otherwise unchanged."""
+    """Both without their final noun, if it is the same or only one of them has one; unchanged beside a known unit."""
+    if quantity(gold).unit or quantity(predicted).unit:
+        return gold, predicted
     nouns = [_NOUN.search(text) for text in (gold, predicted)]
     if len({noun[0].replace(" ", "") for noun in nouns if noun}) != 1:
         return gold, predicted

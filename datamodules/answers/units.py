@@ -30,6 +30,7 @@ rupee 1 rupee ₹ Rs INR | 1/100 paisa paise
 volume 1 l liter litre | 1/1000 ml milliliter millilitre | 1/100 cl | 3.785411784 gallon gal | 0.946352946 quart qt
 volume 0.473176473 pint pt | 0.2365882365 cup | 0.0295735295625 ounce
 angle 1 degree \\circ deg
+radian 1 radian rad
 celsius 1 degree \\circ \\circC °C celsius
 fahrenheit 1 degree \\circ \\circF °F fahrenheit
 percent 1 % percent
@@ -77,7 +78,7 @@ def lookup(word: str) -> list[tuple[str, Fraction]]:
     small = _SINGULAR.get(small) or small
     if len(small) > 2 and small not in _UNITS:
         small = small.removesuffix("s")
-    return _UNITS.get(small, []) if len(small) > 2 or small in ("ft", "in", "lb", "oz", "yd", "kg", "cm", "km") else []
+    return _UNITS.get(small, []) if len(word) > 2 or small in ("ft", "in", "lb", "oz", "yd", "kg", "cm", "km") else []
 
 
 @lru_cache(maxsize=4096)
