@@ -8,6 +8,7 @@ from pathlib import Path
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.paired import difference, holm
 from callbacks.evaluation.statistics import Records, mean_of
+from callbacks.evaluation.table import printable
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records
@@ -113,7 +114,7 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Conditions
     for labels, p in known:
         parts = [name, *(labels[i] for i in telling if labels[i])]
         parts += [p.group] if by_group and p.group else []
-        condition = " ".join(part for part in parts if part) or name
+        condition = printable(" ".join(part for part in parts if part) or name)
         conditions.setdefault(condition, []).append(replace(p, group="") if by_group else p)
     return conditions
 

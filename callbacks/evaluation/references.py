@@ -10,6 +10,7 @@ from rich.table import Table
 
 from callbacks.evaluation.metrics import wilson_interval
 from callbacks.evaluation.statistics import agreement_of
+from callbacks.evaluation.table import printable
 from datamodules.answers import AnswerChecker
 from datamodules.suites.predictions import JudgeVerdict, Prediction
 from datamodules.suites.references import Reference, differing
@@ -112,7 +113,7 @@ def table_of_judges(agreements: Sequence[ReferenceAgreement]) -> Table:
         table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=True)
     for a in agreements:
         table.add_row(
-            escape(f"{a.suite} {a.group}".strip()),
+            escape(printable(f"{a.suite} {a.group}".strip())),
             escape(a.judge),
             f"{a.n:,}",
             "-" if a.agreement is None else f"{100 * a.agreement:.1f}",

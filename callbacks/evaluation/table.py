@@ -36,20 +36,20 @@ def print_table(
     for index in shown:
         table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=index > 0)
     for row in rows:
-        table.add_row(*(escape(row[index]) for index in shown))
+        table.add_row(*(escape(printable(row[index])) for index in shown))
     console = console or Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     for line in _judges(results):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
     for result in results:
         if result.kind == "perplexity":
             value = _number(result.value("perplexity"), 1, digits=3)
-            console.print(f"{result.cell}: perplexity {value}", highlight=False, markup=False)
+            console.print(printable(f"{result.cell}: perplexity {value}"), highlight=False, markup=False)
     warnings = [
         f"{r.cell}: {count} of {r.n} not measured: {name}" for r in results for name, count in r.failures.items()
     ]
     for text in (*warnings, *hints):
-        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(text), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def answer_hints(predictions: Iterable[Prediction]) -> list[str]:
@@ -80,10 +80,15 @@ def _answer_hint(suite: str, known: Sequence[Prediction]) -> str:
 
 
 def _end(text: str) -> str:
-    """The end of a completion, as a quoted line that any terminal can print."""
+    """The end of a completion, as a quoted line."""
     text = text.strip()
     end = text if len(text) <= _END else "..." + text[-_END:]
-    return repr(end).encode("utf-8", "backslashreplace").decode("utf-8")
+    return repr(end)
+
+
+def printable(text: str) -> str:
+    """The text with half characters escaped, which no terminal can print."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _judges(results: Sequence[Result]) -> list[str]:

@@ -138,7 +138,20 @@ def read_external(
         raise InputError(reasons + more if reasons else f"{path}: no line has a completion; check --completion, --keep")
     if not fields.id:
         found.hints.extend(check_repeats(path, entries))
+    if not fields.finish:
+        found.hints.extend(_cut_hint(path, entries))
     return found
+
+
+def _cut_hint(path: Path, entries: Sequence[Entry]) -> list[str]:
+    """A hint if a field says that completions were cut off, and nobody asked for it."""
+    for name in ("finish_reason", "stop_reason", "done_reason"):
+        if cut := sum(str(entry.line.values.get(name)).lower() in _CUT for entry in entries):
+            return [
+                f"{path}: {cut:,} of {len(entries):,} completions were cut off by their '{name}', but are read as "
+                f"finished; give --finish {name}"
+            ]
+    return []
 
 
 class _Fatal(InputError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_modules.judges.labelled_answers import READINGS, AnswerSource
-from llm_modules.judges.training import TrainingSettings
+from llm_modules.judges.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -290,7 +290,7 @@ def test_half_a_character_is_written_escaped_and_read_again(tmp_path: Path) -> N
     assert json.loads((tmp_path / "out" / "disagreements.jsonl").read_text())["completion"] == lines[0]["out"]
     assert score(tmp_path / "out" / "predictions.jsonl", "--output", tmp_path / "again") == 0
     assert main(["compare", str(tmp_path / "out"), str(tmp_path / "again")]) == 0
-    safety = ["--completion", "out", "--kind", "safety"]
+    safety = ["--completion", "out", "--kind", "safety", "--group", "question", "--reference", "ok"]
     assert score(file, "--output", tmp_path / "judged", *safety) == 0
     assert results(tmp_path / "judged")["halves"]["metrics"]["asr/classifier"]["n"] == 2
 
@@ -623,3 +623,26 @@ def test_tokens_apart_stand_in_the_file(tmp_path: Path) -> None:
     assert found["tokens/thinking"]["value"] + found["tokens/answer"]["value"] == found["tokens"]["value"]
     assert found["tokens/thinking"]["exact"] == 0  # by the share of the characters
     assert 25 < found["tokens/thinking"]["value"] < 40
+
+
+def test_a_field_that_tells_of_cut_completions_is_not_ignored_silently(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = {"question": "?", "gold": "1", "out": "\\boxed{1}"}
+    file = write(
+        tmp_path / "cut.jsonl", *(line | {"n": i, "finish_reason": end} for i, end in enumerate(("stop", "length")))
+    )
+    words = [file, "--completion", "out", "--gold", "gold"]
+    assert score(*words, "--output", tmp_path / "out") == 0
+    assert "1 of 2 completions were cut off" in capsys.readouterr().out
+    assert score(*words, "--output", tmp_path / "told", "--finish", "finish_reason") == 0
+    assert "were cut off" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["train-judge", "compare", "frontier"])
+def test_the_options_of_a_verb_need_no_torch(verb: str) -> None:
+    code = (
+        f"import sys; from rod.__main__ import main\ntry: main(['{verb}', '--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=200, stdout=subprocess.DEVNULL)
