@@ -9,6 +9,7 @@ import re
 from datamodules.answers.normal import without_commands
 
 _LOOK_ONLY = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\s+(?=\W)|(?<=\W)\s+")
+_SHORT = re.compile(r"([\^_])\{(\w)\}")
 _DOTS = re.compile(r"\\[lcdv]?dots[cbmio]?(?![a-z])|\.\.\.")
 _UNEQUAL = re.compile(r"\\neq|\\notin|\\not\\in")
 _ORDER = re.compile(r"[<>]|\\(?:le|ge|leq|geq|lt|gt|leqslant|geqslant)(?![a-z])")
@@ -21,8 +22,8 @@ _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 
 
 def look(text: str) -> str:
-    r"""What decides whether two cleaned answers look the same: no text commands, no spaces beside signs."""
-    return _DOTS.sub("...", _LOOK_ONLY.sub("", without_commands(text)))
+    r"""What decides whether two cleaned answers look the same: no text commands, no spaces beside signs, x^2 for x^{2}."""
+    return _SHORT.sub(r"\1\2", _DOTS.sub("...", _LOOK_ONLY.sub("", without_commands(text))))
 
 
 def differ_in_form(gold: str, predicted: str) -> bool | None:
