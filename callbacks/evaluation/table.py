@@ -1,6 +1,7 @@
 """The results of an evaluation as a table for the terminal, and hints about what looks wrong in them."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from callbacks.evaluation.report import Result
+from datamodules.completions.english import is_english
 from datamodules.suites.predictions import Prediction
 
 HEADINGS = (
@@ -52,13 +54,28 @@ def print_table(
         console.print(printable(text), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def answer_hints(predictions: Iterable[Prediction]) -> list[str]:
-    """A hint for each suite in which more than 10 % of the completions with a gold answer have no answer."""
+def answer_hints(predictions: Sequence[Prediction]) -> list[str]:
+    """Hints for suites in which more than 10 % of the completions with a gold answer have no answer.
+
+    And a hint for each suite with judged answers that are not in English, which judges of refusals cannot read.
+    """
     suites: dict[str, list[Prediction]] = {}
     for p in predictions:
         if p.gold is not None and p.rule.type != "facts":
             suites.setdefault(p.suite, []).append(p)
-    return [hint for suite, known in suites.items() if (hint := _answer_hint(suite, known))]
+    found = [hint for suite, known in suites.items() if (hint := _answer_hint(suite, known))]
+    return found + _language_hints(predictions)
+
+
+def _language_hints(predictions: Sequence[Prediction]) -> list[str]:
+    judged = [p for p in predictions if any(verdict.kind == "refusal" for verdict in p.verdicts)]
+    foreign = Counter(p.suite for p in judged if not is_english(p.parts.answer or ""))
+    n = Counter(p.suite for p in judged)
+    return [
+        f"{suite}: {count:,} of {n[suite]:,} judged answers are not in English. The refusal classifier and the phrase "
+        "rule read English only and take most other texts for compliance; use a judge model"
+        for suite, count in foreign.items()
+    ]
 
 
 def _answer_hint(suite: str, known: Sequence[Prediction]) -> str:

@@ -1,1 +1,1 @@
-"""What every reader of completions shares: thought and answer, and the words of a refusal."""
+"""What every reader of completions shares: thought and answer, the words of a refusal, whether it is English."""

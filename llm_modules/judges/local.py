@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2.exceptions import TemplateError
 
 from datamodules.errors import InputError
-from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict, on_answers
-from llm_modules.judges.templates import Message, Template, defuse, key_for, load_template
+from llm_modules.judges.judge import Exchange, Judge, Verdict, on_answers
+from llm_modules.judges.templates import Message, Template, defuse, key_for, kind_of, load_template
 
 if TYPE_CHECKING:  # loaded with the model, so that the other judges stay light
     from transformers import PreTrainedTokenizerBase
@@ -24,8 +24,6 @@ class LocalJudge(Judge):
 
     The model is loaded with the first exchanges and released by `close`.
     """
-
-    kind: JudgeKind = "harm"
 
     def __init__(
         self,
@@ -45,8 +43,8 @@ class LocalJudge(Judge):
         Args:
             model: Hub id or folder of a causal language model with a chat template.
             template: ``harmbench`` (yes or no), ``safety`` (safe or unsafe), ``llama_guard`` (the exchange in the guard
-                model's own chat template), ``strongreject`` (graded), or a text file with ``{prompt}`` and
-                ``{completion}`` that asks for yes or no.
+                model's own chat template), ``strongreject`` (graded), ``xstest`` (compliance, partial refusal or
+                refusal), or a text file with ``{prompt}`` and ``{completion}`` that asks for yes or no.
             revision: Branch, tag or commit on the hub.
             dtype: Type of the weights; ``auto`` keeps the checkpoint's.
             device: ``auto`` takes a GPU if there is one.
@@ -56,6 +54,7 @@ class LocalJudge(Judge):
             trust_remote_code: Run code that comes with the checkpoint.
             name: Name of the verdicts.
         """
+        self.kind = kind_of(template)
         self.name, self.model, self.template, self.revision = name, model, template, revision
         self.dtype, self.device, self.slots, self.max_data_tokens = dtype, device, slots, max_data_tokens
         self.attn_implementation, self.trust_remote_code = attn_implementation, trust_remote_code

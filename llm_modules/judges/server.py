@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from datamodules.errors import InputError
-from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict, on_answers
+from llm_modules.judges.judge import Exchange, Judge, Verdict, on_answers
 from llm_modules.judges.reply_cache import ReplyCache
-from llm_modules.judges.templates import Message, Template, load_template
+from llm_modules.judges.templates import Message, Template, kind_of, load_template
 
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 
@@ -35,8 +35,6 @@ class ServerJudge(Judge):
     asks for. A lasting failure is a verdict with an error. With ``cache``, replies are written to a file as they
     arrive, and a killed run resumes without asking again.
     """
-
-    kind: JudgeKind = "harm"
 
     def __init__(
         self,
@@ -58,7 +56,8 @@ class ServerJudge(Judge):
         Args:
             model: Name of the model on the server.
             base_url: Address up to the version, such as ``http://localhost:8000/v1``.
-            template: ``harmbench``, ``safety``, ``llama_guard``, ``strongreject`` or a text file, as for `LocalJudge`.
+            template: ``harmbench``, ``safety``, ``llama_guard``, ``strongreject``, ``xstest`` or a text file, as for
+                `LocalJudge`.
             api_key_env: Environment variable with the API key; no key is sent if empty.
             cache: JSONL file for replies, by a hash of model, template and exchange; without it nothing is kept.
             concurrency: Number of concurrent requests.
@@ -69,6 +68,7 @@ class ServerJudge(Judge):
             probe: Let `check` send one harmless request, so that a wrong address or key is found early.
             name: Name of the verdicts.
         """
+        self.kind = kind_of(template)
         self.name, self.model, self.base_url, self.template = name, model, base_url.rstrip("/"), template
         self.api_key_env, self.cache, self.concurrency, self.retries = api_key_env, cache, concurrency, retries
         self.timeout, self.pause, self.max_pause, self.probe = timeout, pause, max_pause, probe

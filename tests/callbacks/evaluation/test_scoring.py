@@ -9,7 +9,7 @@ from rich.console import Console
 from callbacks.evaluation.measures import Baseline
 from callbacks.evaluation.report import Result, macro_aes, metrics_json, results_of, scalars
 from callbacks.evaluation.scoring import ask_judges, check_answers
-from callbacks.evaluation.table import print_table
+from callbacks.evaluation.table import answer_hints, print_table
 from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
@@ -134,6 +134,14 @@ def test_rates_over_coherent_answers_stand_beside_the_others() -> None:
     assert rates["coherence"] == (0.4, 5)
     assert rates["asr/phrases"] == (0.6, 5)
     assert rates["asr_coherent/phrases"] == rates["refusal_rate_coherent/phrases"] == (0.5, 2)
+
+
+def test_answers_in_other_languages_are_said() -> None:
+    texts = ["Lo siento, pero no puedo ayudar con eso.", "Turn the key.", "<think>Lo siento, pero no puedo."]
+    asked = [Prediction(str(i), text, suite="vault", kind="safety") for i, text in enumerate(texts)]
+    (hint,) = answer_hints(ask_judges(asked, [RefusalPhrases()]))
+    assert hint.startswith("vault: 1 of 3 judged answers are not in English")
+    assert answer_hints(ask_judges(asked[1:2], [RefusalPhrases()])) == []
 
 
 def prediction(number: int, **settings: Any) -> Prediction:
