@@ -22,7 +22,7 @@ _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 
 
 def look(text: str) -> str:
-    r"""What decides whether two cleaned answers look the same: no text commands, no spaces beside signs, x^2 for x^{2}."""
+    r"""What a cleaned answer looks like: without text commands and spaces beside signs, x^2 for x^{2}."""
     return _SHORT.sub(r"\1\2", _DOTS.sub("...", _LOOK_ONLY.sub("", without_commands(text))))
 
 
