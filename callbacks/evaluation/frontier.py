@@ -84,7 +84,18 @@ class _Answers:
     group: str = ""
 
 
-def read_conditions(path: Path, name: str, by_group: bool = False) -> Conditions:
+@dataclass(frozen=True)
+class Run:
+    """The conditions of a run; of a strength sweep also the series and strength of each, by name.
+
+    A series has the strengths of one layer set. The unsteered condition is in none.
+    """
+
+    conditions: Conditions
+    strengths: dict[str, tuple[str, float]]
+
+
+def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
     """Read a run's answers: a folder of ``rod test``, ``rod score`` or ``rod predict``, or a file of one.
 
     System instructions, strengths and layer sets of a run are conditions of their own, and so are its groups with
@@ -99,7 +110,7 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Conditions
         if not found:
             raise InputError(f"{path}: has no predictions.jsonl or traces.jsonl; give the folder of a finished run")
         file = found[0]
-    made = _of_traces(file) if file.name.startswith("traces") else _of_predictions(file)
+    made, strengths = _of_traces(file) if file.name.startswith("traces") else (_of_predictions(file), {})
     known = [(labels, p) for labels, p in made if p.right is not None]
     if not known:
         raise InputError(f"{file}: no answer was checked against a gold answer; score it with rod score --gold first")
@@ -110,13 +121,18 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Conditions
         )
     # Labels that are the same everywhere in the run say nothing.
     telling = [i for i in range(len(known[0][0])) if len({labels[i] for labels, _ in known}) > 1]
-    conditions: Conditions = {}
+    run = Run({}, {})
     for labels, p in known:
-        parts = [name, *(labels[i] for i in telling if labels[i])]
-        parts += [p.group] if by_group and p.group else []
-        condition = printable(" ".join(part for part in parts if part) or name)
-        conditions.setdefault(condition, []).append(replace(p, group="") if by_group else p)
-    return conditions
+        parts = [labels[i] for i in telling] + [p.group if by_group else ""]
+        series = printable(" ".join(part for part in (name, *parts) if part))
+        strength = strengths.get(p.id, 0.0)
+        condition = series
+        if strengths:
+            condition += f" α {strength:+g}" if strength else " α 0"
+        if strength:
+            run.strengths[condition] = series, strength
+        run.conditions.setdefault(condition, []).append(replace(p, group="") if by_group else p)
+    return run
 
 
 def points_of(conditions: Mapping[str, Sequence[Prediction]], base: str) -> list[Point]:
@@ -193,11 +209,12 @@ def _of_predictions(file: Path) -> list[tuple[tuple[str, ...], Prediction]]:
     ]
 
 
-def _of_traces(file: Path) -> list[tuple[tuple[str, ...], Prediction]]:
-    """Traces of a strength sweep as predictions, labelled with system, strength and layer set."""
-    return [
+def _of_traces(file: Path) -> tuple[list[tuple[tuple[str, ...], Prediction]], dict[str, float]]:
+    """Traces of a strength sweep as predictions, labelled with system and layer set, and their strengths by id."""
+    traces = read_records(file, Trace, strict=True)
+    made = [
         (
-            (t.system, f"α {t.alpha:+g}" if t.alpha else "α 0", t.layer_set or ""),
+            (t.system, t.layer_set or ""),
             Prediction(
                 id=t.id,
                 completion=t.completion,
@@ -213,8 +230,9 @@ def _of_traces(file: Path) -> list[tuple[tuple[str, ...], Prediction]]:
                 correct=t.correct,
             ),
         )
-        for t in read_records(file, Trace, strict=True)
+        for t in traces
     ]
+    return made, {t.id: t.alpha for t in traces}
 
 
 def _point(suite: str, condition: str, own: Mapping[str, _Answers], base: Mapping[str, _Answers] | None) -> Point:

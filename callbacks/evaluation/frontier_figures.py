@@ -1,11 +1,12 @@
 """Figures of the frontier: accuracy against tokens, accuracy against the token budget."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from callbacks.evaluation.budgets import BudgetAccuracy
@@ -19,96 +20,125 @@ _BANDS = 6
 """Conditions in a panel up to which lines have bands, and error bars their full strength."""
 _COLUMNS = 3
 """Panels side by side, if there are several suites."""
+Strengths = Mapping[str, tuple[str, float]]
+"""Condition of a strength sweep -> its series and strength."""
 
 
-def plot_frontier(points: Sequence[Point], base: str, path: Path) -> None:
+def plot_frontier(points: Sequence[Point], base: str, path: Path, strengths: Strengths | None = None) -> None:
     """Accuracy (y) against mean tokens (x), a panel per suite, as PNG and SVG; the base is hollow.
 
-    Bars are 95 % intervals, the line is the Pareto front. Up and to the left is better.
+    Bars are 95 % intervals, the dashed line is the Pareto front. Up and to the left is better. The strengths of a
+    series share a colour, are joined by a line, and stand beside their points.
     """
-    names = list(dict.fromkeys(point.condition for point in points))
-    styles = {name: marker_style(index, hollow=name == base) for index, name in enumerate(names)}
+    looks = _looks([point.condition for point in points], base, strengths or {})
     suites = list(dict.fromkeys(point.suite for point in points))
-    with _panels(path, suites, names) as panels:
+    with _panels(path, suites, looks.legend) as panels:
         for panel, suite in zip(panels, suites, strict=False):
             own = [point for point in points if point.suite == suite]
             front = sorted((p for p in own if p.on_front), key=lambda p: p.tokens)
-            panel.plot(
-                [p.tokens for p in front],
-                [p.accuracy for p in front],
-                color=GREY,
-                lw=1.2,
-                ls="--",
-                zorder=1,
-                drawstyle="steps-post",
-            )
+            x, y = [p.tokens for p in front], [p.accuracy for p in front]
+            panel.plot(x, y, color=GREY, lw=1.2, ls="--", zorder=1, drawstyle="steps-post")
+            for series in dict.fromkeys(series for series, _ in looks.strengths.values()):
+                _joined(panel, own, series, looks)
             for p in own:
                 bars: dict[str, Any] = {
                     "xerr": [[max(0.0, p.tokens - p.tokens_low)], [max(0.0, p.tokens_high - p.tokens)]],
                     "yerr": [[max(0.0, p.accuracy - p.accuracy_low)], [max(0.0, p.accuracy_high - p.accuracy)]],
+                    "elinewidth": 0.9 if len(own) <= _BANDS else 0.5,
                 }
-                panel.errorbar(
-                    p.tokens,
-                    p.accuracy,
-                    elinewidth=0.9 if len(own) <= _BANDS else 0.5,
-                    capsize=2,
-                    **bars,
-                    **styles[p.condition],
-                )
+                style = looks.styles[p.condition] | {"ms": 8 if len(own) <= _BANDS else 6}
+                panel.errorbar(p.tokens, p.accuracy, capsize=2, **bars, **style)
             _axes(panel, suite if len(suites) > 1 else "", [p.tokens for p in own], "mean tokens of an answer")
-        _legend(panels, [*((name, styles[name]) for name in names), ("Pareto front", {"color": GREY, "ls": "--"})])
+        _legend(panels, looks.legend | {"Pareto front": {"color": GREY, "ls": "--"}})
 
 
-def plot_budgets(rows: Mapping[tuple[str, str], Sequence[BudgetAccuracy]], base: str, path: Path) -> None:
+def plot_budgets(
+    rows: Mapping[tuple[str, str], Sequence[BudgetAccuracy]],
+    base: str,
+    path: Path,
+    strengths: Strengths | None = None,
+) -> None:
     """Accuracy (y) of runs cut off at a token budget (x), a panel per suite, as PNG and SVG; the base is hollow.
 
-    Bands are 95 % intervals; they are left out where there are more than six conditions.
+    Bands are 95 % intervals; they are left out where there are more than six conditions. The strengths of a series
+    share a colour, the weaker ones paler.
 
     Args:
         rows: By suite and condition.
         base: The base condition.
         path: PNG file.
+        strengths: Series and strength of conditions of a strength sweep.
     """
-    names = list(dict.fromkeys(condition for _, condition in rows))
-    styles = {
-        name: marker_style(index, hollow=name == base) | {"ls": "-", "lw": 1.4} for index, name in enumerate(names)
-    }
+    looks = _looks([condition for _, condition in rows], base, strengths or {}, ls="-", lw=1.4)
     suites = list(dict.fromkeys(suite for suite, _ in rows))
-    with _panels(path, suites, names) as panels:
+    with _panels(path, suites, looks.legend) as panels:
         for panel, suite in zip(panels, suites, strict=False):
+            lines = {condition: own for (other, condition), own in rows.items() if other == suite and own}
+            most = max((own[-1].budget for own in lines.values()), default=0)
             budgets: list[float] = []
-            crowd = sum(other == suite for other, _ in rows)
-            most = max((row.budget for (other, _), own in rows.items() if other == suite for row in own), default=0)
-            for (other, condition), own in rows.items():
-                if other != suite:
-                    continue
-                if own and own[-1].budget < most:  # a budget that cuts nothing changes nothing
+            for condition, own in lines.items():
+                if own[-1].budget < most:  # a budget that cuts nothing changes nothing
                     own = [*own, replace(own[-1], budget=most)]
                 x, y = [row.budget for row in own], [row.accuracy for row in own]
-                panel.plot(x, y, **(styles[condition] | {"ms": 5, "mew": 1.2}))
-                if crowd <= _BANDS:
+                style = looks.styles[condition] | {"ms": 5, "mew": 1.2}
+                panel.plot(x, y, alpha=looks.weight(condition), **style)
+                if len(lines) <= _BANDS:
                     low, high = [row.low for row in own], [row.high for row in own]
-                    panel.fill_between(x, low, high, color=styles[condition]["color"], alpha=0.1, lw=0)
+                    panel.fill_between(x, low, high, color=style["color"], alpha=0.1, lw=0)
                 budgets += x
             _axes(panel, suite if len(suites) > 1 else "", budgets, "token budget", budgets=True)
-        _legend(panels, [(name, styles[name]) for name in names])
+        _legend(panels, looks.legend)
 
 
-def _panels(path: Path, suites: Sequence[str], names: Sequence[str]) -> Any:
+@dataclass(frozen=True)
+class _Looks:
+    """How conditions are drawn, and what stands in the legend."""
+
+    styles: dict[str, dict[str, Any]]
+    legend: dict[str, dict[str, Any]]
+    strengths: Strengths
+
+    def weight(self, condition: str) -> float:
+        """Opacity of a condition's line: the strongest of a series 1, the weakest 0.3."""
+        if condition not in self.strengths:
+            return 1.0
+        series, strength = self.strengths[condition]
+        of_series = sorted(abs(value) for other, value in self.strengths.values() if other == series)
+        return 0.3 + 0.7 * (of_series.index(abs(strength)) + 1) / len(of_series)
+
+
+def _looks(conditions: Sequence[str], base: str, strengths: Strengths, **more: Any) -> _Looks:
+    entries = list(dict.fromkeys(strengths[name][0] if name in strengths else name for name in conditions))
+    legend = {entry: marker_style(i, hollow=entry == base) | more for i, entry in enumerate(entries)}
+    styles = {name: legend[strengths[name][0] if name in strengths else name] for name in dict.fromkeys(conditions)}
+    if base in strengths and base in styles:
+        styles[base] = styles[base] | {"mfc": "white"}
+    known = {name: place for name, place in strengths.items() if name in styles}
+    return _Looks(styles, legend, known)
+
+
+def _joined(panel: Axes, points: Sequence[Point], series: str, looks: _Looks) -> None:
+    """Join the points of a series in the order of their strengths, and write the strengths beside them."""
+    own = [(looks.strengths[p.condition][1], p) for p in points if looks.strengths.get(p.condition, ("",))[0] == series]
+    own.sort(key=lambda pair: pair[0])
+    if not own:
+        return
+    colour = looks.styles[own[0][1].condition]["color"]
+    panel.plot([p.tokens for _, p in own], [p.accuracy for _, p in own], color=colour, lw=0.9, alpha=0.6, zorder=1)
+    for strength, p in own:
+        place: dict[str, Any] = {"xytext": (5, 5), "textcoords": "offset points", "zorder": 5}
+        place["path_effects"] = [withStroke(linewidth=2, foreground="white")]
+        panel.annotate(f"{strength:+g}", (p.tokens, p.accuracy), fontsize=6.5, color=colour, **place)
+
+
+def _panels(path: Path, suites: Sequence[str], legend: Mapping[str, object]) -> Any:
     """A figure with a panel per suite and room for the legend on the right."""
     columns = min(_COLUMNS, len(suites))
     rows = -(-len(suites) // columns)
-    legend_columns = -(-(len(names) + 1) // _LEGEND_ROWS)
-    letters = max(map(len, names), default=0)
-    width = (5.6 if columns == 1 else 4.2) * columns + legend_columns * (0.6 + 0.075 * letters)
-    return figure(
-        path,
-        width,
-        max(4.2 if rows == 1 else 3.4 * rows, 0.22 * min(len(names), _LEGEND_ROWS)),
-        rows=rows,
-        columns=columns,
-        svg=True,
-    )
+    beside = -(-(len(legend) + 1) // _LEGEND_ROWS) * (0.6 + 0.075 * max(map(len, legend), default=0))
+    height = max(4.2 if rows == 1 else 3.4 * rows, 0.22 * min(len(legend), _LEGEND_ROWS))
+    width = (5.6 if columns == 1 else 4.2) * columns + beside
+    return figure(path, width, height, rows=rows, columns=columns, svg=True)
 
 
 def _axes(panel: Axes, title: str, values: Sequence[float], label: str, budgets: bool = False) -> None:
@@ -137,18 +167,11 @@ def _short(value: float, _: int) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-def _legend(panels: Sequence[Axes], entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def _legend(panels: Sequence[Axes], entries: Mapping[str, dict[str, Any]]) -> None:
     """One legend for all panels, to the right of them; panels without a suite are hidden."""
     for panel in panels:
         panel.set_visible(panel.has_data())
-    drawn = panels[0].figure
-    handles = [panels[0].plot([], [], label=name, **style)[0] for name, style in entries]
-    drawn.legend(
-        handles=handles,
-        loc="outside right center",
-        ncols=-(-len(entries) // _LEGEND_ROWS),
-        frameon=False,
-        fontsize=8,
-        labelcolor=BLACK,
-        markerscale=0.8,
-    )
+    handles = [panels[0].plot([], [], label=name, **style)[0] for name, style in entries.items()]
+    place: dict[str, Any] = {"loc": "outside right center", "ncols": -(-len(entries) // _LEGEND_ROWS)}
+    look: dict[str, Any] = {"frameon": False, "fontsize": 8, "labelcolor": BLACK, "markerscale": 0.8}
+    panels[0].figure.legend(handles=handles, **place, **look)

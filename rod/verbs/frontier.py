@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from callbacks.evaluation.budgets import BudgetAccuracy
-    from callbacks.evaluation.frontier import Conditions, GroupLoss, Point
+    from callbacks.evaluation.frontier import Conditions, GroupLoss, Point, Run
 
 
 def run(
@@ -45,12 +45,13 @@ def run(
 
     names = ("frontier.csv", "frontier.png", "frontier.svg", "budgets.csv", "budgets.png", "budgets.svg", "groups.csv")
     require_new([output / name for name in names], overwrite)
-    conditions = _read([*map(Path, expand("runs", runs))], by)
+    found = _read([*map(Path, expand("runs", runs))], by)
+    conditions = found.conditions
     base = _base(base, conditions)
     points, losses = points_of(conditions, base), group_losses(conditions, base)
     rows = _budgets(conditions, budgets)
-    plot_frontier(points, base, output / "frontier.png")
-    plot_budgets(rows, base, output / "budgets.png")
+    plot_frontier(points, base, output / "frontier.png", found.strengths)
+    plot_budgets(rows, base, output / "budgets.png", found.strengths)
     _write(output, points, rows, losses)
     console = Console(width=None if Console().is_terminal else 140)
     console.print(_table(points, base))
@@ -61,22 +62,19 @@ def run(
         _log(wandb, output, points)
 
 
-def _read(paths: Sequence[Path], by: str) -> "Conditions":
-    from callbacks.evaluation.frontier import read_conditions
+def _read(paths: Sequence[Path], by: str) -> "Run":
+    from callbacks.evaluation.frontier import Run, read_conditions
     from datamodules.errors import InputError
     from rod.verbs.files import run_names
 
-    conditions: Conditions = {}
+    found = Run({}, {})
     for name, path in zip(run_names(paths), paths, strict=True):
-        for condition, predictions in read_conditions(
-            path, name if len(paths) > 1 or by == "run" else "", by == "group"
-        ).items():
-            if condition in conditions:
-                raise InputError(
-                    f"{path}: there are two conditions called '{condition}'; give each run a folder of its own"
-                )
-            conditions[condition] = predictions
-    return conditions
+        run = read_conditions(path, name if len(paths) > 1 or by == "run" else "", by == "group")
+        if twice := sorted(run.conditions.keys() & found.conditions.keys()):
+            raise InputError(f"{path}: another run has the condition '{twice[0]}' too; give each a folder of its own")
+        found.conditions.update(run.conditions)
+        found.strengths.update(run.strengths)
+    return found
 
 
 def _base(wanted: str, conditions: "Conditions") -> str:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from callbacks.evaluation.frontier import group_losses, lost_first, points_of, read_conditions
+from callbacks.evaluation.frontier_figures import plot_frontier
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.paired import holm, mcnemar
 from datamodules.errors import InputError
@@ -95,12 +96,12 @@ def test_conditions_of_a_run(tmp_path: Path) -> None:
     both = answers("10", 5, system="system1") + answers("11", 9, system="system2", id="b")
     both = [Prediction(**{**vars(p), "id": f"{i}"}) for i, p in enumerate(both)]
     run = save(tmp_path / "run", "predictions.jsonl", *both)
-    assert {name: len(own) for name, own in read_conditions(run, "run").items()} == {
+    assert {name: len(own) for name, own in read_conditions(run, "run").conditions.items()} == {
         "run system1": 2, "run system2": 2,
     }  # fmt: skip
     single = save(tmp_path / "one", "predictions.jsonl", *answers("10", 5, system="system1", group="a"))
-    assert list(read_conditions(single, "one")) == ["one"]
-    assert list(read_conditions(single, "one", by_group=True)) == ["one a"]
+    assert list(read_conditions(single, "one").conditions) == ["one"]
+    assert list(read_conditions(single, "one", by_group=True).conditions) == ["one a"]
 
 
 def test_strengths_of_a_sweep_are_conditions(tmp_path: Path) -> None:
@@ -114,8 +115,14 @@ def test_strengths_of_a_sweep_are_conditions(tmp_path: Path) -> None:
     ]  # fmt: skip
     run = save(tmp_path / "sweep", "traces.jsonl", *traces)
     found = read_conditions(run, "sweep")
-    assert list(found) == ["sweep α 0", "sweep α -0.2 all", "sweep α -0.4 all"]
-    assert [point.tokens for point in points_of(found, "sweep α 0")] == [100, 80, 60]
+    assert list(found.conditions) == ["sweep α 0", "sweep all α -0.2", "sweep all α -0.4"]
+    assert found.strengths == {"sweep all α -0.2": ("sweep all", -0.2), "sweep all α -0.4": ("sweep all", -0.4)}
+    points = points_of(found.conditions, "sweep α 0")
+    assert [point.tokens for point in points] == [100, 80, 60]
+    plot_frontier(points, "sweep α 0", tmp_path / "sweep.png", found.strengths)
+    legend = (tmp_path / "sweep.svg").read_text()
+    assert "<!-- sweep all -->" in legend  # one entry for the series
+    assert "<!-- sweep all α -0.2 -->" not in legend
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +9,7 @@ import pytest
 
 from rod.__main__ import main
 from tests.callbacks.evaluation.evaluation_run import metrics, predictions, results, write
+from tests.conftest import ROOT
 
 
 def rod(*words: object) -> int:
@@ -100,14 +104,15 @@ def test_tokens_are_counted_with_a_tokenizer(shared_data: Path, tmp_path: Path) 
     assert rod("score", file, "--output", tmp_path / "no", *words[:-1], tmp_path / "absent") == 2
 
 
-def test_a_project_gets_the_figures(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("WANDB_MODE", "offline"), ("WANDB_SILENT", "true")):
-        monkeypatch.setenv(name, value)
-    assert rod("frontier", *runs, "--output", tmp_path / "out", "--wandb", "lengths") == 0
+def test_a_project_gets_the_figures(runs: list[Path], tmp_path: Path) -> None:
+    """In a process of its own, which alone ends a W&B run."""
+    words = ["frontier", *runs, "--output", tmp_path / "out", "--wandb", "lengths"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    command = [sys.executable, "-m", "rod", *map(str, words)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
     (logged,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
-    assert {path.name.split("_")[0] for path in (logged / "files/media/images").rglob("*.png")} == {
-        "frontier",
-        "budgets",
-    }
+    images = (logged / "files/media/images").rglob("*.png")
+    assert {path.name.split("_")[0] for path in images} == {"frontier", "budgets"}
     record = next(logged.glob("run-*.wandb")).read_bytes().decode("utf-8", errors="ignore")
     assert "short/accuracy" in record
