@@ -8,6 +8,7 @@ from typing import Any
 from datamodules.batch import PromptBatch, PromptRow, System
 from datamodules.crisp.batch import DistillationBatch
 from datamodules.errors import InputError
+from datamodules.prompts.chat_template import ChatTemplate
 from datamodules.prompts.prompt_data import PromptData
 from datamodules.prompts.rows import build_rows, stable_seed
 from datamodules.records.kinds import Question
@@ -41,6 +42,7 @@ class DistillationData(SupervisedData):
         student: System = "system2",
         teacher: System = "system1",
         chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         batch_size: int = 32,
         max_length: int | None = None,
         seed: int | None = None,
@@ -57,6 +59,7 @@ class DistillationData(SupervisedData):
             student: Prompt that is trained (paper: the plain task prompt, which asks for step-by-step reasoning).
             teacher: Prompt whose next-token distribution is the target (paper: "solve concisely").
             chat_template: ``plain`` or a jinja file instead of the tokenizer's own template.
+            chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             batch_size: Questions per batch on each process (paper: 32).
             max_length: Longest prompt in tokens; longer ones are left out, counted and reported.
             seed: Of the order and of the sampling; the seed of the run by default.
@@ -69,12 +72,19 @@ class DistillationData(SupervisedData):
         if student == teacher:
             raise InputError(f"data.student and data.teacher are both '{student}': there is nothing to distil")
         self.questions_file, self.fields, self.limit = questions, fields, limit
-        self.student, self.teacher, self.chat_template = student, teacher, chat_template
+        self.student, self.teacher = student, teacher
+        self.chat_template = ChatTemplate(chat_template, chat_template_kwargs or {})
         self.validation: PromptData | None = None
         if val_questions is not None:
             systems = [student, teacher]
             self.validation = PromptData(
-                val_questions, fields, limit=val_limit, systems=systems, seed=self.seed, chat_template=chat_template
+                val_questions,
+                fields,
+                limit=val_limit,
+                systems=systems,
+                seed=self.seed,
+                chat_template=chat_template,
+                chat_template_kwargs=chat_template_kwargs,
             )
         self.pairs: list[PromptPair] = []
 

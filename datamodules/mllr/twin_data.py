@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -50,6 +51,7 @@ class TwinData(ContrastData):
         limit: int = 400,
         batch_size: int = 32,
         chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Keep the settings; ``setup`` reads the files.
 
@@ -62,6 +64,7 @@ class TwinData(ContrastData):
             limit: Pairs to use.
             batch_size: Prompts in a forward pass.
             chat_template: ``plain`` or a jinja file, in place of the tokenizer's own template.
+            chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
         """
         super().__init__(
             contrast_file=pairs,
@@ -70,6 +73,7 @@ class TwinData(ContrastData):
             limit=limit,
             batch_size=batch_size,
             chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs,
         )
         self.pairs_file = pairs
         self.evaluation = evaluation or []

@@ -15,7 +15,7 @@ from datamodules.errors import InputError
 from datamodules.mogu.batch import ResponderBatch, RouterBatch
 from datamodules.mogu.branching import branch
 from datamodules.mogu.records import ResponsePair
-from datamodules.prompts.chat_template import encode_pair
+from datamodules.prompts.chat_template import ChatTemplate, encode_pair
 from datamodules.prompts.instruction_span import InstructionFinder
 from datamodules.records.reader import read_records
 from datamodules.trainer_parts import tokenizer_of
@@ -57,6 +57,7 @@ class _PairData(SupervisedData):
         limit: int | None = None,
         strict: bool = True,
         chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         batch_size: int = 8,
         max_length: int | None = None,
         seed: int | None = None,
@@ -70,6 +71,7 @@ class _PairData(SupervisedData):
             limit: Pairs of each class to train on; all by default.
             strict: Stop at the first bad line; otherwise bad lines are set aside and counted.
             chat_template: ``plain``, or a jinja file, instead of the tokenizer's own template.
+            chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             batch_size: Requests of a batch on each process.
             max_length: Longest example in tokens; longer ones are left out, counted and reported.
             seed: Seed of the order. By default that of ``seed_everything``.
@@ -82,7 +84,7 @@ class _PairData(SupervisedData):
         if limit is not None and limit < 1:
             raise InputError(f"data.limit: must be 1 or more, is {limit}")
         self.pairs, self.val_pairs, self.limit, self.strict = pairs, val_pairs, limit, strict
-        self.chat_template = chat_template
+        self.chat_template = ChatTemplate(chat_template, chat_template_kwargs or {})
 
     def setup(self, stage: str) -> None:
         """Read and encode the files."""
@@ -112,7 +114,7 @@ class _PairData(SupervisedData):
         return [pair for kind in (False, True) for pair in [p for p in pairs if p.malicious == kind][:limit]]
 
     def _respond(self, pair: ResponsePair, glad: bool) -> Example:
-        return encode_response(tokenizer_of(self), pair, glad, self.chat_template)
+        return encode_response(tokenizer_of(self), pair, glad, self.chat_template.of("plain"))
 
 
 class ResponderData(_PairData):
@@ -168,7 +170,7 @@ class RouterData(_PairData):
         if len(kinds) < 2:
             kind = "benign" if True in kinds else "malicious"
             raise InputError(f"{path}: no {kind} request; routers learn from both classes, give pairs of both")
-        finder = InstructionFinder(tokenizer_of(self), self.chat_template)
+        finder = InstructionFinder(tokenizer_of(self), self.chat_template.of("plain"))
         examples: list[Example] = []
         for pair in pairs:
             example = self._respond(pair, not pair.malicious)
@@ -182,7 +184,7 @@ class RouterData(_PairData):
 
 
 def encode_response(
-    tokenizer: PreTrainedTokenizerBase, pair: ResponsePair, glad: bool, template: str | None = None
+    tokenizer: PreTrainedTokenizerBase, pair: ResponsePair, glad: bool, template: ChatTemplate | str | None = None
 ) -> Example:
     """The glad response to a request, or the rejection, as an example; an opening has no end-of-sequence token."""
     text = pair.glad if glad else pair.reject

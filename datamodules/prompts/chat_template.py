@@ -1,7 +1,12 @@
 """Render questions with a chat template, and encode them."""
 
-from collections.abc import Callable, Sequence
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -22,6 +27,13 @@ PLAIN_TEMPLATE = (
 )
 """Template for base models without one: each turn, then an empty line."""
 
+TODAY = date(2024, 7, 26)
+"""The day that templates see as today (ours); Llama's own templates fall back to it."""
+_RESERVED = """
+    conversation messages chat_template tokenize add_generation_prompt continue_final_message return_tensors return_dict
+    strftime_now
+""".split()  # noqa: SIM905
+_STRFTIME = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _MARKER = "@@response@@"
 
 Turns = list[dict[str, str]]
@@ -37,8 +49,47 @@ def user_turn(question: str, system: System) -> str:
     return question + _SUFFIXES[system]
 
 
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A chat template and the arguments that it is rendered with.
+
+    Attributes:
+        source: ``plain`` (`PLAIN_TEMPLATE`, with a BOS if the tokenizer adds one itself), a jinja file, or None for the
+            tokenizer's own template.
+        kwargs: Arguments such as ``{enable_thinking: false}``; or those of each system:
+            ``{system1: {enable_thinking: false}, system2: {enable_thinking: true}}``. ``date`` (``2026-01-31``) is the
+            day that a template sees as today; by default that is `TODAY`, so that a run can be repeated.
+
+    Raises:
+        InputError: An argument belongs to the rendering itself.
+    """
+
+    source: str | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in [*self.kwargs, *(name for part in self._by_system.values() for name in part)]:
+            if name in _RESERVED:
+                raise InputError(f"data.chat_template_kwargs.{name}: is set by the rendering itself; leave it out")
+
+    def of(self, system: System) -> "ChatTemplate":
+        """The template with the arguments of one system."""
+        return replace(self, kwargs=self._by_system.get(system, {})) if self._by_system else self
+
+    @property
+    def _by_system(self) -> dict[str, Mapping[str, Any]]:
+        parts = {name: part for name, part in self.kwargs.items() if name in _SUFFIXES and isinstance(part, Mapping)}
+        if parts and len(parts) < len(self.kwargs):
+            raise InputError("data.chat_template_kwargs: give arguments, or a mapping for each system, but not both")
+        return parts
+
+
 def render_prompt(
-    tokenizer: PreTrainedTokenizerBase, user: str, *, system_prompt: str | None = None, template: str | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    user: str,
+    *,
+    system_prompt: str | None = None,
+    template: ChatTemplate | str | None = None,
 ) -> str:
     """Render system and user turn as text, up to where the assistant's turn begins.
 
@@ -46,15 +97,18 @@ def render_prompt(
         tokenizer: A tokenizer; its own chat template is the default.
         user: The user turn, see `user_turn`.
         system_prompt: The system turn. None leaves it to the template; some templates have a default.
-        template: ``plain`` (`PLAIN_TEMPLATE`, with a BOS if the tokenizer adds one itself) or a jinja file.
+        template: In place of the tokenizer's own: a `ChatTemplate`, or its ``source``.
 
     Raises:
-        InputError: There is no template, or it cannot render these turns.
+        InputError: There is no template, it cannot render these turns or drops their words, or it does not read one of
+            the arguments.
     """
     return _renderer(tokenizer, template)(_turns(user, system_prompt), True)
 
 
-def render_turns(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, template: str | None = None) -> str:
+def render_turns(
+    tokenizer: PreTrainedTokenizerBase, turns: Turns, *, template: ChatTemplate | str | None = None
+) -> str:
     """Render a conversation whose last turn is the user's; arguments and errors as in `render_prompt`."""
     return _renderer(tokenizer, template)(turns, True)
 
@@ -80,7 +134,7 @@ def encode_pair(
     response: str,
     *,
     system_prompt: str | None = None,
-    template: str | None = None,
+    template: ChatTemplate | str | None = None,
 ) -> tuple[list[int], list[int]]:
     """Encode a prompt and the response to learn.
 
@@ -124,34 +178,84 @@ def _turns(user: str, system_prompt: str | None) -> Turns:
     return turns if system_prompt is None else [{"role": "system", "content": system_prompt}, *turns]
 
 
-def _renderer(tokenizer: PreTrainedTokenizerBase, template: str | None) -> Callable[[Turns, bool], str]:
+def _renderer(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | str | None) -> Callable[[Turns, bool], str]:
     """Resolve the template; return a function of (turns, whether the assistant comes next)."""
-    if template is None and not tokenizer.chat_template:
+    chosen = template if isinstance(template, ChatTemplate) else ChatTemplate(template)
+    where = f"chat template {chosen.source}" if chosen.source else f"chat template of tokenizer {_name(tokenizer)}"
+    source = _source(tokenizer, chosen.source)
+    bos = _automatic_bos(tokenizer)
+    arguments = dict(chosen.kwargs)
+    today = arguments.pop("date", None)
+    if unread := [name for name in arguments if not re.search(rf"\b{re.escape(name)}\b", source)]:
+        raise InputError(f"data.chat_template_kwargs.{unread[0]}: the {where} does not read it")
+    if "strftime_now" in source:
+        day = _day(TODAY if today is None else today)
+        # Arguments cannot be functions: the calls are replaced by what they return.
+        source = _STRFTIME.sub(lambda call: repr(day.strftime(call[2])), source)
+    elif today is not None:
+        raise InputError(f"data.chat_template_kwargs.date: the {where} does not ask for the day")
+
+    def render(turns: Turns, assistant_next: bool) -> str:
+        try:
+            text = str(
+                tokenizer.apply_chat_template(
+                    turns, chat_template=source, tokenize=False, add_generation_prompt=assistant_next, **arguments
+                )
+            )
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise InputError(f"{where}: it cannot render the turns ({roles}): {error}") from error
+        if chosen.source == "plain":
+            return bos + text
+        rendered = _squeeze(text)
+        for turn in turns:
+            if turn["role"] != "assistant" and _squeeze(turn["content"]) not in rendered:
+                raise InputError(
+                    f"{where}: it drops or changes the words of the {turn['role']} turn ({turn['content'][:60]!r}); "
+                    "some templates expect lists of parts in place of text; give another with data.chat_template"
+                )
+        if bos and not text.startswith(bos):
+            warnings.warn(
+                f"{where}: its prompts do not begin with {bos!r}, which the tokenizer puts before every text; a model "
+                "that was trained with it may answer badly: write {{ bos_token }} at the template's start",
+                stacklevel=2,
+            )
+        return text
+
+    return render
+
+
+def _source(tokenizer: PreTrainedTokenizerBase, source: str | None) -> str:
+    """The text of a template."""
+    if source == "plain":
+        return PLAIN_TEMPLATE
+    if source is not None:
+        try:
+            return Path(source).read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise InputError(f"chat template {source}: no such file; give a jinja file or `plain`") from error
+        except UnicodeError as error:
+            raise InputError(f"chat template {source}: not a text in UTF-8 ({error}); save it as UTF-8") from error
+    if not tokenizer.chat_template:
         raise InputError(
             f"tokenizer {_name(tokenizer)}: it has no chat template; give one with `--data.chat_template FILE.jinja`, "
             "or `--data.chat_template plain` for a base model"
         )
-    source, bos = None, ""
-    if template == "plain":
-        source, bos = PLAIN_TEMPLATE, _automatic_bos(tokenizer)
-    elif template is not None:
-        path = Path(template)
-        if not path.is_file():
-            raise InputError(f"chat template {template}: no such file; give a jinja file or `plain`")
-        source = path.read_text(encoding="utf-8")
+    try:
+        return tokenizer.get_chat_template()
+    except ValueError as error:
+        names = ", ".join(tokenizer.chat_template)
+        raise InputError(
+            f"tokenizer {_name(tokenizer)}: it has several chat templates ({names}) and no default; save one as a "
+            "jinja file and give it with data.chat_template"
+        ) from error
 
-    def render(turns: Turns, assistant_next: bool) -> str:
-        try:
-            text = tokenizer.apply_chat_template(
-                turns, chat_template=source, tokenize=False, add_generation_prompt=assistant_next
-            )
-        except TemplateError as error:
-            where = f"chat template {template}" if template else f"chat template of tokenizer {_name(tokenizer)}"
-            roles = ", ".join(turn["role"] for turn in turns)
-            raise InputError(f"{where}: it cannot render the turns ({roles}): {error}") from error
-        return bos + str(text)
 
-    return render
+def _day(value: Any) -> date:
+    try:
+        return value if isinstance(value, date) else date.fromisoformat(str(value))
+    except ValueError as error:
+        raise InputError(f"data.chat_template_kwargs.date: {value!r} is no day such as 2026-01-31") from error
 
 
 def _automatic_bos(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -4,15 +4,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning import LightningDataModule
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import ContrastBatch
+from datamodules.batch import ContrastBatch, System
 from datamodules.errors import InputError
 from datamodules.padding import pad_prompts
-from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, encode_prompt, render_prompt
+from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, ChatTemplate, encode_prompt, render_prompt
 from datamodules.records.questions import part_of, read_questions
 from datamodules.records.reader import read_records
 from datamodules.trainer_parts import run_folder, shard_of, tokenizer_of
@@ -48,6 +49,7 @@ class ContrastData(LightningDataModule):
         limit: int = 100,
         batch_size: int = 16,
         chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Configure the pairs; files are read in ``setup``.
 
@@ -62,10 +64,12 @@ class ContrastData(LightningDataModule):
             limit: Number of pairs to read.
             batch_size: Pairs in a forward pass.
             chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
+            chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
         """
         super().__init__()
         self.questions_file, self.contrast_file, self.fields = questions, contrast_file, fields
-        self.positive, self.negative, self.chat_template = positive, negative, chat_template
+        self.positive, self.negative = positive, negative
+        self.chat_template = ChatTemplate(chat_template, chat_template_kwargs or {})
         self.offset, self.limit, self.batch_size = offset, limit, batch_size
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.pairs: list[ContrastPair] = []
@@ -103,17 +107,17 @@ class ContrastData(LightningDataModule):
         tokenizer = tokenizer_of(self)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
 
-        def side(turns: list[tuple[str, str | None]]) -> tuple[Tensor, Tensor]:
+        def side(system_of: System, turns: list[tuple[str, str | None]]) -> tuple[Tensor, Tensor]:
             prompts = [
-                render_prompt(tokenizer, user, system_prompt=system, template=self.chat_template)
+                render_prompt(tokenizer, user, system_prompt=system, template=self.chat_template.of(system_of))
                 for user, system in turns
             ]
             return pad_prompts([encode_prompt(tokenizer, prompt) for prompt in prompts], pad_id, "left")
 
         return ContrastBatch(
             tuple(pair.id for pair in pairs),
-            *side([(pair.positive, pair.system_positive) for pair in pairs]),
-            *side([(pair.negative, pair.system_negative) for pair in pairs]),
+            *side("system2", [(pair.positive, pair.system_positive) for pair in pairs]),
+            *side("system1", [(pair.negative, pair.system_negative) for pair in pairs]),
         )
 
     def _read(self) -> list[ContrastPair]:

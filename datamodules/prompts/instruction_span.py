@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
-from datamodules.prompts.chat_template import encode_prompt, render_prompt
+from datamodules.prompts.chat_template import ChatTemplate, encode_prompt, render_prompt
 
 _PROBES = ("Apples are green.", "zebras have 7 stripes")
 """Two user turns that differ at both ends and in length. What their prompts have in common belongs to the template."""
@@ -25,7 +25,7 @@ class _Frame:
 class InstructionFinder:
     """Finds the user's instruction in the prompts of one chat template."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | str | None = None) -> None:
         """Arguments as in `render_prompt`."""
         self.tokenizer, self.template = tokenizer, template
         self._frames: dict[str | None, _Frame] = {}

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import PromptRow, System
 from datamodules.errors import InputError
+from datamodules.prompts.chat_template import ChatTemplate
 from datamodules.prompts.rows import PromptBatches, build_rows
 from datamodules.records.questions import read_questions
 from datamodules.trainer_parts import run_folder, run_seed, shard_of, tokenizer_of
@@ -65,6 +66,7 @@ class PromptData(GenerationData):
         rows_per_batch: int = 256,
         seed: int | None = None,
         chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         require_gold: bool = False,
     ) -> None:
         """Configure the data; files are read in ``setup``.
@@ -83,6 +85,7 @@ class PromptData(GenerationData):
             rows_per_batch: Number of rows that the generator gets at once and refills its slots from.
             seed: Seed of the sampling. By default that of ``seed_everything``.
             chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
+            chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             require_gold: Raise an error if a question has no gold answer.
         """
         super().__init__(rows_per_batch, seed)
@@ -91,7 +94,8 @@ class PromptData(GenerationData):
         self.systems: list[System] = systems if systems is not None else ["system2"]
         self.alphas = alphas if alphas is not None else [0.0]
         self.layer_sets = layer_sets if layer_sets is not None else [""]
-        self.samples, self.chat_template = samples, chat_template
+        self.samples = samples
+        self.chat_template = ChatTemplate(chat_template, chat_template_kwargs or {})
 
     def setup(self, stage: str) -> None:
         """Read the questions and render the prompts, before any weights are loaded.

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import PromptBatch, PromptRow, System
 from datamodules.errors import InputError
-from datamodules.prompts.chat_template import encode_prompt, render_prompt, user_turn
+from datamodules.prompts.chat_template import ChatTemplate, encode_prompt, render_prompt, user_turn
 from datamodules.records.kinds import Question
 
 
@@ -22,7 +22,7 @@ def build_rows(
     layer_sets: Sequence[str] = ("",),
     samples: int = 1,
     seed: int = 0,
-    chat_template: str | None = None,
+    chat_template: ChatTemplate | None = None,
 ) -> list[PromptRow]:
     """Build one row for each question, system, strength, layer set and sample, question by question.
 
@@ -38,12 +38,13 @@ def build_rows(
             raise InputError(f"data.alphas: {alpha} is not a strength; give finite numbers such as -0.2")
     if not systems or not alphas or not layer_sets or samples < 1:
         raise InputError("data: systems, alphas and layer_sets need at least one entry, samples must be 1 or more")
+    template = chat_template or ChatTemplate()
     conditions = [(0.0, "")] if 0 in alphas else []
     conditions += [(float(alpha), layer_set) for layer_set in layer_sets for alpha in alphas if alpha != 0]
     rows = []
     for question in questions:
         for system in systems:
-            prompt = render_prompt(tokenizer, user_turn(question.question, system), template=chat_template)
+            prompt = render_prompt(tokenizer, user_turn(question.question, system), template=template.of(system))
             token_ids = tuple(encode_prompt(tokenizer, prompt))
             for alpha, layer_set in conditions:
                 rows += [

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.batch import IGNORE_INDEX, System
 from datamodules.errors import InputError
-from datamodules.prompts.chat_template import encode_pair, user_turn
+from datamodules.prompts.chat_template import ChatTemplate, encode_pair, user_turn
 from datamodules.prompts.prompt_data import PromptData
 from datamodules.records import read_records
 from datamodules.s3cot.records import CurriculumItem
@@ -53,6 +53,7 @@ class CurriculumData(SupervisedData):
         system2_items: Literal["drawn", "all"] = "drawn",
         strict: bool = False,
         chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         batch_size: int | None = None,
         max_tokens: int | None = None,
         packing: bool = False,
@@ -80,6 +81,7 @@ class CurriculumData(SupervisedData):
                 given length ratio differ in length from the others, and with ``drawn`` System 2 takes on their length.
             strict: Stop at the first bad line; by default bad lines are set aside and counted.
             chat_template: ``plain`` or a jinja file, in place of the tokenizer's own template.
+            chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             batch_size: Rows per batch and process; 8 if neither this nor ``max_tokens`` is given.
             max_tokens: In place of ``batch_size``: tokens per batch and process, including padding.
             packing: Pack examples end to end into rows of at most ``max_tokens`` tokens, without attention across them.
@@ -93,7 +95,8 @@ class CurriculumData(SupervisedData):
         self.items_file, self.items_per_stage = items, items_per_stage
         self.lower_bounds, self.selection = list(lower_bounds), selection
         self.system2_items = system2_items
-        self.strict, self.chat_template = strict, chat_template
+        self.strict = strict
+        self.chat_template = ChatTemplate(chat_template, chat_template_kwargs or {})
         self.validation: PromptData | None = None
         if val_questions is not None:
             self.validation = PromptData(
@@ -105,6 +108,7 @@ class CurriculumData(SupervisedData):
                 systems=list(SYSTEMS),
                 seed=self.seed,
                 chat_template=chat_template,
+                chat_template_kwargs=chat_template_kwargs,
             )
         self.items: list[CurriculumItem] = []
         self.stages: list[Stage] = []
@@ -180,7 +184,7 @@ class CurriculumData(SupervisedData):
     def _encode(self, item: CurriculumItem, system: System, text: str) -> tuple["array[int]", int]:
         """Return the token ids (four bytes each) and the number of prompt tokens."""
         ids, labels = encode_pair(
-            tokenizer_of(self), user_turn(item.question, system), text, template=self.chat_template
+            tokenizer_of(self), user_turn(item.question, system), text, template=self.chat_template.of(system)
         )
         return array("i", ids), labels.count(IGNORE_INDEX)
 

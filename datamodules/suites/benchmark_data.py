@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import PromptRow, ResponseBatch, System
 from datamodules.errors import InputError
-from datamodules.prompts.chat_template import encode_pair, encode_prompt, render_prompt, user_turn
+from datamodules.prompts.chat_template import ChatTemplate, encode_pair, encode_prompt, render_prompt, user_turn
 from datamodules.prompts.prompt_data import GenerationData
 from datamodules.prompts.rows import PromptBatches, stable_seed
 from datamodules.records.kinds import Question
@@ -53,6 +53,7 @@ class BenchmarkData(GenerationData):
         rows_per_batch: int = 256,
         seed: int | None = None,
         chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         system_prompt: str | None = None,
     ) -> None:
         """Configure the suites; files are read in ``setup``.
@@ -71,6 +72,7 @@ class BenchmarkData(GenerationData):
             rows_per_batch: Rows handed to the generator at once, from which it refills its slots.
             seed: Seed of the sampling. By default that of ``seed_everything``.
             chat_template: ``plain`` or a jinja file, in place of the model's own template.
+            chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             system_prompt: A system turn before every question.
         """
         super().__init__(rows_per_batch, seed)
@@ -97,7 +99,8 @@ class BenchmarkData(GenerationData):
         self.limit, self.samples, self.max_new_tokens = limit, samples, max_new_tokens
         self.attack_templates: tuple[AttackTemplate, ...] = tuple(attack_templates or ("none",))
         self.alpha, self.layer_set = alpha, layer_set
-        self.chat_template, self.system_prompt = chat_template, system_prompt
+        self.chat_template = ChatTemplate(chat_template, chat_template_kwargs or {})
+        self.system_prompt = system_prompt
         self.items: dict[str, Item] = {}
         self._by_suite: dict[str, list[Item]] = {}
         self.responses: list[Response] = []
@@ -161,7 +164,7 @@ class BenchmarkData(GenerationData):
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[PromptRow]:
         prompt = render_prompt(
-            tokenizer, user_turn(user, system), system_prompt=self.system_prompt, template=self.chat_template
+            tokenizer, user_turn(user, system), system_prompt=self.system_prompt, template=self.chat_template.of(system)
         )
         token_ids = tuple(encode_prompt(tokenizer, prompt + prefill))
         for sample in range(self.samples or suite.samples):
@@ -188,7 +191,7 @@ class BenchmarkData(GenerationData):
             user_turn(user_question(item, suite), system),
             item.response,
             system_prompt=self.system_prompt,
-            template=self.chat_template,
+            template=self.chat_template.of(system),
         )
         return Response(f"{item.id}|{system}|none|s0", item.id, suite.name, Example(tuple(ids), tuple(labels)))
 

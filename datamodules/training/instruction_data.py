@@ -4,9 +4,10 @@ import random
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from datamodules.errors import InputError
-from datamodules.prompts.chat_template import encode_pair
+from datamodules.prompts.chat_template import ChatTemplate, encode_pair
 from datamodules.records.kinds import Instruction
 from datamodules.records.reader import read_records
 from datamodules.trainer_parts import tokenizer_of
@@ -29,6 +30,7 @@ class InstructionData(SupervisedData):
         fields: dict[str, str] | None = None,
         strict: bool = False,
         chat_template: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         batch_size: int | None = None,
         max_tokens: int | None = None,
         packing: bool = False,
@@ -45,6 +47,7 @@ class InstructionData(SupervisedData):
             fields: The file's name of a field, by the record's, if they differ: ``{prompt: instruction}``.
             strict: Stop at the first bad line. By default bad lines are set aside and counted.
             chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
+            chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             batch_size: Rows of a batch on each process. 8 by default.
             max_tokens: Instead of ``batch_size``: most tokens of a batch on each process, padding included.
             packing: Pack examples end to end into single rows of at most ``max_tokens`` tokens.
@@ -58,7 +61,8 @@ class InstructionData(SupervisedData):
         if not 0 <= val_fraction < 1:
             raise InputError(f"data.val_fraction is a share from 0 to below 1, not {val_fraction:g}")
         self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
-        self.fields, self.strict, self.chat_template = fields, strict, chat_template
+        self.fields, self.strict = fields, strict
+        self.chat_template = ChatTemplate(chat_template, chat_template_kwargs or {})
 
     def setup(self, stage: str) -> None:
         """Read the files and encode the examples."""
@@ -90,8 +94,8 @@ class InstructionData(SupervisedData):
 
     def _encode(self, records: Sequence[Instruction]) -> list[Example]:
         tokenizer = tokenizer_of(self)
+        template = self.chat_template.of("plain")
         pairs = (
-            encode_pair(tokenizer, r.prompt, r.response, system_prompt=r.system, template=self.chat_template)
-            for r in records
+            encode_pair(tokenizer, r.prompt, r.response, system_prompt=r.system, template=template) for r in records
         )
         return [Example(tuple(ids), tuple(labels)) for ids, labels in pairs]

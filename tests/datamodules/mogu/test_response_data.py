@@ -129,10 +129,10 @@ CONTENT = "{% for m in messages %}<s>CONTENT</s>{% endfor %}"
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{{ 'fixed words' }}", "does not keep the user's words unchanged"),
-        ("{{ m['content'] | upper }}", "does not keep the user's words unchanged"),
-        ("{{ m['content'][:24] }}", "does not keep the words 'Open the vault with a long hook, please!' unchanged"),
-        ("{{ m['content'] | replace('!', '') }}", "does not keep the words 'Open the vault with a long hook, please!'"),
+        ("{{ 'fixed words' }}", "drops or changes the words of the user turn"),
+        ("{{ m['content'] | upper }}", "drops or changes the words of the user turn"),
+        ("{{ m['content'][:24] }}", "drops or changes the words of the user turn ('Open the vault with"),
+        ("{{ m['content'] | replace('!', '') }}", "drops or changes the words of the user turn ('Open the vault with"),
         ("{{ m['content'] | length }} {{ m['content'] }}", "around the user's words depends on them"),
         (
             "{{ m['content'] }}{% if 'vault' in m['content'] %}!{% endif %}",
@@ -147,10 +147,11 @@ def test_a_template_that_hides_an_instruction_is_an_error(content: str, said: st
     file.write_text(CONTENT.replace("CONTENT", content))
     path = write(tmp_path, BENIGN, replace(MALICIOUS, prompt="Open the vault with a long hook, please!"))
     data = RouterData(path, chat_template=str(file))
-    with pytest.raises(InputError, match=r"cannot be found in its prompts; give another data\.chat_template") as error:
+    with pytest.raises(InputError, match=r"give another .*data\.chat_template") as error:
         with_tokenizer(data).setup("fit")
     assert said in str(error.value)
-    assert str(error.value).startswith(f"{path}: request '{'b' if 'user' in said else 'm'}'")
+    if "turn" not in said:
+        assert str(error.value).startswith(f"{path}: request '{'b' if 'user' in said else 'm'}'")
 
 
 def test_templates_may_trim_a_request_or_say_it_twice(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import (
     SYSTEM1_SUFFIX,
     SYSTEM2_SUFFIX,
+    TODAY,
+    ChatTemplate,
     decode_completion,
     encode_pair,
     encode_prompt,
@@ -150,3 +152,81 @@ def test_tokenizers_without_an_end_of_sequence() -> None:
         require_eos(byte_tokenizer(eos=None))
     with pytest.raises(InputError, match="no EOS"):
         encode_pair(byte_tokenizer(eos=None), "q", "a", template="plain")
+
+
+THINKING = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<A>{% if enable_thinking is defined and not enable_thinking %}<think></think>"
+    "{% endif %}{% endif %}"
+)
+
+
+def test_arguments_reach_the_template_and_may_differ_by_system() -> None:
+    tokenizer = byte_tokenizer(THINKING)
+    assert render_prompt(tokenizer, "Hi") == "<user>Hi<A>"
+    off = ChatTemplate(kwargs={"enable_thinking": False})
+    assert render_prompt(tokenizer, "Hi", template=off) == "<user>Hi<A><think></think>"
+    switch = ChatTemplate(kwargs={"system1": {"enable_thinking": False}, "system2": {"enable_thinking": True}})
+    assert render_prompt(tokenizer, "Hi", template=switch.of("system1")).endswith("</think>")
+    assert render_prompt(tokenizer, "Hi", template=switch.of("system2")) == "<user>Hi<A>"
+    assert render_prompt(tokenizer, "Hi", template=switch.of("plain")) == "<user>Hi<A>"
+    ids, labels = encode_pair(tokenizer, "Hi", "Yes", template=off)
+    assert tokenizer.decode(ids[: labels.count(IGNORE_INDEX)]) == "<user>Hi<A><think></think>"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"enable_thoughts": False}, "enable_thoughts: the chat template of tokenizer .* does not read it"),
+        ({"tokenize": True}, "tokenize: is set by the rendering itself"),
+        ({"system1": {"add_generation_prompt": True}}, "add_generation_prompt: is set by the rendering itself"),
+        ({"system1": {}, "enable_thinking": False}, "but not both"),
+        ({"date": "2026-01-31"}, "does not ask for the day"),
+    ],
+)
+def test_arguments_that_would_do_nothing(kwargs: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        render_prompt(byte_tokenizer(THINKING), "Hi", template=ChatTemplate(kwargs=kwargs).of("system1"))
+
+
+def test_today_is_the_same_day_in_every_run() -> None:
+    tokenizer = byte_tokenizer("{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    assert render_prompt(tokenizer, "Hi") == f"{TODAY:%d %b %Y}Hi"
+    assert render_prompt(tokenizer, "Hi", template=ChatTemplate(kwargs={"date": "2026-01-31"})) == "31 Jan 2026Hi"
+    with pytest.raises(InputError, match="is no day such as"):
+        render_prompt(tokenizer, "Hi", template=ChatTemplate(kwargs={"date": "tomorrow"}))
+
+
+def test_a_template_that_drops_the_words_of_a_turn_is_refused() -> None:
+    parts = (
+        "{% for m in messages %}<{{ m['role'] }}>{% for part in m['content'] %}{% if part['type'] == 'text' %}"
+        "{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}<A>"
+    )
+    with pytest.raises(InputError, match=r"drops or changes the words of the user turn .'What is 2"):
+        render_prompt(byte_tokenizer(parts), "What is 2 + 2?")
+    only_user = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    with pytest.raises(InputError, match="words of the system turn"):
+        render_prompt(byte_tokenizer(only_user), "Hi", system_prompt="Be kind.")
+    assert render_prompt(byte_tokenizer(only_user), "  Hi \n you ") == "  Hi \n you "
+
+
+def test_template_files_of_any_kind(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    file = tmp_path / "bom.jinja"
+    file.write_bytes("\ufeff{% for m in messages %}{{ m['content'] }}{% endfor %}".encode())
+    assert render_prompt(tokenizer, "Hi", template=str(file)) == "Hi"
+    file.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}", encoding="utf-16")
+    with pytest.raises(InputError, match="save it as UTF-8"):
+        render_prompt(tokenizer, "Hi", template=str(file))
+    file.write_text("{% for m in messages %}{{ m['content'] + 1 }}{% endfor %}")
+    with pytest.raises(InputError, match=r"cannot render the turns .user.: can only concatenate"):
+        render_prompt(tokenizer, "Hi", template=str(file))
+    with pytest.raises(InputError, match=r"several chat templates .chat, tool_use. and no default"):
+        render_prompt(byte_tokenizer({"chat": THINKING, "tool_use": THINKING}), "Hi")  # type: ignore[arg-type]
+
+
+def test_a_missing_bos_is_told(llama2: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    file = tmp_path / "qa.jinja"
+    file.write_text("Question: {{ messages[-1]['content'] }}\nAnswer:")
+    with pytest.warns(UserWarning, match="do not begin with '<s>'"):
+        render_prompt(llama2, "Hi", template=str(file))
