@@ -212,7 +212,7 @@ def _of_predictions(file: Path) -> list[tuple[tuple[str, ...], Prediction]]:
 def _of_traces(file: Path) -> tuple[list[tuple[tuple[str, ...], Prediction]], dict[str, float]]:
     """Traces of a strength sweep as predictions, labelled with system and layer set, and their strengths by id."""
     traces = read_records(file, Trace, strict=True)
-    made = [
+    made: list[tuple[tuple[str, ...], Prediction]] = [
         (
             (t.system, t.layer_set or ""),
             Prediction(
@@ -246,7 +246,7 @@ def _point(suite: str, condition: str, own: Mapping[str, _Answers], base: Mappin
     right, length = (
         [[_mean(getattr(side[key], name)) for key in common] for side in (base, own)] for name in ("right", "tokens")
     )
-    a, t = difference(*right, units), difference(*length, units)
+    a, t = difference(right[0], right[1], units), difference(length[0], length[1], units)
     score = aes(_mean(right[1]), _mean(length[1]), _mean(right[0]), _mean(length[0]))
     return replace(
         point,

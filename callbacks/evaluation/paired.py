@@ -57,10 +57,11 @@ def difference(
         raise ValueError(f"Paired values need equally many records, not {a.size} and {b.size}.")
     gains = b - a
     index = np.arange(a.size) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    sums, counts = np.bincount(index, weights=gains), np.bincount(index).astype(np.float64)
+    sums: np.ndarray = np.bincount(index, weights=gains)
+    counts = np.bincount(index).astype(np.float64)
     single = sums.size == gains.size
-    # Records that are their own cluster keep their order, and so their draws.
-    sums, counts = (gains, np.ones_like(gains)) if single else (sums, counts)
+    if single:  # records that are their own cluster keep their order, and so their draws
+        sums = gains
     generator = np.random.default_rng(seed)
     means = []
     per_block = max(1, 2_000_000 // sums.size)  # keeps a block of draws within 16 MB

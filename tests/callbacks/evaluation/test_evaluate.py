@@ -358,3 +358,15 @@ def test_predictions_say_how_they_are_scored(whole: Path) -> None:
     found = predictions(whole)["benign/1|plain|none|s0"]
     assert found["rule"]["type"] == "facts"
     assert json.loads(json.dumps(found)) == found
+
+
+def test_places_of_tokens_are_stored(source: Path, tmp_path: Path) -> None:
+    """Where a budget of 32 tokens ends is known from generation, so that accuracy under it is exact."""
+    run(source, tmp_path / "run", "maths", model=module(source, max_new_tokens=40))
+    found = list(predictions(tmp_path / "run").values())
+    longer = [p for p in found if p["n_tokens"] > 32]
+    assert longer
+    assert all(0 < p["budget_ends"][0] <= len(p["completion"]) for p in longer)
+    assert all(p["budget_ends"] == [] for p in found if p["n_tokens"] <= 32)
+    assert {p["thought_tokens"] for p in found} == {0}
+    assert metrics(tmp_path / "run")["budgets"][0]["budget"] == 256

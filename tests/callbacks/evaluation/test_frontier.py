@@ -15,21 +15,20 @@ from datamodules.suites.predictions import Prediction
 
 def answers(right: str, tokens: int, **settings: Any) -> list[Prediction]:
     """An answer for each letter: ``1`` right, ``0`` wrong."""
-    return [
-        Prediction(
-            **{
-                "id": f"{settings.get('suite', 'sums')}/{i}",
-                "completion": "x",
-                "question": f"{i}?",
-                "gold": "1",
-                "suite": "sums",
-                "n_tokens": tokens,
-                "correct": letter == "1",
-            }
-            | settings
-        )
+    suite = settings.get("suite", "sums")
+    made: list[dict[str, Any]] = [
+        {
+            "id": f"{suite}/{i}",
+            "completion": "x",
+            "question": f"{i}?",
+            "gold": "1",
+            "suite": suite,
+            "n_tokens": tokens,
+            "correct": letter == "1",
+        }
         for i, letter in enumerate(right)
     ]
+    return [Prediction(**(values | settings)) for values in made]
 
 
 def test_numbers_by_hand() -> None:
