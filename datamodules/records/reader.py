@@ -4,7 +4,8 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,17 @@ JSON escape ``\\ud83d``."""
 
 def to_json(record: Any) -> str:
     """Return a record as one line of JSON, without the line break."""
-    return json.dumps(asdict(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_values(record), default=_values, ensure_ascii=False, allow_nan=False)
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass; much faster than ``asdict``, which copies all that is in them."""
+    return {name: getattr(record, name) for name in _names(type(record))}
+
+
+@cache
+def _names(record_type: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclass_fields(record_type))
 
 
 def read_records(
