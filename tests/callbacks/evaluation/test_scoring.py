@@ -218,3 +218,22 @@ def test_the_table_shows_what_is_not_known_as_a_dash() -> None:
     assert rows["a"][:5] == ["a", "1", "-", "-", "12.0"]
     assert rows["b"][:5] == ["b", "1", "100.0", "100.0-100.0", "-"]
     assert "ppl: perplexity -" in text.getvalue()
+
+
+def test_a_narrow_terminal_cuts_no_number() -> None:
+    made = [
+        prediction(
+            i, suite="a_suite", gold="1", correct=i % 3 > 0, n_tokens=1234 + i, finish_reason="stop", answer="1",
+            right_box=True, right_any=False, group="a group of questions with a long name [b]",
+        )
+        for i in range(300)
+    ]  # fmt: skip
+    shown = {}
+    for width in (60, 140):
+        text = StringIO()
+        print_table(results_of(made, {"a_suite": Baseline(0.5, 2000)}), "a model", Console(file=text, width=width))
+        shown[width] = text.getvalue()
+        for told in ("66.7", "1384", "100.0, 0.0", "0.0", "-", "box, any %", "no answer %"):
+            assert told in shown[width], (width, told)
+        assert max(map(len, shown[width].splitlines())) <= width
+    assert shown[60].count("a_suite") > shown[140].count("a_suite")
