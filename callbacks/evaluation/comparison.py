@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
+from rich.console import Console
 
+from callbacks.evaluation.columns import print_columns, printable
 from callbacks.evaluation.paired import difference
 from callbacks.evaluation.report import Cell
 from datamodules.errors import InputError
@@ -113,18 +113,13 @@ def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Map
     return found
 
 
-def table_of(comparisons: Sequence[Comparison]) -> Table:
-    """The comparisons as a table; ``(-2)`` after the records means that 2 have no value in one of the runs."""
-    table = Table(title=f"against {comparisons[0].first}", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p", "detectable"):
-        words = heading in ("run", "suite", "metric")
-        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+def print_comparisons(comparisons: Sequence[Comparison], console: Console) -> None:
+    """Print the comparisons; ``(-2)`` after the records means that 2 have no value in one of the runs."""
+    headings = ("run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p", "detectable")
+    rows = []
     for c in comparisons:
         factor, unit, digits = _FORMATS.get(c.metric, (100, " %", 1))
-        table.add_row(
-            c.second,
-            str(Cell(c.suite, c.system, c.attack_template)),
-            c.metric + unit,
+        numbers = (
             f"{c.records}" + (f" (-{c.left_out})" if c.left_out else ""),
             f"{factor * c.first_value:.{digits}f}",
             f"{factor * c.second_value:.{digits}f}",
@@ -133,7 +128,10 @@ def table_of(comparisons: Sequence[Comparison]) -> Table:
             f"{c.p:.3g}",
             f"{factor * c.detectable:.{digits}f}",
         )
-    return table
+        rows.append([c.second, str(Cell(c.suite, c.system, c.attack_template)), c.metric + unit, *numbers])
+    print_columns(console, headings, rows, names=3, title=f"against {comparisons[0].first}")
+    for line in doubts_of(comparisons):
+        console.print(printable(line), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def doubts_of(comparisons: Sequence[Comparison]) -> list[str]:

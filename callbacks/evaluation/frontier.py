@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from callbacks.evaluation.columns import printable
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.paired import difference, holm
 from callbacks.evaluation.statistics import Records, mean_of
-from callbacks.evaluation.table import printable
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records

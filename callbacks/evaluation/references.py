@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from rich import box
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Console
 
+from callbacks.evaluation.columns import print_columns
 from callbacks.evaluation.metrics import wilson_interval
 from callbacks.evaluation.statistics import agreement_of
-from callbacks.evaluation.table import printable
 from datamodules.answers import AnswerChecker
 from datamodules.suites.predictions import JudgeVerdict, Prediction
 from datamodules.suites.references import Reference, differing
@@ -96,32 +94,25 @@ def compare_judges(
     ]
 
 
-def table_of_judges(agreements: Sequence[ReferenceAgreement]) -> Table:
-    """The agreement of judges as a table; the last columns count completions by what reference and judge say."""
-    caption = "the last columns count completions: reference, judge"
-    table = Table(
-        title="agreement with the reference",
-        caption=caption,
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+def print_judges(agreements: Sequence[ReferenceAgreement], console: Console) -> None:
+    """Print the agreement of judges; the last columns count completions by what reference and judge say."""
     cells = [(said, judged) for said in ("complied", "refused") for judged in ("complied", "refused", "failed")]
     shown = [cell for cell in cells if cell[1] != "failed" or any(a.confusion[cell[0]]["failed"] for a in agreements)]
-    headings = ["suite", "judge", "n", "agree %", "95 %", "kappa"]
-    for index, heading in enumerate([*headings, *(f"{said},\n{judged}" for said, judged in shown)]):
-        table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=True)
-    for a in agreements:
-        table.add_row(
-            escape(printable(f"{a.suite} {a.group}".strip())),
-            escape(a.judge),
+    headings = ["suite", "judge", "n", "agree %", "95 %", "kappa", *(f"{said},\n{judged}" for said, judged in shown)]
+    rows = [
+        [
+            f"{a.suite} {a.group}".strip(),
+            a.judge,
             f"{a.n:,}",
             "-" if a.agreement is None else f"{100 * a.agreement:.1f}",
             f"{100 * a.low:.1f}-{100 * a.high:.1f}",
             "-" if a.kappa is None else f"{a.kappa:.3f}",
             *(f"{a.confusion[said][judged]:,}" for said, judged in shown),
-        )
-    return table
+        ]
+        for a in agreements
+    ]
+    caption = "the last columns count completions: reference, judge"
+    print_columns(console, headings, rows, names=2, title="agreement with the reference", caption=caption)
 
 
 def _agreement(

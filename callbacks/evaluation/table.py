@@ -1,15 +1,11 @@
 """The results of an evaluation as a table for the terminal, and hints about what looks wrong in them."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table
 
+from callbacks.evaluation.columns import print_columns, printable, terminal
 from callbacks.evaluation.report import Result
 from datamodules.completions.english import is_english
 from datamodules.suites.predictions import Prediction
@@ -22,8 +18,6 @@ _ANSWERLESS = 0.1
 """Share of completions without an answer above which a hint is printed (ours)."""
 _SHOWN = 3
 """Completions that a hint quotes."""
-_NAME = 24
-"""Characters of a suite's name that stand in one line at least."""
 _END = 80
 """Characters of a completion's end that a hint quotes."""
 
@@ -35,11 +29,10 @@ def print_table(
 
     A rate over fewer completions than ``n`` says over how many: ``50.0 of 2``.
     """
-    rows = [[printable(cell) for cell in _cells(result)] for result in results]
+    rows = [_cells(result) for result in results]
     shown = [i for i, heading in enumerate(HEADINGS) if i < 2 or any(_told(row[i], heading) for row in rows)]
-    console = console or Console(width=None if sys.stdout.isatty() else 140)
-    for part, columns in enumerate(_fitting(rows, shown, console)):
-        console.print(_table(rows, columns, "" if part else title))
+    console = console or terminal()
+    print_columns(console, [HEADINGS[i] for i in shown], [[row[i] for i in shown] for row in rows], title=title)
     for line in _judges(results):
         console.print(printable(line), highlight=False, markup=False)
     for result in results:
@@ -102,11 +95,6 @@ def _end(text: str) -> str:
     return repr(end)
 
 
-def printable(text: str) -> str:
-    """The text with half characters escaped, which no terminal can print."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _judges(results: Sequence[Result]) -> list[str]:
     """Which judge's verdicts the table has."""
     prefixes = ("asr", "compliance")
@@ -120,31 +108,6 @@ def _judges(results: Sequence[Result]) -> list[str]:
         return []
     more = f"; those of {', '.join(others)} are in metrics.json" if others else ""
     return [f"verdicts: judge {', '.join(first)}{more}"]
-
-
-def _fitting(rows: Sequence[Sequence[str]], shown: Sequence[int], console: Console) -> list[list[int]]:
-    """The columns in as few tables as fit the terminal, each beginning with the suite: no number is cut."""
-    folded = max(0, max((len(row[shown[0]]) for row in rows), default=0) - _NAME)
-    endless = console.options.update(max_width=10_000)
-    parts = [[shown[0]]]
-    for index in shown[1:]:
-        wider = [*parts[-1], index]
-        if len(parts[-1]) > 1 and (
-            Measurement.get(console, endless, _table(rows, wider, "")).maximum - folded > console.width
-        ):
-            wider = [shown[0], index]
-            parts.append([])
-        parts[-1] = wider
-    return parts
-
-
-def _table(rows: Sequence[Sequence[str]], columns: Sequence[int], title: str) -> Table:
-    table = Table(title=escape(title) or None, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for index in columns:
-        table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=index > 0, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(row[index]) for index in columns))
-    return table
 
 
 def _told(cell: str, heading: str) -> bool:

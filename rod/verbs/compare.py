@@ -17,9 +17,8 @@ def run(runs: list[Path], /, output: Path | None = None) -> None:
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-
-    from callbacks.evaluation.comparison import compare_runs, doubts_of, read_run, table_of
+    from callbacks.evaluation.columns import terminal
+    from callbacks.evaluation.comparison import compare_runs, print_comparisons, read_run
     from datamodules.errors import InputError
     from datamodules.records.shards import write_lines
     from rod.verbs.files import run_names
@@ -28,10 +27,8 @@ def run(runs: list[Path], /, output: Path | None = None) -> None:
         raise InputError("rod compare: give two different runs or more")
     first, *others = [(name, read_run(run)) for name, run in zip(run_names(runs), runs, strict=True)]
     comparisons = [row for other in others for row in compare_runs(*first, *other)]
-    console = Console(width=None if Console().is_terminal else 140)
-    console.print(table_of(comparisons))
-    for line in doubts_of(comparisons):
-        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    console = terminal()
+    print_comparisons(comparisons, console)
     if output is not None:
         write_lines(output, [json.dumps([asdict(row) for row in comparisons], indent=2, allow_nan=False)])
         console.print(f"wrote {output}", highlight=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from callbacks.evaluation.budgets import BudgetAccuracy
     from callbacks.evaluation.frontier import Conditions, GroupLoss, Point, Run
@@ -37,8 +37,7 @@ def run(
         wandb: Project of Weights & Biases to log figures and numbers to; none by default.
         overwrite: Replace earlier results.
     """
-    from rich.console import Console
-
+    from callbacks.evaluation.columns import terminal
     from callbacks.evaluation.frontier import group_losses, points_of
     from callbacks.evaluation.frontier_figures import plot_budgets, plot_frontier
     from rod.verbs.files import expand, require_new
@@ -53,8 +52,8 @@ def run(
     plot_frontier(points, base, output / "frontier.png", found.strengths)
     plot_budgets(rows, base, output / "budgets.png", found.strengths)
     _write(output, points, rows, losses)
-    console = Console(width=None if Console().is_terminal else 140)
-    console.print(_table(points, base))
+    console = terminal()
+    _print(points, base, console)
     for line in [*_lost(losses, points), *_doubts(points)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)
@@ -135,19 +134,14 @@ def _csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, object]]) 
     write_lines(path, text.getvalue().splitlines())
 
 
-def _table(points: "Sequence[Point]", base: str) -> "Table":
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
+def _print(points: "Sequence[Point]", base: str, console: "Console") -> None:
+    from callbacks.evaluation.columns import print_columns
 
-    table = Table(title=escape(f"against {base}"), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     headings = ("suite", "condition", "n", "right %", "95 %", "tokens", "front", "AES", "difference", "p", "p (Holm)")
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index > 1, overflow="fold")
-    for p in points:
-        table.add_row(
-            escape(p.suite),
-            escape(p.condition),
+    rows = [
+        [
+            p.suite,
+            p.condition,
             f"{p.n:,}",
             f"{100 * p.accuracy:.1f}",
             f"{100 * p.accuracy_low:.1f}-{100 * p.accuracy_high:.1f}",
@@ -157,8 +151,10 @@ def _table(points: "Sequence[Point]", base: str) -> "Table":
             "-" if p.accuracy_difference is None else f"{100 * p.accuracy_difference:+.1f}",
             "-" if p.accuracy_p is None else f"{p.accuracy_p:.3g}",
             "-" if p.accuracy_p_holm is None else f"{p.accuracy_p_holm:.3g}",
-        )
-    return table
+        ]
+        for p in points
+    ]
+    print_columns(console, headings, rows, names=2, title=f"against {base}")
 
 
 def _lost(losses: "Sequence[GroupLoss]", points: "Sequence[Point]") -> list[str]:

@@ -15,8 +15,7 @@ from llm_modules.judges import Judge
 from rod import classes
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from callbacks.evaluation.references import ReferenceAgreement
     from datamodules.suites.predictions import Prediction
 
 classes.load(classes.JUDGES)
@@ -102,7 +101,7 @@ def run(
         counted = count_tokens(found.predictions, tokenizer) if tokenizer else found.predictions
         scored = ask_judges(_checked(counted, checker), judges, evaluate.judge_thoughts)
         budgets = budgets_json(scored, checker)
-        agreements, disagreements, lines = _held_against(scored, found, checker)
+        agreements, disagreements = _held_against(scored, found, checker)
     results = results_of(scored, base)
     about: dict[str, Any] = {
         "files": [str(path) for path in paths],
@@ -110,7 +109,7 @@ def run(
         "baseline_file": str(evaluate.baseline) if evaluate.baseline else None,
         "versions": library_versions(),
         "set_aside": len(found.set_aside),
-        "references": agreements,
+        "references": [asdict(agreement) for agreement in agreements],
         "budgets": budgets,
     }
     write_lines(files["predictions"], map(to_json, scored))
@@ -121,10 +120,8 @@ def run(
             write_lines(files[key], (json.dumps(row, ensure_ascii=False) for row in rows))
     hints = [*_aside_hint(found, files["set_aside"]), *found.hints, *answer_hints(scored)]
     print_table(results, ", ".join(str(path) for path in paths), hints=hints)
-    for line in lines:
-        _console().print(line, highlight=False, soft_wrap=True)
-    if found.references:
-        _console().print(f"{len(disagreements)} disagreements in {files['disagreements']}", soft_wrap=True)
+    if agreements:
+        _print_agreements(agreements, len(disagreements), files["disagreements"])
 
 
 @dataclass(frozen=True)
@@ -220,22 +217,33 @@ def _checked(predictions: "Sequence[Prediction]", checker: AnswerChecker) -> "li
 
 def _held_against(
     scored: "Sequence[Prediction]", found: External, checker: AnswerChecker
-) -> tuple[list[dict[str, Any]], list[dict[str, object]], list[Any]]:
-    """Agreement with the references: for the file, the disagreements, and what is printed."""
-    from callbacks.evaluation.references import compare_answers, compare_judges, table_of_judges
+) -> "tuple[list[ReferenceAgreement], list[dict[str, object]]]":
+    """Agreement with the references, and the disagreements."""
+    from callbacks.evaluation.references import compare_answers, compare_judges
 
     if not found.references:
-        return [], [], []
-    if all(p.kind != "answers" for p in scored):
-        agreements, disagreements = compare_judges(scored, found.references)
-        if not agreements:
-            raise InputError("--reference: no completion has a label; check the expression")
-        return [asdict(a) for a in agreements], disagreements, [table_of_judges(agreements)]
-    agreements, disagreements = compare_answers(scored, found.references, checker)
-    n = sum(a.n for a in agreements)
-    same = n - len(disagreements)
-    line = f"agreement with the reference: {same} of {n} ({same / n:.2%})"
-    return [asdict(a) for a in agreements], disagreements, [line]
+        return [], []
+    if any(p.kind == "answers" for p in scored):
+        return compare_answers(scored, found.references, checker)
+    agreements, disagreements = compare_judges(scored, found.references)
+    if not agreements:
+        raise InputError("--reference: no completion has a label; check the expression")
+    return agreements, disagreements
+
+
+def _print_agreements(agreements: "Sequence[ReferenceAgreement]", disagreements: int, path: Path) -> None:
+    from callbacks.evaluation.columns import terminal
+    from callbacks.evaluation.references import print_judges
+
+    console = terminal()
+    if any(a.judge for a in agreements):
+        print_judges(agreements, console)
+    else:
+        n = sum(a.n for a in agreements)
+        same = n - disagreements
+        line = f"agreement with the reference: {same} of {n} ({same / n:.2%})"
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"{disagreements} disagreements in {path}", highlight=False, soft_wrap=True)
 
 
 def _aside_hint(found: External, path: Path) -> list[str]:
@@ -245,11 +253,3 @@ def _aside_hint(found: External, path: Path) -> list[str]:
     some = "; ".join(line.reason for line in found.set_aside[:3])
     more = f"; and {len(found.set_aside) - 3} more" if len(found.set_aside) > 3 else ""
     return [f"{len(found.set_aside)} lines cannot be scored, count nowhere, and are set aside in {path}: {some}{more}"]
-
-
-def _console() -> "Console":
-    import sys
-
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 140)
