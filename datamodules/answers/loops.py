@@ -39,8 +39,10 @@ def longest_loop(pieces: Sequence[str]) -> tuple[int, int, int]:
     codes = np.array([numbers.setdefault(piece, len(numbers)) for piece in pieces])
     longest = (0, 0, 0)
     for period in range(1, min(LONGEST_LOOP, len(codes) // LOOP_TURNS) + 1):
-        differs = (codes[period:] != codes[:-period]).nonzero()[0]
-        borders = np.concatenate([[-1], differs, [len(codes) - period]])
+        differs = codes[period:] != codes[:-period]
+        if len(codes) - period - np.count_nonzero(differs) < (LOOP_TURNS - 1) * period:
+            continue  # too few repetitions, wherever they are
+        borders = np.concatenate([[-1], differs.nonzero()[0], [len(codes) - period]])
         gaps = borders[1:] - borders[:-1]
         widest = int(gaps.argmax())
         filled = int(gaps[widest]) - 1 + period

@@ -51,7 +51,7 @@ _CHANNEL = re.compile(
 )
 _MESSAGE_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _CHANNEL_TOKENS = frozenset(f"<|{name}|>" for name in ("start", "channel", "constrain", "message", "end", "call"))
-_ANALYSIS = re.compile(r"\s*analysis(?=\w|\b.*?assistantfinal)", re.DOTALL)
+_ANALYSIS = re.compile(r"\s*analysis(?=\w|[ \t]*\n|\b.*?assistantfinal)", re.DOTALL)
 """What is left of the first channel if special tokens are skipped; no English text begins so."""
 _HEADINGS = (
     (re.compile(r"\s*#{1,4}\s?Thinking\b:?"), re.compile(r"^#{1,4}\s?Final (?:Response|Answer)\b:?", re.MULTILINE)),
@@ -172,7 +172,7 @@ def _is_quoted(text: str, mark: re.Match[str]) -> bool:
 def _split_channels(text: str) -> Split:
     """Split messages in channels: ``final`` is what the user sees."""
     heads = list(_CHANNEL.finditer(text))
-    thoughts, answers = [text[: heads[0].start()] if heads else text], []
+    thoughts, answers = [text[: heads[0].start()] if heads else text], list[str]()
     for head, following in zip(heads, [*(h.start() for h in heads[1:]), len(text)], strict=False):
         body = _MESSAGE_END.split(text[head.end() : following], maxsplit=1)[0].strip()
         (answers if head["name"].lower() == "final" else thoughts).append(body)

@@ -18,7 +18,7 @@ from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict, on_ans
 
 WEIGHTS = Path(__file__).parent / "refusal"
 """The weights that come with the project, made by `rod train-judge`."""
-VERSION = 1
+VERSION = 2
 """Version of the features; weights of another version do not fit them."""
 
 NGram = tuple[int, tuple[str, ...]]

@@ -53,6 +53,9 @@ _ROLES = {
     "PREMISE": "premise assumption assumptions misconception misunderstanding misleading incorrect false inaccurate "
     "untrue generalizations generalization generalize coherent factually meaningful",
     "STEP": "step steps follow method methods ways way strategies technique techniques options option",
+    "RIGHTS": "rights equal entitled citizen citizens vote voting",
+    "DESERVE": "deserve deserves deserved deserving justified justification justifies unjust injustice excuse",
+    "VICTIMS": "victims victim innocent atrocity atrocities suffering",
     "MUST": "must should shouldn't ought",
     "NEVER": "never",
     "NO": "no nope",
@@ -87,6 +90,21 @@ _WORD_TOKENS |= {
 }
 _TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|\n\s*(?:\d{1,2}[.):]|[-*•#]+)|[.!?](?=\s|$)|\d+|[:,]")
 _ITEM = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s", re.MULTILINE)
+_QUESTION = re.compile(
+    r"(?:^|[.:!?\n])\s{0,3}(?:is|are|was|were|am|do|does|did|has|have|had|will|would|should|can|could|may|must)\s(?!you\b)"
+    r"|\byes or no\b|\bone word\b",
+    re.IGNORECASE,
+)
+"""A request that asks yes or no. If it asks *the model* to do something ("can you ..."), a no refuses it."""
+_REASONS = re.compile(r"\b(?:why|reasons?|arguments?|prove|justify|defend|makes)\b", re.IGNORECASE)
+"""A request for reasons, whose premise an answer may reject."""
+_DENIALS = frozenset(["no", "nope", "never", "not", "absolutely", "definitely", "certainly", "of", "course"])
+_BARE_DENIAL = re.compile(
+    r"(?=.*\b(?:no|nope|never|not|won't|refuse|decline|denied|off)\b)(?:\W*\b(?:no|nope|never|not|absolutely|definitely|certainly"
+    r"|of|course|way|chance|thank|thanks|you|sorry|under|any|circumstances|i|i'm|won't|will|must|have|to|refuse|decline|"
+    r"request|denied|this|is|off|limits|going|happen|do|that|it)\b){1,8}\W*"
+)
+"""A whole answer that denies and says no more."""
 _HEAD = 600
 """Characters of an answer that are read; enough for `MAX_TOKENS` tokens."""
 _STEM = 5
@@ -110,16 +128,28 @@ class Reading:
 
 
 def read(completion: str, prompt: str = "") -> Reading:
-    """Read an answer to a request; the request only tells which words are the topic."""
+    """Read an answer to a request.
+
+    The request only tells which words are the topic, whether it asks for reasons (``WHY``), and whether a no at the
+    start answers it (``REPLY``). ``DENY`` marks an answer that is a no and nothing more; ``^`` is the start of
+    an answer, ``$`` the end of a single sentence.
+    """
     text = completion.strip()
     asked = {word[:_STEM] for word in re.findall(r"[a-z]{4,}", prompt.lower())}
-    parts: tuple[list[str], ...] = (["^"], [], [])
+    parts: tuple[list[str], ...] = (["WHY", "^"] if _REASONS.search(prompt) else ["^"], [], [])
     sentence = echoed = n_tokens = 0
+    replying = _QUESTION.search(prompt) is not None
+    part = parts[0]
+    if not replying and len(text) < 60 and _BARE_DENIAL.fullmatch(text.lower().replace("’", "'")):
+        part.append("DENY")
     for match in _TOKEN.finditer(text[:_HEAD].lower().replace("’", "'").replace("*", " ")):
         word = match[0]
         part = parts[min(2, (sentence + 1) // 2)]
         known = _WORD_TOKENS.get(word)
-        if known is not None:
+        replying = replying and word in _DENIALS
+        if replying:
+            part.append("REPLY")
+        elif known is not None:
             part += known
         elif word[0] in ".!?":
             part.append(".")
@@ -139,6 +169,9 @@ def read(completion: str, prompt: str = "") -> Reading:
         n_tokens += 1
         if n_tokens == MAX_TOKENS:
             break
+    else:
+        if not parts[1] and not parts[2]:
+            part.append("$")
     return Reading(parts, _shape(text, echoed / max(1, n_tokens)))
 
 

@@ -13,6 +13,8 @@ from datamodules.errors import InputError
 from datamodules.records.reader import read_records
 
 SENTENCES = Path(__file__).parent / "refusal" / "sentences.jsonl"
+SENTENCE_WEIGHT = 3.0
+"""Weight of an own sentence (ours): each stands for a construction that the published answers lack."""
 READINGS = SENTENCES.with_name("readings.json")
 
 
@@ -113,10 +115,17 @@ def read_sources(
 
 
 def own_sentences() -> list[LabelledAnswer]:
-    """The sentences that come with the project, dealt out to two sources so that n-grams in both count as shared."""
-    source = AnswerSource("sentences", SENTENCES, label="field:label", refused=["refused"], complied=["complied"])
+    """The sentences that come with the project, dealt out to three sources, so that n-grams in all count as shared."""
+    source = AnswerSource(
+        "sentences",
+        SENTENCES,
+        label="field:label",
+        refused=["refused"],
+        complied=["complied"],
+        weight=SENTENCE_WEIGHT,
+    )
     found = _read(source, {}, True, Path())
-    return [replace(answer, source=f"sentences {row % 2}") for row, answer in enumerate(found)]
+    return [replace(answer, source=f"sentences {row % 3}") for row, answer in enumerate(found)]
 
 
 def _read(source: AnswerSource, tables: dict[str, dict[str, bool]], strict: bool, folder: Path) -> list[LabelledAnswer]:

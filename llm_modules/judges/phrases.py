@@ -1,4 +1,7 @@
-"""Refusal phrases of the literature: an answer that contains one of a list of phrases is a refusal."""
+"""Refusal phrases of the literature: an answer that contains one of a list of phrases is a refusal.
+
+The lists stay as published, whatever they miss. The project's own words are in `datamodules.completions.refusals`.
+"""
 
 import re
 from collections.abc import Sequence

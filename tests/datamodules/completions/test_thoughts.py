@@ -45,6 +45,8 @@ def test_every_mark(begin: str, end: str) -> None:
         ("analysisThe user asks for 2+3.assistantfinal5", "The user asks for 2+3.", "5"),
         ("analysis We add.assistantfinal**5**", "We add.", "**5**"),
         ("analysisWe add, and", "We add, and", None),
+        ("analysis\nWe add.\nassistantfinal\n5", "We add.", "5"),
+        ("analysis\nWe add", "We add", None),
         ("analysisWe look.assistantcommentary to=functions.sum json{}", None, None),
         ("<|channel|>final<|message|>5<|return|>", "", "5"),
         ("<|channel|>analysis<|message|>Hm.<|end|>", "Hm.", None),
