@@ -13,6 +13,7 @@ false alarms on real answers and hits on constructed ones.
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -44,20 +45,23 @@ def incoherence(text: str) -> Incoherence:
         >>> incoherence("The key is in the lock. " * 8), incoherence("Turn the key, and push the door open.")
         ('loop', '')
     """
-    words = text.split()
-    if _may_loop(words) and (_is_loop(text) or _is_repeated(words)):
+    words = text.lower().split()
+    pairs = set(pairwise(words))
+    # Cheap conditions come first; most answers meet none of them.
+    if _may_loop(words, pairs) and (_is_loop(text) or _is_repeated(words)):
         return "loop"
-    tokens = _tokens(text)
-    if _may_be_salad(tokens) and _salad_score(tokens) >= SALAD_SCORE:
+    if _may_be_salad(text, words, pairs) and _salad_score(_tokens(text)) >= SALAD_SCORE:
         return "word salad"
-    return "random tokens" if _is_random(text, tokens) else ""
+    return "random tokens" if _is_random(text, words) else ""
 
 
-def _may_loop(words: Sequence[str]) -> bool:
-    """A cheap condition that every loop meets: windows that occur again, or a word without end."""
-    windows = [*zip(*(words[start:] for start in range(_WINDOW)), strict=False)]
-    repeated = len(windows) - len(set(windows))
-    return repeated >= (5 if len(words) < REPEATED_WORDS else 12) or len(max(words, key=len, default="")) > LOOP_PIECES
+def _may_loop(words: Sequence[str], pairs: set[tuple[str, str]]) -> bool:
+    """Whether a window of words occurs three times, or a word has no end."""
+    if len(words) - len(pairs) > (5 if len(words) < REPEATED_WORDS else 11):
+        windows = [*zip(*(words[start:] for start in range(_WINDOW)), strict=False)]
+        if len(windows) - len(set(windows)) >= 5 and max(Counter(windows).values()) > 2:
+            return True
+    return max(map(len, words), default=0) > LOOP_PIECES
 
 
 def _is_loop(text: str) -> bool:
@@ -116,6 +120,8 @@ for _words, _followers in (
 # As letters that name things, "a" and "an" of sound texts stand before these.
 _NEVER_AFTER["a"] -= frozenset(f"{_FINITE} in and or to of".split())
 _BROKEN_PAIRS = frozenset((first, second) for first, never in _NEVER_AFTER.items() for second in never)
+_BROKEN_ENDS = frozenset(f"{first}{sign}" for first, sign in _BROKEN_PAIRS if sign in {*_ENDS, ","})
+"""A word with the sign that it is written together with."""
 _MORE_WORDS = """
 that his on i one had what all when said use each which how if up other out many then them these so some her make like
 him time look two more go see no could my who now did get come made part me over such because only also any should just
@@ -128,6 +134,7 @@ _CODE_SIGN = re.compile(r"[{}=<>|\\_;\[\]]|::|\(\)|://|www\.")
 _CODE_HEAD = re.compile(r"[ \t]*(?:def|class|import|from|return|for|if|while|elif|else|#|//)\b.*:$")
 _CAPITALS = re.compile(r"\b[A-Z]+\b")
 _SMALL_AFTER_END = re.compile(r"(?<=[a-z]{4}[.!?]) (?=[a-z])")
+_GOES_ON = re.compile(r"[.!?] [a-z]")
 _BREAK = "\x00"
 """Stands where a sentence goes on with a small letter, which counts as a broken pair."""
 _TOKEN = re.compile(r"\n|\x00|[^\W\d_]+(?:'[a-z]+)?|\d|\.{2,}|[.!?](?=\s)|[^\s\w.!?]")
@@ -146,12 +153,11 @@ def _tokens(text: str) -> list[str]:
     return _TOKEN.findall(_SMALL_AFTER_END.sub(f" {_BREAK} ", text).lower() + "\n")
 
 
-def _may_be_salad(tokens: Sequence[str]) -> bool:
-    """A cheap condition that every salad meets."""
-    pairs = set(pairwise(tokens))
-    if len(pairs & _BROKEN_PAIRS) > 1 or _BREAK in tokens:
+def _may_be_salad(text: str, words: Sequence[str], pairs: set[tuple[str, str]]) -> bool:
+    """Whether any pair is broken, or any sentence goes on with a small letter."""
+    if pairs & _BROKEN_PAIRS or not _BROKEN_ENDS.isdisjoint(words):
         return True
-    return any(_is_broken(*pair) for pair in pairs if pair[0] in ("a", "an"))
+    return _GOES_ON.search(text) is not None
 
 
 def _is_broken(first: str, second: str) -> bool:
@@ -185,9 +191,9 @@ _SIGN = re.compile(r"[^\w\s'-]|\n|_")
 _UNSPEAKABLE = re.compile(r"[bcdfghjklmnpqrstvwxz]{5}|^[^aeiouy']{4,}$")
 
 
-def _is_random(text: str, tokens: Sequence[str]) -> bool:
+def _is_random(text: str, words: Sequence[str]) -> bool:
     """Whether a text has hardly any function word or word twice, and has no punctuation or words of no language."""
-    if sum(map(_FUNCTION_WORDS.__contains__, tokens)) > 0.06 * len(tokens):
+    if sum(map(_FUNCTION_WORDS.__contains__, words)) > 0.06 * len(words):
         return False
     text = text.replace("’", "'")
     words = _WORD.findall(text)
