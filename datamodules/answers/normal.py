@@ -22,9 +22,9 @@ _SAME = (
     (re.compile(r"\\(?:not\s?=|ne(?![a-z]))|!=|\\not\s?\{=\}"), r"\\neq "),
     (re.compile(r"(?:\{\})?\^\s?\{?\s?\\(?:circ|degree)(?![a-z])\s?\}?|\\degree(?![a-z])"), r"^\\circ "),
 )
-_WRAPPED = re.compile(r"\$([^$]*)\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL)
+_WRAPPED = re.compile(r"\$((?:[^$\\]|\\.)*)\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|operatorname)\s{0,3}\{([^{}]*)\}")
-_INLINE = re.compile(r"(?<!\\)\$([^$]{1,300})(?<!\\)\$")
+_INLINE = re.compile(r"(?<!\\)\$((?:[^$\\]|\\.){1,300})\$")
 _STATEMENT = re.compile(
     r"(?:\\text\s?\{)?\s?(?:(?:so|thus|hence|therefore),?\s)?(?:the\s)?(?:final\s|correct\s)?answer(?:\sis\b)?\s?[:=]?\s?\}?",
     re.IGNORECASE,

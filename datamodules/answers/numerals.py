@@ -6,7 +6,9 @@ All take time linear in the length of the text: every repetition in the patterns
 import re
 import unicodedata
 
-_TABLE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}  # full-width forms of the ASCII characters
+_TABLE: dict[int, int | str] = {
+    wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)
+}  # full-width forms of the ASCII characters
 _TABLE |= {ord(sign): "-" for sign in "−‐‑﹣"} | {
     0x3000: " ",
     0x3001: ",",

@@ -77,7 +77,8 @@ def _is_unit(text: str) -> bool:
 
 def _summed(text: str) -> Quantity | None:
     """A quantity in several units, each smaller than the one before, in the last of them."""
-    parts, position = [], 0
+    parts: list[re.Match[str]] = []
+    position = 0
     while position < len(text) and len(parts) < 4:
         part = _PART.match(text, position)
         if part is None:
