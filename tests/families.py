@@ -121,8 +121,8 @@ def tiny_config(family: str) -> PreTrainedConfig:
             layers = max(layers, len(kinds))
             found[name] = (kinds * layers)[:layers]
     found |= {name: layers for name in _LAYERS if hasattr(default, name)}
-    if kinds := known.get("mlp_layer_types"):
-        found["mlp_layer_types"] = (list(dict.fromkeys(kinds)) * layers)[:layers]
+    if mlp_kinds := known.get("mlp_layer_types"):
+        found["mlp_layer_types"] = (list(dict.fromkeys(mlp_kinds)) * layers)[:layers]
     found |= _EXTRA.get(family, {})
     return CONFIG_MAPPING[family](**{name: value for name, value in found.items() if not _is_derived(default, name)})
 

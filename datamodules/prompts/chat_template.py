@@ -78,7 +78,9 @@ class ChatTemplate:
 
     @property
     def _by_system(self) -> dict[str, Mapping[str, Any]]:
-        parts = {name: part for name, part in self.kwargs.items() if name in _SUFFIXES and isinstance(part, Mapping)}
+        parts: dict[str, Mapping[str, Any]] = {
+            name: part for name, part in self.kwargs.items() if name in _SUFFIXES and isinstance(part, Mapping)
+        }
         if parts and len(parts) < len(self.kwargs):
             raise InputError("data.chat_template_kwargs: give arguments, or a mapping for each system, but not both")
         return parts

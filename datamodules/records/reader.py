@@ -3,11 +3,11 @@
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from datamodules.errors import InputError
 from datamodules.records.validation import BadLineError, parser
@@ -28,12 +28,12 @@ def to_json(record: Any) -> str:
 
 def _values(record: Any) -> dict[str, Any]:
     """The fields of a dataclass; much faster than ``asdict``, which copies all that is in them."""
-    return {name: getattr(record, name) for name in _names(type(record))}
+    return {name: getattr(record, name) for name in _names(cast(Hashable, type(record)))}
 
 
 @cache
-def _names(record_type: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclass_fields(record_type))
+def _names(record_type: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclass_fields(cast(Any, record_type)))
 
 
 def read_records(

@@ -135,7 +135,7 @@ class StateLayer(LinearAttentionLayer):
         return [states for kind in kinds for states in kind.values() if states is not None]
 
 
-class StateAndSlotLayer(StateLayer, SlotLayer):
+class StateAndSlotLayer(StateLayer, SlotLayer):  # type: ignore[override]
     """A decoder layer with both: attention, and a state beside it."""
 
     is_compileable = False
@@ -258,8 +258,10 @@ class SlotCache(Cache):
         states = [layer for layer in self.layers if isinstance(layer, StateLayer)]
         for source, target in moves:
             self._first[target] = self._first[source]
-            for part in (*self._columns, *states):
-                part.move(source, target)
+            for columns in self._columns:
+                columns.move(source, target)
+            for layer in states:
+                layer.move(source, target)
         rows = self.rows - len(finished)
         for layer in states:
             layer.keep_states(rows)
@@ -287,7 +289,9 @@ class SlotCache(Cache):
     def _device(self) -> torch.device:
         if self._columns:
             return self._columns[0].store.device
-        return next(layer.device for layer in self.layers if isinstance(layer, StateLayer))
+        device = next(layer.device for layer in self.layers if isinstance(layer, StateLayer))
+        assert device is not None
+        return device
 
     def _arrange(self, first: list[int]) -> None:
         """Set the rows; trim columns on the left that are padding in all of them."""
