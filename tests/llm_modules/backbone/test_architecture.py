@@ -53,6 +53,8 @@ def test_layers_of_a_compiled_decoder() -> None:
 def test_unknown_family_names_what_it_found() -> None:
     model = ARCHITECTURES["llama"]()
     model.model.blocks = model.model._modules.pop("layers")
+    assert decoder_layers(model) is model.model.blocks, "the one list of their number"
+    model.config.num_hidden_layers = 4
     with pytest.raises(InputError, match=r"LlamaForCausalLM.*'model.blocks' \(3 x LlamaDecoderLayer\)"):
         decoder_layers(model)
 
