@@ -9,7 +9,8 @@ from torch import Tensor, distributed
 from torch.nn.functional import pad
 
 from llm_modules.generation.interface import Completion, Engine
-from llm_modules.generation.slot_cache import BatchCache, SlotCache, left_pad
+from llm_modules.generation.prefill import left_pad
+from llm_modules.generation.slot_cache import BatchCache, SlotCache
 from llm_modules.generation.token_sampling import row_uniforms, sample_tokens
 
 REFILL_SHARE = 1 / 8

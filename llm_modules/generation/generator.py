@@ -19,7 +19,8 @@ from datamodules.errors import InputError
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.generation.decoding import Decoding
 from llm_modules.generation.interface import Completion, GenerationListener, GenerationSettings
-from llm_modules.generation.slot_cache import SlotCache, cache_of, has_states
+from llm_modules.generation.prefill import cache_of, has_states
+from llm_modules.generation.slot_cache import SlotCache
 
 
 class Generator:

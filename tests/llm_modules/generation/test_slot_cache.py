@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from llm_modules.generation.slot_cache import SlotCache, left_pad
+from llm_modules.generation.prefill import left_pad
+from llm_modules.generation.slot_cache import SlotCache
 
 LAYERS, HEADS, WIDTH = 2, 3, 4
 
