@@ -81,23 +81,21 @@ _EXTRA: dict[str, dict[str, Any]] = {
 }
 """What shrinking by names does not give."""
 
-ENCODERS = """
+_OTHERS = """
     bart bert bert-generation big_bird bigbird_pegasus blenderbot blenderbot-small blt camembert data2vec-text
-    electra ernie megatron-bert marian mbart mvp pegasus plbart prophetnet reformer rembert roberta roberta-
-    prelayernorm roc_bert roformer trocr whisper xlm xlm-roberta xlm-roberta-xl xlnet xmod
-""".split()  # noqa: SIM905
-"""Encoders and encoder-decoders that transformers lists among causal language models, and others older than caches."""
-MULTIMODAL = """
+    electra ernie megatron-bert marian mbart mvp pegasus plbart prophetnet reformer rembert roberta
+    roberta-prelayernorm roc_bert roformer trocr whisper xlm xlm-roberta xlm-roberta-xl xlnet xmod
     cohere_compass_text dots3_note emu3 fuyu gemma3 gemma3n gemma4 gemma4_assistant gemma4_unified
     gemma4_unified_assistant git got_ocr2 llama4 mllama moshi moss_transcribe_diarize musicgen musicgen_melody
     phi4_multimodal qwen3_5 qwen3_5_moe qwen4_exp
-""".split()  # noqa: SIM905
-"""Families with other inputs than text, whose text part is a family of its own."""
+"""
+"""Families that transformers lists among causal language models and that are none of text alone: encoders, models older
+than its caches; models of several media, whose text part is a family of its own."""
 
 
 def families() -> list[str]:
     """All decoder-only families of text."""
-    return [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in {*ENCODERS, *MULTIMODAL}]
+    return [name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in _OTHERS.split()]
 
 
 def tiny_config(family: str) -> PreTrainedConfig:

@@ -10,10 +10,26 @@ from llm_modules.optim.module_names import modules_of
 from llm_modules.s3cot import Steering
 from tests.families import HIDDEN, tiny_model
 
-SLOTS = """
-    bailing_hybrid deepseek_v3 falcon_mamba gemma4_text glm4_moe gpt_oss granite jamba kimi_linear lfm2
-    llama4_text mamba mpt nemotron_h olmo_hybrid qwen3_5_text qwen3_next smollm3
-""".split()  # noqa: SIM905
+SLOTS = [
+    "bailing_hybrid",
+    "deepseek_v3",
+    "falcon_mamba",
+    "gemma4_text",
+    "glm4_moe",
+    "gpt_oss",
+    "granite",
+    "jamba",
+    "kimi_linear",
+    "lfm2",
+    "llama4_text",
+    "mamba",
+    "mpt",
+    "nemotron_h",
+    "olmo_hybrid",
+    "qwen3_5_text",
+    "qwen3_next",
+    "smollm3",
+]
 """Rows join and leave the batch."""
 BATCHES = ["deepseek_v4", "glm_moe_dsa", "minimax"]
 """A batch is decoded to its end."""
