@@ -1,7 +1,7 @@
 """Compare test runs record by record."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,17 +151,17 @@ def doubts_of(comparisons: Sequence[Comparison]) -> list[str]:
 def _columns(predictions: Sequence[Prediction]) -> Columns:
     values: dict[str, dict[str, list[float]]] = {}
 
-    def take(metric: str, value: Callable[[Prediction], float | bool | None]) -> None:
-        for p in predictions:
-            if (known := value(p)) is not None:
-                values.setdefault(metric, {}).setdefault(p.question_id or p.id, []).append(float(known))
+    def take(metric: str, column: Iterable[float | bool | None]) -> None:
+        for p, value in zip(predictions, column, strict=True):
+            if value is not None:
+                values.setdefault(metric, {}).setdefault(p.question_id or p.id, []).append(float(value))
 
-    take("accuracy", lambda p: p.right)
-    take("tokens", lambda p: p.n_tokens)
+    take("accuracy", (p.right for p in predictions))
+    take("tokens", (p.n_tokens for p in predictions))
     name = "asr" if predictions[0].kind == "safety" else "compliance"
     for judge in dict.fromkeys(v.judge for p in predictions for v in p.verdicts):
         said = {p.id: v.complied for p in predictions for v in p.verdicts if v.judge == judge}
-        take(f"{name}/{judge}", lambda p, said=said: said.get(p.id))  # type: ignore[misc]
+        take(f"{name}/{judge}", (said.get(p.id) for p in predictions))
     return {metric: {key: math.fsum(v) / len(v) for key, v in found.items()} for metric, found in values.items()}
 
 

@@ -53,9 +53,11 @@ def exact(text: str) -> Exact | None:
     r"""The value of a number: decimal, fraction, mixed number, repeating decimal, power of ten, or in words.
 
     Example:
-        >>> exact(r"3\frac12"), exact(r"0.\overline{3}"), exact("2.5e-1")
-        (Exact(value=Fraction(7, 2), decimal=False), Exact(value=Fraction(1, 3), decimal=False), Exact(value=Fraction(1, 4), decimal=True))
-    """  # noqa: E501
+        >>> exact(r"3\frac12")
+        Exact(value=Fraction(7, 2), decimal=False)
+        >>> exact("2.5e-1")
+        Exact(value=Fraction(1, 4), decimal=True)
+    """
     text = text.strip()
     if match := _PLAIN.fullmatch(text):
         value = _number(match["number"]) * Fraction(10) ** int(match["exp"] or 0)

@@ -201,8 +201,8 @@ def _matches(pattern: str, text: str, finished: bool) -> Iterator[str]:
     """
     last = None
     try:
-        for last in _compiled(pattern).finditer(text, timeout=PATTERN_SECONDS):  # noqa: B007
-            pass
+        for match in _compiled(pattern).finditer(text, timeout=PATTERN_SECONDS):
+            last = match
     except TimeoutError:
         raise InputError(
             f"pattern {pattern!r}: takes more than {PATTERN_SECONDS:g} s on a completion of {len(text)} characters; "

@@ -39,8 +39,8 @@ def main(time_limit: float) -> None:
     """Answer requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which shuts its workers down
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    nowhere = open(os.devnull, "w")  # noqa: SIM115
-    os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
     try:
         verdict_on = _mathematics()
     except ImportError as error:
@@ -79,13 +79,13 @@ def main(time_limit: float) -> None:
         print("null", file=replies, flush=True)
 
 
-def _start_timer(time_limit: float, nowhere: object) -> None:
+def _start_timer(time_limit: float, nowhere: int) -> None:
     """Kill this process at its processor limit, or at the much longer wall-clock limit."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, time_limit)  # SIGPROF kills a process that does not handle it
-        faulthandler.dump_traceback_later(WALL_FACTOR * time_limit, exit=True, file=nowhere)  # type: ignore[arg-type]
+        faulthandler.dump_traceback_later(WALL_FACTOR * time_limit, exit=True, file=nowhere)
     else:
-        faulthandler.dump_traceback_later(time_limit, exit=True, file=nowhere)  # type: ignore[arg-type]
+        faulthandler.dump_traceback_later(time_limit, exit=True, file=nowhere)
 
 
 def _stop_timer() -> None:

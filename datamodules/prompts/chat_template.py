@@ -29,10 +29,18 @@ PLAIN_TEMPLATE = (
 
 TODAY = date(2024, 7, 26)
 """The day that templates see as today (ours); Llama's own templates fall back to it."""
-_RESERVED = """
-    conversation messages chat_template tokenize add_generation_prompt continue_final_message return_tensors return_dict
-    strftime_now
-""".split()  # noqa: SIM905
+_RESERVED = (
+    "conversation",
+    "messages",
+    "chat_template",
+    "tokenize",
+    "add_generation_prompt",
+    "continue_final_message",
+    "return_tensors",
+    "return_dict",
+    "strftime_now",
+)
+"""Arguments of the rendering itself."""
 _STRFTIME = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _MARKER = "@@response@@"
 

@@ -3,11 +3,11 @@
 import json
 import logging
 import re
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from datamodules.errors import InputError
 from datamodules.records.validation import BadLineError, parser
@@ -28,12 +28,13 @@ def to_json(record: Any) -> str:
 
 def _values(record: Any) -> dict[str, Any]:
     """The fields of a dataclass; much faster than ``asdict``, which copies all that is in them."""
-    return {name: getattr(record, name) for name in _names(cast(Hashable, type(record)))}
+    record_type: Any = type(record)
+    return {name: getattr(record, name) for name in _names(record_type)}
 
 
 @cache
-def _names(record_type: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclass_fields(cast(Any, record_type)))
+def _names(record_type: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclass_fields(record_type))
 
 
 def read_records(
@@ -129,8 +130,8 @@ def extract_gold(text: str, pattern: str) -> str | None:
     if compiled.groups != 1:
         raise InputError(f"gold pattern {pattern!r}: it needs one group around the answer, as in '#### (.+)'")
     last = None
-    for last in compiled.finditer(text):  # noqa: B007
-        pass
+    for match in compiled.finditer(text):
+        last = match
     return last[1].strip() if last and last[1] else None
 
 

@@ -31,8 +31,8 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
     Raises:
         InputError: The record has no field in ``names``.
     """
-    hints = _hints(record_type)  # type: ignore[arg-type]
-    known = fields(record_type)  # type: ignore[arg-type]
+    described: Any = record_type
+    hints, known = _hints(described), fields(described)
     any_text = getattr(record_type, "any_text", False)
     if unknown := names.keys() - {field.name for field in known}:
         have = ", ".join(field.name for field in known)
@@ -72,8 +72,9 @@ def _convert(value: Any, hint: Any, name: str, ours: str, any_text: bool) -> Any
     if hint is str and isinstance(value, str):
         _check_text(value, name, ours, any_text)
         return value
-    if is_dataclass(hint) and isinstance(value, dict):
-        return parser(hint, {})(value)  # type: ignore[arg-type]
+    if isinstance(value, dict) and is_dataclass(hint):
+        nested: Any = hint
+        return parser(nested, {})(value)
     if type(value) is hint:
         return value
     wanted = " or ".join(map(repr, options)) if kind is Literal else getattr(kind or hint, "__name__", str(hint))

@@ -148,7 +148,8 @@ class LocalJudge(Judge):
             except InputError as error:
                 raise InputError(f"judge {self.name}: {error}") from error
             automatic = "cuda" if torch.cuda.is_available() else "cpu"
-            model.to(self.device if self.device != "auto" else automatic).requires_grad_(False)  # type: ignore[arg-type]
+            device = torch.device(automatic if self.device == "auto" else self.device)
+            torch.nn.Module.to(model.requires_grad_(False), device)
             tokenizer = self._load_tokenizer()
             settings = GenerationSettings(max_new_tokens=template.max_new_tokens, slots=self.slots)
             self._generator = Generator(

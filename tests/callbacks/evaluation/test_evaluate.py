@@ -16,7 +16,7 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair
 from datamodules.records.reader import read_records
 from datamodules.suites.predictions import Prediction
-from llm_modules.judges import Exchange, Judge, Verdict
+from llm_modules.judges import Exchange, Judge, RefusalPhrases, Verdict
 from llm_modules.s3cot import Direction, Positions, Steering
 from tests.callbacks.evaluation.evaluation_run import (
     data,
@@ -306,7 +306,7 @@ def test_input_that_cannot_be(source: Path, tmp_path: Path) -> None:
     for name, reason in (("absent.json", "cannot be read"), ("broken.json", r"not a metrics\.json")):
         refused(reason, Evaluate(judges=[], baseline=tmp_path / name))
 
-    class Fails(type(judges()[0])):  # type: ignore[misc]
+    class Fails(RefusalPhrases):
         def check(self) -> None:
             raise InputError("no server at that address")
 
@@ -320,7 +320,7 @@ def source_of_questions(tmp_path: Path) -> Path:
 
 
 def test_judges_are_not_asked_where_there_is_nothing_to_judge(source: Path, tmp_path: Path) -> None:
-    class Fails(type(judges()[0])):  # type: ignore[misc]
+    class Fails(RefusalPhrases):
         def check(self) -> None:
             raise InputError("no server at that address")
 

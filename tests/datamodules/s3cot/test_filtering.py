@@ -215,9 +215,9 @@ def test_traces_of_different_models_are_no_variants_of_each_other(checker: Answe
 
 def test_the_report_prints_and_is_json(checker: AnswerChecker) -> None:
     report = filter_by_gold([trace(), trace(-0.1, tokens=55), trace(-0.2, "3")], checker).report
-    console = Console(file=io.StringIO(), width=120)
-    console.print(report)
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    file = io.StringIO()
+    Console(file=file, width=120).print(report)
+    printed = file.getvalue()
     for part in ("kept, of 1 of 1 questions; 100.0% of 2 right", f"wrong: {REASONS['wrong']}", "0.5-0.6", "mean 0.55"):
         assert part in printed
     back = json.loads(json.dumps(asdict(report)))

@@ -8,12 +8,12 @@ from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
 from datamodules.suites.expressions import Expression
 from datamodules.suites.sources import Line, LocalFile, Source
-from datamodules.suites.suite import Item, Suite, check_golds, items_of, user_question
+from datamodules.suites.suite import Item, Suite, SuiteKind, check_golds, items_of, user_question
 
 
-def suite(kind: str = "answers", **settings: Any) -> Suite:
-    gold = {"gold": "answer"} if kind == "answers" else {}
-    return Suite("name", kind, Source(local=LocalFile("set.jsonl")), **(gold | settings))  # type: ignore[arg-type]
+def suite(kind: SuiteKind = "answers", **settings: Any) -> Suite:
+    gold: dict[str, Any] = {"gold": "answer"} if kind == "answers" else {}
+    return Suite("name", kind, Source(local=LocalFile("set.jsonl")), **(gold | settings))
 
 
 def lines(*records: dict[str, Any]) -> list[Line]:

@@ -27,7 +27,8 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _data(tokenizer: PreTrainedTokenizerBase, **settings: Any) -> WorldData:
-    data = WorldData(**{"phase": "pretrain", "examples_per_epoch": 200, "n_val": 50} | settings)  # type: ignore[arg-type]
+    usual: dict[str, Any] = {"phase": "pretrain", "examples_per_epoch": 200, "n_val": 50}
+    data = WorldData(**usual | settings)
     data.tokenizer = tokenizer
     return data
 

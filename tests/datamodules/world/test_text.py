@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from random import Random
 from statistics import fmean
+from typing import Any
 
 import pytest
 
@@ -156,8 +157,15 @@ def test_the_shipped_card_has_the_rows_and_the_text_of_the_code() -> None:
     rows = [line.strip("| ").split(" | ") for line in readme.splitlines() if line.startswith("| ")][1:]
     assert [name for name, *_ in rows] == [prompts.name for prompts in card.prompt_sets(n_problems=1)]
     scores = [card.SetScore(name, int(n), float(r), float(no), float(length)) for name, n, r, no, length in rows]
-    about = {"parameters": 1_418_880, "layers": 6, "hidden": 128, "problems": 500, "temperature": 0.7, "seed": 0}
-    assert readme == card.text(scores, **about)  # type: ignore[arg-type]
+    about: dict[str, Any] = {
+        "parameters": 1_418_880,
+        "layers": 6,
+        "hidden": 128,
+        "problems": 500,
+        "temperature": 0.7,
+        "seed": 0,
+    }
+    assert readme == card.text(scores, **about)
 
 
 def test_twins_are_held_out_and_one_word_from_a_forbidden_request_of_their_split() -> None:
