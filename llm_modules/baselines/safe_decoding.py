@@ -13,6 +13,7 @@ from datamodules.errors import InputError
 from llm_modules.backbone.adapters import without_adapter
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationSettings, Generator
+from llm_modules.generation.prefill import is_empty
 
 
 def mix_distributions(base: Tensor, expert: Tensor, alpha: float, candidates: int) -> Tensor:
@@ -69,7 +70,7 @@ class SafeDecodingGenerator(Generator):
 
     def forward(self, rows: Tensor, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """One pass of the base; if it is a prefill, one of the expert, too."""
-        prefill = cache.get_seq_length() == 0
+        prefill = is_empty(cache)
         logits = super().forward(rows, ids, mask, positions, cache)
         if not prefill:
             return logits

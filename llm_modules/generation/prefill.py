@@ -7,10 +7,12 @@ from typing import get_args
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import (
+    CacheLayerMixin,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionCacheLayerMixin,
     LinearAttentionLayer,
 )
 
@@ -57,6 +59,14 @@ def cache_of(model: PreTrainedModel) -> tuple[str, Callable[[], Cache]]:
 def has_states(cache: Cache) -> bool:
     """Whether a cache holds more than columns; padding of a prompt may then change what it holds."""
     return any(isinstance(layer, LinearAttentionLayer) for layer in cache.layers)
+
+
+def is_empty(cache: Cache) -> bool:
+    """Whether a cache has seen no token yet, so that the coming pass reads prompts."""
+    if any(isinstance(layer, CacheLayerMixin) for layer in cache.layers):
+        return int(cache.get_seq_length()) == 0
+    states = [layer for layer in cache.layers if isinstance(layer, LinearAttentionCacheLayerMixin)]
+    return not any(any(layer.has_previous_state.values()) for layer in states)
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers, hidden_size, inner_decoder, uncompiled
 from llm_modules.generation import GenerationListener
+from llm_modules.generation.prefill import is_empty
 
 Positions = Literal["all", "prompt", "last", "generated"]
 """Tokens that are steered: all (paper), those of the prompt, the prompt's last one (where the direction is measured),
@@ -140,7 +141,7 @@ class Steering(GenerationListener):
         self._addends.clear()
 
     def _find_phase(self, _decoder: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        cache, use_cache = kwargs.get("past_key_values"), kwargs.get("use_cache")
+        cache, use_cache = kwargs.get("past_key_values", kwargs.get("cache_params")), kwargs.get("use_cache")
         if use_cache is None:
             use_cache = getattr(self._decoder.config, "use_cache", True)
         if cache is None and not use_cache:
@@ -148,7 +149,7 @@ class Steering(GenerationListener):
                 f"positions: '{self._positions}' needs a KV cache to find the prompt, and the model runs without one; "
                 "generate with use_cache=True or steer 'all' positions"
             )
-        empty = cache is None or int(cache.get_seq_length()) == 0
+        empty = cache is None or is_empty(cache)
         self._in_phase = empty == (self._positions != "generated")
 
     def _add(self, layer: int, _module: nn.Module, _args: Any, output: Any) -> Any:

@@ -1,10 +1,13 @@
 """Families with states, latent attention, experts and caches of their own: found, named, generated with and steered."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 
 from datamodules.errors import InputError
-from llm_modules.backbone.architecture import num_layers
+from llm_modules.backbone.architecture import decoder_layers, num_layers
 from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.optim.module_names import modules_of
 from llm_modules.s3cot import Steering
@@ -95,3 +98,34 @@ def test_several_residual_streams_are_not_steered(family: str) -> None:
         steering.set_strengths(torch.ones(2))
         with pytest.raises(InputError, match="residual streams"):
             model(input_ids=torch.tensor([PROMPTS[0], PROMPTS[0]]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", [*SLOTS, "minimax"])
+def test_the_last_token_of_the_prompt_alone_is_steered(family: str) -> None:
+    """The states of each pass are those of one pass over all tokens in which a hook adds the vector at that place."""
+    model, prompt = tiny_model(family), PROMPTS[1]
+    vectors = torch.randn(num_layers(model), HIDDEN, generator=torch.Generator().manual_seed(1))
+    generator = Generator(model, GenerationSettings(max_new_tokens=NEW), pad_id=0, eos_ids=())
+    passes: list[torch.Tensor] = []
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        passes.append((output[0] if isinstance(output, tuple) else output).clone())
+
+    with Steering(model, vectors, positions="last") as steering:
+        generator.listeners.append(steering)
+        steering.set_strengths(torch.ones(1))
+        hook = decoder_layers(model)[-1].register_forward_hook(keep)
+        ids = generator.generate([prompt])[0].token_ids
+        hook.remove()
+    found = torch.cat([states[0, -1:] for states in passes])
+
+    def add(layer: int, _module: Any, _inputs: Any, output: Any) -> None:
+        (output[0] if isinstance(output, tuple) else output)[:, len(prompt) - 1] += vectors[layer]
+
+    hooks = [module.register_forward_hook(partial(add, layer)) for layer, module in enumerate(decoder_layers(model))]
+    hooks.append(decoder_layers(model)[-1].register_forward_hook(keep))
+    model(input_ids=torch.tensor([[*prompt, *ids[:-1]]]), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(found, passes[-1][0, len(prompt) - 1 :], atol=1e-3, rtol=1e-3)
