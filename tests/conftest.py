@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.answers import AnswerChecker
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -30,3 +32,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the published data sets are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[AnswerChecker]:
+    """One process; a busy machine does not run out of time."""
+    with AnswerChecker(workers=1, time_limit=20) as checker:
+        yield checker

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,12 +8,6 @@ from callbacks.evaluation.scoring import check_answers
 from datamodules.answers import AnswerChecker
 from datamodules.suites.predictions import BUDGETS, Prediction
 from datamodules.suites.token_places import with_token_places
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(workers=1) as made:
-        yield made
 
 
 def prediction(name: str, completion: str, n_tokens: int, **settings: Any) -> Prediction:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,12 +7,6 @@ from callbacks.evaluation.report import results_of
 from callbacks.evaluation.scoring import check_answers, score_predictions
 from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.suites.predictions import Prediction
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(workers=1) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

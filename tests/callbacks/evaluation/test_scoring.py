@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -17,12 +16,6 @@ from datamodules.suites.predictions import JudgeVerdict, Prediction
 from datamodules.suites.suite import Item, check_golds
 from llm_modules.judges.classifier import RefusalClassifier
 from llm_modules.judges.phrases import RefusalPhrases
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(workers=1) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

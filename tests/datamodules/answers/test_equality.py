@@ -1,18 +1,10 @@
 """Which answers are equal: by form, by unit, and by value however small, in both directions unless the gold decides."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.exact import exact
 from datamodules.answers.normal import clean
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(workers=1, time_limit=20) as checker:
-        yield checker
 
 
 @pytest.mark.parametrize(

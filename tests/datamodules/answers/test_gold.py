@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.gold import compare, readable, require_gold
 from datamodules.answers.rule import AnswerRule, AnswerType, Options
 from datamodules.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(workers=1, time_limit=20) as checker:
-        yield checker
 
 
 @pytest.mark.parametrize(

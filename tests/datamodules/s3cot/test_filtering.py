@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,12 +14,6 @@ from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.s3cot.filter_report import REASONS
 from datamodules.s3cot.filtering import FilterResult, filter_by_agreement, filter_by_gold
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(workers=1) as checker:
-        yield checker
 
 
 def trace(

@@ -3,7 +3,6 @@
 import importlib.util
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -22,12 +21,6 @@ def external() -> ModuleType:
     sys.modules["external_answers"] = module  # its dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def checker() -> Iterator[AnswerChecker]:
-    with AnswerChecker(workers=1, time_limit=20) as checker:
-        yield checker
 
 
 def test_every_vote_on_gpt_is_reproduced(external: ModuleType, checker: AnswerChecker, shared_data: Path) -> None:
