@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch
 from datamodules.errors import InputError
 from llm_modules.backbone import loading
-from llm_modules.backbone.adapters import add_adapter, load_adapter
+from llm_modules.backbone.adapters import adapter_settings, add_adapter, check_settings, load_adapter
 from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.checkpoint import TrainableCheckpoint
 from llm_modules.backbone.head import OutputHead
@@ -125,7 +126,7 @@ class CausalLM(TrainableCheckpoint):
         inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         return cast(PreTrainedModel, inner)
 
-    @property
+    @cached_property
     def eos_ids(self) -> set[int]:
         """Ids of the tokens that end a completion."""
         return required_end_ids(self.language_model, self.tokenizer, self.tokenizer_name)
@@ -267,14 +268,28 @@ class CausalLM(TrainableCheckpoint):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is trained, and a table of its parameter groups."""
+        """Keep what is trained, on what, and a table of its parameter groups."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint["backbone"] = self.model_id
+        if isinstance(self.model, PeftModel):
+            checkpoint["adapter"] = adapter_settings(self.model)
         if self.learning_rates is not None and self.trainer.optimizers:
             checkpoint["parameter_groups"] = group_rows(self.trainer.optimizers[0].param_groups)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the checkpoint; if training resumes, arrange the optimiser's state by the names of its groups."""
+        """Check the checkpoint; if training resumes, arrange the optimiser's state by the names of its groups.
+
+        Raises:
+            InputError: It holds other parameters, or its adapter was trained with other settings.
+        """
         super().on_load_checkpoint(checkpoint)
+        if isinstance(self.model, PeftModel):
+            check_settings(checkpoint.get("adapter", {}), adapter_settings(self.model))
+        trained_on = checkpoint.get("backbone", self.model_id)
+        if not loading.same_checkpoint(trained_on, self.model_id):
+            rank_zero_warn(
+                f"ckpt_path: the checkpoint was trained on '{trained_on}', and is loaded on '{self.model_id}'"
+            )
         resumes = self._trainer is not None and self.trainer.state.fn == "fit"
         # Sharded strategies find each parameter's state by its name themselves.
         if resumes and checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:

@@ -1,13 +1,36 @@
 """PEFT adapters: add, load and switch off."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
+from typing import Any, cast
 
-from peft import PeftConfig, PeftModel, get_peft_model
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import load_peft_weights
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import linear_names
+from llm_modules.backbone.loading import same_checkpoint
+from llm_modules.backbone.modes import evaluation_mode
+
+_NO_SETTINGS = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "lora_dropout",
+    "peft_version",
+    "revision",
+    "runtime_config",
+    "task_type",
+}
+"""Keys of a PEFT configuration that change nothing of a trained adapter."""
+_MERGE = "the adapter cannot be merged, export it with --format peft"
 
 
 def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftModel:
@@ -33,11 +56,80 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftMod
 
 
 def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftModel:
-    """Add the adapter of a PEFT folder; raises ``InputError`` if it does not fit the model, named ``backbone``."""
+    """Add the adapter of a PEFT folder to a model, named ``backbone``; warn if it was made for another.
+
+    Raises:
+        InputError: The adapter does not fit the model, or only a part of it does.
+    """
     try:
-        return PeftModel.from_pretrained(model, folder, is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
+        stored = load_peft_weights(folder, device="cpu")
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
         raise InputError(f"model.adapter: '{folder}' does not fit '{backbone}': {error}") from error
+    wanted = get_peft_model_state_dict(adapted)
+    missing, unused = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
+    if missing:
+        there = f"; it has {unused[0]}" if unused else ""
+        raise InputError(
+            f"model.adapter: '{folder}' lacks {len(missing)} of {len(wanted)} weights of an adapter for '{backbone}', "
+            f"first {missing[0]}{there}: it was made for a model whose modules have other names"
+        )
+    if unused:
+        raise InputError(
+            f"model.adapter: '{folder}' has {len(unused)} weights for which '{backbone}' has no place, "
+            f"first {unused[0]}"
+        )
+    base = adapted.active_peft_config.base_model_name_or_path
+    if base and not same_checkpoint(base, backbone):
+        rank_zero_warn(f"model.adapter: '{folder}' was made for '{base}', and is loaded on '{backbone}'")
+    return adapted
+
+
+def adapter_settings(adapted: PeftModel) -> dict[str, Any]:
+    """What an adapter computes with, beside its weights: its configuration as plain values, without those of PEFT."""
+    values = adapted.active_peft_config.to_dict()
+    return json.loads(json.dumps({key: values[key] for key in sorted(values.keys() - _NO_SETTINGS)}, default=_plain))
+
+
+def check_settings(trained: dict[str, Any], own: dict[str, Any]) -> None:
+    """Raise ``InputError`` if an adapter of a checkpoint was trained with other settings than it would run with."""
+    for key in sorted(trained.keys() & own.keys()):
+        if trained[key] != own[key]:
+            raise InputError(
+                f"ckpt_path: the checkpoint was trained with model.peft.{key} {trained[key]}, and the configuration "
+                f"says {own[key]}; use the configuration that it was trained with"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)
+
+
+def merge(adapted: PeftModel) -> PreTrainedModel:
+    """The model with an adapter's changes in its weights; the adapted model cannot be used any more.
+
+    Raises:
+        InputError: No weights give what the adapted model computes, or PEFT merges it into another model.
+    """
+    inner: Any = adapted.get_base_model()
+    config = adapted.active_peft_config
+    if getattr(config, "layer_replication", None):
+        raise InputError(f"{_MERGE}: the adapter's layer_replication runs the same weights with several changes")
+    tables = (inner.get_input_embeddings(), inner.get_output_embeddings())
+    if inner.config.get_text_config().tie_word_embeddings and any(isinstance(t, BaseTunerLayer) for t in tables):
+        raise InputError(f"{_MERGE}: the adapter changes the embeddings, which this model shares with its output head")
+    ids = torch.arange(64, device=inner.device)[None] * 61 % inner.get_input_embeddings().weight.shape[0]
+    with torch.no_grad(), evaluation_mode(inner):
+        before = inner(input_ids=ids, use_cache=False).logits
+        merged: Any = adapted.merge_and_unload()
+        after = merged(input_ids=ids, use_cache=False).logits
+    # Lower precision rounds the merged weights, which moves the logits by more than many an error would.
+    if before.dtype == torch.float32 and not torch.allclose(
+        before, after, rtol=0, atol=1e-3 * float(before.abs().max())
+    ):
+        moved = float((before - after).abs().max())
+        raise InputError(f"{_MERGE}: logits of the merged model differ by up to {moved:.3g} from the adapted model's")
+    return cast(PreTrainedModel, merged)
 
 
 @contextmanager

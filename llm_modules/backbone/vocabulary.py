@@ -2,22 +2,49 @@
 
 from typing import cast
 
+from jinja2 import TemplateError
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
 
+_MARKER = "@@response@@"
 
-def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids that end a completion; the generation config may have more of them than the tokenizer (Llama 3, Qwen)."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ids = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
-    return {int(token) for token in ids if token is not None}
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> set[int]:
+    """Ids that end a completion: those of the generation config and the tokenizer, and the one that ends a turn.
+
+    Without the last one answers would run on into invented turns. A warning, with the tokenizer's ``name``, tells where
+    it was missing.
+    """
+    ids = _configured_end_ids(model, tokenizer)
+    turn_end = turn_end_id(tokenizer)
+    if turn_end is None or turn_end in ids:
+        return ids
+    rank_zero_warn(
+        f"the chat template of '{name}' ends an assistant turn with {tokenizer.convert_ids_to_tokens(turn_end)!r}, "
+        "which is no end token of the model; completions end there, too"
+    )
+    return ids | {turn_end}
+
+
+def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The added token that the tokenizer's chat template writes after an assistant turn; None if it writes none."""
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARKER}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, TypeError, ValueError):
+        return None  # where prompts are rendered, the same error is told
+    ids = tokenizer.encode(text.rpartition(_MARKER)[2].strip(), add_special_tokens=False)
+    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
 
 
 def required_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> set[int]:
-    """As `end_ids`; raises ``InputError``, with the ``name`` of the tokenizer, if there is none."""
-    ids = end_ids(model, tokenizer)
+    """As `end_ids`; raises ``InputError`` if there is none."""
+    ids = end_ids(model, tokenizer, name)
     if not ids:
         raise InputError(f"model.tokenizer: '{name}' has no end-of-sequence token, so no completion would end")
     return ids
@@ -26,7 +53,7 @@ def required_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
 def padding_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The tokenizer's padding token, or an end-of-sequence token if it has none."""
     pad = tokenizer.pad_token_id
-    return int(pad if pad is not None else min(end_ids(model, tokenizer), default=0))
+    return int(pad if pad is not None else min(_configured_end_ids(model, tokenizer), default=0))
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, backbone: str, name: str) -> None:
@@ -38,3 +65,10 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
             f"model.tokenizer: '{name}' has token {token!r} with id {top}, and the model '{backbone}' knows ids below "
             f"{rows}; use the tokenizer that came with the checkpoint"
         )
+
+
+def _configured_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    # The generation config may have more of them than the tokenizer (Llama 3, Qwen).
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id}
+    return {int(token) for token in ids if token is not None}

@@ -153,7 +153,7 @@ class LocalJudge(Judge):
             tokenizer = self._load_tokenizer()
             settings = GenerationSettings(max_new_tokens=template.max_new_tokens, slots=self.slots)
             self._generator = Generator(
-                model, settings, pad_id=padding_id(model, tokenizer), eos_ids=end_ids(model, tokenizer)
+                model, settings, pad_id=padding_id(model, tokenizer), eos_ids=end_ids(model, tokenizer, self.model)
             )
         return self._generator
 

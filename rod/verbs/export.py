@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+_MARKS = {"peft": "adapter_config.json", "merged": "model*.safetensors", "mogu": "mogu.json"}
+"""Format -> files that only its folders have."""
+
 
 def run(
     checkpoint: Path,
@@ -24,12 +27,16 @@ def run(
     from peft import PeftModel
 
     from datamodules.errors import InputError
+    from llm_modules.backbone.adapters import merge
     from llm_modules.mogu.mixture import MERGE_REFUSED
     from llm_modules.mogu.module import MoGU
     from rod.load import config_of, load_module
     from rod.verbs.files import require_empty
 
     require_empty(output, overwrite)
+    for other, pattern in _MARKS.items():
+        if other != format and any(output.glob(pattern)):
+            raise InputError(f"--output: '{output}' holds an export in the format {other}; name another folder")
     module = load_module(config or config_of(checkpoint), checkpoint)
     model = module.model
     if isinstance(module, MoGU):
@@ -45,7 +52,7 @@ def run(
             raise InputError("--format: this run trained the whole model, not an adapter; use --format merged")
         model.save_pretrained(str(output))
     else:
-        whole = model.merge_and_unload() if isinstance(model, PeftModel) else module.language_model
+        whole = merge(model) if isinstance(model, PeftModel) else module.language_model
         whole.save_pretrained(output)
     module.tokenizer.save_pretrained(output)
     print(f"wrote {output}")

@@ -119,6 +119,20 @@ def test_a_checkpoint_of_another_adapter_is_refused(checkpoint: str, tmp_path: P
         )
 
 
+def test_a_checkpoint_of_another_scale_or_base_is_not_taken_in_silence(checkpoint: str, tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(CausalLM(checkpoint, peft=lora()), datamodule=RandomExamples())
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    scaled = CausalLM(checkpoint, peft=LoraConfig(r=4, lora_alpha=64, target_modules="all-linear"))
+    with pytest.raises(InputError, match=r"trained with model\.peft\.lora_alpha 8, and the configuration says 64"):
+        trainer(tmp_path).validate(scaled, datamodule=RandomExamples(), ckpt_path=tmp_path / "end.ckpt")
+    other = str(save_tiny(tmp_path / "other", layers=2, seed=1))
+    with pytest.warns(UserWarning, match="the checkpoint was trained on"):
+        trainer(tmp_path).validate(
+            CausalLM(other, peft=lora()), datamodule=RandomExamples(), ckpt_path=tmp_path / "end.ckpt"
+        )
+
+
 def test_eight_accumulated_batches_equal_one_of_eight_rows(checkpoint: str, tmp_path: Path) -> None:
     """Of different lengths: a mean over each batch would weigh the tokens of short rows more."""
     sums = []
@@ -255,6 +269,7 @@ class TestWrongInput:
         module = CausalLM(str(folder))
         module.configure_model()
         module.tokenizer.eos_token = None
+        module.tokenizer.chat_template = None
         module.language_model.generation_config.eos_token_id = None
         with pytest.raises(InputError, match="no end-of-sequence token"):
             module.complete(rows(module, ["a"]))

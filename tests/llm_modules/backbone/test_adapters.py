@@ -1,0 +1,159 @@
+"""What an adapter says of itself is held against the model that it is put on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import (
+    IA3Config,
+    LNTuningConfig,
+    LoHaConfig,
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    VeraConfig,
+    get_peft_model,
+)
+from safetensors.torch import load_file, save_file
+
+from datamodules.errors import InputError
+from llm_modules.backbone.adapters import adapter_settings, check_settings, load_adapter, merge
+from llm_modules.backbone.loading import load_model
+from tests.tiny import save_tiny
+
+IDS = torch.tensor([[5, 9, 200, 17]])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny(tmp_path_factory.mktemp("base"), layers=2))
+
+
+def adapted(base: str, config: PeftConfig) -> PeftModel:
+    model = get_peft_model(load_model(base), config)
+    assert isinstance(model, PeftModel)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "lora_embedding" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    found = model.eval()(input_ids=IDS).logits
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def rewritten(folder: Path, change: Callable[[str], str | None]) -> None:
+    """Change the names of an adapter's tensors; None drops one."""
+    file = folder / "adapter_model.safetensors"
+    tensors = {change(name): tensor for name, tensor in load_file(file).items()}
+    save_file({name: tensor for name, tensor in tensors.items() if name is not None}, file)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(r=2, target_modules="all-linear"),
+        LoraConfig(r=2, target_modules=["q_proj"], use_dora=True, bias="all"),
+        LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"]),
+        LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[1, 2]),
+        LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"]),
+        LoraConfig(r=2, target_modules=["q_proj"], layer_replication=[(0, 2), (0, 2)]),
+        VeraConfig(r=2, target_modules=["q_proj"]),
+        IA3Config(target_modules=["k_proj"], feedforward_modules=[]),
+        LoHaConfig(r=2, target_modules=["q_proj"]),
+        LNTuningConfig(target_modules=["input_layernorm"]),
+    ],
+    ids=["lora", "dora", "head", "tokens", "embeddings", "replication", "vera", "ia3", "loha", "norms"],
+)
+def test_every_kind_is_loaded_whole(base: str, config: PeftConfig, tmp_path: Path) -> None:
+    model = adapted(base, config)
+    model.save_pretrained(str(tmp_path))
+    assert torch.equal(logits(load_adapter(load_model(base), str(tmp_path), base)), logits(model))
+
+
+class TestAFolderThatDoesNotFit:
+    """PEFT itself only warns, and the base is measured in the adapter's name."""
+
+    @pytest.fixture
+    def folder(self, base: str, tmp_path: Path) -> Path:
+        adapted(base, LoraConfig(r=2, target_modules=["q_proj", "v_proj"])).save_pretrained(str(tmp_path))
+        return tmp_path
+
+    def test_names_of_another_wrapper(self, base: str, folder: Path) -> None:
+        rewritten(folder, lambda name: name.replace("model.model.layers", "model.model.language_model.layers"))
+        message = r"lacks 8 of 8 weights .* first base_model\.model\.model\.layers\.0.*it has .*language_model"
+        with pytest.raises(InputError, match=message):
+            load_adapter(load_model(base), str(folder), base)
+
+    def test_a_part_is_missing(self, base: str, folder: Path) -> None:
+        rewritten(folder, lambda name: None if "layers.1" in name else name)
+        with pytest.raises(InputError, match="lacks 4 of 8 weights"):
+            load_adapter(load_model(base), str(folder), base)
+
+    def test_a_part_has_no_place(self, base: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        one = str(save_tiny(tmp_path_factory.mktemp("one"), layers=1))
+        with pytest.raises(InputError, match=r"has 4 weights for which .* has no place, first .*layers\.1"):
+            load_adapter(load_model(one), str(folder), one)
+
+    @pytest.mark.parametrize("size", [0, 100], ids=["empty", "cut"])
+    def test_a_broken_file(self, base: str, folder: Path, size: int) -> None:
+        file = folder / "adapter_model.safetensors"
+        file.write_bytes(file.read_bytes()[:size])
+        with pytest.raises(InputError, match=r"model\.adapter: .* does not fit"):
+            load_adapter(load_model(base), str(folder), base)
+
+    def test_another_base_of_the_same_shape_is_told(
+        self, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        other = str(save_tiny(tmp_path_factory.mktemp("other"), layers=2, seed=1))
+        with pytest.warns(UserWarning, match="was made for"):
+            load_adapter(load_model(other), str(folder), other)
+
+
+class TestMerge:
+    @pytest.fixture(scope="class")
+    def tied(self, tmp_path_factory: pytest.TempPathFactory) -> str:
+        folder = tmp_path_factory.mktemp("tied")
+        model = load_model(str(save_tiny(folder, layers=2)))
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        model.save_pretrained(folder)
+        return str(folder)
+
+    def test_the_merged_model_computes_the_same(self, tied: str) -> None:
+        model = adapted(tied, LoraConfig(r=2, target_modules="all-linear"))
+        expected = logits(model)
+        torch.testing.assert_close(logits(merge(model)), expected, atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("more", [{}, {"ensure_weight_tying": True}], ids=["loose", "tied"])
+    def test_shared_embeddings_cannot_be_merged(self, tied: str, more: dict[str, bool]) -> None:
+        model = adapted(tied, LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"], **more))
+        with pytest.raises(InputError, match="shares with its output head"):
+            merge(model)
+
+    def test_an_untied_embedding_can(self, base: str) -> None:
+        model = adapted(base, LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"]))
+        expected = logits(model)
+        torch.testing.assert_close(logits(merge(model)), expected, atol=1e-5, rtol=1e-5)
+
+    def test_repeated_layers_cannot(self, base: str) -> None:
+        model = adapted(base, LoraConfig(r=2, target_modules=["q_proj"], layer_replication=[(0, 2), (0, 2)]))
+        with pytest.raises(InputError, match="layer_replication"):
+            merge(model)
+
+
+def test_settings_that_change_what_is_computed_are_compared(base: str) -> None:
+    def settings(**options: int | float | bool | str) -> dict[str, object]:
+        options = {"lora_alpha": 8, "target_modules": "all-linear"} | options
+        return adapter_settings(adapted(base, LoraConfig(r=2, **options)))  # type: ignore[arg-type]
+
+    own = settings()
+    check_settings(settings(lora_dropout=0.5), own)
+    check_settings({}, own)
+    for key, value in {"lora_alpha": 64, "use_rslora": True, "use_dora": True, "init_lora_weights": "pissa"}.items():
+        with pytest.raises(InputError, match=rf"model\.peft\.{key} "):
+            check_settings(settings(**{key: value}), own)
