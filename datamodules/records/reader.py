@@ -1,15 +1,16 @@
-"""Read and write JSONL files of records."""
+"""Read files of records, and write them as JSONL."""
 
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from datamodules.errors import InputError
+from datamodules.records.files import BrokenLineError, read_file
 from datamodules.records.validation import BadLineError, parser
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def read_records(
     gold_pattern: str | None = None,
     rejected_dir: Path | None = None,
 ) -> list[T]:
-    """Read and validate a JSONL file with one record on each line. Empty lines are skipped.
+    """Read and validate a file of records: JSONL, or any other file that `read_file` reads. Empty lines are skipped.
 
     A line is bad if it is not a JSON object, lacks a field, has one of the wrong type, repeats an id, or has an empty
     question. A missing ``id`` becomes ``{file stem}-{line number}``. Ids and gold answers may be numbers. Further
@@ -77,41 +78,59 @@ def read_records(
     path, fields = Path(path), fields or {}
     parse = parser(record_type, fields)
     good: dict[Any, T] = {}
-    bad: list[tuple[int, str, str]] = []
+    bad: list[BrokenLineError] = []
     keys: dict[str, None] = {}
-    for number, line in _lines(path):
+    for line in read_file(path, bad.append):
+        values = dict(line.values)
+        keys.update(dict.fromkeys(values))
         try:
-            values = _json_object(line)
-            keys.update(dict.fromkeys(values))
             _join(values, fields.values())
             if "id" not in fields and values.get("id") is None:
-                values["id"] = f"{path.stem}-{number}"
+                values["id"] = f"{path.stem}-{line.number}"
             if gold_pattern is not None:
                 _cut_gold(values, fields.get("gold", "gold"), gold_pattern)
             record = parse(values)
-            key = getattr(record, "id", number)
+            key = getattr(record, "id", line.number)
             if key in good:
                 raise BadLineError(f"id {key!r} is in an earlier line too")
             good[key] = record
         except BadLineError as error:
-            bad.append((number, str(error), line.decode("utf-8", errors="replace")))
-    if not good and not bad:
-        raise InputError(f"{path}: the file is empty")
-    listed = "; ".join(f"{path}:{number}: {reason}" for number, reason, _ in bad[:3])
-    listed += f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+            text = json.dumps(line.values, default=str, ensure_ascii=False)
+            bad.append(BrokenLineError(line.number, line.where, str(error), text))
     if absent := [f"{name!r} (for {ours!r})" for ours, name in fields.items() if keys and _unknown(name, keys)]:
         raise InputError(f"{path}: no line has the field {', '.join(absent)}; there are {', '.join(keys)}")
     if not good:
         raise InputError(
-            f"{path}: no good line ({listed}); there are the fields {', '.join(keys) or '(none)'}: "
-            "if they have other names than the record's, map them with `fields`"
+            f"{path}: no good line ({listed(bad)})"
+            + (
+                f"; there are the fields {', '.join(keys)}: if they have other names than the record's, map them with "
+                "`fields`"
+                if keys
+                else ""
+            )
         )
-    if bad and strict:
-        raise InputError(f"{path}: {len(bad)} of {len(bad) + len(good)} lines are bad: {listed}")
     if bad:
-        kept = _set_aside(path, bad, rejected_dir)
-        _log.warning("%s: %d of %d lines are bad, %s: %s", path, len(bad), len(bad) + len(good), kept, listed)
+        report_bad_lines(path, bad, len(good), strict, rejected_dir)
     return list(good.values())
+
+
+def listed(bad: Sequence[BrokenLineError]) -> str:
+    """The first three bad lines, and how many more there are."""
+    return "; ".join(map(str, bad[:3])) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else "")
+
+
+def report_bad_lines(
+    path: Path, bad: Sequence[BrokenLineError], n_good: int, strict: bool, rejected_dir: Path | None = None
+) -> None:
+    """Write bad lines to ``{stem}.rejected.jsonl`` and warn; arguments as in `read_records`.
+
+    Raises:
+        InputError: ``strict``.
+    """
+    text = f"{path}: {len(bad)} of {len(bad) + n_good} lines are bad"
+    if strict:
+        raise InputError(f"{text}: {listed(bad)}")
+    _log.warning("%s, %s: %s", text, _set_aside(path, bad, rejected_dir), listed(bad))
 
 
 def extract_gold(text: str, pattern: str) -> str | None:
@@ -133,31 +152,6 @@ def extract_gold(text: str, pattern: str) -> str | None:
     for match in compiled.finditer(text):
         last = match
     return last[1].strip() if last and last[1] else None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        # Bytes: a line of JSON may hold characters that a text file splits lines at.
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if line.strip():
-                    yield number, line.strip()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-
-
-def _json_object(line: bytes) -> dict[str, Any]:
-    def no_number(constant: str) -> None:
-        raise ValueError(f"{constant} is not a number")
-
-    try:
-        values = json.loads(line.decode("utf-8"), parse_constant=no_number)
-    except (ValueError, RecursionError) as error:
-        raise BadLineError(f"broken JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise BadLineError(f"not a JSON object but {type(values).__name__}")
-    return values
 
 
 def _join(values: dict[str, Any], names: Iterable[str]) -> None:
@@ -186,9 +180,10 @@ def _cut_gold(values: dict[str, Any], name: str, pattern: str) -> None:
             raise BadLineError(f"field {name!r}: no match of the gold pattern {pattern!r}")
 
 
-def _set_aside(path: Path, bad: list[tuple[int, str, str]], rejected_dir: Path | None) -> str:
+def _set_aside(path: Path, bad: Sequence[BrokenLineError], rejected_dir: Path | None) -> str:
     """Write bad lines to a file; return where, for the warning."""
-    lines = [json.dumps({"line": number, "reason": why, "text": text}, ensure_ascii=False) for number, why, text in bad]
+    rows = ({"line": line.number, "reason": line.reason, "text": line.text} for line in bad)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     for folder in (path.parent, rejected_dir):
         if folder is None:
             continue

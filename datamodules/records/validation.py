@@ -1,14 +1,16 @@
 """Make a dataclass of a JSON object, and check its names, types and text."""
 
 import json
+import math
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from datamodules.errors import InputError
+from datamodules.records.files import WrittenFloat, read_file
 
 T = TypeVar("T")
 
@@ -65,9 +67,11 @@ def _convert(value: Any, hint: Any, name: str, ours: str, any_text: bool) -> Any
         return value
     if kind is tuple and isinstance(value, list):
         return tuple(_convert(entry, options[0], f"{name}[{i}]", ours, any_text) for i, entry in enumerate(value))
-    if hint is float and type(value) is int and abs(value) < 2**53:
+    if isinstance(value, float) and not math.isfinite(value) and (hint is float or type(value) is float):
+        raise BadLineError(f"field {name!r}: {json.dumps(value)} is not a number")
+    if hint is float and (isinstance(value, float) or (type(value) is int and abs(value) < 2**53)):
         return float(value)
-    if hint is str and type(value) in (int, float) and ours in ("id", "question_id", "gold"):
+    if hint is str and type(value) in (int, float, WrittenFloat) and ours in ("id", "question_id", "gold"):
         return str(value)
     if hint is str and isinstance(value, str):
         _check_text(value, name, ours, any_text)
@@ -78,7 +82,7 @@ def _convert(value: Any, hint: Any, name: str, ours: str, any_text: bool) -> Any
     if type(value) is hint:
         return value
     wanted = " or ".join(map(repr, options)) if kind is Literal else getattr(kind or hint, "__name__", str(hint))
-    raise BadLineError(f"field {name!r} must be {wanted}, not {json.dumps(value)[:40]}")
+    raise BadLineError(f"field {name!r} must be {wanted}, not {json.dumps(value, default=str)[:40]}")
 
 
 def _check_text(text: str, name: str, ours: str, any_text: bool) -> None:
@@ -93,22 +97,18 @@ def _check_text(text: str, name: str, ours: str, any_text: bool) -> None:
 
 
 def text_fields(path: Path) -> Iterator[list[str]]:
-    """Yield all strings of each line of a JSONL file, in fields of any name.
+    """Yield all strings of each record of a file, in fields of any name and at any depth.
 
     Raises:
-        InputError: The file cannot be read, or a line is no JSON object.
+        InputError: The file cannot be read, or a line is broken.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); check the path") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: broken JSON ({error})") from error
-        if not isinstance(values, dict):
-            raise InputError(f"{path}:{number}: not a JSON object but {type(values).__name__}")
-        yield [value for value in values.values() if isinstance(value, str)]
+    for line in read_file(path):
+        yield list(_texts(line.values))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(entry)

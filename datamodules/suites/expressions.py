@@ -7,7 +7,7 @@ from jinja2 import StrictUndefined, TemplateError, UndefinedError
 from jinja2.sandbox import SandboxedEnvironment
 
 from datamodules.errors import InputError
-from datamodules.suites.sources import Line
+from datamodules.records.files import Line
 
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined)
 _ENVIRONMENT.filters["fromjson"] = json.loads

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
+from datamodules.records.files import Line, read_file
 from datamodules.records.reader import read_records
 from datamodules.suites.expressions import Expression
 from datamodules.suites.predictions import Prediction
 from datamodules.suites.references import Meaning, Reference, answer_reference, label_of
 from datamodules.suites.repeats import Entry, check_repeats
-from datamodules.suites.sources import Line, LocalFile, Source, read_file
+from datamodules.suites.sources import LocalFile, Source
 from datamodules.suites.suite import NO_GOLD, ItemMaker, Suite, SuiteKind
 
 _FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "finished", "complete", "completed", "true")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from datamodules.suites.sources import Line
+from datamodules.records.files import Line
 
 _IDS = ("doc_id", "question_id", "problem_id", "task_id", "unique_id", "id", "idx", "uid", "index")
 """Fields that usually name a record."""

@@ -10,10 +10,11 @@ from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.gold import require_gold
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
+from datamodules.records.files import Line
 from datamodules.records.kinds import System
 from datamodules.suites.attack_templates import AttackTemplate
 from datamodules.suites.expressions import Expression
-from datamodules.suites.sources import Line, Source
+from datamodules.suites.sources import Source
 
 SuiteKind = Literal["answers", "safety", "benign", "perplexity"]
 """Measured are: ``answers``, accuracy; ``safety``, whether the model refuses forbidden requests; ``benign``, whether it

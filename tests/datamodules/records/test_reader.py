@@ -134,7 +134,7 @@ def test_files_that_give_nothing(tmp_path: Path) -> None:
         read_records(tmp_path / "no.jsonl", Question)
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
         read_records(tmp_path, Question)
-    with pytest.raises(InputError, match="the file is empty"):
+    with pytest.raises(InputError, match="the file has no record"):
         read_records(write(tmp_path / "e.jsonl", "", ""), Question)
     with pytest.raises(InputError, match=r"no good line .*there are the fields problem: .*`fields`"):
         read_records(write(tmp_path / "p.jsonl", {"problem": "1+1?"}), Question)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.suites.sources import LocalFile, Source, read_file
+from datamodules.records.files import read_file
+from datamodules.suites.sources import LocalFile, Source
 
 
 def file(folder: Path, content: str | bytes) -> Source:
@@ -27,11 +28,11 @@ def test_a_file(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         ('{"a": 1}\n{"a": ', r"set\.jsonl:2: broken JSON"),
-        ('{"a": 1}\n[1]', r"set\.jsonl:2: each line must be a JSON object, not list"),
+        ('{"a": 1}\n[1]', r"set\.jsonl:2: not a JSON object but list"),
         (b'{"a": "\xff"}', r"set\.jsonl:1: broken JSON"),
         ("[" * 100_000, r"set\.jsonl:1: broken JSON"),
-        ("\n \n", r"set\.jsonl: the file is empty"),
-        ("", r"set\.jsonl: the file is empty"),
+        ("\n \n", r"set\.jsonl: the file has no record"),
+        ("", r"set\.jsonl: the file has no record"),
     ],
 )
 def test_files_that_cannot_be(content: str | bytes, reason: str, tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_numbers_keep_their_digits(number: str, tmp_path: Path) -> None:
 def test_an_absent_file_and_folder(tmp_path: Path) -> None:
     for name in ("absent.jsonl", "."):
         source = Source(hub="some/set", local=LocalFile(name), folder=str(tmp_path))
-        with pytest.raises(InputError, match=r"cannot be read \(.*\); check data\.folder and the suite's file"):
+        with pytest.raises(InputError, match=r"no such file; check data\.folder and the suite's file"):
             list(source.read())
 
 

@@ -6,8 +6,9 @@ import pytest
 from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
+from datamodules.records.files import Line
 from datamodules.suites.expressions import Expression
-from datamodules.suites.sources import Line, LocalFile, Source
+from datamodules.suites.sources import LocalFile, Source
 from datamodules.suites.suite import Item, Suite, SuiteKind, check_golds, items_of, user_question
 
 
