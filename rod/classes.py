@@ -50,6 +50,7 @@ CALLBACKS = (
     "callbacks.mllr.robust_modules.RobustModulesWriter",
     "callbacks.mogu.gates.GateFigures",
     "callbacks.mogu.gates.SuiteGates",
+    "callbacks.mogu.over_refusal.OverRefusal",
     "callbacks.mogu.probes.ProbeWriter",
 )
 JUDGES = (

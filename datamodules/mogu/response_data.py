@@ -10,14 +10,17 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import IGNORE_INDEX
+from datamodules.batch import IGNORE_INDEX, PromptRow
 from datamodules.errors import InputError
 from datamodules.mogu.batch import ResponderBatch, RouterBatch
 from datamodules.mogu.branching import branch
 from datamodules.mogu.records import ResponsePair
 from datamodules.prompts.chat_template import ChatTemplate, encode_pair
 from datamodules.prompts.instruction_span import InstructionFinder
+from datamodules.prompts.rows import build_rows
+from datamodules.records.questions import read_questions
 from datamodules.records.reader import read_records
+from datamodules.records.same_text import squeeze
 from datamodules.trainer_parts import tokenizer_of
 from datamodules.training.packing import Example, pad
 from datamodules.training.supervised import BatchLoader, SupervisedData
@@ -127,7 +130,7 @@ class ResponderData(_PairData):
             pairs: JSONL file, as ``rod pairs`` writes it.
             role: ``glad`` learns the glad response to malicious requests, ``unwilling`` the rejection of benign ones.
             val_pairs: Another such file, to choose the checkpoint on.
-            data: As in `RouterData`. A batch has two rows for each request of ``batch_size``.
+            data: As in `_PairData`. A batch has two rows for each request of ``batch_size``.
         """
         super().__init__(pairs, val_pairs, **data)
         self.role: Role = role
@@ -152,6 +155,51 @@ class ResponderData(_PairData):
 
 class RouterData(_PairData):
     """Benign requests with glad responses and malicious ones with rejections, in equal numbers (paper)."""
+
+    def __init__(
+        self,
+        pairs: Path,
+        val_pairs: Path | None = None,
+        val_requests: Path | None = None,
+        val_fields: dict[str, str] | None = None,
+        val_limit: int = 32,
+        **data: Any,
+    ) -> None:
+        """Describe the data.
+
+        Args:
+            pairs: JSONL file, as ``rod pairs`` writes it.
+            val_pairs: Another such file, to choose the checkpoint on.
+            val_requests: JSONL file of benign requests of a source that the pairs do not have, for `OverRefusal`.
+            val_fields: Names of the fields in that file, if they differ: ``{question: prompt}``.
+            val_limit: Requests to take of that file, evenly spaced.
+            data: As in `_PairData`.
+        """
+        super().__init__(pairs, val_pairs, **data)
+        if val_limit < 1:
+            raise InputError(f"data.val_limit: must be 1 or more, is {val_limit}")
+        self.val_requests, self.val_fields, self.val_limit = val_requests, val_fields, val_limit
+
+    def setup(self, stage: str) -> None:
+        """Read and encode the files, the requests among them; InputError if one of the requests is in the pairs."""
+        super().setup(stage)
+        _ = self.val_rows
+
+    @cached_property
+    def val_rows(self) -> list[PromptRow]:
+        """Prompts of ``val_requests``; none without the file."""
+        if self.val_requests is None:
+            return []
+        found = read_questions(self.val_requests, fields=self.val_fields)
+        step = max(1, len(found) // self.val_limit)
+        chosen = found[::step][: self.val_limit]
+        trained = {squeeze(pair.prompt) for pair in self._read(self.pairs, self.limit)}
+        if both := [question for question in chosen if squeeze(question.question) in trained]:
+            raise InputError(
+                f"{self.val_requests}: request '{both[0].id}' is among the pairs of {self.pairs}; give "
+                "data.val_requests of a source that the pairs do not have"
+            )
+        return build_rows(chosen, tokenizer_of(self), systems=["plain"], chat_template=self.chat_template)
 
     def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
         """Put requests and their classes into one batch."""

@@ -75,7 +75,7 @@ def three_fits(base: Path, pairs: Path, *words: object) -> None:
         rod("fit", "--config", STAGES / f"{stage}.yaml", *common)
         checkpoint = f"runs/mogu/{stage}/checkpoints/best.ckpt"
         rod("export", "--format", "peft", "--checkpoint", checkpoint, "--output", f"runs/mogu/{name}")
-    rod("fit", "--config", STAGES / "3_router.yaml", *common)
+    rod("fit", "--config", STAGES / "3_router.yaml", *common, "--data.val_requests", "null")
     export = ["export", "--checkpoint", "runs/mogu/3_router/checkpoints/best.ckpt", "--output", "runs/mogu/mogu"]
     assert main([*export, "--format", "merged"]) == 2, "a MoGU cannot be merged"
     rod(*export, "--format", "mogu")
@@ -177,6 +177,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     config["data"]["init_args"] |= {
         "pairs": str(pairs / "pairs.train.jsonl"),
         "val_pairs": str(pairs / "pairs.val.jsonl"),
+        "val_requests": None,
     }
     states = {}
     for devices in (1, 2):
@@ -222,7 +223,7 @@ def test_the_stages_of_the_second_version_hand_their_choice_on(tmp_path: Path, m
         export = ["--checkpoint", f"{place}/checkpoints/best.ckpt", "--output", f"runs/mogu/v2/{name}"]
         rod("export", "--format", "peft", *export)
     stages = ["--config", STAGES / "3_router.yaml", "--config", "runs/mogu/v2/probe/routers.yaml"]
-    rod("fit", *stages, "--config", STAGES / "v2/2_joint.yaml", *common)
+    rod("fit", *stages, "--config", STAGES / "v2/2_joint.yaml", *common, "--data.val_requests", "null")
     rod("export", "--format", "mogu", "--checkpoint", "runs/mogu/v2/joint/checkpoints/best.ckpt", "--output", "mogu")
     settings = json.loads(Path("mogu/mogu.json").read_text())
     assert settings["router"]["layers"] == layers

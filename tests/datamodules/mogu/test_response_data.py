@@ -1,5 +1,6 @@
 """Both responses of a request in one batch; where the instruction stands, in any template; classes that are empty."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +205,17 @@ def test_a_request_is_left_out_for_the_length_of_either_response(tmp_path: Path)
         (batch,) = data.train_dataloader()
     assert batch.items == 2
     assert batch.rows.input_ids.shape[1] <= 100
+
+
+def test_the_requests_of_another_source_are_spread_over_their_file_and_none_is_in_the_pairs(tmp_path: Path) -> None:
+    path = write(tmp_path, *several(BENIGN, 4), *several(MALICIOUS, 4))
+    others = tmp_path / "others.jsonl"
+    others.write_text("\n".join(f'{{"question": "Why is {n} odd?"}}' for n in range(10)))
+    data = with_tokenizer(RouterData(path, val_requests=others, val_limit=3))
+    data.setup("fit")
+    assert [row.question.question for row in data.val_rows] == [f"Why is {n} odd?" for n in (0, 3, 6)]
+    others.write_text(json.dumps({"question": f"{BENIGN.prompt.upper()} "}))
+    with pytest.raises(InputError, match=r"others.jsonl: request '.*' is among the pairs"):
+        with_tokenizer(RouterData(write(tmp_path, BENIGN, MALICIOUS), val_requests=others)).setup("fit")
+    with pytest.raises(InputError, match=r"data.val_limit: must be 1 or more, is 0"):
+        RouterData(path, val_limit=0)

@@ -1,0 +1,91 @@
+"""Measures over-refusal while routers are trained, on benign requests of a source that the pairs do not have."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from callbacks.trainer_parts import datamodule_of
+from datamodules.completions.refusals import ANY_REFUSAL, is_refusal
+from datamodules.errors import InputError
+from datamodules.mogu.response_data import RouterData
+from llm_modules.mogu.config import Mode
+from llm_modules.mogu.decoding import MoGUGenerator
+from llm_modules.mogu.module import MoGU
+
+
+class OverRefusal(Callback):
+    """Logs the share of ``data.val_requests`` that the mixture refuses: ``val/over_refusal``, after each validation.
+
+    ``val/over_refusal_base`` is the share that the base model refuses. The pairs cannot show over-refusal: gates that
+    are right on requests like those of training may be undecided on others, and an undecided mixture refuses. The
+    answers are greedy, and their first tokens are read.
+    """
+
+    def __init__(self, max_new_tokens: int = 16, warn_above: float = 0.05) -> None:
+        """Describe the check.
+
+        Args:
+            max_new_tokens: Tokens of each answer (ours).
+            warn_above: At the end of the fit, warn if the mixture refuses a share more than the base by this (ours).
+        """
+        if max_new_tokens < 1 or not 0 <= warn_above <= 1:
+            raise InputError(
+                "OverRefusal: max_new_tokens must be 1 or more and warn_above between 0 and 1; they are "
+                f"{max_new_tokens} and {warn_above:g}"
+            )
+        self.max_new_tokens, self.warn_above = max_new_tokens, warn_above
+        self.base: float | None = None
+        self.mixed: float | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Raise InputError if no routers are trained; warn if there are no requests."""
+        data = datamodule_of(trainer)
+        if not isinstance(pl_module, MoGU) or not isinstance(data, RouterData):
+            raise InputError("trainer.callbacks: OverRefusal checks routers in training, a MoGU on RouterData")
+        if data.val_requests is None:
+            rank_zero_warn(
+                "over-refusal is not measured: set data.val_requests to a file of benign requests of a source that the "
+                "pairs do not have"
+            )
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer the requests and log both shares. All processes answer all of them."""
+        assert isinstance(pl_module, MoGU)
+        if trainer.sanity_checking or not datamodule_of(trainer).val_rows:
+            return
+        if self.base is None:
+            self.base = self._refused(trainer, pl_module, "off")
+        self.mixed = self._refused(trainer, pl_module, pl_module.mode)
+        pl_module.log_dict({"val/over_refusal": self.mixed, "val/over_refusal_base": self.base})
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn if the last validation found over-refusal."""
+        if self.base is None or self.mixed is None or self.mixed - self.base <= self.warn_above:
+            return
+        data: RouterData = datamodule_of(trainer)
+        rank_zero_warn(
+            f"over-refusal: of {len(data.val_rows)} benign requests of '{data.val_requests}' the routers refuse "
+            f"{self.mixed:.0%}, the base model {self.base:.0%}; add benign requests of other sources and near-twins of "
+            "malicious ones to the pairs (rod pairs --answers), and start the routers from probes (model.probes); see "
+            "docs/mogu.md"
+        )
+
+    def _refused(self, trainer: Trainer, module: MoGU, mode: Mode) -> float:
+        rows = datamodule_of(trainer).val_rows
+        sharded = module.device_mesh is not None
+        generator = MoGUGenerator(
+            module.mogu,
+            replace(module.generation, max_new_tokens=self.max_new_tokens, temperature=0.0),
+            pad_id=module.pad_id,
+            eos_ids=module.eos_ids,
+            synced=sharded,
+            mode=mode,
+            m=module.m,
+        )
+        with nullcontext() if sharded else module.mogu.joined():
+            done = generator.generate([row.token_ids for row in rows])
+        texts = [str(module.tokenizer.decode(c.token_ids, skip_special_tokens=True)) for c in done]
+        refused = [is_refusal(text, ANY_REFUSAL, row.prompt) for text, row in zip(texts, rows, strict=True)]
+        return sum(refused) / len(rows)

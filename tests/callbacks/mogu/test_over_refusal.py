@@ -1,0 +1,114 @@
+"""Over-refusal of the mixture while its routers are trained."""
+
+import csv
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from callbacks.mogu import over_refusal
+from callbacks.mogu.over_refusal import OverRefusal
+from datamodules.errors import InputError
+from datamodules.mogu.records import ResponsePair
+from datamodules.records.reader import to_json
+from llm_modules.generation import Completion
+from llm_modules.mogu.adapters import random_adapter, write_adapter
+from llm_modules.mogu.target import output_projections
+from rod.__main__ import main
+from tests.conftest import ROOT
+from tests.tiny import save_tiny, tiny_tokenizer
+
+ROUTERS = ROOT / "configs/mogu/3_router.yaml"
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The shipped fit of routers over random responders, for two epochs of one step."""
+    monkeypatch.chdir(tmp_path)
+    base = save_tiny(tmp_path / "base", layers=2)
+    projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
+    for seed, name in enumerate(("glad", "unwilling")):
+        responder = random_adapter(projections, 2, 4, seed)
+        write_adapter(responder, responder.deltas, tmp_path / name)
+    pairs = [ResponsePair(f"b{i}", f"Open jar {i}.", False, "Twist.", "No.") for i in range(4)]
+    pairs += [ResponsePair(f"m{i}", f"Open vault {i}!", True, "Sure", "No.", True) for i in range(4)]
+    Path("pairs.jsonl").write_text("\n".join(map(to_json, pairs)))
+    Path("others.jsonl").write_text("\n".join(f'{{"prompt": "How do I kill weed {i}?"}}' for i in range(9)))
+    found = ["fit", "--config", str(ROUTERS), "--model.backbone", str(base), "--model.glad", "glad"]
+    found += ["--model.unwilling", "unwilling", "--model.router", '{"d_router": 4}', "--data.pairs", "pairs.jsonl"]
+    found += ["--data.val_pairs", "pairs.jsonl", "--data.val_requests", "others.jsonl", "--data.val_limit", "4"]
+    return [*found, "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"]
+
+
+def logged() -> list[dict[str, str]]:
+    (path,) = Path("runs/mogu/3_router").rglob("metrics.csv")
+    with path.open() as file:
+        return [line for line in csv.DictReader(file) if line["val/loss"]]
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, mixed: list[str], base: list[str]) -> list[list[Any]]:
+    """Let the engine give these answers, and keep the prompts that it gets."""
+    asked: list[list[Any]] = []
+    tokenizer = tiny_tokenizer()
+
+    def generate(self: Any, prompts: list[Any], *_: Any) -> list[Completion]:
+        asked.append(prompts)
+        texts = base if self.mode == "off" else mixed
+        return [Completion(tuple(tokenizer.encode(text)), "stop") for text in texts]
+
+    monkeypatch.setattr(over_refusal.MoGUGenerator, "generate", generate)
+    return asked
+
+
+def test_refusals_of_other_requests_are_logged_at_each_validation_and_warned_of(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answer(monkeypatch, ["I'm sorry, but", "I cannot", "Cut it.", "No"], ["I cannot", "Cut it.", "So", "So"])
+    with pytest.warns(
+        UserWarning, match=r"of 4 benign requests of 'others.jsonl' the routers refuse 50%.*base model 25%"
+    ):
+        assert main(words) == 0
+    lines = logged()
+    assert [line["val/over_refusal"] for line in lines] == ["0.5", "0.5"]
+    assert [line["val/over_refusal_base"] for line in lines] == ["0.25", "0.25"]
+    assert [len(prompts) for prompts in asked] == [4, 4, 4], "the base is asked once, the mixture after each epoch"
+    assert asked[0] == asked[1] == asked[2]
+
+
+def test_a_mixture_that_refuses_no_more_than_its_base_is_not_warned_of(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, ["I cannot", "So", "So", "So"], ["So", "I cannot", "So", "So"])
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        assert main(words) == 0
+    assert not [w for w in found if "over-refusal" in str(w.message)]
+
+
+def test_the_check_changes_nothing_that_is_learnt(words: list[str]) -> None:
+    """The answers come from the model itself here, and draw no random numbers."""
+    assert main(words) == 0
+    assert 0 <= float(logged()[-1]["val/over_refusal"]) <= 1
+    without = [*words, "--data.val_requests", "null", "--trainer.default_root_dir", "other"]
+    with pytest.warns(UserWarning, match="over-refusal is not measured: set data.val_requests"):
+        assert main(without) == 0
+    states = [
+        torch.load(f"{place}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for place in ("runs/mogu/3_router", "other")
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_requests_of_the_pairs_are_no_other_source(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("others.jsonl").write_text('{"prompt": "open  jar 2"}')
+    assert main(words) == 2
+    assert "is among the pairs of pairs.jsonl; give data.val_requests" in capsys.readouterr().err
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for options in ({"max_new_tokens": 0}, {"warn_above": 1.5}):
+        with pytest.raises(InputError, match="OverRefusal: max_new_tokens must be 1 or more"):
+            OverRefusal(**options)
