@@ -30,6 +30,13 @@ def tokenizer_of(data: PromptingData) -> PreTrainedTokenizerBase:
     return data.tokenizer
 
 
+def max_positions_of(data: PromptingData) -> int | None:
+    """Return the longest input of the module that the trainer runs, in tokens; None if nothing limits it."""
+    if data.trainer is None:
+        return None
+    return getattr(getattr(data.trainer, "lightning_module", None), "max_positions", None)
+
+
 def shard_of(data: PromptingData) -> tuple[int, int]:
     """Return this process's rank among the processes that share the data, and their number."""
     if data.trainer is None:

@@ -33,6 +33,8 @@ class Twins:
     benign: str
     replaced: tuple[Replacement, ...] = ()
 
+    not_empty = ("malicious", "benign")
+
 
 class TwinData(ContrastData):
     """Pairs of a malicious request (the positive side) and its benign twin, for the search for robust modules.

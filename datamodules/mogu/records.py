@@ -19,6 +19,8 @@ class ResponsePair:
     glad_is_opening: bool = False
     system: str | None = None
 
+    not_empty = ("prompt", "glad", "reject")
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -28,3 +30,5 @@ class Attack:
     prompt: str
     target: str
     system: str | None = None
+
+    not_empty = ("prompt", "target")

@@ -12,6 +12,7 @@ from datamodules.prompts.chat_template import (
     render_turns,
     user_turn,
 )
+from datamodules.prompts.conversation import ConversationEncoder
 from datamodules.prompts.instruction_span import InstructionFinder
 from datamodules.prompts.rows import PromptBatches, build_rows
 
@@ -20,6 +21,7 @@ __all__ = [
     "SYSTEM1_SUFFIX",
     "SYSTEM2_SUFFIX",
     "ChatTemplate",
+    "ConversationEncoder",
     "InstructionFinder",
     "PromptBatches",
     "build_rows",

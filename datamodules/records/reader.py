@@ -84,7 +84,7 @@ def read_records(
         values = dict(line.values)
         keys.update(dict.fromkeys(values))
         try:
-            _join(values, fields.values())
+            join_fields(values, fields.values())
             if "id" not in fields and values.get("id") is None:
                 values["id"] = f"{path.stem}-{line.number}"
             if gold_pattern is not None:
@@ -120,17 +120,17 @@ def listed(bad: Sequence[BrokenLineError]) -> str:
 
 
 def report_bad_lines(
-    path: Path, bad: Sequence[BrokenLineError], n_good: int, strict: bool, rejected_dir: Path | None = None
+    source: object, bad: Sequence[BrokenLineError], n_good: int, strict: bool, rejected_dir: Path | None = None
 ) -> None:
-    """Write bad lines to ``{stem}.rejected.jsonl`` and warn; arguments as in `read_records`.
+    """Write bad lines of a file or set to ``{stem}.rejected.jsonl`` and warn; arguments as in `read_records`.
 
     Raises:
         InputError: ``strict``.
     """
-    text = f"{path}: {len(bad)} of {len(bad) + n_good} lines are bad"
+    text = f"{source}: {len(bad)} of {len(bad) + n_good} lines are bad"
     if strict:
         raise InputError(f"{text}: {listed(bad)}")
-    _log.warning("%s, %s: %s", text, _set_aside(path, bad, rejected_dir), listed(bad))
+    _log.warning("%s, %s: %s", text, _set_aside(source, bad, rejected_dir), listed(bad))
 
 
 def extract_gold(text: str, pattern: str) -> str | None:
@@ -154,7 +154,7 @@ def extract_gold(text: str, pattern: str) -> str | None:
     return last[1].strip() if last and last[1] else None
 
 
-def _join(values: dict[str, Any], names: Iterable[str]) -> None:
+def join_fields(values: dict[str, Any], names: Iterable[str]) -> None:
     """Add the joined text of several fields, under the name ``a + b``."""
     for name in names:
         if name in values or "+" not in name:
@@ -180,14 +180,16 @@ def _cut_gold(values: dict[str, Any], name: str, pattern: str) -> None:
             raise BadLineError(f"field {name!r}: no match of the gold pattern {pattern!r}")
 
 
-def _set_aside(path: Path, bad: Sequence[BrokenLineError], rejected_dir: Path | None) -> str:
+def _set_aside(source: object, bad: Sequence[BrokenLineError], rejected_dir: Path | None) -> str:
     """Write bad lines to a file; return where, for the warning."""
     rows = ({"line": line.number, "reason": line.reason, "text": line.text} for line in bad)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    for folder in (path.parent, rejected_dir):
+    folders = (source.parent, rejected_dir) if isinstance(source, Path) else (rejected_dir,)
+    stem = source.stem if isinstance(source, Path) else re.sub(r"\W+", "-", str(source)).strip("-")
+    for folder in folders:
         if folder is None:
             continue
-        target = folder / f"{path.stem}.rejected.jsonl"
+        target = folder / f"{stem}.rejected.jsonl"
         try:
             target.write_text("\n".join(lines) + "\n", encoding="utf-8", errors=HALVES)
         except OSError:

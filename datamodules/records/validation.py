@@ -28,7 +28,8 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
     ``names`` has the object's name of a field, by the record's, if they differ; such a field is required. Fields may be
     of type str, int, float, bool, None, Literal, tuple of any length, and dataclass. A field with ``formerly`` in its
     metadata is also read by that name, which files of earlier versions use. Half a character in a text makes a line
-    bad, because tokenizers refuse it; unless the class has ``any_text = True``.
+    bad, because tokenizers refuse it; unless the class has ``any_text = True``. So does an empty question, or an empty
+    text in a field that the class names in ``not_empty``.
 
     Raises:
         InputError: The record has no field in ``names``.
@@ -36,6 +37,7 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
     described: Any = record_type
     hints, known = _hints(described), fields(described)
     any_text = getattr(record_type, "any_text", False)
+    not_empty = {"question", *getattr(record_type, "not_empty", ())}
     if unknown := names.keys() - {field.name for field in known}:
         have = ", ".join(field.name for field in known)
         raise InputError(f"fields: {record_type.__name__} has no {', '.join(sorted(unknown))}; it has {have}")
@@ -47,7 +49,10 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
             if name not in values and "formerly" in field.metadata:
                 name = field.metadata["formerly"]
             if name in values:
-                converted[field.name] = _convert(values[name], hints[field.name], name, field.name, any_text)
+                value = _convert(values[name], hints[field.name], name, field.name, any_text)
+                if field.name in not_empty and isinstance(value, str) and not value.strip():
+                    raise BadLineError(f"empty {field.name}" + (f" (field {name!r})" if name != field.name else ""))
+                converted[field.name] = value
             elif field.name in names or (field.default is MISSING and field.default_factory is MISSING):
                 raise BadLineError(f"field {name!r} is missing")
         return record_type(**converted)
@@ -74,7 +79,8 @@ def _convert(value: Any, hint: Any, name: str, ours: str, any_text: bool) -> Any
     if hint is str and type(value) in (int, float, WrittenFloat) and ours in ("id", "question_id", "gold"):
         return str(value)
     if hint is str and isinstance(value, str):
-        _check_text(value, name, ours, any_text)
+        if not any_text:
+            check_text(value, name)
         return value
     if isinstance(value, dict) and is_dataclass(hint):
         nested: Any = hint
@@ -85,11 +91,8 @@ def _convert(value: Any, hint: Any, name: str, ours: str, any_text: bool) -> Any
     raise BadLineError(f"field {name!r} must be {wanted}, not {json.dumps(value, default=str)[:40]}")
 
 
-def _check_text(text: str, name: str, ours: str, any_text: bool) -> None:
-    if ours == "question" and not text.strip():
-        raise BadLineError("empty question" + (f" (field {name!r})" if name != ours else ""))
-    if any_text:
-        return
+def check_text(text: str, name: str) -> None:
+    """Raise `BadLineError` if a text has half a character, which tokenizers refuse."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

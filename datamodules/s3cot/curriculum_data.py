@@ -223,7 +223,7 @@ class CurriculumData(SupervisedData):
         An item is kept or left out as a whole, and the items are the same for every selection.
         """
         shorter = [item for item in items if any(is_usable(v.length_ratio) for v in item.variants)]
-        limit = min((n for n in (self.max_length, self.max_tokens) if n is not None), default=None)
+        limit = self.longest_usable
         kept = [item for item in shorter if limit is None or self._longest(item) <= limit]
         self.n_dropped["items"] = len(items) - len(kept)
         if not kept:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
-from datamodules.trainer_parts import run_seed, shard_of
+from datamodules.trainer_parts import max_positions_of, run_seed, shard_of
 from datamodules.training.packing import Example, pack, pad
 from datamodules.training.sampler import LengthGroupedBatchSampler, check_batch_settings
 
@@ -138,6 +138,13 @@ class SupervisedData(LightningDataModule, ABC):
         examples = self._usable(examples, "validation")
         return self._loader(examples, list(self._sampler(examples)))
 
+    @property
+    def longest_usable(self) -> int | None:
+        """Longest example in tokens: ``max_length``, ``max_tokens`` or the positions of the trained model."""
+        return min(
+            (n for n in (self.max_length, self.max_tokens, max_positions_of(self)) if n is not None), default=None
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Return a fingerprint of the epoch's batches, saved with every checkpoint."""
         return dict(self._plan)
@@ -180,7 +187,7 @@ class SupervisedData(LightningDataModule, ABC):
 
     def _usable(self, examples: Sequence[Example], where: str) -> list[Example]:
         """Leave out examples that are too long or have no token to learn, and warn about them."""
-        limit = min((n for n in (self.max_length, self.max_tokens) if n is not None), default=None)
+        limit = self.longest_usable
         fits = [e for e in examples if limit is None or e.longest <= limit]
         kept = [e for e in fits if e.n_targets]
         self.n_dropped[where] = len(examples) - len(kept)

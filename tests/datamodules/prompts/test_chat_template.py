@@ -11,7 +11,6 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import (
     SYSTEM1_SUFFIX,
     SYSTEM2_SUFFIX,
-    TODAY,
     ChatTemplate,
     decode_completion,
     encode_pair,
@@ -20,6 +19,7 @@ from datamodules.prompts.chat_template import (
     require_eos,
     user_turn,
 )
+from datamodules.prompts.renderer import TODAY
 
 R1_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"

@@ -1,0 +1,176 @@
+"""Encode training conversations: each turn of the assistant is learnt after the prompt that it will have in use."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.completions.thoughts import opened_thought, split_thought, thought_tokens
+from datamodules.prompts.chat_template import require_eos
+from datamodules.prompts.renderer import ChatTemplate, Renderer, thought_keys
+from datamodules.prompts.token_row import Tail, TokenRow, assistant_tail
+from datamodules.records.conversations import Conversation, Turn
+
+LossTurns = Literal["all", "last"]
+"""The assistant's turns that are learnt."""
+Message = dict[str, Any]
+
+_CLOSED_THOUGHT = re.compile(r"(?:<think>|\[THINK\]|◁think▷)\s*(?:</think>|\[/THINK\]|◁/think▷)\s*\Z")
+
+
+class ConversationEncoder:
+    """Encodes conversations with one chat template.
+
+    Each turn that is learnt follows the prompt that the model will have in its place: the template's rendering of the
+    turns before. A template that rewrites these, as those of thinking models leave out earlier thoughts, gives several
+    examples for a conversation: one for all turns up to such a place, one for those up to the next. No turn is learnt
+    twice. If the template marks what the assistant says (``{% generation %}``), only that is learnt.
+
+    Attributes:
+        n_rewritten: Conversations that gave several examples.
+        n_thoughts_left_out: Turns whose thought is not learnt because their prompt closes it
+            (``enable_thinking: false``).
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: ChatTemplate | str | None = None,
+        loss_turns: LossTurns = "all",
+    ) -> None:
+        """Resolve the template.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            template: As in `render_prompt`.
+            loss_turns: Learn ``all`` turns of the assistant after the first request, or the ``last`` one.
+
+        Raises:
+            InputError: There is no template, it does not read one of its arguments, or the tokenizer has no EOS.
+        """
+        require_eos(tokenizer)
+        self.tokenizer, self.template, self.loss_turns = tokenizer, template, loss_turns
+        self.plain = Renderer(tokenizer, template)
+        self.n_rewritten = self.n_thoughts_left_out = 0
+        self._ends = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+
+    def __call__(self, conversation: Conversation) -> list[tuple[list[int], list[int]]]:
+        """Return ``(ids, labels)`` of each example; labels are ``IGNORE_INDEX`` on what is not learnt.
+
+        Raises:
+            InputError: The template cannot render the conversation, or drops something of it.
+        """
+        tools = conversation.tools
+        render = Renderer(self.tokenizer, self.template, tools) if tools else self.plain
+        messages = [_message(turn, render, earlier=True) for turn in conversation.turns]
+        rows: list[TokenRow] = []
+        open_row = False
+        for index in self._learnt(conversation.turns):
+            prompt = render(messages[:index], True)
+            tail = self._tail(render, messages[:index], conversation.turns[index], prompt)
+            if not open_row or not prompt.startswith(rows[-1].text):
+                rows.append(TokenRow(self.tokenizer))
+            row = rows[-1]
+            row.add(prompt[len(row.text) :], learnt=False)
+            for text, learnt in _pieces(render, tail, len(prompt)):
+                row.add(text, learnt=learnt)
+            calls = conversation.turns[index].tool_calls
+            marked = render.has_marks and tail.turns is not None
+            ends = marked or (bool(calls) and tail.text.rstrip().endswith(self._ends))
+            open_row = ends or not row.end()
+        self.n_rewritten += len(rows) > 1
+        return [row.finished() for row in rows]
+
+    def _learnt(self, turns: Sequence[Turn]) -> list[int]:
+        first = next(i for i, turn in enumerate(turns) if turn.role in ("user", "tool"))
+        found = [i for i, turn in enumerate(turns) if turn.role == "assistant" and turn.weight and i > first]
+        return found if self.loss_turns == "all" else found[-1:]
+
+    def _tail(self, render: Renderer, context: list[Message], turn: Turn, prompt: str) -> Tail:
+        thought, content = _parts(turn)
+        if _CLOSED_THOUGHT.search(prompt):
+            self.n_thoughts_left_out += bool(thought)
+            turn, thought = Turn(turn.role, content, tool_calls=turn.tool_calls), ""
+
+        def spoken(text: str) -> str:
+            """What the model says if the template does not write it as it was said."""
+            opened = opened_thought(prompt)
+            close = _closing(opened)
+            if not close:
+                return text
+            if turn.thought:
+                return f"{thought}\n{close}\n\n{content}"
+            if split_thought(text, prompt).answer is None:
+                return f"\n{close}\n\n{text}"
+            return text.removeprefix(opened.strip()).lstrip() if text.startswith(opened.strip()) else text
+
+        return assistant_tail(render, context, _message(turn, render), prompt, spoken)
+
+
+class ControlTokens:
+    """Finds strings in data that the tokenizer reads as control tokens, such as ``<|im_end|>``.
+
+    Marks of thoughts are no such strings.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        special -= thought_tokens(special)
+        longest_first = sorted((token for token in special if token.strip()), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def count(self, texts: Sequence[str]) -> Counter[str]:
+        """How often each of them stands in the texts."""
+        if self._pattern is None:
+            return Counter()
+        return Counter(match for text in texts for match in self._pattern.findall(text))
+
+
+def _message(turn: Turn, render: Renderer, earlier: bool = False) -> Message:
+    """A turn as templates read it; its thought is in the content if the template looks for it nowhere else."""
+    message: Message = {"role": turn.role, "content": turn.content}
+    thought, content = _parts(turn)
+    if thought and render.reads_thoughts:
+        message |= {"content": content, **thought_keys(thought)}
+    elif earlier and not render.keeps_thoughts:
+        message["content"] = content
+    elif turn.thought:
+        message["content"] = f"<think>\n{turn.thought}\n</think>\n\n{turn.content}"
+    if turn.tool_calls:
+        message["tool_calls"] = [dict(call) for call in turn.tool_calls]
+    return (
+        message | ({"name": turn.tool} if turn.tool else {}) | ({"tool_call_id": turn.call_id} if turn.call_id else {})
+    )
+
+
+def _parts(turn: Turn) -> tuple[str, str]:
+    """Thought and content of a turn, also if the content holds the thought."""
+    if turn.thought or turn.role != "assistant":
+        return turn.thought, turn.content
+    thought, answer = split_thought(turn.content)
+    return (thought, answer) if thought and answer is not None else ("", turn.content)
+
+
+def _closing(opened: str) -> str:
+    """The mark that closes a thought; empty if there is none to close, or its closing mark is not known."""
+    mark = opened.strip()
+    if "begin_of" in mark:
+        return mark.replace("begin_of", "end_of")
+    return f"{mark[0]}/{mark[1:]}" if mark[:1] in ("<", "[", "◁") and not mark.startswith("<|") and mark else ""
+
+
+def _pieces(render: Renderer, tail: Tail, start: int) -> Iterator[tuple[str, bool]]:
+    """The tail in parts, and if they are learnt. ``start`` is its place in the rendered turns."""
+    if not render.has_marks or tail.turns is None:
+        yield tail.text, True
+        return
+    done = 0
+    for first, last in render.marks(tail.turns):
+        first, last = max(first - start, done), last - start
+        if first < last:
+            yield tail.text[done:first], False
+            yield tail.text[first:last], True
+            done = last
+    yield tail.text[done:], False

@@ -1,0 +1,105 @@
+"""Token ids and labels of texts that follow one another, and the text of an assistant's turn in a template."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from datamodules.batch import IGNORE_INDEX
+from datamodules.errors import InputError
+from datamodules.prompts.renderer import Turns, squeeze
+
+_MARKER = "@@response@@"
+
+
+class TokenRow:
+    """Token ids and labels of texts that are added one after the other; no text changes the ids before it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.text = ""
+        self.ids: list[int] = []
+        self.labels: list[int] = []
+
+    def add(self, text: str, *, learnt: bool) -> None:
+        """Add a text; its tokens up to the last EOS are learnt, or all of them if it has none."""
+        ids = self._following(text)
+        n_learnt = len(ids) if learnt else 0
+        if learnt and self.tokenizer.eos_token_id in ids:
+            # The model never generates what a template writes after EOS, mostly a line break.
+            n_learnt -= ids[::-1].index(self.tokenizer.eos_token_id)
+        self.text += text
+        self.ids += ids
+        self.labels += ids[:n_learnt] + [IGNORE_INDEX] * (len(ids) - n_learnt)
+
+    def end(self) -> bool:
+        """Add an EOS to learn after what was added last, unless one is learnt there; return if it was added."""
+        last = next((i for i in range(len(self.labels) - 1, -1, -1) if self.labels[i] != IGNORE_INDEX), -1)
+        if last >= 0 and self.labels[last] == self.tokenizer.eos_token_id:
+            return False
+        self.ids.append(int(self.tokenizer.eos_token_id or 0))
+        self.labels.append(self.ids[-1])
+        return True
+
+    def finished(self) -> tuple[list[int], list[int]]:
+        """Ids and labels up to the last token that is learnt."""
+        n = next((i for i in range(len(self.labels), 0, -1) if self.labels[i - 1] != IGNORE_INDEX), 0)
+        return self.ids[:n], self.labels[:n]
+
+    def _following(self, text: str) -> list[int]:
+        ids = self.tokenizer.encode(self.text + text, add_special_tokens=False)
+        if ids[: len(self.ids)] == self.ids:
+            return list(ids[len(self.ids) :])
+        # A token would span both texts. With EOS in front, the second is not encoded as the start of a text.
+        return list(self.tokenizer.encode(str(self.tokenizer.eos_token) + text, add_special_tokens=False)[1:])
+
+
+class Tail(NamedTuple):
+    """What follows a prompt: the text, and the turns that the template renders it for; None if it does not."""
+
+    text: str
+    turns: Turns | None
+
+
+def assistant_tail(
+    render: Callable[[Turns, bool], str],
+    context: Turns,
+    turn: Mapping[str, Any],
+    prompt: str,
+    spoken: Callable[[str], str] = str,
+) -> Tail:
+    """Return what follows ``prompt``, the rendering of ``context``, if the assistant's ``turn`` is the next one.
+
+    Templates may change what the model said. Then the turn's content follows the prompt as ``spoken`` writes it, and
+    only the end of the turn comes from the template.
+
+    Raises:
+        InputError: The template cannot render the turn, or drops its words or its calls of tools.
+    """
+    content = str(turn["content"])
+    ending: str | None = None
+    if content:
+        marked = render([*context, {**turn, "content": _MARKER}], False)
+        before, found, after = marked.rpartition(_MARKER)
+        # White space around the response is not doubled if both the template and the response have it.
+        if before.startswith(prompt) and before[len(prompt) :][-1:].isspace():
+            content = content.lstrip()
+        if after[:1].isspace():
+            content = content.rstrip()
+        ending = after if found else None
+    turns = [*context, {**turn, "content": content}]
+    full = render(turns, False)
+    if full.startswith(prompt) and _says(full[len(prompt) :], turns[-1]):
+        return Tail(full[len(prompt) :], turns)
+    calls = turn.get("tool_calls")
+    if calls or ending is None:
+        what = "calls of tools" if calls else "words"
+        raise InputError(f"chat template: it drops or changes the {what} of the assistant's turn ({content[:60]!r})")
+    return Tail(spoken(content) + ending, None)
+
+
+def _says(text: str, turn: Mapping[str, Any]) -> bool:
+    """If a text holds all that a turn says."""
+    squeezed = squeeze(text)
+    names = (call["function"]["name"] for call in turn.get("tool_calls", ()))
+    return all(squeeze(words) in squeezed for words in (turn["content"], turn.get("reasoning_content", ""), *names))

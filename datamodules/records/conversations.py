@@ -1,0 +1,284 @@
+"""Training conversations, whatever form they are written in."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from datamodules.errors import InputError
+from datamodules.records.files import BrokenLineError, HubData, read_file
+from datamodules.records.reader import join_fields, listed, report_bad_lines
+from datamodules.records.validation import BadLineError, check_text
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+_CHATS = ("messages", "conversations")
+_PAIRS = (("prompt", "response"), ("prompt", "completion"), ("instruction + input", "output"))
+_NAMES = ("messages", "prompt", "response", "system", "tools")
+_ROLES: dict[str, Role] = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "chatgpt", "bot", "function_call"), "assistant"),
+    **dict.fromkeys(("tool", "function", "function_response", "observation", "ipython"), "tool"),
+}
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_FORMS = (
+    "a conversation has messages or conversations; a pair has prompt and response, prompt and completion, or "
+    "instruction, input and output. Map other names with data.fields, as in {prompt: question, response: answer} or "
+    "{messages: dialog}"
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said.
+        thought: What the assistant thought before, if that is apart from the content.
+        tool_calls: Calls of tools, each ``{type: function, function: {name, arguments}}`` with arguments as a mapping.
+        tool: Name of the tool, if one answers.
+        call_id: Id of the call that a tool answers.
+        weight: 0 if the turn is not to be learnt.
+    """
+
+    role: Role
+    content: str
+    thought: str = ""
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool: str = ""
+    call_id: str = ""
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns, the tools that the assistant may call (JSON schemas), and the place for error messages."""
+
+    turns: tuple[Turn, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    where: str = ""
+    number: int = 0
+
+
+def read_conversations(
+    source: Path | HubData,
+    *,
+    fields: Mapping[str, str] | None = None,
+    strict: bool = False,
+    rejected_dir: Path | None = None,
+) -> list[Conversation]:
+    """Read training conversations; the form of each line is known by its fields. Ids are ignored.
+
+    - ``messages`` (OpenAI, TRL) or ``conversations`` (ShareGPT): a list of turns, or its JSON text, with ``role`` and
+      ``content`` or ``from`` and ``value``; with tool calls, answers of tools, ``reasoning_content``, and ``weight`` 0
+      for turns that are not learnt.
+    - ``prompt`` with ``response`` or ``completion``: texts, or lists of turns.
+    - ``instruction``, ``input`` and ``output`` (Alpaca), with a ``history`` of pairs.
+    - Beside each of them ``system`` and ``tools``.
+
+    Args:
+        source: A file, see `read_file`, or a set of the hub.
+        fields: The file's name of ``messages``, ``prompt``, ``response``, ``system`` or ``tools``, if it differs;
+            ``{prompt: question + context}`` joins fields.
+        strict: Stop at bad lines. By default they are set aside, as in `read_records`.
+        rejected_dir: Folder for bad lines if the file's own folder is not writable.
+
+    Raises:
+        InputError: The file cannot be read or has no good line, or ``strict`` and a line is bad.
+    """
+    fields = fields or {}
+    if unknown := sorted(fields.keys() - set(_NAMES)):
+        raise InputError(f"data.fields: unknown name '{unknown[0]}'; known are {', '.join(_NAMES)}")
+    if "messages" in fields and {"prompt", "response"} & fields.keys():
+        raise InputError("data.fields: give messages, or prompt and response, but not both")
+    found: list[Conversation] = []
+    bad: list[BrokenLineError] = []
+    keys: dict[str, None] = {}
+    is_file = isinstance(source, Path)
+    lines = read_file(source, bad.append) if is_file else source.read("give a file")
+    for line in lines:
+        keys.update(dict.fromkeys(line.values))
+        try:
+            turns, tools = _read(line.values, fields)
+            _check(turns)
+            found.append(Conversation(turns, tools, line.where, line.number))
+        except BadLineError as error:
+            text = json.dumps(line.values, default=str, ensure_ascii=False)
+            bad.append(BrokenLineError(line.number, line.where, str(error), text))
+    if not found:
+        hint = f"; there are the fields {', '.join(keys)}: {_FORMS}" if keys else ""
+        raise InputError(f"{source}: no good line ({listed(bad)}){hint}")
+    if bad:
+        report_bad_lines(source, bad, len(found), strict, rejected_dir)
+    return found
+
+
+def _read(
+    values: Mapping[str, Any], fields: Mapping[str, str]
+) -> tuple[tuple[Turn, ...], tuple[Mapping[str, Any], ...]]:
+    """Turns and tools of a line."""
+    row = {name: value for name, value in values.items() if value is not None}
+    if absent := [name for name in fields.values() if name.split("+")[0].strip() not in row]:
+        raise BadLineError(f"field {absent[0]!r} is missing")
+    turns = _conversation(row, fields) or _pair(row, fields)
+    if turns is None:
+        raise BadLineError("neither a conversation nor a pair of request and response")
+    system = row.get(fields.get("system", "system"), "")
+    if not isinstance(system, str):
+        raise BadLineError(f"field 'system' is not a text but {type(system).__name__}")
+    if system.strip():
+        if turns[0].role == "system":
+            raise BadLineError("there are two system prompts: a field and a turn")
+        turns = [Turn("system", system), *turns]
+    return tuple(turns), tuple(_schemas(row.get(fields.get("tools", "tools"))))
+
+
+def _conversation(row: Mapping[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
+    if {"prompt", "response"} & fields.keys():
+        return None
+    names = (fields["messages"],) if "messages" in fields else _CHATS
+    name = next((name for name in names if name in row), None)
+    return None if name is None else _turns(row[name], name)
+
+
+def _pair(row: dict[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
+    named = {"prompt", "response"} & fields.keys()
+    pairs = ((fields.get("prompt", "prompt"), fields.get("response", "response")),) if named else _PAIRS
+    pair = next((p for p in pairs if p[0].split("+")[0].strip() in row and p[1] in row), None)
+    if pair is None:
+        return None
+    join_fields(row, pair)
+    history = [Turn(role, text) for role, text in _history(row.get("history", ()))] if pair == _PAIRS[-1] else []
+    return history + _side(row[pair[0]], "user", pair[0]) + _side(row[pair[1]], "assistant", pair[1])
+
+
+def _side(value: Any, role: Role, name: str) -> list[Turn]:
+    """One side of a pair: a text, or turns."""
+    if isinstance(value, str):
+        return [Turn(role, value)]
+    if isinstance(value, list):
+        return _turns(value, name)
+    raise BadLineError(f"field {name!r} must be a text or a list of turns, not {json.dumps(value, default=str)[:40]}")
+
+
+def _history(value: Any) -> Iterator[tuple[Role, str]]:
+    for pair in _list(value, "history"):
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise BadLineError("field 'history' must be a list of pairs of texts")
+        yield from (("user", pair[0]), ("assistant", pair[1]))
+
+
+def _turns(value: Any, name: str) -> list[Turn]:
+    turns = []
+    for number, entry in enumerate(_list(value, name), start=1):
+        where = f"{name}, turn {number}"
+        if not isinstance(entry, Mapping):
+            raise BadLineError(f"{where}: not an object but {type(entry).__name__}")
+        entry = {key: value for key, value in entry.items() if value is not None}
+        try:
+            turns.append(_turn(entry))
+        except BadLineError as error:
+            raise BadLineError(f"{where}: {error}") from error
+    if not turns:
+        raise BadLineError(f"field {name!r} has no turn")
+    return turns
+
+
+def _turn(entry: Mapping[str, Any]) -> Turn:
+    said = entry.get("role", entry.get("from"))
+    role = _ROLES.get(str(said).lower())
+    if role is None:
+        raise BadLineError(f"its role is {said!r}; known are {', '.join(_ROLES)}")
+    content = entry.get("content", entry.get("value", ""))
+    if str(said).lower() == "function_call":
+        return Turn("assistant", "", tool_calls=tuple(_calls(_parsed(content, "function_call"))))
+    calls = entry.get("tool_calls") or entry.get("function_call") or ()
+    text, thought = _text(content, role)
+    weight = entry.get("weight", 1)
+    if weight not in (0, 1):
+        raise BadLineError(f"its weight is {weight!r}; give 1, or 0 for a turn that is not learnt")
+    given = next((entry[name] for name in _THOUGHTS if entry.get(name)), thought)
+    if not isinstance(given, str):
+        raise BadLineError(f"its thought is not a text but {type(given).__name__}")
+    return Turn(
+        role,
+        text,
+        thought=given.strip(),
+        tool_calls=tuple(_calls(_parsed(calls, "tool_calls"))),
+        tool=str(entry.get("name", "")) if role == "tool" else "",
+        call_id=str(entry.get("tool_call_id", "")),
+        weight=int(weight),
+    )
+
+
+def _text(content: Any, role: Role) -> tuple[str, str]:
+    """Text and thought of a turn's content: a text, parts, or any value that a tool returned."""
+    if isinstance(content, str):
+        return content, ""
+    if isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content):
+        kinds = {part["type"] for part in content}
+        if strange := kinds - {"text", "thinking", "reasoning"}:
+            raise BadLineError(f"it has a part of type {sorted(map(str, strange))[0]!r}; only text can be learnt")
+        text = "".join(str(part["text"]) for part in content if part["type"] == "text")
+        return text, "".join(_text(part.get(part["type"], ""), role)[0] for part in content if part["type"] != "text")
+    if role == "tool":
+        return json.dumps(content, ensure_ascii=False), ""
+    raise BadLineError(f"its content is not a text but {type(content).__name__}")
+
+
+def _calls(value: Any) -> Iterator[dict[str, Any]]:
+    for call in [value] if isinstance(value, Mapping) else value:
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise BadLineError("a call of a tool has no name")
+        arguments = _parsed(function.get("arguments") or {}, "arguments")
+        if not isinstance(arguments, Mapping):
+            raise BadLineError(f"the arguments of {function['name']!r} are not a JSON object")
+        made = {"type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
+        yield {**({"id": str(call["id"])} if call.get("id") is not None else {}), **made}
+
+
+def _schemas(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Tools as JSON schemas; a list, its JSON text, or a list of JSON texts."""
+    for tool in _list(value, "tools") if value else ():
+        tool = _parsed(tool, "tools")
+        if not isinstance(tool, Mapping):
+            raise BadLineError("field 'tools' must be a list of JSON schemas")
+        yield tool if "function" in tool else {"type": "function", "function": tool}
+
+
+def _list(value: Any, name: str) -> Sequence[Any]:
+    value = _parsed(value, name)
+    if not isinstance(value, list | tuple):
+        raise BadLineError(f"field {name!r} must be a list, not {json.dumps(value, default=str)[:40]}")
+    return value
+
+
+def _parsed(value: Any, name: str) -> Any:
+    """The value of a JSON text, as tables have them; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise BadLineError(f"field {name!r} is a text that is no JSON ({error})") from error
+
+
+def _check(turns: Sequence[Turn]) -> None:
+    """Raise if there is nothing to learn, or a turn that would teach nothing or the wrong thing."""
+    asked = False
+    learnt = 0
+    for number, turn in enumerate(turns, start=1):
+        for text in (turn.content, turn.thought):
+            check_text(text, f"turn {number}")
+        asked = asked or turn.role in ("user", "tool")
+        if turn.role == "user" and not turn.content.strip():
+            raise BadLineError("the request is empty" if len(turns) < 4 else f"turn {number} is empty")
+        if turn.role == "assistant" and not (turn.content.strip() or turn.tool_calls):
+            raise BadLineError("the response is empty" if len(turns) < 4 else f"turn {number} is empty")
+        learnt += turn.role == "assistant" and asked and turn.weight > 0
+    if not learnt:
+        raise BadLineError("no turn of the assistant to learn")

@@ -1,0 +1,188 @@
+"""Every form of conversation is read as what it says, and what cannot be learnt is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.errors import InputError
+from datamodules.records.conversations import Conversation, Turn, read_conversations
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+
+
+def read(folder: Path, *rows: dict[str, Any], fields: dict[str, str] | None = None) -> list[Conversation]:
+    path = folder / "c.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return read_conversations(path, fields=fields, strict=True)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def said(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+PAIR = (Turn("user", "Hi"), Turn("assistant", "Yes"))
+
+
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"prompt": "Hi", "response": "Yes"}, PAIR),
+        ({"prompt": "Hi", "completion": "Yes"}, PAIR),
+        ({"prompt": [user("Hi")], "completion": [said("Yes")]}, PAIR),
+        ({"instruction": "Hi", "input": "", "output": "Yes"}, PAIR),
+        ({"instruction": "Hi", "input": "you", "output": "Yes"}, (Turn("user", "Hi\n\nyou"), PAIR[1])),
+        (
+            {"instruction": "Hi", "output": "Yes", "history": [["a", "b"]]},
+            (Turn("user", "a"), Turn("assistant", "b"), *PAIR),
+        ),
+        ({"messages": [user("Hi"), said("Yes")], "prompt": "another"}, PAIR),
+        ({"messages": json.dumps([user("Hi"), said("Yes")])}, PAIR),
+        ({"messages": [user("Hi"), said("Yes", tool_calls=None, name=None)], "tools": None}, PAIR),
+        ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes"}]}, PAIR),
+        ({"conversations": [user("Hi"), said("Yes")]}, PAIR),
+        ({"prompt": "Hi", "response": "Yes", "system": "Be kind."}, (Turn("system", "Be kind."), *PAIR)),
+        ({"prompt": "Hi", "response": "Yes", "system": None}, PAIR),
+        (
+            {"messages": [{"role": "developer", "content": "Be kind."}, user("Hi"), said("Yes")]},
+            (Turn("system", "Be kind."), *PAIR),
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, said("Yes")]},
+            PAIR,
+        ),
+        (
+            {"messages": [user("Hi"), said([{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "Yes"}])]},
+            (PAIR[0], Turn("assistant", "Yes", thought="Hm")),
+        ),
+        *(
+            ({"messages": [user("Hi"), said("Yes", **{name: "Hm"})]}, (PAIR[0], Turn("assistant", "Yes", thought="Hm")))
+            for name in ("reasoning_content", "reasoning", "thinking")
+        ),
+        (
+            {"messages": [user("Hi"), said("No", weight=0), *[user("Hi"), said("Yes")]]},
+            (PAIR[0], Turn("assistant", "No", weight=0), *PAIR),
+        ),
+    ],
+)
+def test_forms(row: dict[str, Any], turns: tuple[Turn, ...], tmp_path: Path) -> None:
+    (found,) = read(tmp_path, row)
+    assert found.turns == turns
+    assert found.where.endswith("c.jsonl:1")
+
+
+def test_calls_of_tools_and_their_answers(tmp_path: Path) -> None:
+    tool = {"name": "add", "parameters": {}}
+    openai = {
+        "messages": [
+            user("1+?"),
+            said(None, tool_calls=[{"id": "c1", "function": {"name": "add", "arguments": '{"a": 1}'}}]),
+            {"role": "tool", "tool_call_id": "c1", "name": "add", "content": {"sum": 2}},
+            said("2"),
+        ],
+        "tools": [{"type": "function", "function": tool}],
+    }
+    (found,) = read(tmp_path, openai)
+    assert found.turns[1] == Turn("assistant", "", tool_calls=({"id": "c1", **CALL},))
+    assert found.turns[2] == Turn("tool", '{"sum": 2}', tool="add", call_id="c1")
+    sharegpt = {
+        "conversations": [
+            {"from": "human", "value": "1+?"},
+            {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+            {"from": "observation", "value": "2"},
+            {"from": "gpt", "value": "2"},
+        ],
+        "tools": json.dumps([tool]),
+    }
+    (other,) = read(tmp_path, sharegpt)
+    assert other.turns[1] == Turn("assistant", "", tool_calls=(CALL,))
+    assert [turn.role for turn in other.turns] == ["user", "assistant", "tool", "assistant"]
+    assert other.tools == found.tools == ({"type": "function", "function": tool},)
+
+
+@pytest.mark.parametrize(
+    ("fields", "row"),
+    [
+        ({"prompt": "question + context", "response": "answer"}, {"question": "Hi", "context": "", "answer": "Yes"}),
+        ({"response": "output"}, {"prompt": "Hi", "output": "Yes", "messages": [user("no"), said("no")]}),
+        ({"messages": "dialog"}, {"dialog": [user("Hi"), said("Yes")], "messages": 3}),
+        ({"prompt": "q", "response": "a"}, {"q": [user("Hi")], "a": [said("Yes")]}),
+    ],
+)
+def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_path: Path) -> None:
+    assert read(tmp_path, row, fields=fields)[0].turns == PAIR
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"question": "Hi", "answer": "Yes"}, r"there are the fields question, answer: .*messages or conversations"),
+        ({"prompt": "Hi", "response": " \n"}, "the response is empty"),
+        ({"prompt": "", "response": "Yes"}, "the request is empty"),
+        ({"instruction": " ", "input": "", "output": "Yes"}, "the request is empty"),
+        ({"instruction": "Hi", "output": 3}, "'output' must be a text or a list of turns, not 3"),
+        ({"messages": [user("a"), said("b"), user("c"), said("")]}, "turn 4 is empty"),
+        ({"messages": [user("Hi")]}, "no turn of the assistant to learn"),
+        ({"messages": [said("Hi"), user("Hi")]}, "no turn of the assistant to learn"),
+        ({"messages": [user("Hi"), said("Yes", weight=0)]}, "no turn of the assistant to learn"),
+        ({"messages": []}, "'messages' has no turn"),
+        ({"messages": "Hi"}, "'messages' is a text that is no JSON"),
+        ({"messages": {"role": "user"}}, "'messages' must be a list"),
+        ({"messages": ["Hi"]}, "turn 1: not an object but str"),
+        ({"messages": [{"role": "narrator", "content": "Hi"}]}, "turn 1: its role is 'narrator'; known are system"),
+        ({"messages": [user("Hi"), said("Yes", weight=0.5)]}, "turn 2: its weight is 0.5"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "a part of type 'image_url'; only text"),
+        ({"messages": [{"role": "user", "content": {"a": 1}}]}, "its content is not a text but dict"),
+        ({"messages": [user("Hi"), said("", tool_calls=[{"function": {}}])]}, "a call of a tool has no name"),
+        ({"messages": [user("Hi"), said("", tool_calls=[{"name": "f", "arguments": "[1]"}])]}, "of 'f' are not a JSON"),
+        ({"messages": [user("Hi"), said("Yes\ud800")]}, "half a character"),
+        (
+            {"messages": [{"role": "system", "content": "a"}, user("Hi"), said("Yes")], "system": "b"},
+            "two system prompts",
+        ),
+        ({"prompt": "Hi", "response": "Yes", "tools": [3]}, "'tools' must be a list of JSON schemas"),
+        ({"instruction": "Hi", "output": "Yes", "history": ["a"]}, "'history' must be a list of pairs"),
+    ],
+)
+def test_what_cannot_be_learnt(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=reason):
+        read(tmp_path, row)
+
+
+def test_wrong_fields(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown name 'question'; known are messages, prompt"):
+        read(tmp_path, {}, fields={"question": "a"})
+    with pytest.raises(InputError, match="messages, or prompt and response"):
+        read(tmp_path, {}, fields={"messages": "a", "prompt": "b"})
+    with pytest.raises(InputError, match="field 'q' is missing"):
+        read(tmp_path, {"prompt": "Hi", "response": "Yes"}, fields={"prompt": "q"})
+
+
+def test_ids_that_start_anew_cost_nothing(tmp_path: Path) -> None:
+    rows = [{"id": i % 6, "prompt": f"Say {i}", "response": f"{i}"} for i in range(12)]
+    assert len(read(tmp_path, *rows)) == 12
+
+
+def test_bad_lines_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "c.jsonl"
+    rows = [{"prompt": "Hi", "response": "Yes"}, {"prompt": "Hi", "response": ""}]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n{")
+    assert len(read_conversations(path)) == 1
+    assert "2 of 3 lines are bad" in caplog.text
+    rejected = [json.loads(line) for line in (tmp_path / "c.rejected.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in rejected] == [3, 2] or [row["line"] for row in rejected] == [2, 3]
+
+
+def test_published_sets(shared_data: Path, tmp_path: Path) -> None:
+    chats = read_conversations(shared_data / "mt_bench" / "dummy_conversation.jsonl", strict=True)
+    assert (len(chats), max(len(chat.turns) for chat in chats)) == (500, 6)
+    path = tmp_path / "random_9k.jsonl"
+    path.symlink_to(shared_data / "alpaca_subsets" / "random_9k.jsonl")
+    pairs = read_conversations(path)
+    assert len(pairs) == 9229 - 4, "four responses are empty"
+    assert sum("\n\n" in pair.turns[0].content for pair in pairs) > 1000
