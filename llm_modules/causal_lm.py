@@ -18,6 +18,7 @@ from llm_modules.backbone.adapters import adapter_settings, add_adapter, check_s
 from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.checkpoint import TrainableCheckpoint
 from llm_modules.backbone.head import OutputHead
+from llm_modules.backbone.quantization import Quantization
 from llm_modules.backbone.sharding import call_as_forward, shard
 from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
 from llm_modules.generation import Completion, GenerationSettings, Generator
@@ -52,6 +53,7 @@ class CausalLM(TrainableCheckpoint):
         dtype: loading.DType = "float32",
         attn_implementation: str | None = None,
         trust_remote_code: bool = False,
+        quantization: Quantization | None = None,
         peft: PeftConfig | None = None,
         adapter: str | None = None,
         activation_checkpointing: bool = False,
@@ -63,13 +65,14 @@ class CausalLM(TrainableCheckpoint):
         """Keep the settings; ``configure_model`` loads the weights.
 
         Args:
-            backbone: Hub id, folder, or ``miniature`` (embedded).
+            backbone: Hub id, folder, GGUF file, or ``miniature`` (embedded).
             revision: Branch, tag or commit of a hub id.
             tokenizer: Hub id or folder of a tokenizer; the backbone's own by default.
             random_weights: Build the model from its configuration, with random weights.
             dtype: Type of the weights. To train in bf16, keep float32 here and set ``trainer.precision``.
             attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses by default.
             trust_remote_code: Run code that comes with the checkpoint.
+            quantization: ``4bit``, ``8bit``, or a quantisation configuration of transformers; an adapter is trained.
             peft: Any PEFT configuration: trains an adapter and freezes the backbone. All weights are trained without.
             adapter: Folder of a PEFT adapter, to evaluate or to train further.
             activation_checkpointing: Recompute activations in the backward pass; less memory, about a third slower.
@@ -88,6 +91,7 @@ class CausalLM(TrainableCheckpoint):
         self.weights_dtype = dtype
         self.attn_implementation = attn_implementation
         self.trust_remote_code = trust_remote_code
+        self.quantization = quantization
         self.peft = peft
         self.adapter = adapter
         self.activation_checkpointing = activation_checkpointing
@@ -163,8 +167,13 @@ class CausalLM(TrainableCheckpoint):
             attn_implementation=self.attn_implementation,
             trust_remote_code=self.trust_remote_code,
             random_weights=self.random_weights,
+            quantization=self.quantization,
         )
         check_vocabulary(model, self.tokenizer, self.backbone, self.tokenizer_name)
+        if getattr(model, "is_quantized", False):
+            if self.device_mesh is not None:
+                raise InputError("model.quantization: a quantised backbone is not sharded; use the strategy ddp")
+            model.requires_grad_(False)
         if self.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model = self._with_adapter(model)
@@ -253,7 +262,10 @@ class CausalLM(TrainableCheckpoint):
 
     def configure_optimizers(self) -> Any:
         """The optimiser over named groups, and its schedule, multiplied by the factors of ``learning_rates``."""
-        optimizer = self.optimizer(self.parameter_groups())
+        groups = self.parameter_groups()
+        if not groups:
+            raise InputError("model: no weight is trained; give model.peft, which a quantised backbone needs")
+        optimizer = self.optimizer(groups)
         for group in optimizer.param_groups:
             group["lr"] *= self.rate_of_part(group["part"])
         steps = int(self.trainer.estimated_stepping_batches)

@@ -8,6 +8,8 @@ import difflib
 import importlib
 from collections.abc import Sequence
 
+from jsonargparse import set_parsing_settings
+
 MODELS = (
     "llm_modules.causal_lm.CausalLM",
     "llm_modules.s3cot.module.S3CoT",
@@ -68,6 +70,11 @@ def load(paths: Sequence[str] = ALL) -> list[type]:
     for path in paths:
         module, _, name = path.rpartition(".")
         found.append(getattr(importlib.import_module(module), name))
+    if set(paths) & set(MODELS):
+        from transformers.utils.quantization_config import QuantizationConfigMixin
+
+        # It is a dataclass, in whose place jsonargparse takes no subclass unless told so.
+        set_parsing_settings(subclasses_enabled=[QuantizationConfigMixin])
     return found
 
 

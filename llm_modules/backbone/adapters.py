@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -108,9 +109,13 @@ def _plain(value: Any) -> Any:
 def merge(adapted: PeftModel) -> PreTrainedModel:
     """The model with an adapter's changes in its weights; the adapted model cannot be used any more.
 
+    A quantised model is dequantised, with a warning: merged weights of 4 bits would be others.
+
     Raises:
         InputError: No weights give what the adapted model computes, or PEFT merges it into another model.
     """
+    if getattr(adapted.get_base_model(), "is_quantized", False):
+        adapted = _dequantized(adapted)
     inner: Any = adapted.get_base_model()
     config = adapted.active_peft_config
     if getattr(config, "layer_replication", None):
@@ -130,6 +135,15 @@ def merge(adapted: PeftModel) -> PreTrainedModel:
         moved = float((before - after).abs().max())
         raise InputError(f"{_MERGE}: logits of the merged model differ by up to {moved:.3g} from the adapted model's")
     return cast(PreTrainedModel, merged)
+
+
+def _dequantized(adapted: PeftModel) -> PeftModel:
+    """The same adapter on the base in floats."""
+    rank_zero_warn("the merged model is written dequantised: it takes the memory of the weights in floats")
+    with TemporaryDirectory() as folder:
+        adapted.save_pretrained(folder)
+        base: Any = adapted.unload()
+        return PeftModel.from_pretrained(base.dequantize(), folder)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
-"""Load models and tokenizers: hub id, local folder, or the embedded ``miniature``."""
+"""Load models and tokenizers: hub id, local folder, GGUF file, or the embedded ``miniature``."""
 
+import os
+import struct
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,38 +17,54 @@ from transformers import (
 )
 
 from datamodules.errors import InputError
+from llm_modules.backbone.quantization import Quantization, quantization_config
 
 MINIATURE = Path(__file__).parents[1] / "miniature"
 """The embedded model; every method can be trained and measured with it on a laptop."""
+
+_UNREADABLE = (OSError, ValueError, KeyError, IndexError, ImportError, SafetensorError, struct.error)
+"""What transformers raises for checkpoints that are absent, broken, or need another library."""
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def resolve(name: str) -> str:
-    """The folder of ``miniature``; any other name unchanged."""
-    return str(MINIATURE) if name == "miniature" else name
+    """The folder of ``miniature``; any other name unchanged, but for the ``~`` of a home folder."""
+    return str(MINIATURE) if name == "miniature" else os.path.expanduser(name)
 
 
 def model_id(name: str) -> str:
-    """Name of a model in records and files: hub id, ``miniature``, or the absolute path of a folder."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    """Name of a model in records and files: hub id, ``miniature``, or the absolute path of a folder or file."""
+    path = Path(os.path.expanduser(name))
+    return str(path.resolve()) if path.exists() else name
+
+
+def source(name: str) -> tuple[str, dict[str, str]]:
+    """First argument and further ones of ``from_pretrained``: a GGUF file is a file of a folder or a hub repository."""
+    path = resolve(name)
+    if not path.endswith(".gguf"):
+        return path, {}
+    folder, _, file = path.rpartition("/")
+    return folder or ".", {"gguf_file": file}
 
 
 def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or folder; raises ``InputError`` if it is missing or unreadable."""
     _require(name, "tokenizer_config.json")
+    path, file = source(name)
     try:
-        return AutoTokenizer.from_pretrained(resolve(name), revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
+    except _UNREADABLE as error:
         raise InputError(f"model.backbone: no tokenizer can be loaded from '{name}': {_first_line(error)}") from error
 
 
 def read_config(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The configuration of a model; raises ``InputError`` if it is missing or unreadable."""
     _require(name, "config.json")
+    path, file = source(name)
     try:
-        return AutoConfig.from_pretrained(resolve(name), revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
+    except _UNREADABLE as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
 
 
@@ -100,29 +118,35 @@ def load_model(
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
     random_weights: bool = False,
+    quantization: Quantization | None = None,
     **options: Any,
 ) -> PreTrainedModel:
     """A causal language model in training mode, on the CPU unless an option says otherwise.
 
     Args:
-        name: Hub id, folder or ``miniature``.
+        name: Hub id, folder, GGUF file (dequantised) or ``miniature``.
         revision: Branch, tag or commit of a hub id.
         dtype: Type of the weights; ``auto`` is the checkpoint's. To train in bf16, load float32 and set the trainer's
             precision.
         attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; transformers chooses if it is None.
         trust_remote_code: Run code that comes with the checkpoint.
         random_weights: Build the model from its configuration, with weights from torch's generator.
-        options: Further options of ``from_pretrained`` (``quantization_config``, ``device_map``, ...).
+        quantization: ``4bit``, ``8bit``, or a quantisation configuration of transformers.
+        options: Further options of ``from_pretrained`` (``device_map``, ...).
 
     Raises:
-        InputError: The checkpoint is absent or unreadable.
+        InputError: The checkpoint is absent or unreadable, or cannot be quantised.
     """
     _require(name, "config.json")
-    source = resolve(name)
+    path, file = source(name)
+    if quantization is not None:
+        if random_weights:
+            raise InputError("model.quantization: random weights are not quantised; leave one out")
+        options["quantization_config"] = quantization_config(quantization)
     wanted: torch.dtype | str = dtype if dtype == "auto" else getattr(torch, dtype)
     try:
         if random_weights:
-            config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+            config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
             model = AutoModelForCausalLM.from_config(
                 config,
                 dtype=torch.float32 if dtype == "auto" else wanted,
@@ -132,14 +156,15 @@ def load_model(
             )
         else:
             model = AutoModelForCausalLM.from_pretrained(
-                source,
+                path,
                 revision=revision,
                 dtype=wanted,
                 attn_implementation=attn_implementation,
                 trust_remote_code=trust_remote_code,
+                **file,
                 **options,
             )
-    except (OSError, ValueError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
     # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
     return model.train()
@@ -148,7 +173,10 @@ def load_model(
 def _require(name: str, file: str) -> None:
     """Raise if a folder lacks the file, or if the name is a path that does not exist."""
     folder = Path(resolve(name))
-    if folder.is_dir():
+    if folder.suffix == ".gguf":
+        if not folder.is_file() and (folder.is_absolute() or name.count("/") != 2):
+            raise InputError(f"model.backbone: there is no file '{folder}'; from a hub, give OWNER/NAME/FILE.gguf")
+    elif folder.is_dir():
         if not (folder / file).is_file():
             raise InputError(f"model.backbone: the folder '{folder}' has no {file}; give a Hugging Face checkpoint")
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:

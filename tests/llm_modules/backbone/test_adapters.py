@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ class TestMerge:
         torch.testing.assert_close(logits(merge(model)), expected, atol=1e-5, rtol=1e-5)
 
     @pytest.mark.parametrize("more", [{}, {"ensure_weight_tying": True}], ids=["loose", "tied"])
-    def test_shared_embeddings_cannot_be_merged(self, tied: str, more: dict[str, bool]) -> None:
+    def test_shared_embeddings_cannot_be_merged(self, tied: str, more: dict[str, Any]) -> None:
         model = adapted(tied, LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"], **more))
         with pytest.raises(InputError, match="shares with its output head"):
             merge(model)
@@ -147,13 +148,14 @@ class TestMerge:
 
 
 def test_settings_that_change_what_is_computed_are_compared(base: str) -> None:
-    def settings(**options: int | float | bool | str) -> dict[str, object]:
-        options = {"lora_alpha": 8, "target_modules": "all-linear"} | options
-        return adapter_settings(adapted(base, LoraConfig(r=2, **options)))  # type: ignore[arg-type]
+    def settings(**options: Any) -> dict[str, Any]:
+        changed: dict[str, Any] = {"lora_alpha": 8, "target_modules": "all-linear"} | options
+        return adapter_settings(adapted(base, LoraConfig(r=2, **changed)))
 
     own = settings()
     check_settings(settings(lora_dropout=0.5), own)
     check_settings({}, own)
-    for key, value in {"lora_alpha": 64, "use_rslora": True, "use_dora": True, "init_lora_weights": "pissa"}.items():
+    others: dict[str, Any] = {"lora_alpha": 64, "use_rslora": True, "use_dora": True, "init_lora_weights": "pissa"}
+    for key, value in others.items():
         with pytest.raises(InputError, match=rf"model\.peft\.{key} "):
             check_settings(settings(**{key: value}), own)

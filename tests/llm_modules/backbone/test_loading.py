@@ -1,0 +1,159 @@
+"""Backbones in other forms than a Hugging Face folder in floats."""
+
+from pathlib import Path
+from typing import Literal
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from peft import LoraConfig, PeftModel
+from transformers import PreTrainedModel
+
+from datamodules.errors import InputError
+from llm_modules.backbone.adapters import merge
+from llm_modules.backbone.loading import load_model, load_tokenizer, max_positions, model_id, source
+from llm_modules.backbone.quantization import quantization_config
+from llm_modules.causal_lm import CausalLM
+from tests.supervised import RandomExamples
+from tests.tiny import save_tiny
+
+IDS = torch.tensor([[5, 9, 200, 17]])
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    found = model.eval()(input_ids=IDS).logits
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny(tmp_path_factory.mktemp("base"), layers=2))
+
+
+def test_a_home_folder_is_expanded(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path(base).parent))
+    name = f"~/{Path(base).name}"
+    assert model_id(name) == base
+    assert torch.equal(logits(load_model(name)), logits(load_model(base)))
+
+
+class TestGGUF:
+    def test_a_file_is_a_file_of_its_folder_or_repository(self) -> None:
+        assert source("/models/a.Q4_0.gguf") == ("/models", {"gguf_file": "a.Q4_0.gguf"})
+        assert source("owner/name/a.gguf") == ("owner/name", {"gguf_file": "a.gguf"})
+        assert source("a.gguf") == (".", {"gguf_file": "a.gguf"})
+
+    def test_it_gives_the_model_that_was_written(self, base: str, tmp_path: Path) -> None:
+        file = tmp_path / "tiny.gguf"
+        write_gguf(load_model(base), file)
+        assert max_positions(str(file)) == load_model(base).config.max_position_embeddings
+        torch.testing.assert_close(logits(load_model(str(file))), logits(load_model(base)), atol=1e-5, rtol=1e-5)
+        assert model_id(str(file)) == str(file)
+        assert "hello" in load_tokenizer(str(file)).get_vocab()
+
+    @pytest.mark.parametrize("name", ["/no/such/model.gguf", "model.gguf"])
+    def test_no_such_file(self, name: str) -> None:
+        with pytest.raises(InputError, match=r"model\.backbone: there is no file"):
+            load_model(name)
+
+    def test_a_broken_file(self, tmp_path: Path) -> None:
+        (tmp_path / "m.gguf").write_bytes(b"GGUF")
+        with pytest.raises(InputError, match=r"model\.backbone: .*m\.gguf' cannot be loaded"):
+            load_model(str(tmp_path / "m.gguf"))
+
+
+def write_gguf(model: PreTrainedModel, file: Path) -> None:
+    """A Llama in the layout of llama.cpp, which interleaves the halves of each head's queries and keys."""
+    config = model.config
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    words = ["<unk>", "<s>", "</s>", "hello", *(f"t{n}" for n in range(config.vocab_size - 4))]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(words)
+    writer.add_token_scores([0.0] * len(words))
+    writer.add_token_types([gguf.TokenType.NORMAL] * len(words))
+    names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
+    names |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
+    names |= {"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for name, tensor in model.state_dict().items():
+        place = name.removesuffix(".weight")
+        if place in whole:
+            theirs = whole[place]
+        else:
+            _, _, layer, rest = place.split(".", 3)
+            theirs = f"blk.{layer}.{names[rest]}"
+        array = tensor.float().numpy()
+        if (number := heads.get(theirs.rpartition(".")[2])) is not None:
+            rows, columns = array.shape
+            array = array.reshape(number, 2, rows // number // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+        writer.add_tensor(f"{theirs}.weight", np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+class TestQuantization:
+    def test_the_short_names(self) -> None:
+        four, eight = quantization_config("4bit").to_dict(), quantization_config("8bit").to_dict()
+        assert (four["load_in_4bit"], four["bnb_4bit_quant_type"], four["bnb_4bit_use_double_quant"]) == (
+            True,
+            "nf4",
+            True,
+        )
+        assert (eight["load_in_4bit"], eight["load_in_8bit"]) == (False, True)
+
+    def test_random_weights(self, base: str) -> None:
+        with pytest.raises(InputError, match=r"model\.quantization: random weights"):
+            load_model(base, random_weights=True, quantization="4bit")
+
+    @pytest.mark.parametrize("bits", ["4bit", "8bit"])
+    def test_an_adapter_is_trained_in_float32_and_merged_into_floats(
+        self, bits: Literal["4bit", "8bit"], tmp_path: Path
+    ) -> None:
+        pytest.importorskip("bitsandbytes")
+        folder = save_tiny(tmp_path / "wide", layers=2, hidden=64)
+        module = CausalLM(
+            str(folder),
+            quantization=bits,
+            peft=LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False),
+        )
+        run = Trainer(
+            max_epochs=1,
+            limit_train_batches=2,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+        )
+        run.fit(module, datamodule=RandomExamples())
+        assert isinstance(module.model, PeftModel)
+        trained = [parameter for parameter in module.model.parameters() if parameter.requires_grad]
+        assert {parameter.dtype for parameter in trained} == {torch.float32}
+        expected = logits(module.model)
+        with pytest.warns(UserWarning, match="dequantised"):
+            merged = merge(module.model)
+        assert not getattr(merged, "is_quantized", False)
+        error = (logits(merged) - expected).abs().max() / expected.abs().max()
+        assert error < 0.05  # activations are rounded, too, in the quantised product
+
+    def test_weights_themselves_are_not_trained(self, base: str) -> None:
+        pytest.importorskip("bitsandbytes")
+        run = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+        with pytest.raises(InputError, match=r"no weight is trained; give model\.peft"):
+            run.fit(CausalLM(base, quantization="4bit"), datamodule=RandomExamples())
