@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after ``rod``; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 for wrong input.
+        The exit status: 0, 2 for wrong input, or another of `rod.failures`.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in {"-h", "--help", "help"}:
@@ -83,8 +83,6 @@ def main(args: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"rod: error: there is no verb '{verb}'; verbs are {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    from datamodules.errors import InputError
-
     try:
         module = importlib.import_module(VERBS[verb])
         if VERBS[verb] == LIGHTNING:
@@ -93,12 +91,14 @@ def main(args: Sequence[str] | None = None) -> int:
             from rod.parser import run_verb
 
             run_verb(module.run, words[1:], verb)
-    except Exception as error:
-        wrong = _find(error, InputError)
-        if wrong is None:
+    except (Exception, SystemExit) as error:
+        from rod.failures import explain_failure
+
+        failure = explain_failure(error)
+        if failure is None:
             raise
-        print(f"rod: error: {wrong}", file=sys.stderr)
-        return 2
+        print(f"rod: {failure[1]}", file=sys.stderr)
+        return failure[0]
     return 0
 
 
@@ -109,13 +109,6 @@ def _version() -> str:
         return version("lightning-rod")
     except PackageNotFoundError:
         return "not installed"
-
-
-def _find(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
-    """The error of a kind among an error and its causes: parsers wrap what a constructor raises."""
-    while error is not None and not isinstance(error, kind):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -17,8 +18,10 @@ from callbacks.s3cot.steer import Steer
 from callbacks.trainer_parts import callbacks_of
 from datamodules.errors import InputError
 from datamodules.trainer_parts import run_seed
+from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
 from rod import classes
 from rod.parser import Parser
+from rod.recovery import RecoveryCheckpoint
 from rod.run_folder import RunFolder
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -39,7 +42,8 @@ class RodCLI(LightningCLI):
     """LightningCLI with a folder for each run; a checkpoint never overrides the configuration.
 
     Keys beside Lightning's own: ``evaluate`` (the `Evaluate` callback of ``test``), ``steer`` (the `Steer` callback of
-    ``predict``, ``test`` and ``validate``) and ``overwrite``. ``data.seed`` follows ``seed_everything`` unless given.
+    ``predict``, ``test`` and ``validate``), ``recovery_minutes`` (of ``fit``) and ``overwrite``. ``data.seed`` follows
+    ``seed_everything`` unless given.
     """
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
@@ -70,6 +74,9 @@ class RodCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         # A checkpoint from elsewhere must not run code; ours hold tensors and plain values only.
         parser.set_defaults({"weights_only": True})
+        if subcommand == "fit":
+            told = "Minutes between the checkpoints that a stopped fit goes on from; the newest two are kept."
+            parser.add_argument("--recovery_minutes", type=float, default=10.0, help=told)
         if subcommand == "predict":
             parser.set_defaults({"return_predictions": False})
         if subcommand == "test":
@@ -85,11 +92,11 @@ class RodCLI(LightningCLI):
         """Keep the configuration's ``model``; Lightning would silently take the checkpoint's."""
 
     def before_instantiate_classes(self) -> None:
-        """Check the checkpoint's path and give the data the run's seed, before anything is loaded."""
+        """Check the checkpoint and give the data the run's seed, before anything is loaded."""
         config = self.config[self.subcommand]
         path = config.get("ckpt_path")
-        if path and path not in {"last", "best", "hpc", "registry"} and not Path(path).exists():
-            raise InputError(f"ckpt_path: there is no file '{path}'")
+        if path and path not in {"last", "best", "hpc", "registry"}:
+            check_checkpoint(Path(path))
         if config.get("data.init_args.seed", 0) is None:
             config["data.init_args.seed"] = run_seed()
         torch.set_float32_matmul_precision("high")
@@ -98,12 +105,20 @@ class RodCLI(LightningCLI):
         """Add the steering, a CSV logger unless another is configured, and places for files in the run folder."""
         config = self._get(self.config_init, "trainer")
         steer = self._get(self.config_init, "steer")
+        others = config.get("callbacks") or []
         if steer is not None:
-            others = config.get("callbacks") or []
             if any(isinstance(callback, Steer) for callback in others):
                 raise InputError("steer: trainer.callbacks has a Steer too; give one of them")
             config["callbacks"] = [steer, *others]
         folder = config["default_root_dir"] = str(config.get("default_root_dir") or "runs/latest")
+        if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
+            saving = any(isinstance(callback, ModelCheckpoint) for callback in others)
+            recovery = RecoveryCheckpoint(self._get(self.config, "recovery_minutes"))
+            # The first one is Lightning's own default, which it adds only if there is no other.
+            config["callbacks"] = [*others, *([] if saving else [ModelCheckpoint()]), recovery]
+        plugins = _listed(config.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, CheckpointFiles()]
         if config.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(folder, name="logs")
         trainer = super().instantiate_trainer(**kwargs)
@@ -114,6 +129,10 @@ class RodCLI(LightningCLI):
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
                 checkpoint.dirpath = str(Path(folder) / "checkpoints")
         return trainer
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, list) else [] if values is None else [values]
 
 
 def main(args: Sequence[str]) -> RodCLI:

@@ -79,4 +79,6 @@ class RunFolder(SaveConfigCallback):
 
 def _without_progress(text: str) -> list[str]:
     """The configuration without the keys that may differ when a run is resumed."""
-    return [line for line in text.splitlines() if not line.startswith(("ckpt_path:", "overwrite:"))]
+    return [
+        line for line in text.splitlines() if not line.startswith(("ckpt_path:", "overwrite:", "recovery_minutes:"))
+    ]

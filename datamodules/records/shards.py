@@ -10,6 +10,7 @@ from typing import Any
 
 from datamodules.errors import InputError
 from datamodules.records.reader import HALVES, to_json
+from datamodules.writing import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -92,16 +93,8 @@ def merge_shards(shards: Path | str, out: Path) -> int:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file as a whole or not at all; create its folder if missing. For half a character see `HALVES`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", errors=HALVES) as file:
-            file.writelines(line + "\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.writelines((line + "\n").encode("utf-8", HALVES) for line in lines)
 
 
 def id_lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,66 @@
-"""Checkpoints that hold the trained parameters only."""
+"""Checkpoints that hold the trained parameters only, and their files."""
 
+import zipfile
+from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule
 
 from datamodules.errors import InputError
+from datamodules.writing import replacing
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes each checkpoint beside its place, flushes it to the disk and renames it; reads tensors and plain values.
+
+    Lightning's own way collects the bytes in memory and in the system's folder for temporary files, from which they
+    are copied, and not renamed, if that is on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint as a whole or not at all; addresses such as ``s3://`` are left to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with replacing(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; objects of other types than tensors and plain values only if ``weights_only`` is False."""
+        content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only is not False)
+        return content
+
+
+def check_checkpoint(path: Path) -> None:
+    """Check that a file is a whole checkpoint: an archive of torch, in which every part has its checksum.
+
+    Raises:
+        InputError: It is missing, empty, cut, damaged, or something else.
+    """
+    if path.is_dir():
+        hints = {"adapter_config.json": "model.adapter", "config.json": "model.backbone"}
+        key = next((key for name, key in hints.items() if (path / name).is_file()), None)
+        remedy = f"give it as {key}" if key else "give the .ckpt file in it"
+        raise InputError(f"ckpt_path: '{path}' is a folder and no checkpoint; {remedy}")
+    if not path.is_file():
+        raise InputError(f"ckpt_path: there is no file '{path}'")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        kind = "is empty" if path.stat().st_size == 0 else f"is cut, damaged or no checkpoint ({error})"
+        raise InputError(f"ckpt_path: '{path}' {kind}; {_ANOTHER}") from error
+    if damaged is not None or "data.pkl" not in names:
+        kind = "is damaged (a checksum in it differs)" if damaged is not None else "is no checkpoint"
+        raise InputError(f"ckpt_path: '{path}' {kind}; {_ANOTHER}")
+
+
+_ANOTHER = "give another checkpoint of the run, or delete this one"
 
 
 class TrainableCheckpoint(LightningModule):

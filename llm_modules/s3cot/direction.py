@@ -1,7 +1,6 @@
 """The variable-length direction: a vector per decoder layer, its origin and its file (paper, sec. VL-D)."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.writing import replacing
 
 HEADER = "direction"
 """Metadata key of the JSON header. It is the only key, because safetensors writes several in no fixed order."""
@@ -87,10 +87,8 @@ class Direction:
         header["separation"] = self.separation
         text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
         data = to_safetensors({"vectors": self.vectors.float().cpu().contiguous()}, metadata={HEADER: text})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        with replacing(path) as file:
+            file.write(data)
 
     @classmethod
     def load(cls, path: Path) -> "Direction":
