@@ -3,14 +3,16 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.evaluation.evaluate import Evaluate
 from callbacks.generation.completion_writer import CompletionWriter
@@ -22,7 +24,8 @@ from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
 from rod import classes
 from rod.parser import Parser
 from rod.recovery import RecoveryCheckpoint
-from rod.run_folder import RunFolder
+from rod.requeue import requeueing
+from rod.run_folder import CONFIG, DONE, RunFolder, difference, is_restart, newest_checkpoint, resumes_by_default
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     # The datamodules shard themselves, without duplicates as padding.
@@ -33,6 +36,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
 }
 
+DEFAULT_FOLDER = "runs/latest"
+
 
 class CLIParser(Parser, LightningArgumentParser):
     """Lightning's parser with short errors and configurations found by name."""
@@ -42,11 +47,12 @@ class RodCLI(LightningCLI):
     """LightningCLI with a folder for each run; a checkpoint never overrides the configuration.
 
     Keys beside Lightning's own: ``evaluate`` (the `Evaluate` callback of ``test``), ``steer`` (the `Steer` callback of
-    ``predict``, ``test`` and ``validate``), ``recovery_minutes`` (of ``fit``) and ``overwrite``. ``data.seed`` follows
-    ``seed_everything`` unless given.
+    ``predict``, ``test`` and ``validate``), ``recovery_minutes`` (of ``fit``), ``resume`` and ``overwrite``.
+    ``data.seed`` follows ``seed_everything`` unless given.
     """
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
+        self._is_finished = False
         classes.load()
         super().__init__(
             LightningModule,
@@ -68,6 +74,13 @@ class RodCLI(LightningCLI):
             type=bool,
             default=False,
             help="Replace the run that the folder holds.",
+        )
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto", "never"] | None,
+            default=None,
+            help="auto: go on with the run that the folder holds, a fit from its newest checkpoint; the default in "
+            "jobs of SLURM and torchrun.",
         )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -92,14 +105,40 @@ class RodCLI(LightningCLI):
         """Keep the configuration's ``model``; Lightning would silently take the checkpoint's."""
 
     def before_instantiate_classes(self) -> None:
-        """Check the checkpoint and give the data the run's seed, before anything is loaded."""
+        """Find the checkpoint, check it and give the data the run's seed, before anything is loaded."""
         config = self.config[self.subcommand]
+        if config.get("data.init_args.seed", 0) is None:
+            config["data.init_args.seed"] = run_seed()
+        if (config.resume or ("auto" if resumes_by_default() else "never")) == "auto":
+            self._resume(config)
         path = config.get("ckpt_path")
         if path and path not in {"last", "best", "hpc", "registry"}:
             check_checkpoint(Path(path))
-        if config.get("data.init_args.seed", 0) is None:
-            config["data.init_args.seed"] = run_seed()
         torch.set_float32_matmul_precision("high")
+
+    def _resume(self, config: Namespace) -> None:
+        """Let a run of the same configuration go on, also if the job's command said to replace it or where to start."""
+        folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
+        text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
+        if not (folder / CONFIG).is_file() or difference(folder / CONFIG, text) is not None:
+            return
+        if config.overwrite and is_restart():
+            rank_zero_info(f"{folder}: not replaced, because this job has been started before")
+            config.overwrite = False
+        if self.subcommand != "fit" or config.overwrite or (config.ckpt_path and not is_restart()):
+            return
+        self._is_finished = (folder / DONE).is_file()
+        newest = newest_checkpoint(folder)
+        if newest is not None and not self._is_finished:
+            rank_zero_info(f"{folder}: going on from {newest}")
+            config.ckpt_path = str(newest)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self._is_finished:
+            rank_zero_info(f"{self.trainer.default_root_dir}: holds the finished run; there is nothing left to do")
+            return
+        with requeueing(self.trainer):
+            super()._run_subcommand(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the steering, a CSV logger unless another is configured, and places for files in the run folder."""
@@ -110,7 +149,7 @@ class RodCLI(LightningCLI):
             if any(isinstance(callback, Steer) for callback in others):
                 raise InputError("steer: trainer.callbacks has a Steer too; give one of them")
             config["callbacks"] = [steer, *others]
-        folder = config["default_root_dir"] = str(config.get("default_root_dir") or "runs/latest")
+        folder = config["default_root_dir"] = str(config.get("default_root_dir") or DEFAULT_FOLDER)
         if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
             saving = any(isinstance(callback, ModelCheckpoint) for callback in others)
             recovery = RecoveryCheckpoint(self._get(self.config, "recovery_minutes"))

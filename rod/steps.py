@@ -22,14 +22,12 @@ class Step:
         name: Printed while the step runs.
         words: The words after ``rod``.
         product: The file written last: once it exists, the step is done.
-        resume_from: Checkpoint that an interrupted command goes on from, if it exists.
         folder: Working directory of the command; the step's relative paths start there.
     """
 
     name: str
     words: Sequence[str | Path]
     product: Path
-    resume_from: Path | None = None
     folder: Path = Path()
 
 
@@ -53,8 +51,8 @@ def _run(step: Step, label: str, command: Callable[[list[str]], int]) -> None:
     console.print(label, style="bold", highlight=False)
     start = time.monotonic()
     words = [str(word) for word in step.words]
-    if step.resume_from is not None and step.resume_from.exists():
-        words += ["--ckpt_path", str(step.resume_from)]
+    if words[0] == "fit":
+        words += ["--resume", "auto"]
     status = command(words)
     if status != 0:
         raise SystemExit(status)

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -35,11 +36,11 @@ class CheckpointFiles(TorchCheckpointIO):
         return content
 
 
-def check_checkpoint(path: Path) -> None:
-    """Check that a file is a whole checkpoint: an archive of torch, in which every part has its checksum.
+def check_checkpoint(path: Path) -> set[str]:
+    """The keys of a checkpoint, once it is known to be whole: every part of its archive has a checksum.
 
     Raises:
-        InputError: It is missing, empty, cut, damaged, or something else.
+        InputError: It is missing, empty, cut or damaged, holds objects that could run code, or is something else.
     """
     if path.is_dir():
         hints = {"adapter_config.json": "model.adapter", "config.json": "model.backbone"}
@@ -48,16 +49,23 @@ def check_checkpoint(path: Path) -> None:
         raise InputError(f"ckpt_path: '{path}' is a folder and no checkpoint; {remedy}")
     if not path.is_file():
         raise InputError(f"ckpt_path: there is no file '{path}'")
+    if path.stat().st_size == 0:
+        raise InputError(f"ckpt_path: '{path}' is empty; {_ANOTHER}")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        kind = "is empty" if path.stat().st_size == 0 else f"is cut, damaged or no checkpoint ({error})"
-        raise InputError(f"ckpt_path: '{path}' {kind}; {_ANOTHER}") from error
-    if damaged is not None or "data.pkl" not in names:
-        kind = "is damaged (a checksum in it differs)" if damaged is not None else "is no checkpoint"
-        raise InputError(f"ckpt_path: '{path}' {kind}; {_ANOTHER}")
+        if damaged is not None:
+            raise InputError(f"ckpt_path: '{path}' is damaged (the checksum of {damaged} differs); {_ANOTHER}")
+        keys = set(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+    except UnpicklingError as error:
+        raise InputError(
+            f"ckpt_path: '{path}' holds more than tensors and plain values, and could run code; {_ANOTHER}"
+        ) from error
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"ckpt_path: '{path}' is cut, damaged or no checkpoint ({error}); {_ANOTHER}") from error
+    if "state_dict" not in keys:
+        raise InputError(f"ckpt_path: '{path}' is no checkpoint of a run (it has no state_dict); {_ANOTHER}")
+    return keys
 
 
 _ANOTHER = "give another checkpoint of the run, or delete this one"

@@ -16,16 +16,15 @@ class Commands:
         """Work in ``folder`` with ``seed``."""
         self.folder, self.seed = folder, seed
 
-    def step(self, words: Words, product: Path, resume_from: Path | None = None) -> Step:
+    def step(self, words: Words, product: Path) -> Step:
         """A command, named after the file or run folder that it leaves."""
         place = product.parent if product.name == DONE else product
-        return Step(f"seed {self.seed}: {place}", words, product, resume_from, self.folder)
+        return Step(f"seed {self.seed}: {place}", words, product, self.folder)
 
     def run(self, verb: str, files: Words, root: Path, *words: str | Path) -> Step:
         """A command of Lightning's, with the seed for everything that it draws."""
         seed = ["--seed_everything", str(self.seed)]
-        last = root / "checkpoints/last.ckpt" if verb == "fit" else None
-        return self.step([verb, *files, "--trainer.default_root_dir", root, *words, *seed], root / DONE, last)
+        return self.step([verb, *files, "--trainer.default_root_dir", root, *words, *seed], root / DONE)
 
     def export(self, root: Path, output: Path, kind: str = "merged", name: str = "last") -> Step:
         """Export a checkpoint of a fit; the tokenizer is written last."""

@@ -44,7 +44,7 @@ def _steps(output: Path, blank: Path) -> "list[Step]":
     def fit(name: str, stage: str, folder: Path, start: Path) -> Step:
         words: list[str | Path] = ["fit", *config(f"miniature/{stage}"), "--model.backbone", start]
         words += ["--trainer.default_root_dir", folder]
-        return Step(name, words, folder / DONE, resume_from=folder / "checkpoints" / "last.ckpt")
+        return Step(name, words, folder / DONE)
 
     def export(name: str, run: Path, model: Path) -> Step:
         words: list[str | Path] = ["export", "--checkpoint", run / "checkpoints" / "last.ckpt", "--output", model]

@@ -79,9 +79,8 @@ def test_what_is_done_is_not_run_again_and_what_was_interrupted_resumes(tmp_path
     (tmp_path / "one").touch()
     run_steps(steps, command)
     assert ran == [["two"]]
-    (tmp_path / "last.ckpt").touch()
-    run_steps([Step("three", ["three"], Path("three"), resume_from=Path("last.ckpt"), folder=tmp_path)], command)
-    assert ran[-1] == ["three", "--ckpt_path", "last.ckpt"]
+    run_steps([Step("three", ["fit"], Path("fit"), folder=tmp_path)], command)
+    assert ran[-1] == ["fit", "--resume", "auto"]
     with pytest.raises(SystemExit):
         run_steps([Step("four", ["four"], Path("four"), folder=tmp_path)], lambda words: 2)
 
