@@ -117,6 +117,11 @@ class ContrastBatch:
     negative_ids: Tensor = field(repr=False)
     negative_mask: Tensor = field(repr=False)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(self.positive_ids.shape[1], self.negative_ids.shape[1])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ContrastBatch":
         """Return the same batch on another device."""
         tensors = (self.positive_ids, self.positive_mask, self.negative_ids, self.negative_mask)

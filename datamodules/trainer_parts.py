@@ -1,6 +1,7 @@
 """What a DataModule takes from its run: tokenizer, share of the data, folder, seed."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -35,6 +36,19 @@ def max_positions_of(data: PromptingData) -> int | None:
     if data.trainer is None:
         return None
     return getattr(getattr(data.trainer, "lightning_module", None), "max_positions", None)
+
+
+def check_lengths(data: PromptingData, lengths: Iterable[tuple[str, int]], source: object) -> None:
+    """Raise `InputError` if the module has too few positions for a prompt; ``lengths`` are names and token counts."""
+    most = max_positions_of(data)
+    if most is None:
+        return
+    if too_long := [(name, length) for name, length in lengths if length > most]:
+        name, length = too_long[0]
+        more = f" (and {len(too_long) - 1:,} more)" if len(too_long) > 1 else ""
+        raise InputError(
+            f"{source}: '{name}' has {length:,} tokens as a prompt{more}, the model {most:,} positions; leave it out"
+        )
 
 
 def shard_of(data: PromptingData) -> tuple[int, int]:

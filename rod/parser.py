@@ -26,6 +26,8 @@ _NO_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)"
     r"|given class_path '((\w+)[\w.]*)':\s+(?:No module named '\3|module '[\w.]+' has no attribute ')"
 )
+_NO_TEXT = re.compile(r"Expected a (?:<class ')?str(?:'>)?\. Got value: (\S+)\Z")
+_GIVEN = re.compile(r"Given value: (\S+)\Z")
 _NO_SUCH = "there is no such key"
 
 
@@ -136,6 +138,10 @@ def explain(message: str, known: list[str]) -> str:
     reason = " ".join(parts.values())
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     reason = re.sub(r"typing\.Literal\[(.*?)\]", r"value that is one of \1", reason)
+    given = _NO_TEXT.search(reason) or (_GIVEN.search(message) if reason == "Expected a str" else None)
+    if given:
+        truth = "; YAML reads yes, no, on and off as true and false" if given[1] in ("True", "False") else ""
+        reason += f"{truth}; to mean a text, write it in quotes"
     text = ": ".join([*path, reason])
     # A nested parser has already said "key: reason" about its part: "model: peft: r: ..." is model.peft.r.
     return re.sub(r"^((?:[\w.+-]+: )+)", lambda keys: keys[1].replace(": ", ".")[:-1] + ": ", text)

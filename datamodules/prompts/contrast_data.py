@@ -16,7 +16,7 @@ from datamodules.padding import pad_prompts
 from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, ChatTemplate, encode_prompt, render_prompt
 from datamodules.records.questions import part_of, read_questions
 from datamodules.records.reader import read_records
-from datamodules.trainer_parts import run_folder, shard_of, tokenizer_of
+from datamodules.trainer_parts import check_lengths, max_positions_of, run_folder, shard_of, tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,14 @@ class ContrastData(LightningDataModule):
                 f"data.limit: {len(pairs)} pairs are too few for {world_size} processes; use fewer devices"
             )
         self.collate(pairs[:1])
+        if max_positions_of(self) is not None:
+            check_lengths(self, ((pair.id, self.collate([pair]).longest) for pair in pairs), self.source)
         self.pairs = pairs
+
+    @property
+    def source(self) -> Path | None:
+        """The file that is read."""
+        return self.contrast_file or self.questions_file
 
     def predict_dataloader(self) -> "ContrastBatches":
         """Return this process's batches."""

@@ -1,13 +1,12 @@
 """Encode training conversations: each turn of the assistant is learnt after the prompt that it will have in use."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.completions.thoughts import opened_thought, split_thought, thought_tokens
+from datamodules.completions.thoughts import opened_thought, split_thought
 from datamodules.prompts.chat_template import require_eos
 from datamodules.prompts.renderer import ChatTemplate, Renderer, thought_keys
 from datamodules.prompts.token_row import Tail, TokenRow, assistant_tail
@@ -107,25 +106,6 @@ class ConversationEncoder:
             return text.removeprefix(opened.strip()).lstrip() if text.startswith(opened.strip()) else text
 
         return assistant_tail(render, context, _message(turn, render), prompt, spoken)
-
-
-class ControlTokens:
-    """Finds strings in data that the tokenizer reads as control tokens, such as ``<|im_end|>``.
-
-    Marks of thoughts are no such strings.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        special -= thought_tokens(special)
-        longest_first = sorted((token for token in special if token.strip()), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
-
-    def count(self, texts: Sequence[str]) -> Counter[str]:
-        """How often each of them stands in the texts."""
-        if self._pattern is None:
-            return Counter()
-        return Counter(match for text in texts for match in self._pattern.findall(text))
 
 
 def _message(turn: Turn, render: Renderer, earlier: bool = False) -> Message:

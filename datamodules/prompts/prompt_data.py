@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.batch import PromptRow, System
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate
+from datamodules.prompts.control_tokens import tell_control_tokens
 from datamodules.prompts.rows import PromptBatches, build_rows
 from datamodules.records.questions import read_questions
-from datamodules.trainer_parts import run_folder, run_seed, shard_of, tokenizer_of
+from datamodules.trainer_parts import check_lengths, run_folder, run_seed, shard_of, tokenizer_of
 
 
 class GenerationData(LightningDataModule):
@@ -33,6 +34,16 @@ class GenerationData(LightningDataModule):
     def skip(self, ids: Collection[str]) -> None:
         """Skip rows that are done. Call it on all processes alike, before the loader is made."""
         self._done = frozenset(ids)
+
+    def check_prompts(self, source: object) -> None:
+        """Check all rows before any weights are loaded; warn of control tokens in the questions.
+
+        Raises:
+            InputError: The model has too few positions for a prompt.
+        """
+        check_lengths(self, ((row.question.id, len(row.token_ids)) for row in self.rows), source)
+        questions = {row.question.id: row.question.question for row in self.rows}
+        tell_control_tokens(tokenizer_of(self), source, questions.items(), "they end the turn, or begin another")
 
     def predict_dataloader(self) -> PromptBatches:
         """Return this process's batches of the rows that are not done."""
@@ -132,3 +143,4 @@ class PromptData(GenerationData):
             seed=self.seed,
             chat_template=self.chat_template,
         )
+        self.check_prompts(self.questions_file)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from datamodules.batch import PromptRow, ResponseBatch, System
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate, encode_pair, encode_prompt, render_prompt, user_turn
+from datamodules.prompts.control_tokens import tell_control_tokens
 from datamodules.prompts.prompt_data import GenerationData
 from datamodules.prompts.rows import PromptBatches, stable_seed
 from datamodules.records.kinds import Question
@@ -122,6 +123,8 @@ class BenchmarkData(GenerationData):
                 self.responses += [self._response(suite, item, tokenizer) for item in items]
             else:
                 self.rows += [row for item in items for row in self._rows(suite, item, tokenizer)]
+        texts = ((item.where, text) for item in self.items.values() for text in (item.question, *item.options))
+        tell_control_tokens(tokenizer, "data.suites", texts, "they end the turn, or begin another")
 
     def items_of(self, suite: Suite) -> list[Item]:
         """The items of one suite, after ``setup``."""

@@ -1,6 +1,7 @@
 """Jinja expressions over the fields of a record, by which YAML maps any data set to a suite."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, UndefinedError
@@ -9,7 +10,18 @@ from jinja2.sandbox import SandboxedEnvironment
 from datamodules.errors import InputError
 from datamodules.records.files import Line
 
-_ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined)
+
+class _Environment(SandboxedEnvironment):
+    """A record's field ``items`` or ``get`` is that field, and not the method of a dictionary."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """``obj.attribute``: the entry of a mapping, if it has one."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_ENVIRONMENT = _Environment(undefined=StrictUndefined)
 _ENVIRONMENT.filters["fromjson"] = json.loads
 
 

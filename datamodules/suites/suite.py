@@ -159,24 +159,43 @@ class ItemMaker:
             return None
         values = {name: expression(line) for name, expression in self.expressions.items() if name != "keep"}
         options = self._options(values.get("options"), line)
-        question = str(values.get("question", "")).strip()
+        texts = {
+            name: self._text(name, values.get(name, ""), line)
+            for name in ("id", "question", "group", "cluster", "response")
+        }
+        question = texts["question"].strip()
         if not question:
             raise self._error(line, "the question is empty")
-        if self.suite.kind == "perplexity" and not str(values["response"]).strip():
+        if self.suite.kind == "perplexity" and not texts["response"].strip():
             raise self._error(line, "the response is empty; leave such records out with 'keep'")
         return Item(
-            id=str(values["id"]) if "id" in values else str(line.number),
+            id=texts["id"] if "id" in values else str(line.number),
             question=question,
             gold=self._gold(values["gold"], options, line) if "gold" in values else None,
             options=options,
-            group=str(values.get("group", "")),
-            cluster=str(values.get("cluster", "")),
-            response=str(values.get("response", "")),
+            group=texts["group"],
+            cluster=texts["cluster"],
+            response=texts["response"],
             where=line.where,
         )
 
     def _error(self, line: Line, message: str) -> InputError:
         return InputError(f"{line.where}: suite '{self.suite.name}': {message}")
+
+    def _text(self, name: str, value: Any, line: Line) -> str:
+        """A text, number or truth value as text; null is an empty one."""
+        if value is None:
+            return ""
+        if not isinstance(value, Mapping | list | tuple | set) and not callable(value):
+            return str(value)
+        expression = self.texts[name]
+        entry = ""
+        if isinstance(value, list | tuple) and value:
+            entry = f"{expression}[0]" + (".content" if isinstance(value[0], Mapping) and "content" in value[0] else "")
+        elif isinstance(value, Mapping) and value:
+            entry = f"{expression}.{next(iter(value))}"
+        remedy = f"; name an entry of it, as in '{entry}'" if entry else ""
+        raise self._error(line, f"{name}: '{expression}' is not a text but {type(value).__name__}{remedy}")
 
     def _options(self, value: Any, line: Line) -> tuple[str, ...]:
         """The texts of the options in order, without labels of their own such as ``A)``."""
@@ -190,7 +209,7 @@ class ItemMaker:
                 f"options: must be a list or a mapping, not {type(value).__name__}; split a text, as in "
                 "\"options.split(';')\"",
             )
-        texts = [str(option).strip() for option in value]
+        texts = [self._text("options", option, line).strip() for option in value]
         labels = [_OWN_LABEL.fullmatch(text) for text in texts]
         if texts and all(m is not None and m[1] == letter for m, letter in zip(labels, ascii_uppercase, strict=False)):
             texts = [match[2] for match in labels if match is not None]
@@ -201,16 +220,15 @@ class ItemMaker:
     def _gold(self, value: Any, options: tuple[str, ...], line: Line) -> str | None:
         if value is None and (self.suite.kind != "answers" or self.suite.gold == NO_GOLD):
             return None
+        text = self._text("gold", value, line).strip()
         if not options:
-            text = "" if value is None else str(value).strip()
             if self.suite.answer.type == "choice" and len(text) == 1:
                 text = text.upper()
             if not text.strip(" ;"):
                 raise self._error(line, "gold: the gold answer is empty; leave such records out with 'keep'")
             return text
         letters = ascii_uppercase[: len(options)]
-        text = str(value).strip()
-        by_text = letters[options.index(text)] if text in options else None
+        by_text = letters[options.index(text)] if text and text in options else None
         by_name, kind = None, ""
         if type(value) is int and 0 <= value < len(options):
             by_name, kind = letters[value], "index"

@@ -1,7 +1,6 @@
 """The DataModule of plain supervised fine-tuning."""
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate
-from datamodules.prompts.conversation import ControlTokens, ConversationEncoder, LossTurns
+from datamodules.prompts.control_tokens import tell_control_tokens
+from datamodules.prompts.conversation import ConversationEncoder, LossTurns
 from datamodules.records.conversations import Conversation, read_conversations
 from datamodules.records.files import HubData
 from datamodules.trainer_parts import run_folder, tokenizer_of
@@ -129,20 +129,9 @@ class InstructionData(SupervisedData):
                 f"{source}: {n:,} conversations make {len(examples):,} examples, because the chat template rewrites "
                 f"earlier turns of {encoder.n_rewritten:,}"
             )
-        self._tell_control_tokens(source, conversations)
+        texts = ((c.where, turn.content) for c in conversations for turn in c.turns)
+        tell_control_tokens(tokenizer_of(self), source, texts, "the model learns them as such")
         return self._cut(source, examples)
-
-    def _tell_control_tokens(self, source: Source, conversations: Sequence[Conversation]) -> None:
-        control = ControlTokens(tokenizer_of(self))
-        found = [(c.where, control.count([turn.content for turn in c.turns])) for c in conversations]
-        found = [(where, tokens) for where, tokens in found if tokens]
-        if found:
-            total = sum((tokens for _, tokens in found), Counter[str]())
-            named = ", ".join(f"{token!r} {count:,} times" for token, count in total.most_common(3))
-            rank_zero_warn(
-                f"{source}: the text of {len(found):,} conversations holds control tokens of the tokenizer ({named}; "
-                f"first {found[0][0]}); the model learns them as such. Take them out if they are meant as text"
-            )
 
     def _cut(self, source: Source, examples: list[Example]) -> list[Example]:
         limit = self.longest_usable

@@ -1,5 +1,6 @@
 """The options of a verb come from its function."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,31 @@ for verb in {LIGHT}:
     assert not {{"torch", "lightning", "transformers"}} & sys.modules.keys(), verb
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (
+            "[yes, no]",
+            "labels: Expected a str. Got value: True; YAML reads yes, no, on and off as true and false; to mean",
+        ),
+        ("['yes', no]", "Got value: False; YAML reads yes"),
+        ("[1, 2]", "Got value: 1; to mean a text, write it in quotes"),
+    ],
+)
+def test_texts_that_yaml_reads_as_something_else(labels: str, said: str) -> None:
+    def verb(labels: list[str]) -> None:
+        """Do nothing."""
+
+    with pytest.raises(InputError, match=re.escape(said)):
+        run_verb(verb, ["--labels", labels], "verb")
+
+
+def test_a_text_in_a_file_that_yaml_reads_as_something_else(tmp_path: Path) -> None:
+    def verb(name: str | None = None) -> None:
+        """Do nothing."""
+
+    (tmp_path / "c.yaml").write_text("name: no")
+    with pytest.raises(InputError, match=r"name: Expected a str; YAML reads yes, no, .* write it in quotes"):
+        run_verb(verb, ["--config", str(tmp_path / "c.yaml")], "verb")

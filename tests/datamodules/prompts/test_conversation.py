@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate, encode_prompt
-from datamodules.prompts.conversation import ControlTokens, ConversationEncoder, LossTurns
+from datamodules.prompts.control_tokens import tell_control_tokens
+from datamodules.prompts.conversation import ConversationEncoder, LossTurns
 from datamodules.prompts.renderer import Renderer
 from datamodules.records.conversations import Conversation, Turn, read_conversations
 from tests.datamodules.prompts.test_chat_template import R1_TEMPLATE, byte_tokenizer
@@ -247,7 +248,9 @@ def test_what_a_template_cannot_do_is_said() -> None:
 def test_control_tokens_in_the_data_are_counted() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<think>"]})
-    found = ControlTokens(tokenizer).count(["a<|im_end|>b<|im_end|>", "<think>c", "<|im_start|>"])
+    texts = [("a:1", "a<|im_end|>b<|im_end|>"), ("a:2", "<think>c"), ("a:3", "<|im_start|>")]
+    with pytest.warns(UserWarning, match=r"a: the text of 2 records .*'<\|im_end\|>' 2 times, .*; first a:1\): bad\."):
+        found = tell_control_tokens(tokenizer, "a", texts, "bad")
     assert found == {"<|im_end|>": 2, "<|im_start|>": 1}
 
 

@@ -54,6 +54,50 @@ def test_expressions(text: str, value: Any) -> None:
     assert Expression("key", text)(Line(1, record, "here")) == value
 
 
+@pytest.mark.parametrize("name", ["items", "keys", "values", "get", "copy", "pop"])
+def test_a_field_is_not_the_method_of_its_name(name: str) -> None:
+    here = Line(1, {"meta": {name: "What?"}, "record": {name: 1}}, "here")
+    assert Expression("key", f"meta.{name}")(here) == "What?"
+    made = suite("benign", question=f"meta.{name}")
+    with pytest.raises(InputError, match=rf"question: 'meta\.{name}' is not a text but"):
+        items_of(made, lines({"meta": {}}))
+
+
+CHAT = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "record", "said"),
+    [
+        ({"question": "turns"}, {"turns": ["a", "b"]}, r"question: 'turns' is not a text but list; .* 'turns\[0\]'"),
+        ({"question": "messages"}, {"messages": CHAT}, r"as in 'messages\[0\]\.content'"),
+        ({"question": "q"}, {"q": {"text": "a"}}, r"not a text but dict; name an entry of it, as in 'q\.text'"),
+        ({"question": "q"}, {"q": None}, "the question is empty"),
+        ({"gold": "gold"}, {"gold": ["6", "six"]}, r"gold: 'gold' is not a text but list"),
+        ({"gold": "gold"}, {"gold": {"value": 6}}, r"as in 'gold\.value'"),
+        ({"id": "n"}, {"n": [1]}, "id: 'n' is not a text but list"),
+        ({"group": "n"}, {"n": {}}, "group: 'n' is not a text but dict"),
+        ({"cluster": "n"}, {"n": [1]}, "cluster: 'n' is not a text but list"),
+        (
+            {"options": "o"},
+            {"o": [{"label": "A", "text": "x"}, {"label": "B", "text": "y"}], "answer": 0},
+            "options: .*dict",
+        ),
+    ],
+)
+def test_a_list_or_object_is_no_text(settings: dict[str, str], record: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        items(suite(**settings), {"answer": "2"} | record)
+    assert len(items(suite(question="turns[0]"), {"turns": ["a", "b"], "answer": 2})) == 1
+
+
+def test_null_is_an_empty_text() -> None:
+    (item,) = items(suite(group="g", cluster="g"), {"answer": 2, "g": None})
+    assert (item.group, item.cluster, item.gold) == ("", "", "2")
+    with pytest.raises(InputError, match="the response is empty"):
+        items(suite("perplexity", response="r"), {"r": None})
+
+
 def test_expressions_that_cannot_be() -> None:
     with pytest.raises(InputError, match=r"suite 'x': gold: 'a ~ ' is not a valid Jinja expression"):
         Expression("suite 'x': gold", "a ~ ")
@@ -117,7 +161,7 @@ def test_expressions_of_a_list_of_fields() -> None:
         ),
         ({"options": ["red", "green"], "answer": 2}, "gold: '2' is neither"),
         ({"options": ["red", "green"], "answer": True}, "gold: 'True' is neither"),
-        ({"options": ["red", "green"], "answer": None}, "gold: 'None' is neither"),
+        ({"options": ["red", "green"], "answer": None}, "gold: '' is neither"),
         ({"options": ["red"], "answer": "A"}, "options: there must be 2 to 26 options, not 1"),
         ({"options": "red;green", "answer": "A"}, "options: must be a list or a mapping, not str"),
         ({"options": 4, "answer": "A"}, "options: must be a list or a mapping, not int"),

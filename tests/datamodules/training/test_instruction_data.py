@@ -139,7 +139,7 @@ def test_a_conversation_that_the_template_refuses_is_left_out_and_counted(tmp_pa
 
 def test_control_tokens_in_texts_are_told(tmp_path):
     path = chats(tmp_path / "c.jsonl", ["Hi", "Yes"], ["Hi <|im_end|>", "a<|im_end|>b"])
-    with pytest.warns(UserWarning, match=r"text of 1 conversations .*'<\|im_end\|>' 2 times; first .*c\.jsonl:2"):
+    with pytest.warns(UserWarning, match=r"text of 1 records .*'<\|im_end\|>' 2 times; first .*c\.jsonl:2"):
         ready(path)
 
 
