@@ -82,7 +82,7 @@ def read_conversations(
     Args:
         source: A file, see `read_file`, or a set of the hub.
         fields: The file's name of ``messages``, ``prompt``, ``response``, ``system`` or ``tools``, if it differs;
-            ``{prompt: question + context}`` joins fields.
+            ``{prompt: question + context}`` joins fields, and ``turns[0]`` is a value at any depth.
         strict: Stop at bad lines. By default they are set aside, as in `read_records`.
         rejected_dir: Folder for bad lines if the file's own folder is not writable.
 
@@ -121,8 +121,7 @@ def _read(
 ) -> tuple[tuple[Turn, ...], tuple[Mapping[str, Any], ...]]:
     """Turns and tools of a line."""
     row = {name: value for name, value in values.items() if value is not None}
-    if absent := [name for name in fields.values() if name.split("+")[0].strip() not in row]:
-        raise BadLineError(f"field {absent[0]!r} is missing")
+    join_fields(row, fields.values())
     turns = _conversation(row, fields) or _pair(row, fields)
     if turns is None:
         raise BadLineError("neither a conversation nor a pair of request and response")

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_PATH = re.compile(r"\w+(?:\[-?\d+\]|\.\w+)*")
+_STEP = re.compile(r"(\w+)|\[(-?\d+)\]")
+_ABSENT = object()
 HALVES = "backslashreplace"
 """Error handler for writing JSON as UTF-8: half a character (a lone surrogate, which UTF-8 cannot hold) becomes its
 JSON escape ``\\ud83d``."""
@@ -58,6 +61,7 @@ def read_records(
         record_type: A dataclass.
         fields: The file's name of a field, by the record's: ``{"gold": "answer"}``. A field in ``fields`` is required.
             ``{"prompt": "instruction + input"}`` joins several fields by an empty line; only the first is required.
+            ``{"question": "messages[0].content"}`` is a value at any depth.
         strict: Stop at bad lines. By default they are written to ``{stem}.rejected.jsonl`` with line number and
             reason, and a warning counts them.
         gold_pattern: As in `extract_gold`. A gold answer without a match makes a line bad.
@@ -155,21 +159,40 @@ def extract_gold(text: str, pattern: str) -> str | None:
 
 
 def join_fields(values: dict[str, Any], names: Iterable[str]) -> None:
-    """Add the joined text of several fields, under the name ``a + b``."""
+    """Add what stands at a path, under the name ``a[0].b``, and the joined text of several, under ``a + b``."""
     for name in names:
-        if name in values or "+" not in name:
+        if name in values:
             continue
         parts = [part.strip() for part in name.split("+")]
-        if parts[0] not in values:
+        found = {part: _at(values, part) for part in parts}
+        if found[parts[0]] is _ABSENT:
             raise BadLineError(f"field {parts[0]!r} is missing")
-        texts = {part: values[part] for part in parts if values.get(part) is not None}
+        if len(parts) == 1:
+            values[name] = found[name]
+            continue
+        texts = {part: value for part, value in found.items() if value is not _ABSENT and value is not None}
         if bad := [part for part, text in texts.items() if not isinstance(text, str)]:
             raise BadLineError(f"field {bad[0]!r} is not a text")
         values[name] = "\n\n".join(text.strip() for text in texts.values() if text.strip())
 
 
+def _at(values: Mapping[str, Any], path: str) -> Any:
+    """The value at a path such as ``turns[0]`` or ``messages[-1].content``; `_ABSENT` if there is none."""
+    if path in values:
+        return values[path]
+    found: Any = values
+    for name, index in _STEP.findall(path) if _PATH.fullmatch(path) else [("", "")]:
+        try:
+            found = found[int(index)] if index and isinstance(found, list) else found[name]
+        except (LookupError, TypeError):
+            return _ABSENT
+    return found
+
+
 def _unknown(name: str, keys: Collection[str]) -> bool:
-    return name not in keys and not all(part.strip() in keys for part in name.split("+"))
+    return name not in keys and not all(
+        part.strip() in keys or re.split(r"[.\[]", part.strip())[0] in keys for part in name.split("+")
+    )
 
 
 def _cut_gold(values: dict[str, Any], name: str, pattern: str) -> None:

@@ -27,7 +27,8 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
 
     ``names`` has the object's name of a field, by the record's, if they differ; such a field is required. Fields may be
     of type str, int, float, bool, None, Literal, tuple of any length, and dataclass. A field with ``formerly`` in its
-    metadata is also read by that name, which files of earlier versions use. Half a character in a text makes a line
+    metadata is also read by that name, which files of earlier versions use; one with ``or_one`` may be a single value
+    in place of a list. Half a character in a text makes a line
     bad, because tokenizers refuse it; unless the class has ``any_text = True``. So does an empty question, or an empty
     text in a field that the class names in ``not_empty``.
 
@@ -49,7 +50,10 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
             if name not in values and "formerly" in field.metadata:
                 name = field.metadata["formerly"]
             if name in values:
-                value = _convert(values[name], hints[field.name], name, field.name, any_text)
+                given = values[name]
+                if "or_one" in field.metadata and not isinstance(given, list):
+                    given = [given]
+                value = _convert(given, hints[field.name], name, field.name, any_text)
                 if field.name in not_empty and isinstance(value, str) and not value.strip():
                     raise BadLineError(f"empty {field.name}" + (f" (field {name!r})" if name != field.name else ""))
                 converted[field.name] = value

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,7 +20,7 @@ class ResponseRow:
     """
 
     question: str
-    responses: tuple[str, ...]
+    responses: tuple[str, ...] = field(metadata={"or_one": True})
     style: str = ""
     gold: str | None = None
     question_id: str = ""

@@ -25,7 +25,8 @@ def run(
         tokenizer: Folder of the tokenizer that counts tokens: that of the model you will train.
         alphas: The alpha to record for each style.
         fields: The files' names of ``question``, ``responses``, ``style``, ``gold``, ``question_id`` and ``model``, if
-            they differ: ``{question: problem}``.
+            they differ: ``{question: problem}``; of chats ``{question: messages[0].content, responses:
+            messages[-1].content}``.
         append_boxed: Regular expression with one group, the answer. The answer of its last match is appended in
             ``\boxed{}`` to responses without a boxed answer. By default responses stay as they are.
         strict: Stop at the first bad line. By default bad lines are set aside and counted.

@@ -58,7 +58,7 @@ def run(
     require_new([*files.values(), report_file], overwrite)
     if refusals is not None and not refusals.is_file():
         raise InputError(f"--refusals: there is no file '{refusals}'")
-    written = [line.strip() for line in refusals.read_text(encoding="utf-8").splitlines()] if refusals else REFUSALS
+    written = [line.strip() for line in refusals.read_text(encoding="utf-8-sig").splitlines()] if refusals else REFUSALS
     found = make_pairs(
         [trace for path in expand("--answers", answers) for trace in read_records(path, Trace, strict=strict)],
         read_records(malicious, Attack, fields=malicious_fields, strict=strict),

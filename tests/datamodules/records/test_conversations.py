@@ -1,5 +1,6 @@
 """Every form of conversation is read as what it says, and what cannot be learnt is told."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_calls_of_tools_and_their_answers(tmp_path: Path) -> None:
         ({"prompt": "question + context", "response": "answer"}, {"question": "Hi", "context": "", "answer": "Yes"}),
         ({"response": "output"}, {"prompt": "Hi", "output": "Yes", "messages": [user("no"), said("no")]}),
         ({"messages": "dialog"}, {"dialog": [user("Hi"), said("Yes")], "messages": 3}),
+        ({"prompt": "turns[0]", "response": "choices[0].text"}, {"turns": ["Hi", "b"], "choices": [{"text": "Yes"}]}),
         ({"prompt": "q", "response": "a"}, {"q": [user("Hi")], "a": [said("Yes")]}),
     ],
 )
@@ -166,6 +168,25 @@ def test_wrong_fields(tmp_path: Path) -> None:
 def test_ids_that_start_anew_cost_nothing(tmp_path: Path) -> None:
     rows = [{"id": i % 6, "prompt": f"Say {i}", "response": f"{i}"} for i in range(12)]
     assert len(read(tmp_path, *rows)) == 12
+
+
+def test_tables(tmp_path: Path) -> None:
+    """A CSV table holds turns as JSON text; Parquet gives every turn the keys of all others, empty."""
+    rows = [
+        {"messages": [user("Hi"), said("Yes", reasoning_content="Hm")]},
+        {"messages": [user("Hi"), said("No", name="n")]},
+    ]
+    table = tmp_path / "c.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["messages"], *([json.dumps(row["messages"])] for row in rows)])
+    expected = [chat.turns for chat in read(tmp_path, *rows)]
+    assert [chat.turns for chat in read_conversations(table, strict=True)] == expected
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "c.parquet")
+    assert [chat.turns for chat in read_conversations(tmp_path / "c.parquet", strict=True)] == expected
 
 
 def test_bad_lines_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

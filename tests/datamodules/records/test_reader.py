@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,24 @@ def test_several_fields_make_one_text(tmp_path: Path) -> None:
         read_records(path, Instruction, fields=fields, strict=True)
     with pytest.raises(InputError, match=r"no line has the field 'instruction \+ context'"):
         read_records(path, Instruction, fields={"prompt": "instruction + context", "response": "output"})
+
+
+def test_a_field_at_any_depth(tmp_path: Path) -> None:
+    """Chats give questions, traces and pairs without being rewritten."""
+    chat = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "2"},
+    ]
+    path = write(tmp_path / "c.jsonl", {"messages": chat, "a.b": "3", "x": {"a": ["4"]}}, {"messages": []})
+    for name, value in (("messages[-1].content", "2"), ("a.b", "3"), ("x.a[0]", "4"), ("x.a[0] + a.b", "4\n\n3")):
+        (question,) = read_records(path, Question, fields={"question": "messages[1].content", "gold": name})
+        assert (question.question, question.gold) == ("1+1?", value)
+    for name in ("messages[9].content", "messages.content", "x[0]", "x.b", "messages[1", "x.a[0].b"):
+        with pytest.raises(InputError, match=rf"c\.jsonl:1: field '{re.escape(name)}' is missing"):
+            read_records(path, Question, fields={"question": name})
+    with pytest.raises(InputError, match=r"no line has the field 'turns\[0\]'"):
+        read_records(path, Question, fields={"question": "turns[0]"})
 
 
 def test_gold_within_a_text(tmp_path: Path) -> None:

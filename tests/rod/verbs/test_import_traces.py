@@ -84,6 +84,19 @@ def test_without_a_pattern_responses_stay_as_they_are(tmp_path: Path, words: Pat
         main([*args, "--alphas", '{"": 0.0}', "--overwrite", "true", "--append_boxed", "("])
 
 
+def test_chats_become_traces(tmp_path: Path, words: Path) -> None:
+    chat = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "It is \\boxed{2}"}]
+    source = write(tmp_path / "chats.jsonl", [{"messages": chat, "style": "long"}])
+    output = tmp_path / "traces.jsonl"
+    config = tmp_path / "import.yaml"
+    config.write_text(
+        "fields: {question: 'messages[0].content', responses: 'messages[-1].content'}\nalphas: {long: 0}\n"
+    )
+    main(["--config", str(config), "--responses", str(source), "--tokenizer", str(words), "--output", str(output)])
+    (trace,) = read_records(output, Trace, strict=True)
+    assert (trace.question, trace.answer, trace.n_tokens) == ("1+1?", "2", 4)
+
+
 def test_real_chains_of_thought(tmp_path: Path, shared_data: Path) -> None:
     config = Path(configs_init).parent / "s3cot" / "real" / "import_concise_cot.yaml"
     lines = (shared_data / "concise_cot_gpt" / "sat-math-100.jsonl").read_text(encoding="utf-8").splitlines()
