@@ -7,6 +7,7 @@ import yaml
 from lightning.pytorch import LightningModule
 
 from datamodules.errors import InputError
+from llm_modules.backbone.checkpoint import check_checkpoint
 from llm_modules.causal_lm import CausalLM
 from rod import classes
 from rod.parser import Parser
@@ -38,8 +39,7 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
         )
     module.configure_model()
     if checkpoint is not None:
-        if not checkpoint.is_file():
-            raise InputError(f"--checkpoint: there is no file '{checkpoint}'")
+        check_checkpoint(checkpoint, "--checkpoint")
         content = torch.load(checkpoint, weights_only=True, map_location="cpu")
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"], strict=False)

@@ -122,7 +122,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a fit, by time; a warning names each damaged one that is newer."""
     for path in sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
-            if "optimizer_states" in check_checkpoint(path):
+            if "optimizer_states" in check_checkpoint(path, "--resume auto"):
                 return path
         except InputError as error:
             rank_zero_warn(str(error))

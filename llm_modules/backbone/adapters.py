@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import linear_names
+from llm_modules.backbone.checksums import check_folder
 from llm_modules.backbone.loading import same_checkpoint
 from llm_modules.backbone.modes import evaluation_mode
 
@@ -62,6 +63,7 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
     Raises:
         InputError: The adapter does not fit the model, or only a part of it does.
     """
+    check_folder(folder, "model.adapter")
     try:
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
         stored = load_peft_weights(folder, device="cpu")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.writing import replacing
@@ -36,8 +37,10 @@ class CheckpointFiles(TorchCheckpointIO):
         return content
 
 
-def check_checkpoint(path: Path) -> set[str]:
+def check_checkpoint(path: Path, key: str = "ckpt_path") -> set[str]:
     """The keys of a checkpoint, once it is known to be whole: every part of its archive has a checksum.
+
+    ``key`` is the option that named it, for messages.
 
     Raises:
         InputError: It is missing, empty, cut or damaged, holds objects that could run code, or is something else.
@@ -46,25 +49,25 @@ def check_checkpoint(path: Path) -> set[str]:
         hints = {"adapter_config.json": "model.adapter", "config.json": "model.backbone"}
         key = next((key for name, key in hints.items() if (path / name).is_file()), None)
         remedy = f"give it as {key}" if key else "give the .ckpt file in it"
-        raise InputError(f"ckpt_path: '{path}' is a folder and no checkpoint; {remedy}")
+        raise InputError(f"{key}: '{path}' is a folder and no checkpoint; {remedy}")
     if not path.is_file():
         raise InputError(f"ckpt_path: there is no file '{path}'")
     if path.stat().st_size == 0:
-        raise InputError(f"ckpt_path: '{path}' is empty; {_ANOTHER}")
+        raise InputError(f"{key}: '{path}' is empty; {_ANOTHER}")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
-            raise InputError(f"ckpt_path: '{path}' is damaged (the checksum of {damaged} differs); {_ANOTHER}")
+            raise InputError(f"{key}: '{path}' is damaged (the checksum of {damaged} differs); {_ANOTHER}")
         keys = set(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
     except UnpicklingError as error:
         raise InputError(
-            f"ckpt_path: '{path}' holds more than tensors and plain values, and could run code; {_ANOTHER}"
+            f"{key}: '{path}' holds more than tensors and plain values, and could run code; {_ANOTHER}"
         ) from error
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"ckpt_path: '{path}' is cut, damaged or no checkpoint ({error}); {_ANOTHER}") from error
+        raise InputError(f"{key}: '{path}' is cut, damaged or no checkpoint ({error}); {_ANOTHER}") from error
     if "state_dict" not in keys:
-        raise InputError(f"ckpt_path: '{path}' is no checkpoint of a run (it has no state_dict); {_ANOTHER}")
+        raise InputError(f"{key}: '{path}' is no checkpoint of a run (it has no state_dict); {_ANOTHER}")
     return keys
 
 
@@ -97,10 +100,11 @@ class TrainableCheckpoint(LightningModule):
         """Compare the checkpoint's parameters with those that this module trains.
 
         Raises:
-            InputError: A key is missing or unexpected.
+            InputError: A key is missing or unexpected, or a weight has another size or is not finite.
         """
         found, expected = set(checkpoint["trained_parameters"]), self.trainable_names()
         if found == expected:
+            self._check_values(checkpoint.get("state_dict", {}))
             return
         missing, unexpected = sorted(expected - found), sorted(found - expected)
         parts = [
@@ -112,3 +116,16 @@ class TrainableCheckpoint(LightningModule):
             f"ckpt_path: the checkpoint does not belong to this model: {' and '.join(parts)} of {len(expected)} "
             "trained parameters; use the configuration it was trained with (model.backbone, model.peft)"
         )
+
+    def _check_values(self, weights: dict[str, Tensor]) -> None:
+        """Compare the sizes; sharded strategies, which load the weights themselves, hand on none."""
+        own = dict(self.named_parameters())
+        for name in sorted(weights.keys() & own.keys()):
+            if weights[name].shape != own[name].shape:
+                raise InputError(
+                    f"ckpt_path: {name} has the size {tuple(weights[name].shape)} in the checkpoint and "
+                    f"{tuple(own[name].shape)} in the model; use the configuration it was trained with "
+                    "(model.backbone, model.peft)"
+                )
+            if not weights[name].isfinite().all():
+                raise InputError(f"ckpt_path: {name} holds numbers that are not finite; {_ANOTHER}")

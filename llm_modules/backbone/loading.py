@@ -1,5 +1,6 @@
 """Load models and tokenizers: hub id, local folder, GGUF file, or the embedded ``miniature``."""
 
+import json
 import os
 import struct
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import (
 )
 
 from datamodules.errors import InputError
+from llm_modules.backbone.checksums import WEIGHTS_SUFFIXES, check_folder
 from llm_modules.backbone.quantization import Quantization, quantization_config
 
 MINIATURE = Path(__file__).parents[1] / "miniature"
@@ -52,6 +54,7 @@ def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bo
     """The tokenizer of a hub id or folder; raises ``InputError`` if it is missing or unreadable."""
     _require(name, "tokenizer_config.json")
     path, file = source(name)
+    check_folder(path, "model.backbone", without=WEIGHTS_SUFFIXES)
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
     except _UNREADABLE as error:
@@ -139,6 +142,8 @@ def load_model(
     """
     _require(name, "config.json")
     path, file = source(name)
+    check_folder(path, "model.backbone")
+    _check_settings(Path(path))
     if quantization is not None:
         if random_weights:
             raise InputError("model.quantization: random weights are not quantised; leave one out")
@@ -155,8 +160,10 @@ def load_model(
                 **options,
             )
         else:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 path,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, with all else that does not fit
                 revision=revision,
                 dtype=wanted,
                 attn_implementation=attn_implementation,
@@ -166,8 +173,36 @@ def load_model(
             )
     except _UNREADABLE as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
+    if not random_weights:
+        _check_weights(found, name)
     # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
     return model.train()
+
+
+def _check_settings(folder: Path) -> None:
+    """Raise if a settings file of a folder is cut or empty; transformers would go on without some of them."""
+    for path in sorted(folder.glob("*config*.json")) if folder.is_dir() else ():
+        try:
+            values = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise InputError(f"model.backbone: '{path}' is cut or damaged ({error}); copy it again") from error
+        if not isinstance(values, dict):
+            raise InputError(f"model.backbone: '{path}' holds no settings; copy it again")
+
+
+def _check_weights(found: dict[str, Any], name: str) -> None:
+    """Raise if a model has weights that its files lack, or the other way round; ``found`` is transformers' report."""
+    again = "take config.json and weights of the same model"
+    unused = f"{again}, or let transformers load and save it, which leaves out what the model does not use"
+    differences = [
+        ("lack", sorted(found["missing_keys"]), again),
+        ("have, and the model does not use,", sorted(found["unexpected_keys"]), unused),
+        ("have another size for", sorted(key for key, *_ in found["mismatched_keys"]), again),
+    ]
+    for what, keys, remedy in differences:
+        if keys:
+            number = f" (the first of {len(keys)})" if len(keys) > 1 else ""
+            raise InputError(f"model.backbone: the weights of '{name}' {what} {keys[0]}{number}; {remedy}")
 
 
 def _require(name: str, file: str) -> None:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as to_safetensors
 
 from datamodules.errors import InputError
+from llm_modules.backbone.checksums import check_folder, write_checksums
 from llm_modules.judges.features import SHAPE, Reading, read
 from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict, on_answers
 
@@ -86,6 +87,7 @@ class RefusalModel:
         words = {"version": VERSION, "shape": list(SHAPE), "about": self.about, "ngrams": ngrams}
         (folder / "refusal.safetensors").write_bytes(to_safetensors(tensors))
         (folder / "refusal.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        write_checksums(folder, ("refusal.json", "refusal.safetensors"))
 
     @classmethod
     def load(cls, folder: Path) -> "RefusalModel":
@@ -94,6 +96,7 @@ class RefusalModel:
         Raises:
             InputError: The files are missing, of another version, or do not fit each other.
         """
+        check_folder(folder, "weights")
         try:
             words = json.loads((folder / "refusal.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "refusal.safetensors")

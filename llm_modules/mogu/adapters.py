@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from datamodules.errors import InputError
+from llm_modules.backbone.checksums import check_folder
 from llm_modules.mogu.target import Projection
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -84,6 +85,7 @@ def read_adapter(folder: Path | str, key: str) -> LoRAAdapter:
         raise InputError(f"{key}: '{folder}' is no PEFT folder (no {CONFIG}); make one with rod export --format peft")
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{key}: '{folder}' has no {WEIGHTS}; pickled weights are not read, save it as safetensors")
+    check_folder(folder, key)
     try:
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:

@@ -10,7 +10,6 @@
 =========================== ===================================================================================
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers
+from llm_modules.backbone.checksums import WEIGHTS_SUFFIXES, check_files, check_folder, file_checksums
 from llm_modules.mogu.adapters import CONFIG, WEIGHTS, write_adapter
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.mixed_model import MixedModel
@@ -86,7 +86,7 @@ def write_folder(
         mode=mode,
         m=m,
         training=training,
-        checksums={name: _sha256(folder / name) for name in _files(mixed.adapted is not None)},
+        checksums=file_checksums(folder, _files(mixed.adapted is not None)),
     )
     (folder / SETTINGS).write_text(json.dumps(asdict(saved), indent=2) + "\n", encoding="utf-8")
     served = {"model_type": MODEL_TYPE, "architectures": ["MoGUForCausalLM"]}
@@ -109,15 +109,10 @@ def read_settings(folder: Path) -> SavedMoGU:
         saved = SavedMoGU(**values | {"router": RouterConfig(**router)})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    check_folder(folder, "mogu", without=WEIGHTS_SUFFIXES)
     check_mode(saved.mode, saved.m, f"{path}: ")
-    for name in _files(has_backbone(saved)):
-        if not (folder / name).is_file():
-            raise InputError(f"mogu: '{folder}' has no {name}; the folder is not complete")
-        if _sha256(folder / name) != saved.checksums.get(name):
-            raise InputError(
-                f"{folder / name}: is not the file that was saved (its checksum differs); to use other responders, "
-                "train routers for them"
-            )
+    sums = {name: saved.checksums.get(name, "") for name in _files(has_backbone(saved))}
+    check_files(folder, sums, "mogu", "to use other responders, train routers for them")
     return saved
 
 
@@ -189,7 +184,3 @@ def check_base(mixed: MixedModel, folder: Path, base: str) -> None:
 def _files(with_backbone: bool) -> list[str]:
     adapters = (*_RESPONDERS, BACKBONE) if with_backbone else _RESPONDERS
     return [ROUTERS, BASE, *(f"{name}/{file}" for name in adapters for file in (WEIGHTS, CONFIG))]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.writing import replacing
+from llm_modules.backbone.checksums import CHECKSUM, tensors_checksum
 
 HEADER = "direction"
 """Metadata key of the JSON header. It is the only key, because safetensors writes several in no fixed order."""
@@ -85,8 +86,9 @@ class Direction:
             if f.name != "vectors" and f.metadata.get("stored", True)
         }
         header["separation"] = self.separation
-        text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        data = to_safetensors({"vectors": self.vectors.float().cpu().contiguous()}, metadata={HEADER: text})
+        tensors = {"vectors": self.vectors.float().cpu().contiguous()}
+        header[CHECKSUM] = tensors_checksum(tensors, _dumped(header))
+        data = to_safetensors(tensors, metadata={HEADER: _dumped(header)})
         with replacing(path) as file:
             file.write(data)
 
@@ -95,7 +97,7 @@ class Direction:
         """Read a file of ``save``.
 
         Raises:
-            InputError: The file is missing, or is no direction of this project.
+            InputError: The file is missing or damaged, or is no direction of this project.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -110,6 +112,9 @@ class Direction:
             )
         try:
             stored = json.loads(header)
+            checksum = stored.pop(CHECKSUM, None)
+            if checksum is not None and checksum != tensors_checksum(tensors, _dumped(stored)):
+                raise InputError(f"{path}: the file is damaged (its checksum differs); copy it or compute it again")
             stored.pop("separation", None)
             stored |= {name: tuple(stored[name]) for name in ("cosine", "cosine_variance")}
             return cls(vectors=tensors["vectors"].float(), source=str(path), **stored)
@@ -148,6 +153,10 @@ class Direction:
                 f"{self.source}: computed with '{self.model}', but the model is '{model_id}'; use the direction of "
                 "this model, or set allow_other_model if one was tuned from the other"
             )
+
+
+def _dumped(header: dict[str, Any]) -> str:
+    return json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def random_like(direction: Direction, seed: int) -> Direction:

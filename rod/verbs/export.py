@@ -28,6 +28,7 @@ def run(
 
     from datamodules.errors import InputError
     from llm_modules.backbone.adapters import merge
+    from llm_modules.backbone.checksums import write_checksums
     from llm_modules.mogu.mixture import MERGE_REFUSED
     from llm_modules.mogu.module import MoGU
     from rod.load import config_of, load_module
@@ -55,4 +56,5 @@ def run(
         whole = merge(model) if isinstance(model, PeftModel) else module.language_model
         whole.save_pretrained(output)
     module.tokenizer.save_pretrained(output)
+    write_checksums(output)
     print(f"wrote {output}")

@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import inner_decoder
+from llm_modules.backbone.checksums import CHECKSUM, tensors_checksum
 from llm_modules.logistic import fit_logistic
 from llm_modules.mogu.mixed_model import MixedModel
 from llm_modules.mogu.router import LogisticUnit
@@ -141,7 +142,7 @@ def save_probes(probes: Sequence[LayerProbe], path: Path) -> None:
         parts = {"weight": probe.weight, "bias": probe.bias, "score": score}
         tensors |= {f"layers.{probe.layer}.{name}": tensor.contiguous() for name, tensor in parts.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"format": "pt"})
+    save_file(tensors, path, metadata={CHECKSUM: tensors_checksum(tensors)})
 
 
 def read_probes(path: Path, key: str) -> list[LayerProbe]:
@@ -149,6 +150,9 @@ def read_probes(path: Path, key: str) -> list[LayerProbe]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            stored = (file.metadata() or {}).get(CHECKSUM)
+        if stored is not None and stored != tensors_checksum(tensors):
+            raise ValueError("its checksum differs")
         layers = sorted({int(name.split(".")[1]) for name in tensors})
         return [
             LayerProbe(

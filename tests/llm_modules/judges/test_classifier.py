@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import InputError
+from llm_modules.backbone.checksums import write_checksums
 from llm_modules.judges import Exchange
 from llm_modules.judges.classifier import WEIGHTS, RefusalClassifier, RefusalModel
 from llm_modules.judges.features import MAX_TOKENS, ngrams, read
@@ -138,6 +139,9 @@ def test_wrong_weights_are_found_by_check(tmp_path: Path) -> None:
     RefusalModel.load(WEIGHTS).save(tmp_path)
     words = json.loads((tmp_path / "refusal.json").read_text())
     (tmp_path / "refusal.json").write_text(json.dumps({**words, "ngrams": words["ngrams"][1:]}))
+    with pytest.raises(InputError, match=r"refusal\.json' is not the file that was saved"):
+        RefusalClassifier(weights=tmp_path).check()
+    write_checksums(tmp_path)
     with pytest.raises(InputError, match="another version"):
         RefusalClassifier(weights=tmp_path).check()
     with pytest.raises(InputError, match="threshold"):

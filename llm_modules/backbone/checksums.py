@@ -1,0 +1,90 @@
+"""Checksums (SHA-256) of what is written, verified when it is read: a flipped bit gives no other numbers unsaid.
+
+A folder has them in ``checksums.json``, a single file of tensors in its header. Checkpoints are archives with checksums
+of their own (`llm_modules.backbone.checkpoint.check_checkpoint`). Files of others without any are as good as their
+format.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.errors import InputError
+from datamodules.writing import replacing
+
+CHECKSUMS = "checksums.json"
+CHECKSUM = "sha256"
+"""Key of the checksum in the header of a file of tensors."""
+_READ = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+"""Suffixes of the files that are read again; a page for people may be edited."""
+WEIGHTS_SUFFIXES = (".safetensors",)
+
+
+def file_checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The checksum of each file of a folder, by its name there; several files are read at once."""
+
+    def checksum(name: str) -> str:
+        with (folder / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    names = list(names)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(checksum, names), strict=True))
+
+
+def write_checksums(folder: Path, names: Iterable[str] = ()) -> None:
+    """Write ``checksums.json`` of files of a folder, by default of all that a program reads; call it last."""
+    found = (path.name for path in folder.iterdir() if path.suffix in _READ and path.name != CHECKSUMS)
+    with replacing(folder / CHECKSUMS) as file:
+        file.write((json.dumps(file_checksums(folder, sorted(names or found)), indent=2) + "\n").encode())
+
+
+def check_folder(folder: Path | str, key: str, *, without: Iterable[str] = ()) -> None:
+    """Check a folder against its ``checksums.json``, if it has one.
+
+    Args:
+        folder: Any path or hub id; only folders are checked.
+        key: The option that named it, for messages.
+        without: Suffixes of files to leave out.
+
+    Raises:
+        InputError: A file is missing or is not the one that was written.
+    """
+    path = Path(folder) / CHECKSUMS
+    if not path.is_file():
+        return
+    try:
+        sums = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{key}: '{path}' is damaged ({error}); copy the folder again") from error
+    left_out = set(without)
+    check_files(Path(folder), {name: value for name, value in sums.items() if Path(name).suffix not in left_out}, key)
+
+
+def check_files(folder: Path, sums: Mapping[str, str], key: str, remedy: str = "") -> None:
+    """Raise ``InputError`` if a file is missing or has another checksum; ``remedy`` says what to do then."""
+    for name in sums:
+        if not (folder / name).is_file():
+            raise InputError(f"{key}: '{folder}' has no {name}; the folder is not complete")
+    found = file_checksums(folder, sums)
+    remedy = remedy or f"copy the folder again, or delete its {CHECKSUMS} if you changed the file yourself"
+    for name, value in sums.items():
+        if found[name] != value:
+            raise InputError(
+                f"{key}: '{folder / name}' is not the file that was saved (its checksum differs); {remedy}"
+            )
+
+
+def tensors_checksum(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """The checksum of tensors with their names, types and shapes, and of a text that belongs to them."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
