@@ -9,9 +9,12 @@ RatioForm = Literal["ratio", "log_ratio", "wanted"]
 """CE(wanted) / CE(unwanted) (paper), its logarithm (ours), or CE(wanted) alone (the paper's ablation)."""
 Penalty = Literal["mse", "l1"]
 """Squared distance (the authors' code) or absolute distance (the paper's equation)."""
-PenaltyMask = Literal["all", "post_instruction", "after_instruction", "response"]
+PenaltyMask = Literal["all", "all_by_place", "post_instruction", "after_instruction", "response"]
 """Tokens whose gates the penalty pulls: all (paper), from the first token of the instruction on, from the first token
-after the instruction on (from there the model has read the whole request), or the response. Never padding."""
+after the instruction on (from there the model has read the whole request), or the response. Never padding.
+
+``all_by_place`` pulls all tokens, those before the instruction to glad in both classes (ours): they are the same for
+both, so that ``all`` leaves their gates undecided, and the other masks leave them to chance."""
 
 GLAD, UNWILLING = 0, 1
 """Index of each gate in the last dimension."""
@@ -54,7 +57,7 @@ def responder_loss(
 
 
 def gate_penalty(gates: Tensor, malicious: Tensor, mask: Tensor, kind: Penalty = "mse") -> Tensor:
-    """Distance of the gates from (1, 0) on benign and from (0, 1) on malicious rows, (batch,).
+    """Distance of the gates from (1, 0) on benign and from (0, 1) on malicious rows or tokens, (batch,).
 
     The distances of the two gates are added, then averaged over the layers and over the row's tokens in ``mask``.
 
@@ -64,11 +67,12 @@ def gate_penalty(gates: Tensor, malicious: Tensor, mask: Tensor, kind: Penalty =
 
     Args:
         gates: (layers, batch, seq, 2), glad first.
-        malicious: (batch,) bool.
+        malicious: (batch,) bool, or (batch, seq) for goals by token; see `malicious_tokens`.
         mask: (batch, seq) bool, tokens that count; a row without any has penalty 0.
         kind: Squared or absolute distance.
     """
-    goals = torch.stack([~malicious, malicious], dim=-1).to(gates.dtype)[None, :, None, :]
+    by_token = malicious if malicious.ndim == 2 else malicious[:, None]
+    goals = torch.stack([~by_token, by_token], dim=-1).to(gates.dtype)[None]
     distance = gates - goals
     per_token = (distance.square() if kind == "mse" else distance.abs()).sum(dim=-1).mean(dim=0)
     return (per_token * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
@@ -86,6 +90,14 @@ def penalty_tokens(
         columns = torch.arange(tokens.shape[1], device=tokens.device)
         return tokens & (columns >= (starts if mask == "post_instruction" else ends)[:, None])
     return tokens & is_response if mask == "response" else tokens
+
+
+def malicious_tokens(mask: PenaltyMask, malicious: Tensor, starts: Tensor, length: int) -> Tensor:
+    """The class of each token as the penalty sees it, (batch, length) bool: its row's, but see ``all_by_place``."""
+    rows = malicious[:, None].expand(-1, length)
+    if mask != "all_by_place":
+        return rows
+    return rows & (torch.arange(length, device=rows.device) >= starts[:, None])
 
 
 def gate_means(gates: Tensor, malicious: Tensor, mask: Tensor) -> dict[str, Tensor]:

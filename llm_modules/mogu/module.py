@@ -21,7 +21,14 @@ from llm_modules.generation import Completion
 from llm_modules.loss import Loss, last_hidden, row_losses_of
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator
-from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_means, gate_penalty, penalty_tokens
+from llm_modules.mogu.losses import (
+    Penalty,
+    PenaltyMask,
+    gate_means,
+    gate_penalty,
+    malicious_tokens,
+    penalty_tokens,
+)
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.parts import MoGUParts
 from llm_modules.mogu.v2.joint import token_kl, train_jointly
@@ -153,12 +160,16 @@ class MoGU(CausalLM):
                 "re-entrant activation checkpointing cuts the gradient off; use model.activation_checkpointing, which "
                 "is not re-entrant"
             )
-        tokens = self._penalty_tokens(batch)
-        logged = {"ce": cross_entropy, "penalty": gate_penalty(gates, batch.malicious, tokens, self.penalty)}
+        tokens = self._penalty_tokens(batch, self.penalty_mask)
+        classes = malicious_tokens(self.penalty_mask, batch.malicious, batch.starts, tokens.shape[1])
+        logged = {"ce": cross_entropy, "penalty": gate_penalty(gates, classes, tokens, self.penalty)}
         losses = cross_entropy + self.penalty_weight * logged["penalty"]
         if self.backbone_peft is not None:
             logged["kl"] = self._divergence(batch, hidden)
             losses = losses + self.kl_weight * logged["kl"]
+        if self.penalty_mask == "all_by_place":
+            # Gates before the instruction have one goal, and would blur the means of both classes.
+            tokens = self._penalty_tokens(batch, "post_instruction")
         local = gate_means(gates.detach(), batch.malicious, tokens)
         return Loss(losses, per_batch=batch.mean_items, logged=logged, local=local), gates
 
@@ -174,10 +185,10 @@ class MoGU(CausalLM):
         by_token = token_kl(hidden[:, :-1][chosen], base[:, :-1][chosen], self.head, self.head.vocab_size)
         return divergence.index_add(0, chosen.nonzero()[:, 0], by_token) / chosen.sum(dim=1).clamp(min=1)
 
-    def _penalty_tokens(self, batch: RouterBatch) -> Tensor:
+    def _penalty_tokens(self, batch: RouterBatch, mask: PenaltyMask) -> Tensor:
         assert batch.rows.attention_mask is not None
         is_response = batch.rows.labels != IGNORE_INDEX
-        return penalty_tokens(self.penalty_mask, batch.rows.attention_mask, batch.starts, batch.ends, is_response)
+        return penalty_tokens(mask, batch.rows.attention_mask, batch.starts, batch.ends, is_response)
 
     def part_of(self) -> Callable[[nn.Parameter], str]:
         """``routers`` and ``backbone`` if both are trained; with ``learning_rates`` the backbone has its parts."""

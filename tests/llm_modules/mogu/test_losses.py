@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from llm_modules.mogu.losses import Penalty, PenaltyMask, gate_penalty, penalty_tokens, responder_loss
+from llm_modules.mogu.losses import (
+    Penalty,
+    PenaltyMask,
+    gate_penalty,
+    malicious_tokens,
+    penalty_tokens,
+    responder_loss,
+)
 
 
 def grads(wanted: float, unwanted: float, **options: Any) -> tuple[float, ...]:
@@ -75,6 +82,7 @@ def test_padding_is_never_pulled_and_each_mask_takes_its_tokens() -> None:
     response = torch.tensor([[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]).bool()
     expected: dict[PenaltyMask, list[list[int]]] = {
         "all": [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
+        "all_by_place": [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
         "post_instruction": [[0, 1, 1, 1, 0], [0, 0, 1, 1, 1]],
         "after_instruction": [[0, 0, 1, 1, 0], [0, 0, 1, 1, 1]],
         "response": [[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]],
@@ -86,6 +94,18 @@ def test_padding_is_never_pulled_and_each_mask_takes_its_tokens() -> None:
         penalty = gate_penalty(gates, torch.tensor([True, False]), chosen)
         (grad,) = torch.autograd.grad(penalty.sum(), gates)
         assert (grad[0].abs().sum(-1) > 0).int().tolist() == tokens
+
+
+def test_by_place_the_tokens_before_the_instruction_are_pulled_to_glad_in_both_classes() -> None:
+    malicious, starts = torch.tensor([True, False]), torch.tensor([2, 1])
+    classes = malicious_tokens("all_by_place", malicious, starts, 4)
+    assert classes.int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
+    assert malicious_tokens("all", malicious, starts, 4).int().tolist() == [[1, 1, 1, 1], [0, 0, 0, 0]]
+    gates = torch.full((1, 2, 4, 2), 0.5, requires_grad=True)
+    (grad,) = torch.autograd.grad(gate_penalty(gates, classes, torch.ones(2, 4).bool()).sum(), gates)
+    pulled_to_unwilling = grad[0, :, :, 1] < 0
+    assert pulled_to_unwilling.equal(classes)
+    assert (grad[0, :, :, 0] < 0).equal(~classes)
 
 
 def test_a_row_does_not_weigh_more_for_being_longer() -> None:
