@@ -25,6 +25,9 @@ GROUPS = {
         "frontier": ("rod.verbs.frontier", "accuracy against tokens over any runs: Pareto front, AES, budgets, tests"),
         "swap": ("rod.verbs.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
     },
+    "bring a model": {
+        "verify": ("rod.verify.verb", "check that a model works with every method, in a minute"),
+    },
     "export": {
         "export": ("rod.verbs.export", "write a trained model as a PEFT, merged or MoGU folder"),
         "export-direction": ("rod.verbs.export_direction", "write a direction for llama.cpp, lm-eval and others"),

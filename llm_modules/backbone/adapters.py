@@ -1,6 +1,7 @@
 """PEFT adapters: add, load and switch off."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
@@ -13,6 +14,7 @@ from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
@@ -32,6 +34,9 @@ _NO_SETTINGS = {
     "task_type",
 }
 """Keys of a PEFT configuration that change nothing of a trained adapter."""
+_STATE_SPACE = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
+"""Families whose state-space modules PEFT refuses to adapt."""
+_OTHER_LINEAR = re.compile("Router|Grouped")
 _MERGE = "the adapter cannot be merged, export it with --format peft"
 
 
@@ -47,6 +52,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftMod
             f"{key}: {kind} works outside of the layers; use a method that adapts weights, such as LoraConfig"
         )
     config.task_type = "CAUSAL_LM"
+    _leave_out(model, config)
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
@@ -55,6 +61,22 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftMod
         ) from error
     assert isinstance(adapted, PeftModel)
     return adapted
+
+
+def _leave_out(model: PreTrainedModel, config: PeftConfig) -> None:
+    """Narrow ``all-linear`` to modules that an adapter can be put on.
+
+    Routers of experts are linear modules that return more than a projection, grouped ones multiply parts of it.
+    State-space kernels read the weight of their output projection and never call the module.
+    """
+    if getattr(config, "target_modules", None) != "all-linear" or getattr(config, "exclude_modules", None):
+        return
+    kinds = ((name.rpartition(".")[2], module) for name, module in model.named_modules())
+    names = {n for n, m in kinds if isinstance(m, nn.Linear) and _OTHER_LINEAR.search(type(m).__name__)}
+    if model.config.get_text_config().model_type in _STATE_SPACE:
+        names |= {"out_proj", "conv1d"}
+    if names:
+        vars(config)["exclude_modules"] = names
 
 
 def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftModel:
@@ -82,6 +104,9 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
             f"model.adapter: '{folder}' has {len(unused)} weights for which '{backbone}' has no place, "
             f"first {unused[0]}"
         )
+    # PEFT renames tensors as transformers does for old checkpoints, and leaves those out that then have no place.
+    for name, tensor in wanted.items():
+        tensor.copy_(stored[name])
     base = adapted.active_peft_config.base_model_name_or_path
     if base and not same_checkpoint(base, backbone):
         rank_zero_warn(f"model.adapter: '{folder}' was made for '{base}', and is loaded on '{backbone}'")

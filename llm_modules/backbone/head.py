@@ -1,5 +1,7 @@
 """The output head of a model, separate from its decoder."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -8,12 +10,16 @@ from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.modes import evaluation_mode
 
+_MULTIPLIED = ("logit_scale",)
+_DIVIDED = ("logits_scaling", "logits_mup_width_multiplier")
+"""Keys of configurations that scale the logits."""
+
 
 class OutputHead:
     """Maps hidden states to logits: the output projection, and the scaling that some families add.
 
-    Gemma caps its logits, Cohere multiplies and Granite divides them. ``check`` compares with the model's own logits
-    and refuses a family that does something else.
+    Gemma caps its logits, Cohere multiplies, Granite divides and Inkling cuts them. ``check`` compares with the model's
+    own logits and refuses a family that does something else.
 
     It is not an ``nn.Module``: it has no parameters of its own, and sees every wrapper of the model's modules.
     """
@@ -23,9 +29,11 @@ class OutputHead:
         config = model.config.get_text_config()
         self.vocab_size = int(config.vocab_size)
         self.cap: float | None = getattr(config, "final_logit_softcapping", None)
-        self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
-            getattr(config, "logits_scaling", None) or 1.0
+        multiplied, divided = (
+            [float(getattr(config, name, None) or 1.0) for name in names] for names in (_MULTIPLIED, _DIVIDED)
         )
+        self.scale = math.prod(multiplied) / math.prod(divided)
+        self.kept: int | None = getattr(config, "unpadded_vocab_size", None)
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of the projection."""
@@ -34,6 +42,8 @@ class OutputHead:
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocabulary) of hidden states (..., hidden)."""
         logits = self.model.get_output_embeddings()(hidden)
+        if self.kept is not None:
+            logits = logits[..., : self.kept]
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.cap is not None:

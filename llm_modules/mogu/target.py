@@ -9,8 +9,8 @@ from torch import nn
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers, linear_names, linear_sizes, unwrap
 
-OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj")
-"""Names of the projection at the end of attention: Llama and its kin, OPT, Falcon and GPT-NeoX, GPT-2."""
+OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj", "Wo", "o_b_proj", "attention_out")
+"""Names of the projection at the end of attention: Llama and its kin, OPT, Falcon and GPT-NeoX, GPT-2, ..."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,16 @@ class Projection:
 def output_projections(model: nn.Module, target: str | None = None) -> list[Projection]:
     """The attention output projection of each decoder layer that has one, first layer to last.
 
-    ``target`` is the name of the module within a layer, such as ``o_proj`` or ``attn.c_proj``; a known name by default.
-    InputError if no layer has such a module, or a layer has several.
+    ``target`` is the name of the module within a layer, such as ``o_proj`` or ``attn.c_proj``; by default the last one
+    with a known name. InputError if no layer has such a module, or a layer has several of the name that is given.
     """
     paths = {id(module): path for path, module in unwrap(model).named_modules()}
     found = []
     for index, layer in enumerate(decoder_layers(model)):
         linear = {name: module for name, module in layer.named_modules() if linear_sizes(module) is not None}
-        names = [name for name in linear if _matches(name, target)]
+        names = [name for name in linear if _matches(name, target, layer)]
+        if target is None:
+            names = names[-1:]  # LongCat has two attentions in a layer
         if len(names) > 1:
             raise InputError(
                 f"model.router.target: '{target}' means {', '.join(sorted(names))} in layer {index}; name one of them"
@@ -82,8 +84,10 @@ def choose_layers(projections: Sequence[Projection], layers: Sequence[int] | Non
     return [have[layer] for layer in sorted(set(layers))]
 
 
-def _matches(name: str, target: str | None) -> bool:
+def _matches(name: str, target: str | None, layer: nn.Module) -> bool:
     parent, _, own = name.rpartition(".")
     if target is not None:
         return name == target or name.endswith(f".{target}")
-    return own in OUTPUT_PROJECTIONS and ("attn" in parent or "attention" in parent)
+    # Hybrid families call attention and state-space parts alike (`mixer`): then the class tells.
+    attends = "attn" in parent or "attention" in parent or "Attention" in type(layer.get_submodule(parent)).__name__
+    return own in OUTPUT_PROJECTIONS and attends

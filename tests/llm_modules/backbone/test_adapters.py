@@ -19,11 +19,12 @@ from peft import (
 from safetensors.torch import load_file, save_file
 
 from datamodules.errors import InputError
-from llm_modules.backbone.adapters import adapter_settings, check_settings, load_adapter, merge
+from llm_modules.backbone.adapters import adapter_settings, add_adapter, check_settings, load_adapter, merge
 from llm_modules.backbone.loading import load_model
+from tests.families import tiny_model
 from tests.tiny import save_tiny
 
-IDS = torch.tensor([[5, 9, 200, 17]])
+IDS = torch.tensor([[5, 9, 80, 17]])
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +160,27 @@ def test_settings_that_change_what_is_computed_are_compared(base: str) -> None:
     for key, value in others.items():
         with pytest.raises(InputError, match=rf"model\.peft\.{key} "):
             check_settings(settings(**{key: value}), own)
+
+
+@pytest.mark.parametrize("family", ["laguna", "inkling2_text"])
+def test_tensors_that_peft_would_rename_are_loaded(family: str, tmp_path: Path) -> None:
+    """PEFT left their shared experts and convolutions at random, and said nothing."""
+    model = tiny_model(family)
+    adapted = add_adapter(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False), "model.peft")
+    expected = logits(adapted)
+    adapted.save_pretrained(str(tmp_path))
+    adapted.unload()
+    assert torch.equal(logits(load_adapter(model, str(tmp_path), str(model.name_or_path))), expected)
+
+
+@pytest.mark.parametrize(
+    ("family", "left_out"),
+    [("llama4_text", {"router"}), ("nemotron_h", {"out_proj", "conv1d"}), ("llama", set())],
+)
+def test_all_linear_leaves_out_what_cannot_be_adapted(family: str, left_out: set[str]) -> None:
+    config = LoraConfig(r=2, target_modules="all-linear")
+    model = add_adapter(tiny_model(family), config, "model.peft")
+    assert set(config.exclude_modules or ()) == left_out
+    adapted = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if "lora_A" in name}
+    assert adapted
+    assert not adapted & left_out
