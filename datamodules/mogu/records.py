@@ -31,4 +31,4 @@ class Attack:
     target: str
     system: str | None = None
 
-    not_empty = ("prompt", "target")
+    not_empty = ("prompt",)

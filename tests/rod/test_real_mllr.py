@@ -78,29 +78,30 @@ def test_real_checkpoints_with_real_data(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "file", "prompt"),
+    ("stage", "file"),
     [
-        ("alpaca", "alpaca_subsets/random_9k.jsonl", "instruction + input"),
-        ("alpaca", "benign_finetune_asft/alpaca_1k_p_0.jsonl", "instruction + input"),
-        ("alpaca", "benign_finetune_asft/agnews_1k_p_0.jsonl", "instruction + input"),
-        ("alpaca", "benign_finetune_asft/gsm8k_1k_p_0.jsonl", "instruction"),
-        ("gsm8k", "gsm8k/train.jsonl", "question"),
+        ("alpaca", "alpaca_subsets/random_9k.jsonl"),
+        ("alpaca", "benign_finetune_asft/alpaca_1k_p_0.jsonl"),
+        ("alpaca", "benign_finetune_asft/agnews_1k_p_0.jsonl"),
+        ("alpaca", "benign_finetune_asft/gsm8k_1k_p_0.jsonl"),
+        ("alpaca", "mt_bench/dummy_conversation.jsonl"),
+        ("gsm8k", "gsm8k/train.jsonl"),
     ],
 )
 def test_benign_fine_tunes_on_real_data(
-    stage: str, file: str, prompt: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, file: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few steps of a real checkpoint: the robust part moves, the rest hardly."""
     monkeypatch.chdir(tmp_path)
     checkpoint = shared_data / "models/stories260K"
+    (tmp_path / "set.jsonl").symlink_to(shared_data / file)  # bad lines are written beside it
     rates = {"result": None, "modules": ["layers.3-4.*"]}
     (tmp_path / "modules.yaml").write_text(json.dumps({"model": {"init_args": {"learning_rates": rates}}}))
     words = [
         "fit", "--config", ROOT / "configs/mllr/2_tune.yaml", "--config", ROOT / f"configs/mllr/real/{stage}.yaml",
         "--model.init_args.backbone", checkpoint,
         "--config", tmp_path / "modules.yaml",
-        "--data.init_args.path", shared_data / file,
-        "--data.init_args.fields.prompt", prompt,
+        "--data.init_args.path", tmp_path / "set.jsonl",
         "--data.init_args.chat_template", "plain",
         "--data.init_args.max_length", 256,
         "--data.init_args.batch_size", 4,
