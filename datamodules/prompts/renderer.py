@@ -175,7 +175,7 @@ class Renderer:
 
     def _render(self, turns: Turns, assistant_next: bool, marks: bool) -> tuple[str, list[tuple[int, int]]]:
         try:
-            texts, spans = render_jinja_template(
+            rendered: Any = render_jinja_template(
                 conversations=[[dict(turn) for turn in turns]],
                 chat_template=self._source,
                 add_generation_prompt=assistant_next,
@@ -185,6 +185,7 @@ class Renderer:
         except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
             roles = ", ".join(str(turn["role"]) for turn in turns)
             raise InputError(f"{self.where}: it cannot render the turns ({roles}): {error}") from error
+        texts, spans = rendered
         return str(texts[0]), list(spans[0]) if marks else []
 
 
@@ -232,7 +233,7 @@ def _source(tokenizer: PreTrainedTokenizerBase, source: str | None, tools: Seque
             "`--data.chat_template FILE.jinja`, or `--data.chat_template plain` for a base model"
         )
     try:
-        return tokenizer.get_chat_template(tools=list(tools) or None)
+        return tokenizer.get_chat_template(tools=[dict(tool) for tool in tools] or None)
     except ValueError as error:
         names = ", ".join(tokenizer.chat_template)
         raise InputError(

@@ -97,9 +97,7 @@ def read_conversations(
     found: list[Conversation] = []
     bad: list[BrokenLineError] = []
     keys: dict[str, None] = {}
-    is_file = isinstance(source, Path)
-    lines = read_file(source, bad.append) if is_file else source.read("give a file")
-    for line in lines:
+    for line in source.read("give a file") if isinstance(source, HubData) else read_file(source, bad.append):
         keys.update(dict.fromkeys(line.values))
         try:
             turns, tools = _read(line.values, fields)

@@ -205,7 +205,7 @@ def test_generation_marks_say_what_is_learnt() -> None:
     turns = tuple(Turn(t.role, t.content) for t in THINKING)
     ((ids, labels),) = ConversationEncoder(tokenizer)(Conversation(turns))
     messages = [{"role": t.role, "content": t.content} for t in turns]
-    whole = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    whole: Any = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
     assert ids == whole["input_ids"][: len(ids)]
     assert [label != IGNORE_INDEX for label in labels] == [bool(m) for m in whole["assistant_masks"][: len(ids)]]
     assert not any(whole["assistant_masks"][len(ids) :])

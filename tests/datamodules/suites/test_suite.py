@@ -85,7 +85,7 @@ CHAT = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "
         ),
     ],
 )
-def test_a_list_or_object_is_no_text(settings: dict[str, str], record: dict[str, Any], said: str) -> None:
+def test_a_list_or_object_is_no_text(settings: dict[str, Any], record: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         items(suite(**settings), {"answer": "2"} | record)
     assert len(items(suite(question="turns[0]"), {"turns": ["a", "b"], "answer": 2})) == 1
