@@ -138,6 +138,9 @@ class Renderer:
                     f"({turn['content'][:60]!r}); some templates expect lists of parts in place of text; give another "
                     "with data.chat_template"
                 )
+            names = [str(call["function"]["name"]) for call in turn.get("tool_calls", ())]
+            if unsaid := [name for name in names if squeeze(name) not in rendered]:
+                raise InputError(f"{self.where}: it drops the calls of tools ({unsaid[0]!r}); give another template")
         if self._bos and not text.startswith(self._bos):
             warnings.warn(
                 f"{self.where}: its prompts do not begin with {self._bos!r}, which the tokenizer puts before every "

@@ -91,9 +91,8 @@ def assistant_tail(
     full = render(turns, False)
     if full.startswith(prompt) and _says(full[len(prompt) :], turns[-1]):
         return Tail(full[len(prompt) :], turns)
-    calls = turn.get("tool_calls")
-    if calls or ending is None:
-        what = "calls of tools" if calls else "words"
+    if turn.get("tool_calls") or ending is None:
+        what = "calls of tools or the thought" if turn.get("tool_calls") else "words"
         raise InputError(f"chat template: it drops or changes the {what} of the assistant's turn ({content[:60]!r})")
     return Tail(spoken(content) + ending, None)
 

@@ -23,6 +23,7 @@ _ROLES: dict[str, Role] = {
     **dict.fromkeys(("tool", "function", "function_response", "observation", "ipython"), "tool"),
 }
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_NO_FORM = "neither a conversation nor a pair of request and response"
 _FORMS = (
     "a conversation has messages or conversations; a pair has prompt and response, prompt and completion, or "
     "instruction, input and output. Map other names with data.fields, as in {prompt: question, response: answer} or "
@@ -107,7 +108,8 @@ def read_conversations(
             text = json.dumps(line.values, default=str, ensure_ascii=False)
             bad.append(BrokenLineError(line.number, line.where, str(error), text))
     if not found:
-        hint = f"; there are the fields {', '.join(keys)}: {_FORMS}" if keys else ""
+        unknown_form = any(line.reason == _NO_FORM for line in bad)
+        hint = f"; there are the fields {', '.join(keys)}: {_FORMS}" if unknown_form else ""
         raise InputError(f"{source}: no good line ({listed(bad)}){hint}")
     if bad:
         report_bad_lines(source, bad, len(found), strict, rejected_dir)
@@ -122,7 +124,7 @@ def _read(
     join_fields(row, fields.values())
     turns = _conversation(row, fields) or _pair(row, fields)
     if turns is None:
-        raise BadLineError("neither a conversation nor a pair of request and response")
+        raise BadLineError(_NO_FORM)
     system = row.get(fields.get("system", "system"), "")
     if not isinstance(system, str):
         raise BadLineError(f"field 'system' is not a text but {type(system).__name__}")

@@ -152,8 +152,9 @@ def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_pat
     ],
 )
 def test_what_cannot_be_learnt(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(InputError, match=reason) as error:
         read(tmp_path, row)
+    assert ("data.fields" in str(error.value)) == ("question" in row), "the remedy is for unknown names"
 
 
 def test_wrong_fields(tmp_path: Path) -> None:
