@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -148,6 +149,8 @@ def load_model(
         if random_weights:
             raise InputError("model.quantization: random weights are not quantised; leave one out")
         options["quantization_config"] = quantization_config(quantization)
+    elif file and not random_weights and hasattr(transformers, "GgufConfig"):  # versions that keep blocks packed
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     wanted: torch.dtype | str = dtype if dtype == "auto" else getattr(torch, dtype)
     try:
         if random_weights:
