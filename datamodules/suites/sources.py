@@ -67,7 +67,7 @@ class Source:
         path = self.path()
         if path is not None:
             if not path.is_file():
-                raise InputError(f"{path}: no such file; check data.folder and the suite's file")
+                raise InputError(f"{path}: cannot be read (no such file); check data.folder and the suite's file")
             return read_file(path)
         if self.hub == WORLD:
             from datamodules.world.suite_records import world_records  # the world imports torch, a file needs none
