@@ -1,6 +1,7 @@
 """Files that are written as a whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         _flush_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """A folder to write files into; they move to ``folder``, over others of their names, if the block has no error."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}{PARTIAL}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+            target = folder / path.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _flush_folder(folder: Path) -> None:

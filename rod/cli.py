@@ -111,6 +111,9 @@ class RodCLI(LightningCLI):
             config["data.init_args.seed"] = run_seed()
         if (config.resume or ("auto" if resumes_by_default() else "never")) == "auto":
             self._resume(config)
+        for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+            if config.trainer.get(key) == 0:
+                raise InputError(f"trainer.{key}: must be at least 1, not 0")
         path = config.get("ckpt_path")
         if path and path not in {"last", "best", "hpc", "registry"}:
             check_checkpoint(Path(path))

@@ -27,6 +27,7 @@ def run(
     from peft import PeftModel
 
     from datamodules.errors import InputError
+    from datamodules.writing import filling
     from llm_modules.backbone.adapters import merge
     from llm_modules.backbone.checksums import write_checksums
     from llm_modules.mogu.mixture import MERGE_REFUSED
@@ -40,21 +41,21 @@ def run(
             raise InputError(f"--output: '{output}' holds an export in the format {other}; name another folder")
     module = load_module(config or config_of(checkpoint), checkpoint)
     model = module.model
-    if isinstance(module, MoGU):
-        if format == "peft":
-            raise InputError("--format: a MoGU is two adapters and routers; mogu writes both adapters as PEFT folders")
-        if format != "mogu":
-            raise InputError(f"--format: {MERGE_REFUSED}")
-        module.save(output)
-    elif format == "mogu":
-        raise InputError(f"--format: this run trained a {type(module).__name__}, not a MoGU; use peft or merged")
-    elif format == "peft":
-        if not isinstance(model, PeftModel):
-            raise InputError("--format: this run trained the whole model, not an adapter; use --format merged")
-        model.save_pretrained(str(output))
-    else:
-        whole = merge(model) if isinstance(model, PeftModel) else module.language_model
-        whole.save_pretrained(output)
-    module.tokenizer.save_pretrained(output)
-    write_checksums(output)
+    if isinstance(module, MoGU) and format != "mogu":
+        other = "a MoGU is two adapters and routers; mogu writes both adapters as PEFT folders"
+        raise InputError(f"--format: {other if format == 'peft' else MERGE_REFUSED}")
+    with filling(output) as folder:
+        if isinstance(module, MoGU):
+            module.save(folder)
+        elif format == "mogu":
+            raise InputError(f"--format: this run trained a {type(module).__name__}, not a MoGU; use peft or merged")
+        elif format == "peft":
+            if not isinstance(model, PeftModel):
+                raise InputError("--format: this run trained the whole model, not an adapter; use --format merged")
+            model.save_pretrained(str(folder))
+        else:
+            whole = merge(model) if isinstance(model, PeftModel) else module.language_model
+            whole.save_pretrained(folder)
+        module.tokenizer.save_pretrained(folder)
+        write_checksums(folder)
     print(f"wrote {output}")

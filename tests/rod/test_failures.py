@@ -1,0 +1,115 @@
+"""What goes wrong in the machine or in the input is one line, and the same command goes on afterwards."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rod.__main__ import main
+from rod.failures import explain_failure
+from tests.conftest import ROOT
+from tests.rod.test_recovery import fit_config, rod
+
+LIMITED = """
+import resource, sys
+from rod.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(main(sys.argv[2:]))
+"""
+"""A process whose files may have a number of bytes: what comes after is refused, as on a full disk."""
+
+
+def limited(n: int, *words: object) -> tuple[int, str]:
+    """Run a command with files of at most ``n`` bytes; its status and the last line that it says."""
+    command = [sys.executable, "-c", LIMITED, str(n), *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_full_disk_while_a_checkpoint_and_an_export_are_written(tmp_path: Path) -> None:
+    config = fit_config(tmp_path)
+    status, said = limited(12_000, "fit", "--config", config)
+    checkpoint = tmp_path / "run/checkpoints/end.ckpt"
+    assert status == 1
+    assert said.startswith(f"rod: error: no space is left on the device to write '{checkpoint}'; free some and run the")
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert rod("fit", "--config", config, "--resume", "auto") == 0
+
+    words = ["export", "--checkpoint", checkpoint, "--output", tmp_path / "model"]
+    status, said = limited(9_000, *words)
+    assert status == 1
+    assert "rod: error: no space is left on the device to write " in said
+    assert not [path for path in tmp_path.iterdir() if "model" in path.name]
+    assert rod(*words) == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_while_traces_are_written(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    lines = [{"id": str(n), "question": f"{n} + 1? " + "a b c " * 40, "gold": str(n + 1)} for n in range(40)]
+    questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["predict", "--config", "s3cot/3_sample", "--steer", "null", "--data.questions", questions]
+    words += ["--data.alphas", "[0]", "--model.generation.max_new_tokens", 4]
+    status, said = limited(20_000, *words, "--trainer.default_root_dir", tmp_path / "run")
+    shard = tmp_path / "run/traces/traces.rank0.jsonl"
+    assert (status, f"to write '{shard}'" in said) == (1, True)
+    assert 0 < len(shard.read_text().splitlines()) < 40
+    for name in ("run", "whole"):
+        assert rod(*words, "--trainer.default_root_dir", tmp_path / name) == 0
+    once, whole = (tmp_path / name / "traces/traces.jsonl" for name in ("run", "whole"))
+    assert once.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--trainer.strategy", "deepspeed_stage_2"],
+            "trainer: To use the `DeepSpeedStrategy`, you must",
+        ),
+        (
+            ["--trainer.devices", "0"],
+            "trainer: `Trainer(devices='0')` value is not a valid input",
+        ),
+        (["--trainer.barebones", "true"], "trainer: `Trainer(barebones=True, "),
+        (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches: must be at least 1, not 0"),
+        (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch: must be at least 1, not 0"),
+        (["--ckpt_path", "best"], 'trainer: `.fit(ckpt_path="best")` is set but `ModelCheckpoint` is not'),
+        (["--seed_everything", "-1"], "trainer: -1 is not in bounds"),
+        (["--model.optimizer.lr", ".nan"], "model.optimizer: Invalid learning rate: nan"),
+        (["--trainer.logger", "MLFlowLogger"], "trainer: Requirement 'mlflow>=1.0.0' not met"),
+        (["--ckpt_path", "BASE"], "BASE' is a folder and no checkpoint; give it as model.backbone"),
+        (["--ckpt_path", "BASE/model.safetensors"], "BASE/model.safetensors' is cut, damaged or no checkpoint"),
+        (["--trainer.default_root_dir", "BASE/config.json/run"], "BASE/config.json/run'"),
+    ],
+)
+def test_what_the_trainer_cannot_do(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = fit_config(tmp_path)
+    words, said = ([word.replace("BASE", str(tmp_path / "base")) for word in words], said.replace("BASE", "base"))
+    assert main(["fit", "--config", str(config), *words]) in (1, 2)
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rod: error: ")]
+    assert len(error) == 1
+    assert said in error[0]
+
+
+def test_a_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "refusals.txt"
+    path.write_bytes("Non, désolé.\n".encode("latin-1"))
+    with pytest.raises(UnicodeDecodeError) as raised:
+        path.read_text(encoding="utf-8")
+    status, said = explain_failure(raised.value) or (0, "")
+    assert status == 2
+    assert said.startswith(f"error: '{path}' is not UTF-8")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    for error in (ValueError("ours"), RuntimeError("x"), KeyError("k"), OSError("without a number")):
+        assert explain_failure(error) is None
