@@ -67,7 +67,7 @@ class TwinMaker:
 def read_words(path: Path) -> dict[str, str]:
     """Read ``old = new`` lines, skipping empty ones and ``#``; raises ``InputError`` for any other line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no list of words can be read: {error}") from error
     words: dict[str, str] = {}

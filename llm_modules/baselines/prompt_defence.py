@@ -60,7 +60,7 @@ class PromptDefence(CausalLM):
         self.demonstrations = demonstrations or []
         if chat_template is not None and not chat_template.is_file():
             raise InputError(f"model.chat_template: there is no file '{chat_template}'; give the data's jinja file")
-        self.chat_template = chat_template.read_text(encoding="utf-8") if chat_template is not None else None
+        self.chat_template = chat_template.read_text(encoding="utf-8-sig") if chat_template is not None else None
 
     def generation_identity(self) -> dict[str, Any]:
         """The text around the user's words."""

@@ -137,7 +137,7 @@ def load_template(name: str) -> Template:
         return TEMPLATES[name]
     path = Path(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(TEMPLATES)
         raise InputError(f"template: '{name}' is neither one of {known}, nor a readable text file") from error

@@ -203,3 +203,8 @@ def test_tuning_tasks_say_new_things_in_words_that_the_world_uses() -> None:
     assert not prompts[0] & prompts[1]
     assert not prompts[0] & prompts[2]
     assert not prompts[1] & prompts[2]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_bytes(b"\xef\xbb\xbfbomb = cake\r\nsteal = borrow\r\n")
+    assert read_words(tmp_path / "words.txt") == {"bomb": "cake", "steal": "borrow"}
