@@ -47,11 +47,11 @@ def check_checkpoint(path: Path, key: str = "ckpt_path") -> set[str]:
     """
     if path.is_dir():
         hints = {"adapter_config.json": "model.adapter", "config.json": "model.backbone"}
-        key = next((key for name, key in hints.items() if (path / name).is_file()), None)
-        remedy = f"give it as {key}" if key else "give the .ckpt file in it"
+        other = next((option for name, option in hints.items() if (path / name).is_file()), None)
+        remedy = f"give it as {other}" if other else "give the .ckpt file in it"
         raise InputError(f"{key}: '{path}' is a folder and no checkpoint; {remedy}")
     if not path.is_file():
-        raise InputError(f"ckpt_path: there is no file '{path}'")
+        raise InputError(f"{key}: there is no file '{path}'")
     if path.stat().st_size == 0:
         raise InputError(f"{key}: '{path}' is empty; {_ANOTHER}")
     try:

@@ -151,6 +151,7 @@ def load_model(
         options["quantization_config"] = quantization_config(quantization)
     elif file and not random_weights and hasattr(transformers, "GgufConfig"):  # versions that keep blocks packed
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    found: dict[str, Any] = {}
     wanted: torch.dtype | str = dtype if dtype == "auto" else getattr(torch, dtype)
     try:
         if random_weights:
@@ -163,7 +164,7 @@ def load_model(
                 **options,
             )
         else:
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, with all else that does not fit
@@ -174,9 +175,10 @@ def load_model(
                 **file,
                 **options,
             )
+            model, found = loaded
     except _UNREADABLE as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
-    if not random_weights:
+    if found:
         _check_weights(found, name)
     # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
     return model.train()

@@ -99,8 +99,10 @@ class TestCheckpoints:
             check_checkpoint(tmp_path / "x.ckpt")
 
     def test_a_folder_is_given_under_another_key(self, base: Path) -> None:
-        with pytest.raises(InputError, match=r"is a folder and no checkpoint; give it as model\.backbone"):
-            check_checkpoint(base)
+        with pytest.raises(InputError, match=r"--checkpoint: .* is a folder and no checkpoint; give it as model\.b"):
+            check_checkpoint(base, "--checkpoint")
+        with pytest.raises(InputError, match="--checkpoint: there is no file"):
+            check_checkpoint(base / "no.ckpt", "--checkpoint")
 
     def test_weights_of_another_size_and_infinite_ones(self, checkpoint: Path, base: Path) -> None:
         content = torch.load(checkpoint, weights_only=True)
