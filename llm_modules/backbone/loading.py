@@ -143,8 +143,9 @@ def load_model(
     """
     _require(name, "config.json")
     path, file = source(name)
-    check_folder(path, "model.backbone")
-    _check_settings(Path(path))
+    if not file:
+        check_folder(path, "model.backbone")
+        _check_settings(Path(path))
     if quantization is not None:
         if random_weights:
             raise InputError("model.quantization: random weights are not quantised; leave one out")
