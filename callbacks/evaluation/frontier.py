@@ -1,7 +1,7 @@
 """Accuracy against tokens over any number of conditions: intervals, Pareto front, AES, paired tests, lost groups."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -95,6 +95,10 @@ class Run:
     strengths: dict[str, tuple[str, float]]
 
 
+_ANSWERS = ("predictions.jsonl", "traces.jsonl", "traces/traces.jsonl")
+"""Files with the answers of a run: of ``rod test`` and ``rod score``, and of ``rod predict``."""
+
+
 def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
     """Read a run's answers: a folder of ``rod test``, ``rod score`` or ``rod predict``, or a file of one.
 
@@ -106,9 +110,9 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
     """
     file = path
     if path.is_dir():
-        found = [path / known for known in ("predictions.jsonl", "traces.jsonl") if (path / known).is_file()]
+        found = [path / known for known in _ANSWERS if (path / known).is_file()]
         if not found:
-            raise InputError(f"{path}: has no predictions.jsonl or traces.jsonl; give the folder of a finished run")
+            raise InputError(f"{path}: has none of {', '.join(_ANSWERS)}; give the folder of a finished run")
         file = found[0]
     made, strengths = _of_traces(file) if file.name.startswith("traces") else (_of_predictions(file), {})
     known = [(labels, p) for labels, p in made if p.right is not None]
@@ -132,30 +136,42 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
         if strength:
             run.strengths[condition] = series, strength
         run.conditions.setdefault(condition, []).append(replace(p, group="") if by_group else p)
-    return run
+    by_strength = sorted(run.conditions, key=lambda c: (run.strengths.get(c, ("", 0.0))[0], _size(run, c)))
+    return replace(run, conditions={condition: run.conditions[condition] for condition in by_strength})
+
+
+def _size(run: Run, condition: str) -> float:
+    return abs(run.strengths[condition][1]) if condition in run.strengths else 0.0
+
+
+def base_of(answers: Collection[str], base: str) -> str:
+    """The condition that others of a suite are held against: the base or, if it has no answers, the suite's first."""
+    return base if base in answers else next(iter(answers))
 
 
 def points_of(conditions: Mapping[str, Sequence[Prediction]], base: str) -> list[Point]:
-    """Measure every condition on every suite and hold it against the base condition."""
+    """Measure every condition on every suite and hold it against the suite's base."""
     found: list[Point] = []
     for suite, answers in answers_by_suite(conditions).items():
-        points = [_point(suite, condition, own, answers.get(base)) for condition, own in answers.items()]
+        reference = answers[base_of(answers, base)]
+        points = [_point(suite, condition, own, reference) for condition, own in answers.items()]
         points = [replace(p, on_front=not any(_dominates(other, p) for other in points)) for p in points]
         found += _corrected(points)
     return found
 
 
 def group_losses(conditions: Mapping[str, Sequence[Prediction]], base: str) -> list[GroupLoss]:
-    """Accuracy of every condition on every group of questions against the base; the largest loss first."""
+    """Accuracy of every condition on every group of questions against the suite's base; the largest loss first."""
     found: list[GroupLoss] = []
     for suite, answers in answers_by_suite(conditions).items():
+        reference = base_of(answers, base)
         for condition, own in answers.items():
-            if condition == base or base not in answers:
+            if condition == reference:
                 continue
-            common = [key for key in own if key in answers[base]]
+            common = [key for key in own if key in answers[reference]]
             for group in sorted({own[key].group for key in common} - {""}):
                 keys = [key for key in common if own[key].group == group]
-                a, b = ([_mean(side[key].right) for key in keys] for side in (answers[base], own))
+                a, b = ([_mean(side[key].right) for key in keys] for side in (answers[reference], own))
                 d = difference(a, b, [own[key].unit for key in keys], resamples=2000)
                 found.append(GroupLoss(suite, condition, group, len(keys), _mean(a), _mean(b), d.value, d.low, d.high))
     return sorted(found, key=lambda loss: (loss.suite, loss.condition, loss.difference))
@@ -235,12 +251,12 @@ def _of_traces(file: Path) -> tuple[list[tuple[tuple[str, ...], Prediction]], di
     return made, {t.id: t.alpha for t in traces}
 
 
-def _point(suite: str, condition: str, own: Mapping[str, _Answers], base: Mapping[str, _Answers] | None) -> Point:
+def _point(suite: str, condition: str, own: Mapping[str, _Answers], base: Mapping[str, _Answers]) -> Point:
     accuracy, tokens = (_interval(own, name) for name in ("right", "tokens"))
     n = sum(len(answers.right) for answers in own.values())
     point = Point(suite, condition, len(own), n, *accuracy, *tokens)
-    common = [key for key in own if base is not None and key in base]
-    if base is None or base is own or not common:
+    common = [key for key in own if key in base]
+    if base is own or not common:
         return replace(point, common=len(common))
     units = [own[key].unit for key in common]
     right, length = (

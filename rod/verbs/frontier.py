@@ -54,7 +54,7 @@ def run(
     _write(output, points, rows, losses)
     console = terminal()
     _print(points, base, console)
-    for line in [*_lost(losses, points), *_doubts(points)]:
+    for line in [*_other_bases(conditions, base), *_lost(losses, points), *_doubts(points)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)
     if wandb:
@@ -155,6 +155,14 @@ def _print(points: "Sequence[Point]", base: str, console: "Console") -> None:
         for p in points
     ]
     print_columns(console, headings, rows, names=2, title=f"against {base}")
+
+
+def _other_bases(conditions: "Conditions", base: str) -> list[str]:
+    """Suites that the base did not answer."""
+    from callbacks.evaluation.frontier import answers_by_suite, base_of
+
+    bases = {suite: base_of(answers, base) for suite, answers in answers_by_suite(conditions).items()}
+    return [f"{suite}: {base} has no answers to it; held against {own}" for suite, own in bases.items() if own != base]
 
 
 def _lost(losses: "Sequence[GroupLoss]", points: "Sequence[Point]") -> list[str]:

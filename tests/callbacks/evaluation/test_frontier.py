@@ -110,14 +110,17 @@ def test_strengths_of_a_sweep_are_conditions(tmp_path: Path) -> None:
             int(100 + 100 * alpha), "stop", "1", True, "m", "all" if alpha else "",
         )
         for i in range(3)
-        for alpha in (0.0, -0.2, -0.4)
+        for alpha in (-0.4, 0.0, -0.2)
     ]  # fmt: skip
-    run = save(tmp_path / "sweep", "traces.jsonl", *traces)
+    save(tmp_path / "sweep" / "traces", "traces.jsonl", *traces)  # as rod predict leaves them
+    run = tmp_path / "sweep"
     found = read_conditions(run, "sweep")
     assert list(found.conditions) == ["sweep α 0", "sweep all α -0.2", "sweep all α -0.4"]
     assert found.strengths == {"sweep all α -0.2": ("sweep all", -0.2), "sweep all α -0.4": ("sweep all", -0.4)}
     points = points_of(found.conditions, "sweep α 0")
     assert [point.tokens for point in points] == [100, 80, 60]
+    elsewhere = points_of({"other": answers("1", 5, suite="other")} | dict(found.conditions), "other")
+    assert [point.accuracy_difference for point in elsewhere] == [None, None, 0.0, 0.0]
     plot_frontier(points, "sweep α 0", tmp_path / "sweep.png", found.strengths)
     legend = (tmp_path / "sweep.svg").read_text()
     assert "<!-- sweep all -->" in legend  # one entry for the series
@@ -131,5 +134,5 @@ def test_strengths_of_a_sweep_are_conditions(tmp_path: Path) -> None:
 def test_runs_that_cannot_be(settings: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=reason):
         read_conditions(save(tmp_path / "run", "predictions.jsonl", *answers("1", 5, **settings)), "run")
-    with pytest.raises(InputError, match=r"has no predictions\.jsonl"):
+    with pytest.raises(InputError, match=r"has none of predictions\.jsonl, traces"):
         read_conditions(tmp_path, "run")
