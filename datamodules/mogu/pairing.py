@@ -11,7 +11,7 @@ from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.prompts.contrast_data import ContrastPair
-from datamodules.records.kinds import Instruction, Trace
+from datamodules.records.kinds import Instruction, Question, Trace
 from datamodules.records.same_text import squeeze
 
 REFUSALS = (
@@ -23,6 +23,10 @@ REFUSALS = (
     "I cannot provide that.",
 )
 """Refusals for requests to which the base model gives none (ours)."""
+
+
+OPENING = "Sure, here is"
+"""Opening for malicious requests that come without one (ours)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def make_pairs(
     n_val: int,
     refusals: Sequence[str] = REFUSALS,
     rejections: Sequence[Trace] = (),
+    other_malicious: Sequence[Question] = (),
     refusal_rule: str = ANY_REFUSAL,
     seed: int = 0,
 ) -> Pairs:
@@ -72,6 +77,8 @@ def make_pairs(
         n_val: Pairs of each class to choose checkpoints on.
         refusals: Written refusals.
         rejections: The base model's answers to the malicious requests; complete ones that are refusals are used.
+        other_malicious: Malicious requests of other sources, without openings (ours). All are trained on, in place of
+            as many of ``attacks``; those for validation and the held-out ones are of ``attacks``.
         refusal_rule: Regular expression; an answer with a match is a refusal, whatever the thought before it says.
         seed: Seed of the split and of the choice of refusals.
 
@@ -79,30 +86,41 @@ def make_pairs(
         InputError: A number is too small, the rule is no regular expression, or a class is empty.
     """
     rule = _check_options(n_train, n_val, refusals, refusal_rule)
-    benign, dropped = _benign(answers, {squeeze(attack.prompt) for attack in attacks}, rule, refusals, seed)
+    others = [Attack(f"other/{request.id}", request.question, OPENING) for request in other_malicious]
+    known = {squeeze(attack.prompt) for attack in (*attacks, *others)}
+    benign, dropped = _benign(answers, known, rule, refusals, seed)
     own = {
         trace.question: trace.completion.strip()
         for trace in rejections
         if trace.finish_reason == "stop" and is_refusal(trace.completion, rule, trace.prompt)
     }
-    malicious, more = _malicious(attacks, own, refusals, seed)
-    dropped += more
+    seen: set[str] = set()
+    malicious, more = _malicious(attacks, own, refusals, seed, seen)
+    added, still_more = _malicious(others, own, refusals, seed, seen)
+    dropped += [*more, *still_more]
     for name, pairs in (("benign", benign), ("malicious", malicious)):
         if not pairs:
             reasons = ", ".join(f"{reason}: {n}" for reason, n in Counter(d.reason for d in dropped).items())
             raise InputError(f"pairs: no {name} request is left ({reasons or 'none was given'}); give others")
     random.Random(f"{seed}/split").shuffle(benign)
     random.Random(f"{seed}/split").shuffle(malicious)
-    total = min(len(benign), len(malicious), n_train + n_val)
+    total = min(len(benign), len(malicious) + len(added), n_train + n_val)
     if total < n_train + n_val:
         n_val = min(n_val, max(1, total // 5), total - 1)  # one at least, to choose checkpoints on
     n_train = total - n_val
+    n_own = n_train - len(added)
+    if n_own < 1:
+        raise InputError(
+            f"--other_malicious: {len(added)} requests leave no place for those of --malicious among {n_train}; give "
+            "fewer, or more benign answers, or a larger --n_train"
+        )
     by_id = {attack.id: attack for attack in attacks}
-    used = {pair.id for pair in malicious[:total]}
+    used = {pair.id for pair in malicious[: n_own + n_val]}
     held_out = [by_id[pair.id] for pair in malicious if pair.id not in used]
     report: dict[str, int | dict[str, int]] = {
         "benign": len(answers),
         "malicious": len(attacks),
+        "other_malicious": len(added),
         "train_each": n_train,
         "val_each": n_val,
         "held_out": len(held_out),
@@ -110,8 +128,8 @@ def make_pairs(
         "own_refusals": sum(pair.prompt in own for pair in malicious),
         "dropped": dict(Counter(d.reason for d in dropped)),
     }
-    train = benign[:n_train] + malicious[:n_train]
-    return Pairs(train, benign[n_train:total] + malicious[n_train:total], held_out, dropped, report)
+    train = benign[:n_train] + malicious[:n_own] + added
+    return Pairs(train, benign[n_train:total] + malicious[n_own : n_own + n_val], held_out, dropped, report)
 
 
 def contrast(pairs: Sequence[ResponsePair]) -> list[ContrastPair]:
@@ -169,11 +187,10 @@ def _benign(
 
 
 def _malicious(
-    attacks: Sequence[Attack], own: Mapping[str, str], refusals: Sequence[str], seed: int
+    attacks: Sequence[Attack], own: Mapping[str, str], refusals: Sequence[str], seed: int, seen: set[str]
 ) -> tuple[list[ResponsePair], list[Dropped]]:
     pairs: list[ResponsePair] = []
     dropped: list[Dropped] = []
-    seen: set[str] = set()
     for attack in attacks:
         request = squeeze(attack.prompt)
         if not attack.target.strip() or request in seen:

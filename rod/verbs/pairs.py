@@ -9,6 +9,8 @@ def run(
     output: Path,
     malicious_fields: dict[str, str] | None = None,
     rejections: Path | None = None,
+    other_malicious: Path | None = None,
+    other_field: str = "question",
     refusals: Path | None = None,
     refusal_rule: str = "",
     n_train: int = 300,
@@ -30,6 +32,9 @@ def run(
         output: The folder to write.
         malicious_fields: That file's names of the fields, if they differ: ``{prompt: goal, target: target}``.
         rejections: The base model's answers to the malicious requests. Complete refusals among them are used.
+        other_malicious: JSONL file of malicious requests of another source, without openings. All are trained on, in
+            place of as many of ``malicious``.
+        other_field: Name of the request's field in that file.
         refusals: Text file of refusals, one on each line. ``{prompt}`` stands for the request. Built-in refusals by
             default.
         refusal_rule: Regular expression that matches a refusal, in the answer after a thought. Built-in by default.
@@ -48,7 +53,7 @@ def run(
     from datamodules.errors import InputError
     from datamodules.mogu.pairing import REFUSALS, contrast, make_pairs, right_responses
     from datamodules.mogu.records import Attack
-    from datamodules.records import Trace, read_records, to_json
+    from datamodules.records import Trace, read_questions, read_records, to_json
     from datamodules.records.shards import write_lines
     from rod.verbs.files import expand, require_new
 
@@ -66,6 +71,7 @@ def run(
         n_val=n_val,
         refusals=[line for line in written if line],
         rejections=read_records(rejections, Trace, strict=strict) if rejections is not None else (),
+        other_malicious=read_questions(other_malicious, fields={"question": other_field}) if other_malicious else (),
         refusal_rule=refusal_rule or ANY_REFUSAL,
         seed=seed,
     )

@@ -10,7 +10,7 @@ import yaml
 from datamodules.errors import InputError
 from datamodules.mogu.pairing import REFUSALS, make_pairs
 from datamodules.mogu.records import Attack, ResponsePair
-from datamodules.records.kinds import Instruction, Trace
+from datamodules.records.kinds import Instruction, Question, Trace
 from datamodules.records.questions import read_questions
 from datamodules.records.reader import read_records, to_json
 from rod.__main__ import main
@@ -53,6 +53,25 @@ def test_the_four_kinds_of_pairs() -> None:
     assert written.reject == "Never.", "an answer that is no refusal is not learnt as one"
     assert by_id["a0"].reject == "Never.", "nor a refusal that is cut off"
     assert made.report["own_refusals"] == 1
+
+
+def test_other_malicious_requests_are_trained_on_and_the_held_out_ones_are_of_the_first_source() -> None:
+    others = [Question(f"o{i}", text) for i, text in enumerate(["Harm 0!", "Harm 1!", "attack 0", "Question 3?"])]
+    made = make_pairs(answers(8), attacks(8), n_train=5, n_val=2, refusals=["Never."], other_malicious=others)
+    malicious = {pair.id: pair for pair in made.train if pair.malicious}
+    assert {"other/o0", "other/o1", "other/o3"} < malicious.keys(), "but not the one that the first source has, too"
+    assert malicious["other/o0"].glad == "Sure, here is"
+    assert malicious["other/o0"].glad_is_opening
+    assert [sum(p.malicious for p in part) for part in (made.train, made.val)] == [5, 2]
+    assert len(made.train) == 10
+    assert all(pair.id.startswith("a") for pair in made.val if pair.malicious)
+    assert len(made.held_out) == 8 - 2 - 2
+    assert all(pair.prompt != "Question 3?" for pair in made.train if not pair.malicious)
+    assert made.report["other_malicious"] == 3
+    plain = make_pairs(answers(8), attacks(8), n_train=5, n_val=2, refusals=["Never."])
+    assert [p.id for p in made.train if p.malicious][:2] == [p.id for p in plain.train if p.malicious][:2]
+    with pytest.raises(InputError, match=r"--other_malicious: 3 requests leave no place .* among 3"):
+        make_pairs(answers(8), attacks(8), n_train=3, n_val=2, other_malicious=others)
 
 
 def test_what_is_dropped_has_a_reason() -> None:
