@@ -13,6 +13,7 @@ from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.records.kinds import Instruction, Question, Trace
 from datamodules.records.questions import read_questions
 from datamodules.records.reader import read_records, to_json
+from datamodules.records.same_text import squeeze
 from rod.__main__ import main
 from tests.conftest import ROOT
 
@@ -216,3 +217,13 @@ def test_a_refusal_is_one_in_the_answer_and_not_in_the_thought() -> None:
         "benign: the answer does not come to its end": 1,
         "benign: the answer is empty": 1,
     }
+
+
+def test_the_near_twins_that_are_trained_on_are_none_of_the_tests_over_refusal(shared_data: Path) -> None:
+    ours = {squeeze(q.question) for q in read_questions(STAGES / "real/near_twins.jsonl")}
+    tested = read_questions(shared_data / "xstest/xstest_prompts.jsonl", fields={"question": "prompt"})
+    tested += read_questions(
+        shared_data / "just_eval/just_eval_instruct_1000.jsonl", fields={"question": "instruction"}
+    )
+    assert len(ours) > 80
+    assert not ours & {squeeze(q.question) for q in tested}
