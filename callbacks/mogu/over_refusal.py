@@ -86,6 +86,6 @@ class OverRefusal(Callback):
         )
         with nullcontext() if sharded else module.mogu.joined():
             done = generator.generate([row.token_ids for row in rows])
-        texts = [str(module.tokenizer.decode(c.token_ids, skip_special_tokens=True)) for c in done]
+        texts = [str(module.tokenizer.decode(list(c.token_ids), skip_special_tokens=True)) for c in done]
         refused = [is_refusal(text, ANY_REFUSAL, row.prompt) for text, row in zip(texts, rows, strict=True)]
         return sum(refused) / len(rows)

@@ -211,7 +211,8 @@ def test_the_requests_of_another_source_are_spread_over_their_file_and_none_is_i
     path = write(tmp_path, *several(BENIGN, 4), *several(MALICIOUS, 4))
     others = tmp_path / "others.jsonl"
     others.write_text("\n".join(f'{{"question": "Why is {n} odd?"}}' for n in range(10)))
-    data = with_tokenizer(RouterData(path, val_requests=others, val_limit=3))
+    data = RouterData(path, val_requests=others, val_limit=3)
+    with_tokenizer(data)
     data.setup("fit")
     assert [row.question.question for row in data.val_rows] == [f"Why is {n} odd?" for n in (0, 3, 6)]
     others.write_text(json.dumps({"question": f"{BENIGN.prompt.upper()} "}))
