@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
@@ -9,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import load_peft_weights
@@ -109,7 +109,7 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
         tensor.copy_(stored[name])
     base = adapted.active_peft_config.base_model_name_or_path
     if base and not same_checkpoint(base, backbone):
-        rank_zero_warn(f"model.adapter: '{folder}' was made for '{base}', and is loaded on '{backbone}'")
+        warnings.warn(f"model.adapter: '{folder}' was made for '{base}', and is loaded on '{backbone}'", stacklevel=2)
     return adapted
 
 
@@ -166,7 +166,7 @@ def merge(adapted: PeftModel) -> PreTrainedModel:
 
 def _dequantized(adapted: PeftModel) -> PeftModel:
     """The same adapter on the base in floats."""
-    rank_zero_warn("the merged model is written dequantised: it takes the memory of the weights in floats")
+    warnings.warn("the merged model is written dequantised: it takes the memory of the weights in floats", stacklevel=2)
     with TemporaryDirectory() as folder:
         adapted.save_pretrained(folder)
         base: Any = adapted.unload()

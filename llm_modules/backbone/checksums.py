@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from datamodules.errors import InputError
 from datamodules.writing import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHECKSUMS = "checksums.json"
 CHECKSUM = "sha256"
@@ -80,8 +81,10 @@ def check_files(folder: Path, sums: Mapping[str, str], key: str, remedy: str = "
             )
 
 
-def tensors_checksum(tensors: Mapping[str, Tensor], text: str = "") -> str:
+def tensors_checksum(tensors: "Mapping[str, Tensor]", text: str = "") -> str:
     """The checksum of tensors with their names, types and shapes, and of a text that belongs to them."""
+    import torch
+
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())

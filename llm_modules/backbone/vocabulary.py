@@ -1,9 +1,9 @@
 """Special tokens of a model and its tokenizer, and whether the two belong together."""
 
+import warnings
 from typing import cast
 
 from jinja2 import TemplateError
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,9 +22,10 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
     turn_end = turn_end_id(tokenizer)
     if turn_end is None or turn_end in ids:
         return ids
-    rank_zero_warn(
+    warnings.warn(
         f"the chat template of '{name}' ends an assistant turn with {tokenizer.convert_ids_to_tokens(turn_end)!r}, "
-        "which is no end token of the model; completions end there, too"
+        "which is no end token of the model; completions end there, too",
+        stacklevel=2,
     )
     return ids | {turn_end}
 
