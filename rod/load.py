@@ -56,3 +56,9 @@ def config_of(checkpoint: Path) -> Path:
         if (folder / CONFIG).is_file():
             return folder / CONFIG
     raise InputError(f"--config: no {CONFIG} in the folders above '{checkpoint}'; name the run's configuration")
+
+
+def steps_of(checkpoint: Path) -> tuple[int, int]:
+    """Optimiser steps and epoch of a checkpoint."""
+    content = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    return content.get("global_step", 0), content.get("epoch", 0)

@@ -13,8 +13,9 @@ def run(
     format: Literal["peft", "merged", "mogu"] = "merged",
     config: Path | None = None,
     overwrite: bool = False,
+    push: str | None = None,
 ) -> None:
-    """Write a trained model as a PEFT adapter folder or as a whole Hugging Face model, in safetensors.
+    """Write a trained model as a PEFT adapter folder or as a whole Hugging Face model, in safetensors, with its card.
 
     Args:
         checkpoint: A Lightning checkpoint (``.ckpt``) of a run.
@@ -23,6 +24,8 @@ def run(
             a MoGU, which cannot be merged.
         config: The run's ``config.yaml``. By default, the nearest one in the folders above the checkpoint.
         overwrite: Overwrite files in an output folder that is not empty.
+        push: Repository of the hub (OWNER/NAME) to upload the folder to, made private if it is new. It takes the
+            account of ``hf auth login`` or the environment's HF_TOKEN.
     """
     from peft import PeftModel
 
@@ -32,14 +35,16 @@ def run(
     from llm_modules.backbone.checksums import write_checksums
     from llm_modules.mogu.mixture import MERGE_REFUSED
     from llm_modules.mogu.module import MoGU
-    from rod.load import config_of, load_module
+    from rod.load import config_of, load_module, steps_of
+    from rod.model_card import model_card
     from rod.verbs.files import require_empty
 
     require_empty(output, overwrite)
     for other, pattern in _MARKS.items():
         if other != format and any(output.glob(pattern)):
             raise InputError(f"--output: '{output}' holds an export in the format {other}; name another folder")
-    module = load_module(config or config_of(checkpoint), checkpoint)
+    config = config or config_of(checkpoint)
+    module = load_module(config, checkpoint)
     model = module.model
     if isinstance(module, MoGU) and format != "mogu":
         other = "a MoGU is two adapters and routers; mogu writes both adapters as PEFT folders"
@@ -57,5 +62,29 @@ def run(
             whole = merge(model) if isinstance(model, PeftModel) else module.language_model
             whole.save_pretrained(folder)
         module.tokenizer.save_pretrained(folder)
+        steps, epoch = steps_of(checkpoint)
+        card = model_card((push or output.resolve().name), format, config, steps, epoch)
+        (folder / "README.md").write_text(card, encoding="utf-8")
         write_checksums(folder)
     print(f"wrote {output}")
+    if push is not None:
+        print(f"uploaded to {_upload(output, push)}")
+
+
+def _upload(folder: Path, repository: str) -> str:
+    """Upload a folder to the hub, and return its address."""
+    from huggingface_hub import HfApi
+
+    from datamodules.errors import InputError
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:  # of the hub, of its name's form, of the network under it
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"--push: '{repository}' could not be uploaded to ({first}); '{folder}' is whole, and with "
+            f"`hf auth login` done, `hf upload {repository} {folder}` does the rest"
+        ) from error
+    return str(address)

@@ -247,6 +247,45 @@ def test_exports_give_the_same_logits_in_plain_libraries(config: Path, tmp_path:
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").decode(ids[0]) == ours.tokenizer.decode(ids[0])
 
 
+def test_an_export_has_a_card_and_goes_to_the_hub(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rod("fit", "--config", config) == 0
+    export = ["export", "--checkpoint", tmp_path / "run" / "checkpoints" / "end.ckpt"]
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    class Hub:
+        def create_repo(self, repository: str, **options: Any) -> str:
+            calls.append((repository, options))
+            return f"https://hub/{repository}"
+
+        def upload_folder(self, **options: Any) -> None:
+            calls.append(("upload", options))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert rod(*export, "--output", tmp_path / "out", "--format", "peft", "--push", "me/short") == 0
+    assert "uploaded to https://hub/me/short" in capsys.readouterr().out
+    assert calls[0] == ("me/short", {"private": True, "exist_ok": True})
+    assert calls[1] == ("upload", {"repo_id": "me/short", "folder_path": tmp_path / "out"})
+    _, metadata, card = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(metadata) == {
+        "base_model": "base",
+        "library_name": "peft",
+        "tags": ["lightning-rod", "causallm"],
+    }
+    assert "A PEFT adapter for `base`, trained as `CausalLM` with Lightning Rod: 6 optimiser steps" in card
+    assert "| train/loss | " in card
+    assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["trainer"]["max_epochs"] == 1
+
+    def offline(*_: Any, **__: Any) -> str:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(Hub, "create_repo", offline)
+    assert rod(*export, "--output", tmp_path / "again", "--push", "me/short") == 2
+    assert "could not be uploaded to (no route to host)" in capsys.readouterr().err
+    assert (tmp_path / "again" / "model.safetensors").is_file()
+
+
 def test_export_refuses_what_would_be_lost_or_cannot_be(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,79 @@
+"""The model card of an export: what was trained, on what, how, and what was measured."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCardData
+
+_KINDS = {
+    "peft": ("peft", "A PEFT adapter for"),
+    "merged": ("transformers", "A fine-tuned"),
+    "mogu": ("transformers", "A MoGU (two responders and their routers) on"),
+}
+"""Format -> library and the beginning of the first sentence."""
+_LOAD = {
+    "peft": "from peft import AutoPeftModelForCausalLM\n\nmodel = AutoPeftModelForCausalLM.from_pretrained({path!r})",
+    "merged": "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained({path!r})",
+    "mogu": "from llm_modules.mogu import MoGUModel\n\nmogu = MoGUModel.from_pretrained({path!r})",
+}
+"""Format -> the lines that load it."""
+_SHOWN = ("model", "data", "trainer", "seed_everything")
+
+
+def model_card(name: str, kind: str, config: Path, steps: int, epoch: int) -> str:
+    """A page in Markdown with the metadata of the hub.
+
+    Args:
+        name: Name of the export.
+        kind: Format of the export.
+        config: The run's ``config.yaml``; metrics are read from the folder that it is in.
+        steps: Optimiser steps of the checkpoint.
+        epoch: Its epoch, from 0.
+    """
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    model = settings["model"]
+    method = model["class_path"].rpartition(".")[2]
+    backbone = str(model.get("init_args", {}).get("backbone", "miniature"))
+    base = backbone if not Path(backbone).exists() else Path(backbone).resolve().name
+    library, first = _KINDS[kind]
+    data = ModelCardData(base_model=base, library_name=library, tags=["lightning-rod", method.lower()])
+    shown = {key: value for key in _SHOWN if (value := _given(settings.get(key))) is not None}
+    lines = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {name}",
+        f"{first} `{base}`, trained as `{method}` with Lightning Rod: {steps:,} optimiser steps, up to epoch {epoch}.",
+        f"```python\n{_LOAD[kind].format(path=name)}\n```",
+        *_metrics(config.parent, steps),
+        "## Training",
+        "The same run, with this configuration in `config.yaml`: `rod fit --config config.yaml`",
+        f"```yaml\n{yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)}```",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _given(value: Any) -> Any:
+    """Settings without those that are empty."""
+    if isinstance(value, dict):
+        return {key: own for key, item in value.items() if (own := _given(item)) is not None} or None
+    return value
+
+
+def _metrics(folder: Path, steps: int) -> list[str]:
+    """The last value of each number that the run logged in so many steps, and the step of it."""
+    last: dict[str, tuple[str, str]] = {}
+    for file in sorted(folder.glob("logs/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime):
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                step = row.pop("step")
+                if int(step) > steps:
+                    continue
+                last |= {key: (value, step) for key, value in row.items() if value and key != "epoch"}
+    if not last:
+        return []
+    rows = [f"| {key} | {float(value):.4g} | {step} |" for key, (value, step) in sorted(last.items())]
+    return [
+        "## Logged by the run, last values up to this checkpoint",
+        "\n".join(["| metric | value | step |", "|---|---|---|", *rows]),
+    ]
