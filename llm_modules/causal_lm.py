@@ -169,7 +169,6 @@ class CausalLM(TrainableCheckpoint):
             random_weights=self.random_weights,
             quantization=self.quantization,
         )
-        check_vocabulary(model, self.tokenizer, self.backbone, self.tokenizer_name)
         if getattr(model, "is_quantized", False):
             if self.device_mesh is not None:
                 raise InputError("model.quantization: a quantised backbone is not sharded; use the strategy ddp")
@@ -177,6 +176,7 @@ class CausalLM(TrainableCheckpoint):
         if self.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model = self._with_adapter(model)
+        check_vocabulary(model, self.tokenizer, self.backbone, self.tokenizer_name)
         self.head.check()
         if self.learning_rates is not None:
             self.learning_rates.freeze(self.model, self.model_id, self.part_of())

@@ -36,6 +36,8 @@ _NO_SETTINGS = {
 """Keys of a PEFT configuration that change nothing of a trained adapter."""
 _STATE_SPACE = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 """Families whose state-space modules PEFT refuses to adapt."""
+_TABLE = re.compile(r"(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.weight$")
+"""Whole embeddings and output heads among the tensors of an adapter."""
 _OTHER_LINEAR = re.compile("Router|Grouped")
 _MERGE = "the adapter cannot be merged, export it with --format peft"
 
@@ -87,8 +89,12 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
     """
     check_folder(folder, "model.adapter")
     try:
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
         stored = load_peft_weights(folder, device="cpu")
+        # It was trained with tokens of its own: its embeddings have rows for them, and come with it.
+        rows = max((len(t) for name, t in stored.items() if _TABLE.search(name)), default=0)
+        if rows > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
         raise InputError(f"model.adapter: '{folder}' does not fit '{backbone}': {error}") from error
     wanted = get_peft_model_state_dict(adapted)

@@ -53,7 +53,7 @@ def source(name: str) -> tuple[str, dict[str, str]]:
 
 def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a hub id or folder; raises ``InputError`` if it is missing or unreadable."""
-    _require(name, "tokenizer_config.json")
+    _require(name, "tokenizer_config.json", "tokenizer.json", "tokenizer.model")
     path, file = source(name)
     check_folder(path, "model.backbone", without=WEIGHTS_SUFFIXES)
     try:
@@ -211,15 +211,15 @@ def _check_weights(found: dict[str, Any], name: str) -> None:
             raise InputError(f"model.backbone: the weights of '{name}' {what} {keys[0]}{number}; {remedy}")
 
 
-def _require(name: str, file: str) -> None:
-    """Raise if a folder lacks the file, or if the name is a path that does not exist."""
+def _require(name: str, *files: str) -> None:
+    """Raise if a folder has none of the files, or if the name is a path that does not exist."""
     folder = Path(resolve(name))
     if folder.suffix == ".gguf":
         if not folder.is_file() and (folder.is_absolute() or name.count("/") != 2):
             raise InputError(f"model.backbone: there is no file '{folder}'; from a hub, give OWNER/NAME/FILE.gguf")
     elif folder.is_dir():
-        if not (folder / file).is_file():
-            raise InputError(f"model.backbone: the folder '{folder}' has no {file}; give a Hugging Face checkpoint")
+        if not any((folder / file).is_file() for file in files):
+            raise InputError(f"model.backbone: the folder '{folder}' has no {files[0]}; give a Hugging Face checkpoint")
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise InputError(
             f"model.backbone: there is no folder '{folder}'; give a hub id, an existing folder or 'miniature'"

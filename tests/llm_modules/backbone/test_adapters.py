@@ -77,6 +77,21 @@ def test_every_kind_is_loaded_whole(base: str, config: PeftConfig, tmp_path: Pat
     assert torch.equal(logits(load_adapter(load_model(base), str(tmp_path), base)), logits(model))
 
 
+def test_an_adapter_with_tokens_of_its_own(base: str, tmp_path: Path) -> None:
+    model = load_model(base)
+    rows = model.get_input_embeddings().weight.shape[0]
+    model.resize_token_embeddings(rows + 2)
+    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
+    adapted = get_peft_model(model, config)
+    ids = torch.tensor([[5, rows, rows + 1]])
+    with torch.no_grad():
+        expected = adapted.eval()(input_ids=ids).logits
+    adapted.save_pretrained(str(tmp_path))
+    with torch.no_grad():
+        found = load_adapter(load_model(base), str(tmp_path), base).eval()(input_ids=ids).logits
+    assert torch.equal(found, expected)
+
+
 class TestAFolderThatDoesNotFit:
     """PEFT itself only warns, and the base is measured in the adapter's name."""
 

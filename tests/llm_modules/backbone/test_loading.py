@@ -41,6 +41,11 @@ def test_a_home_folder_is_expanded(base: str, monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(logits(load_model(name)), logits(load_model(base)))
 
 
+def test_a_tokenizer_without_a_configuration(base: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((Path(base) / "tokenizer.json").read_bytes())
+    assert load_tokenizer(str(tmp_path)).encode("a b") == load_tokenizer(base).encode("a b")
+
+
 class TestGGUF:
     def test_a_file_is_a_file_of_its_folder_or_repository(self) -> None:
         assert source("/models/a.Q4_0.gguf") == ("/models", {"gguf_file": "a.Q4_0.gguf"})
