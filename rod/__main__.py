@@ -18,15 +18,13 @@ GROUPS = {
         "pairs": ("rod.verbs.pairs", "make the training pairs of MoGU's responders and routers"),
     },
     "measure": {
+        "verify": ("rod.verify.verb", "check that a model works with every method"),
         "test": (LIGHTNING, "measure a model on any choice of suites"),
         "validate": (LIGHTNING, "measure a model on its validation data"),
         "score": ("rod.verbs.score", "score completions in files, of any project, without a model"),
         "compare": ("rod.verbs.compare", "compare test runs record by record, with paired significance tests"),
         "frontier": ("rod.verbs.frontier", "accuracy against tokens over any runs: Pareto front, AES, budgets, tests"),
         "swap": ("rod.verbs.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
-    },
-    "bring a model": {
-        "verify": ("rod.verify.verb", "check that a model works with every method, in a minute"),
     },
     "export": {
         "export": ("rod.verbs.export", "write a trained model as a PEFT, merged or MoGU folder"),

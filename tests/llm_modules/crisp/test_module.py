@@ -94,7 +94,7 @@ def test_every_architecture_distils(name: str, tmp_path: Path) -> None:
     settings = GenerationSettings(max_new_tokens=4)
     peft = LoraConfig(r=2, target_modules="all-linear")
     crisp = CRISP(backbone=str(tmp_path), peft=peft, generation=settings)
-    tokenizer: Any = SimpleNamespace(pad_token_id=0, eos_token_id=2, get_vocab=lambda: {"</s>": 2})
+    tokenizer: Any = SimpleNamespace(chat_template=None, pad_token_id=0, eos_token_id=2, get_vocab=lambda: {"</s>": 2})
     crisp.tokenizer = tokenizer
     crisp.configure_model()
     loss = crisp.train().loss(batch(PROMPTS, OTHERS)).mean()
