@@ -92,7 +92,7 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
         stored = load_peft_weights(folder, device="cpu")
         # It was trained with tokens of its own: its embeddings have rows for them, and come with it.
         rows = max((len(t) for name, t in stored.items() if _TABLE.search(name)), default=0)
-        if rows > model.get_input_embeddings().weight.shape[0]:
+        if rows > cast(nn.Embedding, model.get_input_embeddings()).num_embeddings:
             model.resize_token_embeddings(rows, mean_resizing=False)
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:

@@ -79,7 +79,7 @@ def test_every_kind_is_loaded_whole(base: str, config: PeftConfig, tmp_path: Pat
 
 def test_an_adapter_with_tokens_of_its_own(base: str, tmp_path: Path) -> None:
     model = load_model(base)
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = int(model.config.vocab_size)
     model.resize_token_embeddings(rows + 2)
     config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
     adapted = get_peft_model(model, config)
