@@ -50,6 +50,7 @@ class RecoveryCheckpoint(ModelCheckpoint):
         )
         self._seconds = 60 * minutes
         self._saved_at = 0.0
+        self._step = 0
         self._progress: dict[str, Any] | None = None
         self._signalled = False
 
@@ -64,6 +65,7 @@ class RecoveryCheckpoint(ModelCheckpoint):
         """Start the clock; with several processes, note SIGTERM, where Lightning would communicate at once."""
         super().on_train_start(trainer, pl_module)
         self._saved_at = time.monotonic()
+        self._step = trainer.global_step
         if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
             # Lightning puts the earlier handlers back when the fit ends.
             signal.signal(signal.SIGTERM, self._note)
@@ -76,8 +78,10 @@ class RecoveryCheckpoint(ModelCheckpoint):
         Raises:
             SIGTERMException: One of several processes got the signal.
         """
-        if trainer.fast_dev_run or trainer.fit_loop.epoch_loop._should_accumulate():  # type: ignore[attr-defined]
+        options: Any = trainer  # Lightning sets `fast_dev_run` outside of its constructor
+        if options.fast_dev_run or trainer.global_step == self._step:  # the optimizer waits for more batches
             return
+        self._step = trainer.global_step
         self._progress, ends = _progress_after_step(trainer.fit_loop)
         due = trainer.is_global_zero and not ends and time.monotonic() - self._saved_at >= self._seconds
         what = _STOP if self._signalled else _DUE if due else 0

@@ -5,12 +5,12 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
@@ -50,7 +50,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Any]:
         yield from DataLoader(
-            self.examples,  # type: ignore[arg-type]  # any sequence will do
+            cast(Dataset[Any], self.examples),  # torch takes any sequence
             batch_sampler=self.batches[self.n_done() :],
             collate_fn=self.collate,
             num_workers=self.num_workers,
@@ -115,12 +115,9 @@ class SupervisedData(LightningDataModule, ABC):
         Raises:
             InputError: No example is left, or the trainer does not reload its loaders every epoch.
         """
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        if (
-            self.trainer is not None
-            and self.trainer.max_epochs != 1
-            and self.trainer.reload_dataloaders_every_n_epochs != 1  # type: ignore[attr-defined]
-        ):
+        trainer: Any = self.trainer  # a Trainer gets this option after its constructor's types
+        epoch = trainer.current_epoch if trainer is not None else 0
+        if trainer is not None and trainer.max_epochs != 1 and trainer.reload_dataloaders_every_n_epochs != 1:
             raise InputError("every epoch has its own batches: set trainer.reload_dataloaders_every_n_epochs: 1")
         examples = self._usable(self.train_examples(epoch), f"stage {epoch}")
         sampler = self._sampler(examples)

@@ -64,13 +64,16 @@ def check_checkpoint(path: Path, key: str = "ckpt_path") -> set[str]:
         raise InputError(
             f"{key}: '{path}' holds more than tensors and plain values, and could run code; {_ANOTHER}"
         ) from error
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{key}: '{path}' is cut, damaged or no checkpoint ({error}); {_ANOTHER}") from error
     if "state_dict" not in keys:
         raise InputError(f"{key}: '{path}' is no checkpoint of a run (it has no state_dict); {_ANOTHER}")
     return keys
 
 
+_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What ``zipfile`` and ``torch.load`` raise for damaged bytes: a flipped bit may even ask for an unknown
+compression, for a password, or for an object that is no mapping."""
 _ANOTHER = "give another checkpoint of the run, or delete this one"
 
 

@@ -1,8 +1,8 @@
 """Checksums (SHA-256) of what is written, verified when it is read: a flipped bit gives no other numbers unsaid.
 
-A folder has them in ``checksums.json``, a single file of tensors in its header. Checkpoints are archives with checksums
-of their own (`llm_modules.backbone.checkpoint.check_checkpoint`). Files of others without any are as good as their
-format.
+A folder has them in ``checksums.json``, a single file of tensors in its header (`llm_modules.backbone.tensor_files`).
+Checkpoints are archives with checksums of their own (`llm_modules.backbone.checkpoint.check_checkpoint`). Files of
+others without any are as good as their format.
 """
 
 import hashlib
@@ -10,17 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from datamodules.errors import InputError
 from datamodules.writing import replacing
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 CHECKSUMS = "checksums.json"
-CHECKSUM = "sha256"
-"""Key of the checksum in the header of a file of tensors."""
 _READ = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 """Suffixes of the files that are read again; a page for people may be edited."""
 WEIGHTS_SUFFIXES = (".safetensors",)
@@ -79,14 +73,3 @@ def check_files(folder: Path, sums: Mapping[str, str], key: str, remedy: str = "
             raise InputError(
                 f"{key}: '{folder / name}' is not the file that was saved (its checksum differs); {remedy}"
             )
-
-
-def tensors_checksum(tensors: "Mapping[str, Tensor]", text: str = "") -> str:
-    """The checksum of tensors with their names, types and shapes, and of a text that belongs to them."""
-    import torch
-
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

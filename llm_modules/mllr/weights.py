@@ -1,6 +1,7 @@
 """The weights of each module as views, also within fused projections."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,25 +60,25 @@ def checksum(model: nn.Module) -> int:
     return total
 
 
-def _parts(types: tuple[str, ...], parameter: nn.Parameter, config: object) -> dict[str, Weight]:
+def _parts(types: tuple[str, ...], parameter: nn.Parameter, config: Any) -> dict[str, Weight]:
     """The part of each type in a fused parameter; empty if the layout is unknown."""
     if types == ("gate", "up"):
         dim = parameter.ndim - 2  # rows of a Linear, rows of each expert
         half, odd = divmod(parameter.shape[dim], 2)
         shape = tuple(parameter.shape)
         return {} if odd else {kind: Weight(parameter, shape, dim, i * half, half) for i, kind in enumerate(types)}
-    hidden = int(config.hidden_size)  # type: ignore[attr-defined]
-    heads = int(config.num_attention_heads)  # type: ignore[attr-defined]
+    hidden = int(config.hidden_size)
+    heads = int(config.num_attention_heads)
     size = int(getattr(config, "head_dim", None) or hidden // heads)
     groups = int(getattr(config, "num_key_value_heads", None) or heads)
-    kind = str(config.model_type)  # type: ignore[attr-defined]
+    kind = str(config.model_type)
     widths = (heads * size, groups * size, groups * size)
     if kind == "gpt2" and tuple(parameter.shape) == (hidden, 3 * hidden):
         return _consecutive(parameter, tuple(parameter.shape), 1, (hidden,) * 3)
     if kind == "gpt_neox" or (kind == "falcon" and not _falcon_grouped(config) and not _multi_query(config)):
         return _consecutive(parameter, (heads, 3, size, hidden), 1, (1, 1, 1))
     if kind == "falcon" and _falcon_grouped(config):
-        groups = int(config.num_kv_heads)  # type: ignore[attr-defined]
+        groups = int(config.num_kv_heads)
         return _consecutive(parameter, (groups, heads // groups + 2, size, hidden), 1, (heads // groups, 1, 1))
     if kind == "falcon":
         widths = (heads * size, size, size)

@@ -1,7 +1,7 @@
 """Muon for hidden matrices and AdamW for all other parameters, as one optimiser."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch.optim import AdamW, Muon, Optimizer
@@ -46,8 +46,14 @@ class MuonAdamW(Optimizer):
         self._adamw = AdamW(others, adamw_lr, betas, weight_decay=weight_decay) if others else None
         super().__init__(groups, {"lr": lr})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update every parameter that has a gradient; returns the closure's value."""
         loss = None
         if closure is not None:

@@ -39,7 +39,7 @@ class DirectionAccumulator:
         self.shape = (layers, hidden)
         self.n = 0
         self._sum = torch.zeros(layers, hidden, dtype=torch.float64)
-        self._spool = tempfile.TemporaryFile(dir=spool_dir)  # noqa: SIM115
+        self._spool = tempfile.TemporaryFile(dir=spool_dir)  # noqa: SIM115 - `close` ends it
 
     def __enter__(self) -> "DirectionAccumulator":
         return self

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from datamodules.errors import InputError
 from datamodules.writing import replacing
-from llm_modules.backbone.checksums import CHECKSUM, tensors_checksum
+from llm_modules.backbone.tensor_files import CHECKSUM, read_tensors, tensors_checksum
 
 HEADER = "direction"
 """Metadata key of the JSON header. It is the only key, because safetensors writes several in no fixed order."""
@@ -100,11 +100,10 @@ class Direction:
             InputError: The file is missing or damaged, or is no direction of this project.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                header = (file.metadata() or {}).get(HEADER)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, texts = read_tensors(path)
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: no direction can be read: {error}") from error
+        header = texts.get(HEADER)
         if header is None or "vectors" not in tensors:
             raise InputError(
                 f"{path}: no direction of this project; it holds {describe(tensors)}. Compute one with 'rod predict' "

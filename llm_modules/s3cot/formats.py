@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from datamodules.errors import InputError
+from llm_modules.backbone.tensor_files import read_header, read_tensors
 from llm_modules.s3cot.direction import HEADER, Direction, describe
 
 Format = Literal["lm-eval", "gguf", "layers"]
@@ -140,16 +141,14 @@ def _text(reader: Any, key: str) -> str:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return read_tensors(path)[0]
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: no direction can be read: {error}") from error
 
 
 def _has_header(path: Path) -> bool:
     try:
-        with safe_open(path, framework="pt") as file:
-            return HEADER in (file.metadata() or {})
+        return HEADER in read_header(path)
     except (OSError, SafetensorError):
         return False
 

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from callbacks.evaluation.budgets import BudgetAccuracy
-    from callbacks.evaluation.frontier import Conditions, GroupLoss, Point, Run
+    from callbacks.evaluation.conditions import Conditions, Run
+    from callbacks.evaluation.frontier import GroupLoss, Point
 
 
 def run(
@@ -62,7 +63,7 @@ def run(
 
 
 def _read(paths: Sequence[Path], by: str) -> "Run":
-    from callbacks.evaluation.frontier import Run, read_conditions
+    from callbacks.evaluation.conditions import Run, read_conditions
     from datamodules.errors import InputError
     from rod.verbs.files import run_names
 
@@ -86,7 +87,7 @@ def _base(wanted: str, conditions: "Conditions") -> str:
 
 def _budgets(conditions: "Conditions", budgets: Sequence[int] | None) -> "dict[tuple[str, str], list[BudgetAccuracy]]":
     from callbacks.evaluation.budgets import budget_accuracies
-    from callbacks.evaluation.frontier import answers_by_suite
+    from callbacks.evaluation.conditions import answers_by_suite
     from datamodules.answers import AnswerChecker
     from datamodules.suites.predictions import BUDGETS
 
@@ -159,7 +160,8 @@ def _print(points: "Sequence[Point]", base: str, console: "Console") -> None:
 
 def _other_bases(conditions: "Conditions", base: str) -> list[str]:
     """Suites that the base did not answer."""
-    from callbacks.evaluation.frontier import answers_by_suite, base_of
+    from callbacks.evaluation.conditions import answers_by_suite
+    from callbacks.evaluation.frontier import base_of
 
     bases = {suite: base_of(answers, base) for suite, answers in answers_by_suite(conditions).items()}
     return [f"{suite}: {base} has no answers to it; held against {own}" for suite, own in bases.items() if own != base]

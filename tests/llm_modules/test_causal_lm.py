@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -65,12 +65,14 @@ def test_training_lowers_the_loss_and_touches_only_what_is_trained(
     module = CausalLM(checkpoint, peft=lora() if adapter else None, optimizer=lambda p: torch.optim.AdamW(p, lr=3e-3))
     module.configure_model()
     frozen = {n: p.clone() for n, p in module.named_parameters() if not p.requires_grad}
-    run = trainer(tmp_path, max_epochs=8)
+    seen: list[float] = []
+    keep = LambdaCallback(
+        on_train_batch_end=lambda trainer, *_: seen.append(trainer.callback_metrics["train/loss"].item())
+    )
+    run = trainer(tmp_path, max_epochs=8, callbacks=[keep])
     data = RandomExamples()
     run.validate(module, datamodule=data, verbose=False)
     before = run.callback_metrics["val/loss"].item()
-    seen: list[float] = []
-    module.on_train_batch_end = lambda *_: seen.append(run.callback_metrics["train/loss"].item())  # type: ignore[method-assign]
     run.fit(module, datamodule=data)
     assert sum(seen[-6:]) < 0.9 * sum(seen[:6])
     assert run.callback_metrics["val/loss"].item() != before

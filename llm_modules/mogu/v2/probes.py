@@ -4,19 +4,19 @@ For MoGUv2, reconstructed: only the abstract is public ("routers only in layers 
 well"). A probe is a logistic unit, as a folded router is, so routers also start from probes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import inner_decoder
-from llm_modules.backbone.checksums import CHECKSUM, tensors_checksum
+from llm_modules.backbone.tensor_files import CHECKSUM, read_tensors, tensors_checksum
 from llm_modules.logistic import fit_logistic
 from llm_modules.mogu.mixed_model import MixedModel
 from llm_modules.mogu.router import LogisticUnit
@@ -47,13 +47,13 @@ def capture_inputs(
     found: dict[int, Tensor] = {}
     rows = torch.arange(len(ids), device=ids.device)
 
-    def keep(layer: int) -> object:
+    def keep(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             found[layer] = args[0][rows, positions].float()
 
         return hook
 
-    hooks = [p.module.register_forward_pre_hook(keep(p.layer)) for p in projections]  # type: ignore[arg-type]
+    hooks = [p.module.register_forward_pre_hook(keep(p.layer)) for p in projections]
     try:
         inner_decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False)
     finally:
@@ -148,9 +148,8 @@ def save_probes(probes: Sequence[LayerProbe], path: Path) -> None:
 def read_probes(path: Path, key: str) -> list[LayerProbe]:
     """Read a file of probes; InputError, with the option ``key`` that named it, if it holds something else."""
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            stored = (file.metadata() or {}).get(CHECKSUM)
+        tensors, header = read_tensors(path)
+        stored = header.get(CHECKSUM)
         if stored is not None and stored != tensors_checksum(tensors):
             raise ValueError("its checksum differs")
         layers = sorted({int(name.split(".")[1]) for name in tensors})

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from callbacks.evaluation.frontier import group_losses, lost_first, points_of, read_conditions
+from callbacks.evaluation.conditions import read_conditions
+from callbacks.evaluation.frontier import group_losses, lost_first, points_of
 from callbacks.evaluation.frontier_figures import plot_frontier
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.paired import holm, mcnemar

@@ -89,9 +89,8 @@ def test_data_that_cannot_be_used(tmp_path: Path) -> None:
 def test_prompts_longer_than_the_positions_of_the_model_are_refused(tmp_path: Path) -> None:
     data = make_data(tmp_path)
     data.pairs, module = [], SimpleNamespace(max_positions=110)
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        lightning_module=module, default_root_dir=str(tmp_path), strategy=SimpleNamespace()
-    )
+    trainer: Any = SimpleNamespace(lightning_module=module, default_root_dir=str(tmp_path), strategy=SimpleNamespace())
+    data.trainer = trainer
     with pytest.raises(InputError, match=r"q\.jsonl: 'q\d' has \d+ tokens as a prompt.*, the model 110 positions"):
         data.setup("predict")
     module.max_positions = 500

@@ -2,6 +2,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from jsonargparse import ArgumentParser
@@ -188,7 +189,8 @@ def test_wrong_data_stop_before_the_model_is_loaded(tmp_path: Path) -> None:
 def test_prompts_longer_than_the_positions_of_the_model_are_refused_before_it_is_loaded(tmp_path: Path) -> None:
     module = SimpleNamespace(tokenizer=TOKENIZER, max_positions=150)
     data = PromptData(write_questions(tmp_path / "q.jsonl", 3), systems=["plain"])
-    data.trainer = SimpleNamespace(lightning_module=module, default_root_dir=str(tmp_path))  # type: ignore[assignment]
+    trainer: Any = SimpleNamespace(lightning_module=module, default_root_dir=str(tmp_path))
+    data.trainer = trainer
     data.setup("predict")
     with (tmp_path / "q.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"question": "long " * 50}))

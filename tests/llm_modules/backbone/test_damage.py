@@ -14,8 +14,9 @@ from peft import LoraConfig, PeftModel
 
 from datamodules.errors import InputError
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
-from llm_modules.backbone.checksums import CHECKSUMS, check_folder, tensors_checksum, write_checksums
+from llm_modules.backbone.checksums import CHECKSUMS, check_folder, write_checksums
 from llm_modules.backbone.loading import load_model, load_tokenizer
+from llm_modules.backbone.tensor_files import tensors_checksum
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu.adapters import read_adapter
 from llm_modules.mogu.v2.probes import LayerProbe, read_probes, save_probes
