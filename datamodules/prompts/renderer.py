@@ -130,7 +130,7 @@ class Renderer:
         text, _ = self._render(turns, assistant_next, marks=False)
         if self.is_plain:
             return self._bos + text
-        rendered = squeeze(text)
+        rendered = without_space(text)
         for turn in turns:
             if turn["role"] != "assistant" and not _has_words(rendered, turn):
                 raise InputError(
@@ -139,7 +139,7 @@ class Renderer:
                     "with data.chat_template"
                 )
             names = [str(call["function"]["name"]) for call in turn.get("tool_calls", ())]
-            if unsaid := [name for name in names if squeeze(name) not in rendered]:
+            if unsaid := [name for name in names if without_space(name) not in rendered]:
                 raise InputError(f"{self.where}: it drops the calls of tools ({unsaid[0]!r}); give another template")
         if self._bos and not text.startswith(self._bos):
             warnings.warn(
@@ -197,7 +197,7 @@ def thought_keys(thought: str) -> dict[str, str]:
     return {"reasoning_content": thought, "thinking": thought, "reasoning": thought} if thought else {}
 
 
-def squeeze(text: str) -> str:
+def without_space(text: str) -> str:
     """Remove all white space: templates add and trim it."""
     return "".join(text.split())
 
@@ -209,10 +209,12 @@ def name_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _has_words(rendered: str, turn: Mapping[str, Any]) -> bool:
     words = turn["content"]
-    if squeeze(words) in rendered:
+    if without_space(words) in rendered:
         return True
     # Some templates write what a tool returns as a JSON string.
-    return turn["role"] == "tool" and any(squeeze(json.dumps(words, ensure_ascii=e)) in rendered for e in (False, True))
+    return turn["role"] == "tool" and any(
+        without_space(json.dumps(words, ensure_ascii=e)) in rendered for e in (False, True)
+    )
 
 
 def _reads(source: str, name: str) -> bool:

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
-from datamodules.prompts.renderer import Turns, squeeze
+from datamodules.prompts.renderer import Turns, without_space
 
 _MARKER = "@@response@@"
 
@@ -99,6 +99,6 @@ def assistant_tail(
 
 def _says(text: str, turn: Mapping[str, Any]) -> bool:
     """If a text holds all that a turn says."""
-    squeezed = squeeze(text)
+    packed = without_space(text)
     names = (call["function"]["name"] for call in turn.get("tool_calls", ()))
-    return all(squeeze(words) in squeezed for words in (turn["content"], turn.get("reasoning_content", ""), *names))
+    return all(without_space(words) in packed for words in (turn["content"], turn.get("reasoning_content", ""), *names))
