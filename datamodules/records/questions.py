@@ -18,10 +18,13 @@ def read_questions(
     gold_pattern: str | None = None,
     offset: int = 0,
     limit: int | None = None,
+    strict: bool = False,
     rejected_dir: Path | None = None,
 ) -> list[Question]:
     """Read ``limit`` questions of a JSONL file from ``offset`` on; other arguments and errors as in `read_records`."""
-    records = read_records(path, Question, fields=fields, gold_pattern=gold_pattern, rejected_dir=rejected_dir)
+    records = read_records(
+        path, Question, fields=fields, strict=strict, gold_pattern=gold_pattern, rejected_dir=rejected_dir
+    )
     return part_of(path, records, offset, limit)
 
 

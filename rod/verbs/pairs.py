@@ -64,6 +64,7 @@ def run(
     if refusals is not None and not refusals.is_file():
         raise InputError(f"--refusals: there is no file '{refusals}'")
     written = [line.strip() for line in refusals.read_text(encoding="utf-8-sig").splitlines()] if refusals else REFUSALS
+    others = read_questions(other_malicious, fields={"question": other_field}, strict=strict) if other_malicious else ()
     found = make_pairs(
         [trace for path in expand("--answers", answers) for trace in read_records(path, Trace, strict=strict)],
         read_records(malicious, Attack, fields=malicious_fields, strict=strict),
@@ -71,7 +72,7 @@ def run(
         n_val=n_val,
         refusals=[line for line in written if line],
         rejections=read_records(rejections, Trace, strict=strict) if rejections is not None else (),
-        other_malicious=read_questions(other_malicious, fields={"question": other_field}) if other_malicious else (),
+        other_malicious=others,
         refusal_rule=refusal_rule or ANY_REFUSAL,
         seed=seed,
     )

@@ -227,3 +227,23 @@ def test_the_near_twins_that_are_trained_on_are_none_of_the_tests_over_refusal(s
     )
     assert len(ours) > 80
     assert not ours & {squeeze(q.question) for q in tested}
+
+
+def test_strict_holds_for_every_file_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {
+        "answers": list(map(to_json, answers(4))),
+        "malicious": list(map(to_json, attacks(6))),
+        "rejections": [to_json(replace(ANSWER, id="r", question="Attack 0!", completion="I cannot."))],
+        "other_malicious": [json.dumps({"question": "Another?"})],
+    }
+    words = ["pairs", "--n_train", "3", "--n_val", "1", "--strict", "true"]
+    for name, lines in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+        words += [f"--{name}", str(tmp_path / f"{name}.jsonl")]
+    for name, lines in files.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join([*lines, "{"]))
+        assert main([*words, "--output", str(tmp_path / "out")]) == 2, name
+        assert f"{path}: 1 of {len(lines) + 1} lines are bad" in capsys.readouterr().err
+        path.write_text("\n".join(lines))
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
