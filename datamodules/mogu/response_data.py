@@ -105,8 +105,15 @@ class _PairData(SupervisedData):
     @cached_property
     def examples(self) -> tuple[list[Example], list[Example]]:
         """Encoded examples for training and for validation."""
-        val = self._encode(self.val_pairs, self._read(self.val_pairs, None)) if self.val_pairs is not None else []
-        return self._encode(self.pairs, self._read(self.pairs, self.limit)), val
+        train, val = self.records
+        encoded = self._encode(self.val_pairs, val) if self.val_pairs is not None else []
+        return self._encode(self.pairs, train), encoded
+
+    @cached_property
+    def records(self) -> tuple[list[ResponsePair], list[ResponsePair]]:
+        """The pairs for training and for validation."""
+        val = self._read(self.val_pairs, None) if self.val_pairs is not None else []
+        return self._read(self.pairs, self.limit), val
 
     @abstractmethod
     def _encode(self, path: Path, pairs: Sequence[ResponsePair]) -> list[Example]:
@@ -190,15 +197,16 @@ class RouterData(_PairData):
         """Prompts of ``val_requests``; none without the file."""
         if self.val_requests is None:
             return []
-        found = read_questions(self.val_requests, fields=self.val_fields)
-        step = max(1, len(found) // self.val_limit)
-        chosen = found[::step][: self.val_limit]
-        trained = {squeeze(pair.prompt) for pair in self._read(self.pairs, self.limit)}
-        if both := [question for question in chosen if squeeze(question.question) in trained]:
-            raise InputError(
-                f"{self.val_requests}: request '{both[0].id}' is among the pairs of {self.pairs}; give "
-                "data.val_requests of a source that the pairs do not have"
-            )
+        found = read_questions(self.val_requests, fields=self.val_fields, strict=self.strict)
+        n = min(self.val_limit, len(found))
+        chosen = [found[i * len(found) // n] for i in range(n)]
+        for path, pairs in zip((self.pairs, self.val_pairs), self.records, strict=True):
+            known = {squeeze(pair.prompt) for pair in pairs}
+            if both := [question for question in chosen if squeeze(question.question) in known]:
+                raise InputError(
+                    f"{self.val_requests}: request '{both[0].id}' is among the pairs of {path}; give "
+                    "data.val_requests of a source that the pairs do not have"
+                )
         return build_rows(chosen, tokenizer_of(self), systems=["plain"], chat_template=self.chat_template)
 
     def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:

@@ -211,12 +211,31 @@ def test_the_requests_of_another_source_are_spread_over_their_file_and_none_is_i
     path = write(tmp_path, *several(BENIGN, 4), *several(MALICIOUS, 4))
     others = tmp_path / "others.jsonl"
     others.write_text("\n".join(f'{{"question": "Why is {n} odd?"}}' for n in range(10)))
-    data = RouterData(path, val_requests=others, val_limit=3)
-    with_tokenizer(data)
-    data.setup("fit")
-    assert [row.question.question for row in data.val_rows] == [f"Why is {n} odd?" for n in (0, 3, 6)]
+    for limit, chosen in ((3, (0, 3, 6)), (6, (0, 1, 3, 5, 6, 8)), (12, range(10))):
+        data = RouterData(path, val_requests=others, val_limit=limit)
+        with_tokenizer(data)
+        data.setup("fit")
+        assert [row.question.question for row in data.val_rows] == [f"Why is {n} odd?" for n in chosen]
     others.write_text(json.dumps({"question": f"{BENIGN.prompt.upper()} "}))
     with pytest.raises(InputError, match=r"others.jsonl: request '.*' is among the pairs"):
         with_tokenizer(RouterData(write(tmp_path, BENIGN, MALICIOUS), val_requests=others)).setup("fit")
+    (tmp_path / "val").mkdir()
+    val = write(tmp_path / "val", BENIGN, MALICIOUS)
+    train = write(tmp_path, *several(BENIGN, 4), *several(MALICIOUS, 4))
+    with pytest.raises(InputError, match=f"others.jsonl: request '.*' is among the pairs of {val}"):
+        with_tokenizer(RouterData(train, val, val_requests=others)).setup("fit")
     with pytest.raises(InputError, match=r"data.val_limit: must be 1 or more, is 0"):
         RouterData(path, val_limit=0)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_bad_lines_of_the_requests_of_another_source_stop_a_strict_run(strict: bool, tmp_path: Path) -> None:
+    path = write(tmp_path, BENIGN, MALICIOUS)
+    others = tmp_path / "others.jsonl"
+    others.write_text('{"question": "Why is 3 odd?"}\n{"question": ""}')
+    data = with_tokenizer(RouterData(path, val_requests=others, strict=strict))
+    if strict:
+        with pytest.raises(InputError, match="1 of 2 lines are bad"):
+            data.setup("fit")
+    else:
+        data.setup("fit")
