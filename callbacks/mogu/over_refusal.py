@@ -8,8 +8,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.trainer_parts import datamodule_of
 from datamodules.completions.refusals import ANY_REFUSAL, is_refusal
+from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 from datamodules.mogu.response_data import RouterData
+from datamodules.prompts.chat_template import decode_completion
 from llm_modules.mogu.config import Mode
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.module import MoGU
@@ -20,7 +22,8 @@ class OverRefusal(Callback):
 
     ``val/over_refusal_base`` is the share that the base model refuses. The pairs cannot show over-refusal: gates that
     are right on requests like those of training may be undecided on others, and an undecided mixture refuses. The
-    answers are greedy, and their first tokens are read.
+    answers are greedy, and their first tokens are read. A completion that ends within its thought counts as no refusal;
+    if all do, a warning says so.
     """
 
     def __init__(self, max_new_tokens: int = 16, warn_above: float = 0.05) -> None:
@@ -86,6 +89,12 @@ class OverRefusal(Callback):
         )
         with nullcontext() if sharded else module.mogu.joined():
             done = generator.generate([row.token_ids for row in rows])
-        texts = [str(module.tokenizer.decode(list(c.token_ids), skip_special_tokens=True)) for c in done]
+        texts = [decode_completion(module.tokenizer, completion.token_ids) for completion in done]
+        if all(split_thought(text, row.prompt).answer is None for text, row in zip(texts, rows, strict=True)):
+            rank_zero_warn(
+                f"over-refusal is not measured: none of {len(rows)} completions reaches its answer within "
+                f"{self.max_new_tokens} tokens, because thoughts come first; raise max_new_tokens of OverRefusal, or "
+                "switch thoughts off with data.chat_template_kwargs if the template has a switch"
+            )
         refused = [is_refusal(text, ANY_REFUSAL, row.prompt) for text, row in zip(texts, rows, strict=True)]
         return sum(refused) / len(rows)

@@ -106,6 +106,8 @@ class LocalJudge(Judge):
             torch.cuda.empty_cache()
 
     def _judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        from datamodules.prompts.chat_template import decode_completion
+
         template = load_template(self.template)
         generator = self._start(template)
         tokenizer = self._load_tokenizer()
@@ -116,7 +118,7 @@ class LocalJudge(Judge):
         error = f"the exchange is longer than the judge's {longest} tokens; lower max_data_tokens"
         verdicts = [Verdict(complied=None, error=error)] * len(prompts)
         for row, completion in zip(fitting, completions, strict=True):
-            verdicts[row] = template.parse(str(tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)))
+            verdicts[row] = template.parse(decode_completion(tokenizer, completion.token_ids))
         return verdicts
 
     def _load_tokenizer(self) -> "PreTrainedTokenizerBase":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from callbacks.mogu import over_refusal
 from callbacks.mogu.over_refusal import OverRefusal
@@ -19,7 +19,7 @@ from llm_modules.mogu.adapters import random_adapter, write_adapter
 from llm_modules.mogu.target import output_projections
 from rod.__main__ import main
 from tests.conftest import ROOT
-from tests.tiny import save_tiny, tiny_tokenizer
+from tests.tiny import save_tiny, tiny_llama, tiny_tokenizer
 
 ROUTERS = ROOT / "configs/mogu/3_router.yaml"
 
@@ -49,10 +49,15 @@ def logged() -> list[dict[str, str]]:
         return [line for line in csv.DictReader(file) if line["val/loss"]]
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, mixed: list[str], base: list[str]) -> list[list[Any]]:
+def answer(
+    monkeypatch: pytest.MonkeyPatch,
+    mixed: list[str],
+    base: list[str],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> list[list[Any]]:
     """Let the engine give these answers, and keep the prompts that it gets."""
     asked: list[list[Any]] = []
-    tokenizer = tiny_tokenizer()
+    tokenizer = tokenizer or tiny_tokenizer()
 
     def generate(self: Any, prompts: list[Any], *_: Any) -> list[Completion]:
         asked.append(prompts)
@@ -86,6 +91,33 @@ def test_a_mixture_that_refuses_no_more_than_its_base_is_not_warned_of(
         warnings.simplefilter("always")
         assert main(words) == 0
     assert not [w for w in found if "over-refusal" in str(w.message)]
+
+
+@pytest.fixture
+def thinking(words: list[str], tmp_path: Path) -> PreTrainedTokenizerBase:
+    """Let the marks of a thought be special tokens of the base model."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    tiny_llama(tokenizer, layers=2).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    return tokenizer
+
+
+def test_what_a_thought_says_is_no_refusal(
+    words: list[str], thinking: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = ["[THINK]I cannot see why not.[/THINK]Cut it.", "[THINK]Weed.[/THINK]I cannot", "So", "[THINK]I cannot"]
+    answer(monkeypatch, mixed, mixed, thinking)
+    assert main(words) == 0
+    assert {line["val/over_refusal"] for line in logged()} == {"0.25"}
+
+
+def test_a_check_that_reaches_no_answer_says_so(
+    words: list[str], thinking: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, ["[THINK]I cannot"] * 4, ["[THINK]So", "[THINK]So", "[THINK]So", "I cannot"], thinking)
+    with pytest.warns(UserWarning, match=r"none of 4 completions reaches its answer within 16 tokens"):
+        assert main(words) == 0
 
 
 def test_the_check_changes_nothing_that_is_learnt(words: list[str]) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from datamodules.errors import InputError
+from llm_modules.generation import Completion
 from llm_modules.judges import Exchange
 from llm_modules.judges.local import LocalJudge
 from llm_modules.judges.templates import TEMPLATES, Message, Template, parse_yes_no
@@ -67,6 +69,19 @@ def test_a_thought_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "unfinished thought" not in str(verdicts[0].error)
     assert len(seen) == 1
     assert "unseen" not in seen[0]
+
+
+def test_a_thought_of_the_judge_is_no_verdict(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the marks of its thought are special tokens."""
+    judge = LocalJudge(str(folder), device="cpu", template="harmbench")
+    judge._tokenizer = AutoTokenizer.from_pretrained(folder)
+    judge._tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    ids = judge._tokenizer.encode("[THINK]Yes, it may be.[/THINK]No", add_special_tokens=False)
+    engine = SimpleNamespace(generate=lambda prompts: [Completion(tuple(ids), "stop") for _ in prompts])
+    monkeypatch.setattr(judge, "_start", lambda template: engine)
+    monkeypatch.setattr(judge, "_positions", lambda: 10_000)
+    (verdict,) = judge.judge([Exchange("a", "b")])
+    assert verdict.complied is False
 
 
 def test_what_makes_no_sense_is_an_error_and_no_verdict(folder: Path) -> None:
