@@ -27,6 +27,7 @@ from rich.progress import track
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from datamodules.errors import first_line
 from rod.verify.method_checks import METHOD_CHECKS
 from rod.verify.model_checks import MODEL_CHECKS
 from rod.verify.subject import Result, Subject, attempt
@@ -42,11 +43,6 @@ def train(model: PreTrainedModel) -> None:
     model.train()(input_ids=ids, labels=ids).loss.backward()
     model.zero_grad()
     model.eval()
-
-
-def first_line(error: Exception) -> str:
-    """The error's first line, or its kind."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def page(found: dict[str, list[Result]], unsound: list[str]) -> str:
@@ -94,7 +90,11 @@ def main() -> None:
             train(model)
         except Exception as error:
             unsound.append(family)
-            errors.print(f"no sound tiny configuration: {family}: {first_line(error)}", highlight=False, markup=False)
+            errors.print(
+                f"no sound tiny configuration: {family}: {type(error).__name__}: {first_line(error)}",
+                highlight=False,
+                markup=False,
+            )
             continue
         found[family] = [attempt(check, Subject(model)) for check in CHECKS]
     text = page(found, unsound)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -32,12 +32,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def filling(folder: Path) -> Iterator[Path]:
-    """A folder to write files into; they move to ``folder``, over others of their names, if the block has no error."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}{PARTIAL}")
+def filling(folder: Path, stale: Collection[str] = ()) -> Iterator[Path]:
+    """A folder to write files into; they move to ``folder`` if the block has no error.
+
+    They replace files of their names, and earlier files that match a pattern in ``stale``.
+    """
+    partial = folder / f".{os.getpid()}{PARTIAL}"
     try:
         partial.mkdir(parents=True)
         yield partial
+        for path in [path for pattern in stale for path in folder.glob(pattern)]:
+            path.unlink()
         for path in sorted(path for path in partial.rglob("*") if path.is_file()):
             target = folder / path.relative_to(partial)
             target.parent.mkdir(parents=True, exist_ok=True)

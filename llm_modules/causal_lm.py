@@ -6,7 +6,6 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,10 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch
 from datamodules.errors import InputError
 from llm_modules.backbone import loading
-from llm_modules.backbone.adapters import adapter_settings, add_adapter, check_settings, load_adapter
+from llm_modules.backbone.adapters import add_adapter, load_adapter
 from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.checkpoint import TrainableCheckpoint
 from llm_modules.backbone.head import OutputHead
+from llm_modules.backbone.origin import check_origin, origin_of
 from llm_modules.backbone.quantization import Quantization
 from llm_modules.backbone.sharding import call_as_forward, shard
 from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
@@ -282,9 +282,7 @@ class CausalLM(TrainableCheckpoint):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained, on what, and a table of its parameter groups."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["backbone"] = self.model_id
-        if isinstance(self.model, PeftModel):
-            checkpoint["adapter"] = adapter_settings(self.model)
+        checkpoint.update(origin_of(self.model, self.model_id))
         if self.learning_rates is not None and self.trainer.optimizers:
             checkpoint["parameter_groups"] = group_rows(self.trainer.optimizers[0].param_groups)
 
@@ -295,13 +293,7 @@ class CausalLM(TrainableCheckpoint):
             InputError: It holds other parameters, or its adapter was trained with other settings.
         """
         super().on_load_checkpoint(checkpoint)
-        if isinstance(self.model, PeftModel):
-            check_settings(checkpoint.get("adapter", {}), adapter_settings(self.model))
-        trained_on = checkpoint.get("backbone", self.model_id)
-        if not loading.same_checkpoint(trained_on, self.model_id):
-            rank_zero_warn(
-                f"ckpt_path: the checkpoint was trained on '{trained_on}', and is loaded on '{self.model_id}'"
-            )
+        check_origin(checkpoint, self.model, self.model_id)
         resumes = self._trainer is not None and self.trainer.state.fn == "fit"
         # Sharded strategies find each parameter's state by its name themselves.
         if resumes and checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:

@@ -22,21 +22,20 @@ _LOAD = {
 _SHOWN = ("model", "data", "trainer", "seed_everything")
 
 
-def model_card(name: str, kind: str, config: Path, steps: int, epoch: int) -> str:
+def model_card(name: str, kind: str, method: str, backbone: str, config: Path, steps: int, epoch: int) -> str:
     """A page in Markdown with the metadata of the hub.
 
     Args:
         name: Name of the export.
         kind: Format of the export.
+        method: Class of the module that was trained.
+        backbone: Its base model; of a folder, only the name is told, as of all local paths.
         config: The run's ``config.yaml``; metrics are read from the folder that it is in.
         steps: Optimiser steps of the checkpoint.
         epoch: Its epoch, from 0.
     """
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    model = settings["model"]
-    method = model["class_path"].rpartition(".")[2]
-    backbone = str(model.get("init_args", {}).get("backbone", "miniature"))
-    base = backbone if not Path(backbone).exists() else Path(backbone).resolve().name
+    base = _without_folders(backbone)
     library, first = _KINDS[kind]
     data = ModelCardData(base_model=base, library_name=library, tags=["lightning-rod", method.lower()])
     shown = {key: value for key in _SHOWN if (value := _given(settings.get(key))) is not None}
@@ -47,17 +46,24 @@ def model_card(name: str, kind: str, config: Path, steps: int, epoch: int) -> st
         f"```python\n{_LOAD[kind].format(path=name)}\n```",
         *_metrics(config.parent, steps),
         "## Training",
-        "The same run, with this configuration in `config.yaml`: `rod fit --config config.yaml`",
+        "The configuration of `rod fit`; local paths are shortened to their last part:",
         f"```yaml\n{yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)}```",
     ]
     return "\n\n".join(lines) + "\n"
 
 
 def _given(value: Any) -> Any:
-    """Settings without those that are empty."""
+    """Settings without those that are empty, and without the folders of local paths."""
     if isinstance(value, dict):
         return {key: own for key, item in value.items() if (own := _given(item)) is not None} or None
-    return value
+    if isinstance(value, list):
+        return [_given(item) for item in value] or None
+    return _without_folders(value) if isinstance(value, str) else value
+
+
+def _without_folders(text: str) -> str:
+    path = Path(text).expanduser()
+    return path.resolve().name if path.is_absolute() or ("/" in text and path.exists()) else text
 
 
 def _metrics(folder: Path, steps: int) -> list[str]:

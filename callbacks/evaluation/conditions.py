@@ -23,6 +23,10 @@ class Answers:
     group: str = ""
 
 
+Suites = dict[str, dict[str, dict[str, Answers]]]
+"""Suite -> condition -> question (text and gold answer) -> its answers."""
+
+
 @dataclass(frozen=True)
 class Run:
     """The conditions of a run; of a strength sweep also the series and strength of each, by name.
@@ -79,13 +83,13 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
     return replace(run, conditions={condition: run.conditions[condition] for condition in by_strength})
 
 
-def answers_by_suite(conditions: Conditions) -> dict[str, dict[str, dict[str, Answers]]]:
-    """Suite -> condition -> question (text and gold answer) -> its answers.
+def answers_by_suite(conditions: Conditions) -> Suites:
+    """The answers of all conditions.
 
     Questions are told by their text, so that runs of different tools fit. Sets with other names that share most of
     their questions are one suite.
     """
-    suites: dict[str, dict[str, dict[str, Answers]]] = {}
+    suites: Suites = {}
     questions: dict[str, set[str]] = {}
     for condition, predictions in conditions.items():
         by_name: dict[str, dict[str, Answers]] = {}
@@ -135,7 +139,7 @@ def _of_traces(file: Path) -> tuple[list[tuple[tuple[str, ...], Prediction]], di
                 n_tokens=t.n_tokens,
                 finish_reason=t.finish_reason,
                 answer=t.answer,
-                correct=t.correct,
+                correct=t.correct is True if t.gold is not None else None,  # no answer is a wrong one
             ),
         )
         for t in traces

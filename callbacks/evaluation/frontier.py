@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from callbacks.evaluation.conditions import Answers, Conditions, answers_by_suite
+from callbacks.evaluation.conditions import Answers, Suites
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.paired import difference, holm
 from callbacks.evaluation.statistics import Records, mean_of
@@ -71,10 +71,10 @@ def base_of(answers: Collection[str], base: str) -> str:
     return base if base in answers else next(iter(answers))
 
 
-def points_of(conditions: Conditions, base: str) -> list[Point]:
+def points_of(suites: Suites, base: str) -> list[Point]:
     """Measure every condition on every suite and hold it against the suite's base."""
     found: list[Point] = []
-    for suite, answers in answers_by_suite(conditions).items():
+    for suite, answers in suites.items():
         reference = answers[base_of(answers, base)]
         points = [_point(suite, condition, own, reference) for condition, own in answers.items()]
         points = [replace(p, on_front=not any(_dominates(other, p) for other in points)) for p in points]
@@ -82,10 +82,10 @@ def points_of(conditions: Conditions, base: str) -> list[Point]:
     return found
 
 
-def group_losses(conditions: Conditions, base: str) -> list[GroupLoss]:
+def group_losses(suites: Suites, base: str) -> list[GroupLoss]:
     """Accuracy of every condition on every group of questions against the suite's base; the largest loss first."""
     found: list[GroupLoss] = []
-    for suite, answers in answers_by_suite(conditions).items():
+    for suite, answers in suites.items():
         reference = base_of(answers, base)
         for condition, own in answers.items():
             if condition == reference:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,8 @@ class HubData:
             try:
                 parts.append(datasets.load_dataset(self.hub, config, split=self.split, revision=self.revision))
             except Exception as error:  # datasets raises many types, from a missing network to a broken file
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise InputError(
-                    f"the data set {self} cannot be loaded: {reason}; without network, {remedy}"
+                    f"the data set {self} cannot be loaded: {first_line(error)}; without network, {remedy}"
                 ) from error
         return numbered(itertools.chain.from_iterable(parts), self.hub)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, first_line
 from datamodules.suites.predictions import BUDGETS, Prediction
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _load(tokenizer: str) -> "Tokenizer":
     try:
         return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(tokenizer)
     except Exception as error:  # tokenizers raises plain exceptions
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"--tokenizer: '{tokenizer}' cannot be loaded ({reason}); give a folder with a tokenizer.json, or a hub id"
+            f"--tokenizer: '{tokenizer}' cannot be loaded ({first_line(error)}); give a folder with a "
+            "tokenizer.json, or a hub id"
         ) from error

@@ -1,6 +1,5 @@
 """PEFT adapters: add, load and switch off."""
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -18,22 +17,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.backbone.architecture import linear_names
+from llm_modules.backbone.architecture import embedding_rows, linear_names
 from llm_modules.backbone.checksums import check_folder
 from llm_modules.backbone.loading import same_checkpoint
-from llm_modules.backbone.modes import evaluation_mode
+from llm_modules.backbone.modes import evaluation_mode, same_trainable
 
-_NO_SETTINGS = {
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "lora_dropout",
-    "peft_version",
-    "revision",
-    "runtime_config",
-    "task_type",
-}
-"""Keys of a PEFT configuration that change nothing of a trained adapter."""
 _STATE_SPACE = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 """Families whose state-space modules PEFT refuses to adapt."""
 _TABLE = re.compile(r"(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.weight$")
@@ -92,12 +80,14 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
         stored = load_peft_weights(folder, device="cpu")
         # It was trained with tokens of its own: its embeddings have rows for them, and come with it.
         rows = max((len(t) for name, t in stored.items() if _TABLE.search(name)), default=0)
-        if rows > cast(nn.Embedding, model.get_input_embeddings()).num_embeddings:
+        if rows > embedding_rows(model):
             model.resize_token_embeddings(rows, mean_resizing=False)
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
         raise InputError(f"model.adapter: '{folder}' does not fit '{backbone}': {error}") from error
-    wanted = get_peft_model_state_dict(adapted)
+    # Whether embeddings are saved with an adapter, PEFT decides by the base, where that was when it was saved.
+    choices = [get_peft_model_state_dict(adapted, save_embedding_layers=choice) for choice in ("auto", True, False)]
+    wanted = next((tensors for tensors in choices if tensors.keys() == stored.keys()), choices[0])
     missing, unused = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
     if missing:
         there = f"; it has {unused[0]}" if unused else ""
@@ -119,26 +109,6 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
     return adapted
 
 
-def adapter_settings(adapted: PeftModel) -> dict[str, Any]:
-    """What an adapter computes with, beside its weights: its configuration as plain values, without those of PEFT."""
-    values = adapted.active_peft_config.to_dict()
-    return json.loads(json.dumps({key: values[key] for key in sorted(values.keys() - _NO_SETTINGS)}, default=_plain))
-
-
-def check_settings(trained: dict[str, Any], own: dict[str, Any]) -> None:
-    """Raise ``InputError`` if an adapter of a checkpoint was trained with other settings than it would run with."""
-    for key in sorted(trained.keys() & own.keys()):
-        if trained[key] != own[key]:
-            raise InputError(
-                f"ckpt_path: the checkpoint was trained with model.peft.{key} {trained[key]}, and the configuration "
-                f"says {own[key]}; use the configuration that it was trained with"
-            )
-
-
-def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, set) else str(value)
-
-
 def merge(adapted: PeftModel) -> PreTrainedModel:
     """The model with an adapter's changes in its weights; the adapted model cannot be used any more.
 
@@ -156,7 +126,7 @@ def merge(adapted: PeftModel) -> PreTrainedModel:
     tables = (inner.get_input_embeddings(), inner.get_output_embeddings())
     if inner.config.get_text_config().tie_word_embeddings and any(isinstance(t, BaseTunerLayer) for t in tables):
         raise InputError(f"{_MERGE}: the adapter changes the embeddings, which this model shares with its output head")
-    ids = torch.arange(64, device=inner.device)[None] * 61 % inner.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(64, device=inner.device)[None] * 61 % embedding_rows(inner)
     with torch.no_grad(), evaluation_mode(inner):
         before = inner(input_ids=ids, use_cache=False).logits
         merged: Any = adapted.merge_and_unload()
@@ -182,10 +152,5 @@ def _dequantized(adapted: PeftModel) -> PeftModel:
 @contextmanager
 def without_adapter(adapted: PeftModel) -> Iterator[None]:
     """Switch the adapter off within a block; ``requires_grad``, which PEFT changes, is as before afterwards."""
-    flags = [(parameter, parameter.requires_grad) for parameter in adapted.parameters()]
-    try:
-        with adapted.disable_adapter():
-            yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    with same_trainable(adapted), adapted.disable_adapter():
+        yield

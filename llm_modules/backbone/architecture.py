@@ -92,6 +92,11 @@ def hidden_size(model: nn.Module) -> int:
     return int(unwrap(model).config.get_text_config().hidden_size)
 
 
+def embedding_rows(model: nn.Module) -> int:
+    """Number of token ids that the model has an embedding for; wrappers of PEFT around the table do not matter."""
+    return int(unwrap(model).get_input_embeddings().weight.shape[0])
+
+
 def linear_sizes(module: Any) -> tuple[int, int] | None:
     """Input and output sizes of a linear module (also quantised, adapted, Conv1D); None for other modules."""
     if isinstance(module, Conv1D):

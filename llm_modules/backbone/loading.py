@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, first_line
 from llm_modules.backbone.checksums import WEIGHTS_SUFFIXES, check_folder
 from llm_modules.backbone.quantization import Quantization, quantization_config
 
@@ -59,7 +59,7 @@ def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bo
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
     except _UNREADABLE as error:
-        raise InputError(f"model.backbone: no tokenizer can be loaded from '{name}': {_first_line(error)}") from error
+        raise InputError(f"model.backbone: no tokenizer can be loaded from '{name}': {first_line(error)}") from error
 
 
 def read_config(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -69,7 +69,7 @@ def read_config(name: str, revision: str | None = None, trust_remote_code: bool 
     try:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
     except _UNREADABLE as error:
-        raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
+        raise InputError(f"model.backbone: '{name}' cannot be loaded: {first_line(error)}") from error
 
 
 def max_positions(name: str, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
@@ -178,7 +178,7 @@ def load_model(
             )
             model, found = loaded
     except _UNREADABLE as error:
-        raise InputError(f"model.backbone: '{name}' cannot be loaded: {_first_line(error)}") from error
+        raise InputError(f"model.backbone: '{name}' cannot be loaded: {first_line(error)}") from error
     if found:
         _check_weights(found, name)
     # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
@@ -224,7 +224,3 @@ def _require(name: str, *files: str) -> None:
         raise InputError(
             f"model.backbone: there is no folder '{folder}'; give a hub id, an existing folder or 'miniature'"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,4 +1,4 @@
-"""Evaluation mode for the length of a block."""
+"""Evaluation mode, and what is trained, for the length of a block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,3 +20,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def same_trainable(model: nn.Module) -> Iterator[None]:
+    """On exit, also on error, each parameter that was there before is trained or frozen as it was."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

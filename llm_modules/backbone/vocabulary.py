@@ -1,13 +1,12 @@
 """Special tokens of a model and its tokenizer, and whether the two belong together."""
 
 import warnings
-from typing import cast
 
 from jinja2 import TemplateError
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
+from llm_modules.backbone.architecture import embedding_rows
 
 _MARKER = "@@response@@"
 
@@ -39,7 +38,10 @@ def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     except (TemplateError, TypeError, ValueError):
         return None  # where prompts are rendered, the same error is told
-    ids = tokenizer.encode(text.rpartition(_MARKER)[2].strip(), add_special_tokens=False)
+    _, found, ending = text.rpartition(_MARKER)
+    if not found:
+        return None  # it drops what the assistant says
+    ids = tokenizer.encode(ending.strip(), add_special_tokens=False)
     return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
 
 
@@ -59,7 +61,7 @@ def padding_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> in
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, backbone: str, name: str) -> None:
     """Raise ``InputError``, with both names, if the model has no embedding for a token."""
-    rows = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
+    rows = embedding_rows(model)
     token, top = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if top >= rows:
         raise InputError(

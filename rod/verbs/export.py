@@ -30,14 +30,13 @@ def run(
     from peft import PeftModel
 
     from datamodules.errors import InputError
-    from datamodules.writing import filling
     from llm_modules.backbone.adapters import merge
-    from llm_modules.backbone.checksums import write_checksums
+    from llm_modules.backbone.checksums import CHECKSUMS
     from llm_modules.mogu.mixture import MERGE_REFUSED
     from llm_modules.mogu.module import MoGU
     from rod.load import config_of, load_module, steps_of
     from rod.model_card import model_card
-    from rod.verbs.files import require_empty
+    from rod.verbs.files import model_folder, require_empty
 
     require_empty(output, overwrite)
     for other, pattern in _MARKS.items():
@@ -49,7 +48,7 @@ def run(
     if isinstance(module, MoGU) and format != "mogu":
         other = "a MoGU is two adapters and routers; mogu writes both adapters as PEFT folders"
         raise InputError(f"--format: {other if format == 'peft' else MERGE_REFUSED}")
-    with filling(output) as folder:
+    with model_folder(output) as folder:
         if isinstance(module, MoGU):
             module.save(folder)
         elif format == "mogu":
@@ -63,28 +62,28 @@ def run(
             whole.save_pretrained(folder)
         module.tokenizer.save_pretrained(folder)
         steps, epoch = steps_of(checkpoint)
-        card = model_card((push or output.resolve().name), format, config, steps, epoch)
+        name, method = push or output.resolve().name, type(module).__name__
+        card = model_card(name, format, method, module.model_id, config, steps, epoch)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        write_checksums(folder)
+        written = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     print(f"wrote {output}")
     if push is not None:
-        print(f"uploaded to {_upload(output, push)}")
+        print(f"uploaded to {_upload(output, push, [*written, CHECKSUMS])}")
 
 
-def _upload(folder: Path, repository: str) -> str:
-    """Upload a folder to the hub, and return its address."""
+def _upload(folder: Path, repository: str, files: list[str]) -> str:
+    """Upload files of a folder to the hub, and return the address."""
     from huggingface_hub import HfApi
 
-    from datamodules.errors import InputError
+    from datamodules.errors import InputError, first_line
 
     api = HfApi()
     try:
         address = api.create_repo(repository, private=True, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder)
+        api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=files)
     except Exception as error:  # of the hub, of its name's form, of the network under it
-        first = str(error).strip().splitlines()[0]
         raise InputError(
-            f"--push: '{repository}' could not be uploaded to ({first}); '{folder}' is whole, and with "
+            f"--push: '{repository}' could not be uploaded to ({first_line(error)}); '{folder}' is whole, and with "
             f"`hf auth login` done, `hf upload {repository} {folder}` does the rest"
         ) from error
     return str(address)

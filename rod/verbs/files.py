@@ -2,10 +2,14 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from datamodules.errors import InputError
+
+_OF_A_MODEL = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.*", "*.jinja", "checksums.json")
+"""Files of a model folder that a later model may not write again, and that would be loaded beside its own."""
 
 
 def expand(option: str, patterns: str | Sequence[str]) -> list[Path]:
@@ -47,3 +51,14 @@ def require_empty(folder: Path, overwrite: bool) -> None:
     """Raise `InputError` if the output folder has files in it, unless they may be overwritten."""
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"--output: '{folder}' is not empty; name another folder or pass --overwrite true")
+
+
+@contextmanager
+def model_folder(folder: Path) -> Iterator[Path]:
+    """A folder to save a model in; its files take the place of an earlier model's in ``folder``, with checksums."""
+    from datamodules.writing import filling
+    from llm_modules.backbone.checksums import write_checksums
+
+    with filling(folder, _OF_A_MODEL) as partial:
+        yield partial
+        write_checksums(partial)

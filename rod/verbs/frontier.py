@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from callbacks.evaluation.budgets import BudgetAccuracy
-    from callbacks.evaluation.conditions import Conditions, Run
+    from callbacks.evaluation.conditions import Conditions, Run, Suites
     from callbacks.evaluation.frontier import GroupLoss, Point
 
 
@@ -39,6 +39,7 @@ def run(
         overwrite: Replace earlier results.
     """
     from callbacks.evaluation.columns import terminal
+    from callbacks.evaluation.conditions import answers_by_suite
     from callbacks.evaluation.frontier import group_losses, points_of
     from callbacks.evaluation.frontier_figures import plot_budgets, plot_frontier
     from rod.verbs.files import expand, require_new
@@ -48,14 +49,15 @@ def run(
     found = _read([*map(Path, expand("runs", runs))], by)
     conditions = found.conditions
     base = _base(base, conditions)
-    points, losses = points_of(conditions, base), group_losses(conditions, base)
-    rows = _budgets(conditions, budgets)
+    suites = answers_by_suite(conditions)
+    points, losses = points_of(suites, base), group_losses(suites, base)
+    rows = _budgets(suites, conditions, budgets)
     plot_frontier(points, base, output / "frontier.png", found.strengths)
     plot_budgets(rows, base, output / "budgets.png", found.strengths)
     _write(output, points, rows, losses)
     console = terminal()
     _print(points, base, console)
-    for line in [*_other_bases(conditions, base), *_lost(losses, points), *_doubts(points)]:
+    for line in [*_other_bases(suites, base), *_lost(losses, points), *_doubts(points)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)
     if wandb:
@@ -85,15 +87,16 @@ def _base(wanted: str, conditions: "Conditions") -> str:
     return wanted or next(iter(conditions))
 
 
-def _budgets(conditions: "Conditions", budgets: Sequence[int] | None) -> "dict[tuple[str, str], list[BudgetAccuracy]]":
+def _budgets(
+    suites: "Suites", conditions: "Conditions", budgets: Sequence[int] | None
+) -> "dict[tuple[str, str], list[BudgetAccuracy]]":
     from callbacks.evaluation.budgets import budget_accuracies
-    from callbacks.evaluation.conditions import answers_by_suite
     from datamodules.answers import AnswerChecker
     from datamodules.suites.predictions import BUDGETS
 
     found: dict[tuple[str, str], list[BudgetAccuracy]] = {}
     with AnswerChecker() as checker:
-        for suite, answers in answers_by_suite(conditions).items():
+        for suite, answers in suites.items():
             for condition, own in answers.items():
                 chosen = [p for p in conditions[condition] if f"{p.question}\0{p.gold}" in own]
                 found[suite, condition] = budget_accuracies(chosen, checker, budgets or BUDGETS)
@@ -158,12 +161,11 @@ def _print(points: "Sequence[Point]", base: str, console: "Console") -> None:
     print_columns(console, headings, rows, names=2, title=f"against {base}")
 
 
-def _other_bases(conditions: "Conditions", base: str) -> list[str]:
+def _other_bases(suites: "Suites", base: str) -> list[str]:
     """Suites that the base did not answer."""
-    from callbacks.evaluation.conditions import answers_by_suite
     from callbacks.evaluation.frontier import base_of
 
-    bases = {suite: base_of(answers, base) for suite, answers in answers_by_suite(conditions).items()}
+    bases = {suite: base_of(answers, base) for suite, answers in suites.items()}
     return [f"{suite}: {base} has no answers to it; held against {own}" for suite, own in bases.items() if own != base]
 
 

@@ -16,19 +16,16 @@ def run(tuned: str, aligned: str, base: str, output: Path, threshold: float = 0.
     """
     from rich.console import Console
 
-    from datamodules.writing import filling
-    from llm_modules.backbone.checksums import write_checksums
     from llm_modules.backbone.loading import load_model, load_tokenizer
     from llm_modules.baselines.safelora import project
-    from rod.verbs.files import require_empty
+    from rod.verbs.files import model_folder, require_empty
 
     require_empty(output, overwrite)
     model = load_model(tuned)
     rows = project(model, load_model(aligned), load_model(base), threshold)
-    with filling(output) as folder:
+    with model_folder(output) as folder:
         model.save_pretrained(folder)
         load_tokenizer(aligned).save_pretrained(folder)
-        write_checksums(folder)
     replaced = [row for row in rows if row.projected]
     names = ", ".join(f"{row.module.name} ({row.similarity:.2f})" for row in replaced[:5])
     more = f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""

@@ -7,12 +7,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
 from llm_modules.backbone.adapters import add_adapter, load_adapter
 from llm_modules.backbone.architecture import decoder_layers, hidden_size, num_layers
+from llm_modules.backbone.modes import same_trainable
 from llm_modules.generation import GenerationListener, GenerationSettings, Generator
 from llm_modules.mogu import MoGUModel, output_projections, random_adapter
 from llm_modules.s3cot import Steering
@@ -129,20 +130,18 @@ def mixture_off(subject: Subject) -> str:
     """A MoGU with its mixtures off, and after they are taken out, is the base."""
     model, prompt = subject.model, subject.prompts[0]
     before = subject.logits(prompt)
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     if not any("attention" in type(module).__name__.lower() for module in model.modules()):
         raise DoesNotApplyError("MoGU mixes at the output of attention, and there is none")
     places = output_projections(model)
     glad, unwilling = (random_adapter(places, r=2, alpha=4, seed=seed) for seed in (0, 1))
-    mogu = MoGUModel(model, glad, unwilling)
-    try:
-        mixed = subject.logits(prompt)
-        with mogu.base():
-            off = subject.logits(prompt)
-    finally:
-        mogu.unload()
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    with same_trainable(model):
+        mogu = MoGUModel(model, glad, unwilling)
+        try:
+            mixed = subject.logits(prompt)
+            with mogu.base():
+                off = subject.logits(prompt)
+        finally:
+            mogu.unload()
     if torch.equal(mixed, before):
         raise AssertionError("the mixtures change nothing")
     if not (torch.equal(off, before) and torch.equal(subject.logits(prompt), before)):
@@ -156,18 +155,19 @@ def adapter_saved_and_loaded(subject: Subject) -> str:
         raise DoesNotApplyError("the weights are quantised, and adding an adapter twice would take a second copy")
     model, prompt = subject.model, subject.prompts[0]
     before = subject.logits(prompt)
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    adapted = add_adapter(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False), "peft")
-    places = sum("lora_A" in name for name, _ in adapted.named_parameters())
-    with TemporaryDirectory() as folder:
-        expected = subject.logits(prompt)
-        adapted.save_pretrained(folder)
-        adapted.unload()
-        loaded: PeftModel = load_adapter(model, folder, str(model.name_or_path))
-        found = subject.logits(prompt)
-        loaded.unload()
-    for parameter, flag in flags:
-        parameter.requires_grad_(flag)
+    with TemporaryDirectory() as folder, same_trainable(model):
+        adapted = add_adapter(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False), "peft")
+        places = sum("lora_A" in name for name, _ in adapted.named_parameters())
+        try:
+            expected = subject.logits(prompt)
+            adapted.save_pretrained(folder)
+        finally:
+            adapted.unload()
+        loaded = load_adapter(model, folder, str(model.name_or_path))
+        try:
+            found = subject.logits(prompt)
+        finally:
+            loaded.unload()
     if torch.equal(expected, before):
         raise AssertionError("the adapter changes nothing")
     if not torch.equal(subject.logits(prompt), before):

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
+from datamodules.padding import pad_prompts
 from llm_modules.backbone.architecture import decoder_of, num_layers
 from llm_modules.backbone.head import OutputHead
 from llm_modules.generation import GenerationSettings, Generator
@@ -54,10 +55,7 @@ def output_head(subject: Subject) -> str:
 @torch.no_grad()
 def loss(subject: Subject) -> str:
     """The loss of a batch with padding is that of transformers."""
-    prompts = subject.prompts[:3]
-    width, device = max(map(len, prompts)), subject.model.device
-    ids = torch.tensor([[*prompt, *[subject.pad_id] * (width - len(prompt))] for prompt in prompts], device=device)
-    mask = torch.tensor([[1] * len(prompt) + [0] * (width - len(prompt)) for prompt in prompts], device=device)
+    ids, mask = (rows.to(subject.model.device) for rows in pad_prompts(subject.prompts[:3], subject.pad_id))
     labels = ids.masked_fill(mask == 0, IGNORE_INDEX)
     batch = SupervisedBatch(ids, labels, mask)
     own = float(completion_loss(decoder_of(subject.model), OutputHead(subject.model), batch))
@@ -71,9 +69,7 @@ def loss(subject: Subject) -> str:
 def padding(subject: Subject) -> str:
     """Padding on the right, as in training, changes no logits."""
     short, long = sorted(subject.prompts, key=len)[:: len(subject.prompts) - 1]
-    device = subject.model.device
-    ids = torch.tensor([[*short, *[subject.pad_id] * (len(long) - len(short))], long], device=device)
-    mask = torch.tensor([[1] * len(short) + [0] * (len(long) - len(short)), [1] * len(long)], device=device)
+    ids, mask = (rows.to(subject.model.device) for rows in pad_prompts([short, long], subject.pad_id))
     found = subject.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return subject.require_close(found[0, : len(short)], subject.logits(short), "logits of a padded row")
 

@@ -1,6 +1,5 @@
 """Checks of a tokenizer and its chat template."""
 
-import re
 import warnings
 from typing import Any
 
@@ -13,8 +12,13 @@ from llm_modules.backbone.vocabulary import check_vocabulary, required_end_ids
 from rod.verify.subject import DoesNotApplyError, Subject
 
 QUESTION, ANSWER = "What is 17 plus 25?", "17 plus 25 is 42."
-_SWITCHES = ("enable_thinking", "thinking", "reasoning_effort", "thinking_budget")
-"""Usual arguments of templates that switch thinking."""
+_SWITCHES: dict[str, tuple[Any, Any]] = {
+    "enable_thinking": (False, True),
+    "thinking": (False, True),
+    "reasoning_effort": ("low", "high"),
+    "thinking_budget": (0, 512),
+}
+"""Usual arguments of templates that switch thinking, with two values of each."""
 
 
 def tokenizer(subject: Subject) -> str:
@@ -71,16 +75,22 @@ def several_turns(subject: Subject) -> str:
 
 def thinking_switch(subject: Subject) -> str:
     """The template's switch of thinking changes the prompt."""
-    found, template = _template(subject)
-    source = template or str(found.get_chat_template())
-    names = [name for name in _SWITCHES if re.search(rf"\b{name}\b", source)]
-    if template == "plain" or not names:
+    found, source = _template(subject)
+    read, changing = [], []
+    for name, values in _SWITCHES.items():
+        try:
+            made = {render_prompt(found, QUESTION, template=ChatTemplate(source, {name: v})) for v in values}
+        except InputError as error:
+            if "does not read it" not in str(error):
+                raise
+            continue
+        read.append(name)
+        changing += [name] if len(made) > 1 else []
+    if not read:
         raise DoesNotApplyError("the template has none")
-    values: tuple[Any, Any] = ("low", "high") if names[0] == "reasoning_effort" else (False, True)
-    prompts = {render_prompt(found, QUESTION, template=ChatTemplate(template, {names[0]: value})) for value in values}
-    if len(prompts) == 1:
-        raise AssertionError(f"{names[0]} changes nothing of a prompt")
-    return f"data.chat_template_kwargs.{names[0]}"
+    if not changing:
+        raise AssertionError(f"{', '.join(read)} changes nothing of a prompt")
+    return f"data.chat_template_kwargs: {', '.join(changing)}"
 
 
 def _tokenizer(subject: Subject) -> PreTrainedTokenizerBase:

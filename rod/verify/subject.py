@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from datamodules.errors import first_line
 from llm_modules.backbone.vocabulary import padding_id
 
 Status = Literal["passes", "fails", "does not apply"]
@@ -88,4 +89,4 @@ def attempt(check: Check, subject: Subject) -> Result:
     except DoesNotApplyError as reason:
         return Result(name, "does not apply", str(reason))
     except Exception as error:
-        return Result(name, "fails", (str(error).strip().splitlines() or [""])[0] or type(error).__name__)
+        return Result(name, "fails", first_line(error))

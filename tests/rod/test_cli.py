@@ -3,16 +3,19 @@
 import importlib
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from llm_modules.backbone.loading import load_model
 from rod.__main__ import LIGHTNING, VERBS, main
+from rod.load import config_of, load_module
 from tests.tiny import save_tiny
 
 
@@ -226,8 +229,6 @@ def test_a_checkpoint_does_not_override_the_configuration(config: Path, tmp_path
 
 
 def test_exports_give_the_same_logits_in_plain_libraries(config: Path, tmp_path: Path) -> None:
-    from rod.load import config_of, load_module
-
     assert rod("fit", "--config", config) == 0
     checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
     assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "merged") == 0
@@ -266,24 +267,51 @@ def test_an_export_has_a_card_and_goes_to_the_hub(
     assert rod(*export, "--output", tmp_path / "out", "--format", "peft", "--push", "me/short") == 0
     assert "uploaded to https://hub/me/short" in capsys.readouterr().out
     assert calls[0] == ("me/short", {"private": True, "exist_ok": True})
-    assert calls[1] == ("upload", {"repo_id": "me/short", "folder_path": tmp_path / "out"})
+    assert calls[1][0] == "upload"
+    assert calls[1][1]["folder_path"] == tmp_path / "out"
+    assert sorted(calls[1][1]["allow_patterns"]) == sorted(path.name for path in (tmp_path / "out").iterdir())
     _, metadata, card = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(metadata) == {
         "base_model": "base",
         "library_name": "peft",
         "tags": ["lightning-rod", "causallm"],
     }
+    assert str(tmp_path) not in card
     assert "A PEFT adapter for `base`, trained as `CausalLM` with Lightning Rod: 6 optimiser steps" in card
     assert "| train/loss | " in card
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["trainer"]["max_epochs"] == 1
 
     def offline(*_: Any, **__: Any) -> str:
-        raise ConnectionError("no route to host")
+        raise ConnectionError
 
     monkeypatch.setattr(Hub, "create_repo", offline)
     assert rod(*export, "--output", tmp_path / "again", "--push", "me/short") == 2
-    assert "could not be uploaded to (no route to host)" in capsys.readouterr().err
+    assert "could not be uploaded to (ConnectionError)" in capsys.readouterr().err
     assert (tmp_path / "again" / "model.safetensors").is_file()
+
+
+def test_an_export_takes_the_place_of_an_earlier_one(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights in one file would be loaded in place of those in shards; into the folder that one stands in, too."""
+    assert rod("fit", "--config", config) == 0
+    save_tiny(tmp_path / "out", layers=2, seed=7)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path / "out")
+    save = LlamaForCausalLM.save_pretrained
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", partialmethod(save, max_shard_size="40KB"))
+    checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
+    assert rod("export", "--checkpoint", checkpoint, "--output", ".", "--overwrite", "true") == 0
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    ids = torch.tensor([[5, 9, 80, 17]])
+    module = load_module(config_of(checkpoint), checkpoint)
+    assert isinstance(module.model, PeftModel)
+    with torch.no_grad():
+        expected = module.model(input_ids=ids).logits
+        found = load_model(str(tmp_path / "out")).eval()(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_export_refuses_what_would_be_lost_or_cannot_be(

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from callbacks.evaluation.conditions import read_conditions
+from callbacks.evaluation.conditions import answers_by_suite, read_conditions
 from callbacks.evaluation.frontier import group_losses, lost_first, points_of
 from callbacks.evaluation.frontier_figures import plot_frontier
 from callbacks.evaluation.metrics import aes
@@ -39,7 +39,7 @@ def test_numbers_by_hand() -> None:
         "worse": answers("1000000000", 60),
         "better": answers("1111111110", 120),
     }
-    found = {point.condition: point for point in points_of(conditions, "base")}
+    found = {point.condition: point for point in points_of(answers_by_suite(conditions), "base")}
     assert {name: point.on_front for name, point in found.items()} == {
         "base": True, "short": True, "worse": False, "better": True,
     }  # fmt: skip
@@ -56,11 +56,14 @@ def test_numbers_by_hand() -> None:
 def test_questions_are_told_by_their_text_whatever_the_files_call_them() -> None:
     mine = answers("1100", 10, suite="mine")
     theirs = answers("1010", 20, suite="theirs", id="x")[::-1]
-    points = points_of({"mine": mine, "theirs": theirs}, "mine")
+    points = points_of(answers_by_suite({"mine": mine, "theirs": theirs}), "mine")
     assert [(p.suite, p.common) for p in points] == [("mine", 4), ("mine", 4)]
     assert points[1].accuracy_p == mcnemar(1, 1)
     others = answers("11", 20, suite="others", question="another?")
-    assert [p.suite for p in points_of({"mine": mine, "others": others}, "mine")] == ["mine", "others"]
+    assert [p.suite for p in points_of(answers_by_suite({"mine": mine, "others": others}), "mine")] == [
+        "mine",
+        "others",
+    ]
 
 
 def test_groups_that_lose_first() -> None:
@@ -76,11 +79,11 @@ def test_groups_that_lose_first() -> None:
         "shorter": of("1" * 20, "1" * 8 + "0" * 12, 60),
         "shortest": of("1" * 8 + "0" * 12, "0" * 20, 20),
     }
-    losses = group_losses(conditions, "base")
+    losses = group_losses(answers_by_suite(conditions), "base")
     assert [(loss.condition, loss.group, loss.difference) for loss in losses[:2]] == [
         ("shorter", "hard", -0.6), ("shorter", "easy", 0),
     ]  # fmt: skip
-    first = lost_first(losses, points_of(conditions, "base"))
+    first = lost_first(losses, points_of(answers_by_suite(conditions), "base"))
     assert [(loss.group, point.condition, point.tokens) for loss, point in first] == [
         ("hard", "shorter", 60), ("easy", "shortest", 20),
     ]  # fmt: skip
@@ -104,6 +107,20 @@ def test_conditions_of_a_run(tmp_path: Path) -> None:
     assert list(read_conditions(single, "one", by_group=True).conditions) == ["one a"]
 
 
+def test_answers_of_a_sweep_that_were_cut_off_count_as_wrong(tmp_path: Path) -> None:
+    def trace(n: int, **ending: Any) -> Trace:
+        values = {"tokens": 60, "reason": "stop", "answer": "1", "correct": True} | ending
+        return Trace(
+            f"{n}", f"{n}", f"{n}?", "1", "system2", 0.0, (), 0, 0, "", "x",
+            values["tokens"], values["reason"], values["answer"], values["correct"], "m", "",
+        )  # fmt: skip
+
+    cut = trace(3, tokens=100, reason="length", answer=None, correct=None)
+    run = save(tmp_path / "sweep", "traces.jsonl", *(trace(n) for n in range(3)), cut)
+    (point,) = points_of(answers_by_suite(read_conditions(run, "sweep").conditions), "sweep α 0")
+    assert (point.records, point.accuracy, point.tokens) == (4, 0.75, 70)
+
+
 def test_strengths_of_a_sweep_are_conditions(tmp_path: Path) -> None:
     traces = [
         Trace(
@@ -118,9 +135,9 @@ def test_strengths_of_a_sweep_are_conditions(tmp_path: Path) -> None:
     found = read_conditions(run, "sweep")
     assert list(found.conditions) == ["sweep α 0", "sweep all α -0.2", "sweep all α -0.4"]
     assert found.strengths == {"sweep all α -0.2": ("sweep all", -0.2), "sweep all α -0.4": ("sweep all", -0.4)}
-    points = points_of(found.conditions, "sweep α 0")
+    points = points_of(answers_by_suite(found.conditions), "sweep α 0")
     assert [point.tokens for point in points] == [100, 80, 60]
-    elsewhere = points_of({"other": answers("1", 5, suite="other")} | dict(found.conditions), "other")
+    elsewhere = points_of(answers_by_suite({"other": answers("1", 5, suite="other")} | dict(found.conditions)), "other")
     assert [point.accuracy_difference for point in elsewhere] == [None, None, 0.0, 0.0]
     plot_frontier(points, "sweep α 0", tmp_path / "sweep.png", found.strengths)
     legend = (tmp_path / "sweep.svg").read_text()

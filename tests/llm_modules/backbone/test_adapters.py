@@ -19,8 +19,10 @@ from peft import (
 from safetensors.torch import load_file, save_file
 
 from datamodules.errors import InputError
-from llm_modules.backbone.adapters import adapter_settings, add_adapter, check_settings, load_adapter, merge
+from llm_modules.backbone.adapters import add_adapter, load_adapter, merge
 from llm_modules.backbone.loading import load_model
+from llm_modules.backbone.origin import adapter_settings, check_settings
+from llm_modules.causal_lm import CausalLM
 from tests.families import tiny_model
 from tests.tiny import save_tiny
 
@@ -87,7 +89,9 @@ def test_an_adapter_with_tokens_of_its_own(base: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = adapted.eval()(input_ids=ids).logits
     adapted.save_pretrained(str(tmp_path))
-    with torch.no_grad():
+    file = tmp_path / "adapter_config.json"
+    file.write_text(file.read_text().replace(base, "/a/folder/that/has/moved"))
+    with torch.no_grad(), pytest.warns(UserWarning, match="was made for"):
         found = load_adapter(load_model(base), str(tmp_path), base).eval()(input_ids=ids).logits
     assert torch.equal(found, expected)
 
@@ -161,6 +165,17 @@ class TestMerge:
         model = adapted(base, LoraConfig(r=2, target_modules=["q_proj"], layer_replication=[(0, 2), (0, 2)]))
         with pytest.raises(InputError, match="layer_replication"):
             merge(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"target_modules": ["embed_tokens", "q_proj"]}, {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]}],
+    ids=["embeddings", "tokens"],
+)
+def test_embeddings_can_be_adapted(base: str, options: dict[str, Any]) -> None:
+    module = CausalLM(base, peft=LoraConfig(r=2, **options))
+    module.configure_model()
+    assert any("embed_tokens" in name for name in module.trainable_names())
 
 
 def test_settings_that_change_what_is_computed_are_compared(base: str) -> None:

@@ -45,9 +45,10 @@ def test_a_turn_ends_a_completion_where_no_setting_says_so(
         ("{% for m in messages %}{{ m.content }}\n\n{% endfor %}", None),
         ("{% for m in messages %}{{ m.content }} Human:{% endfor %}", None),
         ("{{ raise_exception('no') }}", None),
+        ("<|im_start|>{% for m in messages %}{% for p in m.content if p is mapping %}x{% endfor %}{% endfor %}", None),
         (None, None),
     ],
-    ids=["a token", "line breaks", "words", "an error", "no template"],
+    ids=["a token", "line breaks", "words", "an error", "words are dropped", "no template"],
 )
 def test_only_an_added_token_ends_a_turn(
     tokenizer: PreTrainedTokenizerBase, template: str | None, found: str | None

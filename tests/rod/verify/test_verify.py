@@ -68,17 +68,18 @@ def test_a_failure_is_named_in_the_status(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.parametrize(
-    ("family", "check"),
+    ("family", "check", "reason"),
     [
-        ("hrm_text", model_checks.layers),
-        ("modernbert-decoder", model_checks.output_head),
-        ("rwkv", model_checks.generation),
-        ("jetmoe", method_checks.mixture_off),
+        ("hrm_text", model_checks.layers, "the decoder layers of HrmTextForCausalLM are not known"),
+        ("modernbert-decoder", model_checks.output_head, "are not its output projection"),
+        ("rwkv", model_checks.generation, "take a cache of transformers"),
+        ("jetmoe", method_checks.mixture_off, "no decoder layer has an attention output projection"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=["layers", "head", "cache", "projection"],
 )
-def test_families_that_cannot_are_told(family: str, check: Check) -> None:
-    assert attempt(check, Subject(tiny_model(family))).status == "fails"
+def test_families_that_cannot_are_told(family: str, check: Check, reason: str) -> None:
+    result = attempt(check, Subject(tiny_model(family)))
+    assert (result.status, reason in result.found) == ("fails", True), result.found
 
 
 class TestFaultsOfAModel:
@@ -170,9 +171,15 @@ class TestPrompts:
             ("{% if enable_thinking %}<think>{% endif %}", "passes"),
             ("{% if enable_thinking %}{% endif %}", "fails"),
             ("{% if reasoning_effort == 'high' %}<think>{% endif %}", "passes"),
+            ("{% if messages[0].thinking %}{% endif %}{{ reasoning_effort }}", "passes"),
             ("", "does not apply"),
         ],
     )
-    def test_a_switch_of_thinking(self, tokenizer: PreTrainedTokenizerBase, switch: str, status: str) -> None:
+    def test_a_switch_of_thinking(
+        self, tokenizer: PreTrainedTokenizerBase, switch: str, status: str, tmp_path: Path
+    ) -> None:
         tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}" + switch
         assert self.statuses(tokenizer)["thinking switch"] == status
+        file = tmp_path / "chat.jinja"
+        file.write_text(tokenizer.chat_template)
+        assert self.statuses(tokenizer, str(file))["thinking switch"] == status
