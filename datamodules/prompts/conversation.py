@@ -10,7 +10,8 @@ from datamodules.completions.thoughts import opened_thought, split_thought
 from datamodules.prompts.chat_template import require_eos
 from datamodules.prompts.renderer import ChatTemplate, Renderer, thought_keys
 from datamodules.prompts.token_row import Tail, TokenRow, assistant_tail
-from datamodules.records.conversations import Conversation, Turn
+from datamodules.records.conversations import Conversation
+from datamodules.records.turns import Turn
 
 LossTurns = Literal["all", "last"]
 """The assistant's turns that are learnt."""

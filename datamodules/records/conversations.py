@@ -4,54 +4,23 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, HubData, read_file
 from datamodules.records.reader import join_fields, listed, report_bad_lines
+from datamodules.records.turns import Role, Turn, as_list, parse_json, read_turns
 from datamodules.records.validation import BadLineError, check_text
-
-Role = Literal["system", "user", "assistant", "tool"]
 
 _CHATS = ("messages", "conversations")
 _PAIRS = (("prompt", "response"), ("prompt", "completion"), ("instruction + input", "output"))
 _NAMES = ("messages", "prompt", "response", "system", "tools")
-_ROLES: dict[str, Role] = {
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "chatgpt", "bot", "function_call"), "assistant"),
-    **dict.fromkeys(("tool", "function", "function_response", "observation", "ipython"), "tool"),
-}
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _NO_FORM = "neither a conversation nor a pair of request and response"
 _FORMS = (
     "a conversation has messages or conversations; a pair has prompt and response, prompt and completion, or "
     "instruction, input and output. Map other names with data.fields, as in {prompt: question, response: answer} or "
     "{messages: dialog}"
 )
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A turn of a conversation.
-
-    Attributes:
-        role: Who speaks.
-        content: What is said.
-        thought: What the assistant thought before, if that is apart from the content.
-        tool_calls: Calls of tools, each ``{type: function, function: {name, arguments}}`` with arguments as a mapping.
-        tool: Name of the tool, if one answers.
-        call_id: Id of the call that a tool answers.
-        weight: 0 if the turn is not to be learnt.
-    """
-
-    role: Role
-    content: str
-    thought: str = ""
-    tool_calls: tuple[Mapping[str, Any], ...] = ()
-    tool: str = ""
-    call_id: str = ""
-    weight: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,7 +109,7 @@ def _conversation(row: Mapping[str, Any], fields: Mapping[str, str]) -> list[Tur
         return None
     names = (fields["messages"],) if "messages" in fields else _CHATS
     name = next((name for name in names if name in row), None)
-    return None if name is None else _turns(row[name], name)
+    return None if name is None else read_turns(row[name], name)
 
 
 def _pair(row: dict[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
@@ -159,111 +128,24 @@ def _side(value: Any, role: Role, name: str) -> list[Turn]:
     if isinstance(value, str):
         return [Turn(role, value)]
     if isinstance(value, list):
-        return _turns(value, name)
+        return read_turns(value, name)
     raise BadLineError(f"field {name!r} must be a text or a list of turns, not {json.dumps(value, default=str)[:40]}")
 
 
 def _history(value: Any) -> Iterator[tuple[Role, str]]:
-    for pair in _list(value, "history"):
+    for pair in as_list(value, "history"):
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise BadLineError("field 'history' must be a list of pairs of texts")
         yield from (("user", pair[0]), ("assistant", pair[1]))
 
 
-def _turns(value: Any, name: str) -> list[Turn]:
-    turns = []
-    for number, entry in enumerate(_list(value, name), start=1):
-        where = f"{name}, turn {number}"
-        if not isinstance(entry, Mapping):
-            raise BadLineError(f"{where}: not an object but {type(entry).__name__}")
-        entry = {key: value for key, value in entry.items() if value is not None}
-        try:
-            turns.append(_turn(entry))
-        except BadLineError as error:
-            raise BadLineError(f"{where}: {error}") from error
-    if not turns:
-        raise BadLineError(f"field {name!r} has no turn")
-    return turns
-
-
-def _turn(entry: Mapping[str, Any]) -> Turn:
-    said = entry.get("role", entry.get("from"))
-    role = _ROLES.get(str(said).lower())
-    if role is None:
-        raise BadLineError(f"its role is {said!r}; known are {', '.join(_ROLES)}")
-    content = entry.get("content", entry.get("value", ""))
-    if str(said).lower() == "function_call":
-        return Turn("assistant", "", tool_calls=tuple(_calls(_parsed(content, "function_call"))))
-    calls = entry.get("tool_calls") or entry.get("function_call") or ()
-    text, thought = _text(content, role)
-    weight = entry.get("weight", 1)
-    if weight not in (0, 1):
-        raise BadLineError(f"its weight is {weight!r}; give 1, or 0 for a turn that is not learnt")
-    given = next((entry[name] for name in _THOUGHTS if entry.get(name)), thought)
-    if not isinstance(given, str):
-        raise BadLineError(f"its thought is not a text but {type(given).__name__}")
-    return Turn(
-        role,
-        text,
-        thought=given.strip(),
-        tool_calls=tuple(_calls(_parsed(calls, "tool_calls"))),
-        tool=str(entry.get("name", "")) if role == "tool" else "",
-        call_id=str(entry.get("tool_call_id", "")),
-        weight=int(weight),
-    )
-
-
-def _text(content: Any, role: Role) -> tuple[str, str]:
-    """Text and thought of a turn's content: a text, parts, or any value that a tool returned."""
-    if isinstance(content, str):
-        return content, ""
-    if isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content):
-        kinds = {part["type"] for part in content}
-        if strange := kinds - {"text", "thinking", "reasoning"}:
-            raise BadLineError(f"it has a part of type {sorted(map(str, strange))[0]!r}; only text can be learnt")
-        text = "".join(str(part["text"]) for part in content if part["type"] == "text")
-        return text, "".join(_text(part.get(part["type"], ""), role)[0] for part in content if part["type"] != "text")
-    if role == "tool":
-        return json.dumps(content, ensure_ascii=False), ""
-    raise BadLineError(f"its content is not a text but {type(content).__name__}")
-
-
-def _calls(value: Any) -> Iterator[dict[str, Any]]:
-    for call in [value] if isinstance(value, Mapping) else value:
-        function = call.get("function", call) if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise BadLineError("a call of a tool has no name")
-        arguments = _parsed(function.get("arguments") or {}, "arguments")
-        if not isinstance(arguments, Mapping):
-            raise BadLineError(f"the arguments of {function['name']!r} are not a JSON object")
-        made = {"type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
-        yield {**({"id": str(call["id"])} if call.get("id") is not None else {}), **made}
-
-
 def _schemas(value: Any) -> Iterator[Mapping[str, Any]]:
     """Tools as JSON schemas; a list, its JSON text, or a list of JSON texts."""
-    for tool in _list(value, "tools") if value else ():
-        tool = _parsed(tool, "tools")
+    for tool in as_list(value, "tools") if value else ():
+        tool = parse_json(tool, "tools")
         if not isinstance(tool, Mapping):
             raise BadLineError("field 'tools' must be a list of JSON schemas")
         yield tool if "function" in tool else {"type": "function", "function": tool}
-
-
-def _list(value: Any, name: str) -> Sequence[Any]:
-    value = _parsed(value, name)
-    if not isinstance(value, list | tuple):
-        raise BadLineError(f"field {name!r} must be a list, not {json.dumps(value, default=str)[:40]}")
-    return value
-
-
-def _parsed(value: Any, name: str) -> Any:
-    """The value of a JSON text, as tables have them; anything else as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise BadLineError(f"field {name!r} is a text that is no JSON ({error})") from error
 
 
 def _check(turns: Sequence[Turn]) -> None:

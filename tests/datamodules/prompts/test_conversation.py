@@ -12,7 +12,8 @@ from datamodules.prompts.chat_template import ChatTemplate, encode_prompt
 from datamodules.prompts.control_tokens import tell_control_tokens
 from datamodules.prompts.conversation import ConversationEncoder, LossTurns
 from datamodules.prompts.renderer import Renderer
-from datamodules.records.conversations import Conversation, Turn, read_conversations
+from datamodules.records.conversations import Conversation, read_conversations
+from datamodules.records.turns import Turn
 from tests.datamodules.prompts.test_chat_template import R1_TEMPLATE, byte_tokenizer
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 

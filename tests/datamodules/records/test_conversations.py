@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.records.conversations import Conversation, Turn, read_conversations
+from datamodules.records.conversations import Conversation, read_conversations
+from datamodules.records.turns import Turn
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 
