@@ -8,13 +8,14 @@ from typing import Any
 
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, HubData, read_file
-from datamodules.records.reader import join_fields, listed, report_bad_lines
+from datamodules.records.reader import check_names, join_fields, listed, report_bad_lines
 from datamodules.records.turns import Role, Turn, as_list, parse_json, read_turns
 from datamodules.records.validation import BadLineError, check_text
 
 _CHATS = ("messages", "conversations")
 _PAIRS = (("prompt", "response"), ("prompt", "completion"), ("instruction + input", "output"))
-_NAMES = ("messages", "prompt", "response", "system", "tools")
+_BESIDE = ("system", "tools")
+_NAMES = ("messages", "prompt", "response", *_BESIDE)
 _NO_FORM = "neither a conversation nor a pair of request and response"
 _FORMS = (
     "a conversation has messages or conversations; a pair has prompt and response, prompt and completion, or "
@@ -52,7 +53,8 @@ def read_conversations(
     Args:
         source: A file, see `read_file`, or a set of the hub.
         fields: The file's name of ``messages``, ``prompt``, ``response``, ``system`` or ``tools``, if it differs;
-            ``{prompt: question + context}`` joins fields, and ``turns[0]`` is a value at any depth.
+            ``{prompt: question + context}`` joins fields, and ``turns[0]`` is a value at any depth. A line may lack
+            ``system`` and ``tools``.
         strict: Stop at bad lines. By default they are set aside, as in `read_records`.
         rejected_dir: Folder for bad lines if the file's own folder is not writable.
 
@@ -76,6 +78,7 @@ def read_conversations(
         except BadLineError as error:
             text = json.dumps(line.values, default=str, ensure_ascii=False)
             bad.append(BrokenLineError(line.number, line.where, str(error), text))
+    check_names(source, fields, keys)
     if not found:
         unknown_form = any(line.reason == _NO_FORM for line in bad)
         hint = f"; there are the fields {', '.join(keys)}: {_FORMS}" if unknown_form else ""
@@ -90,14 +93,16 @@ def _read(
 ) -> tuple[tuple[Turn, ...], tuple[Mapping[str, Any], ...]]:
     """Turns and tools of a line."""
     row = {name: value for name, value in values.items() if value is not None}
-    join_fields(row, fields.values())
+    join_fields(row, [name for ours, name in fields.items() if ours not in _BESIDE])
+    join_fields(row, [name for ours, name in fields.items() if ours in _BESIDE], optional=True)
     turns = _conversation(row, fields) or _pair(row, fields)
     if turns is None:
         raise BadLineError(_NO_FORM)
-    system = row.get(fields.get("system", "system"), "")
-    if not isinstance(system, str):
-        raise BadLineError(f"field 'system' is not a text but {type(system).__name__}")
-    if system.strip():
+    name = fields.get("system", "system")
+    system = row.get(name)
+    if not isinstance(system, str | None):
+        raise BadLineError(f"field {name!r} is not a text but {type(system).__name__}")
+    if system and system.strip():
         if turns[0].role == "system":
             raise BadLineError("there are two system prompts: a field and a turn")
         turns = [Turn("system", system), *turns]
@@ -107,15 +112,17 @@ def _read(
 def _conversation(row: Mapping[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
     if {"prompt", "response"} & fields.keys():
         return None
-    names = (fields["messages"],) if "messages" in fields else _CHATS
-    name = next((name for name in names if name in row), None)
+    if "messages" in fields:
+        return read_turns(row[fields["messages"]], fields["messages"])
+    # An empty cell of a table is no chat.
+    name = next((name for name in _CHATS if row.get(name, "") != ""), None)
     return None if name is None else read_turns(row[name], name)
 
 
 def _pair(row: dict[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
     named = {"prompt", "response"} & fields.keys()
     pairs = ((fields.get("prompt", "prompt"), fields.get("response", "response")),) if named else _PAIRS
-    pair = next((p for p in pairs if p[0].split("+")[0].strip() in row and p[1] in row), None)
+    pair = next((p for p in pairs if {p[0], p[0].split("+")[0].strip()} & row.keys() and p[1] in row), None)
     if pair is None:
         return None
     join_fields(row, pair)
@@ -133,7 +140,7 @@ def _side(value: Any, role: Role, name: str) -> list[Turn]:
 
 
 def _history(value: Any) -> Iterator[tuple[Role, str]]:
-    for pair in as_list(value, "history"):
+    for pair in as_list(value, "history") if value else ():
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise BadLineError("field 'history' must be a list of pairs of texts")
         yield from (("user", pair[0]), ("assistant", pair[1]))
@@ -153,7 +160,7 @@ def _check(turns: Sequence[Turn]) -> None:
     asked = False
     learnt = 0
     for number, turn in enumerate(turns, start=1):
-        for text in (turn.content, turn.thought):
+        for text in (turn.content, turn.thought, json.dumps(turn.tool_calls, ensure_ascii=False, default=str)):
             check_text(text, f"turn {number}")
         asked = asked or turn.role in ("user", "tool")
         if turn.role == "user" and not turn.content.strip():

@@ -101,8 +101,7 @@ def read_records(
         except BadLineError as error:
             text = json.dumps(line.values, default=str, ensure_ascii=False)
             bad.append(BrokenLineError(line.number, line.where, str(error), text))
-    if absent := [f"{name!r} (for {ours!r})" for ours, name in fields.items() if keys and _unknown(name, keys)]:
-        raise InputError(f"{path}: no line has the field {', '.join(absent)}; there are {', '.join(keys)}")
+    check_names(path, fields, keys)
     if not good:
         raise InputError(
             f"{path}: no good line ({listed(bad)})"
@@ -116,6 +115,12 @@ def read_records(
     if bad:
         report_bad_lines(path, bad, len(good), strict, rejected_dir)
     return list(good.values())
+
+
+def check_names(source: object, fields: Mapping[str, str], keys: Collection[str]) -> None:
+    """Raise `InputError` if no line has a field that ``fields`` names; ``keys`` are those of all lines."""
+    if absent := [f"{name!r} (for {ours!r})" for ours, name in fields.items() if keys and _unknown(name, keys)]:
+        raise InputError(f"{source}: no line has the field {', '.join(absent)}; there are {', '.join(keys)}")
 
 
 def listed(bad: Sequence[BrokenLineError]) -> str:
@@ -158,14 +163,20 @@ def extract_gold(text: str, pattern: str) -> str | None:
     return last[1].strip() if last and last[1] else None
 
 
-def join_fields(values: dict[str, Any], names: Iterable[str]) -> None:
-    """Add what stands at a path, under the name ``a[0].b``, and the joined text of several, under ``a + b``."""
+def join_fields(values: dict[str, Any], names: Iterable[str], optional: bool = False) -> None:
+    """Add what stands at a path, under the name ``a[0].b``, and the joined text of several, under ``a + b``.
+
+    Raises:
+        BadLineError: The first field of a name is missing, and not ``optional``; or one of several is no text.
+    """
     for name in names:
         if name in values:
             continue
         parts = [part.strip() for part in name.split("+")]
         found = {part: _at(values, part) for part in parts}
-        if found[parts[0]] is _ABSENT:
+        if optional and all(value is _ABSENT for value in found.values()):
+            continue
+        if found[parts[0]] is _ABSENT and not optional:
             raise BadLineError(f"field {parts[0]!r} is missing")
         if len(parts) == 1:
             values[name] = found[name]

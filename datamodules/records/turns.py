@@ -90,18 +90,22 @@ def _text(content: Any, role: Role) -> tuple[str, str]:
     if isinstance(content, str):
         return content, ""
     if isinstance(content, list) and all(isinstance(part, Mapping) and "type" in part for part in content):
-        kinds = {part["type"] for part in content}
-        if strange := kinds - {"text", "thinking", "reasoning"}:
-            raise BadLineError(f"it has a part of type {sorted(map(str, strange))[0]!r}; only text can be learnt")
-        text = "".join(str(part["text"]) for part in content if part["type"] == "text")
-        return text, "".join(_text(part.get(part["type"], ""), role)[0] for part in content if part["type"] != "text")
+        said: dict[str, list[str]] = {"text": [], "thinking": [], "reasoning": []}
+        for part in content:
+            kind = str(part["type"])
+            if kind not in said:
+                raise BadLineError(f"it has a part of type {kind!r}; only text can be learnt")
+            if part.get(kind) is None:
+                raise BadLineError(f"it has a part of type {kind!r} without {kind!r}")
+            said[kind].append(_text(part[kind], "assistant")[0])
+        return "".join(said["text"]), "".join(said["thinking"] + said["reasoning"])
     if role == "tool":
-        return json.dumps(content, ensure_ascii=False), ""
+        return json.dumps(content, ensure_ascii=False, default=str), ""
     raise BadLineError(f"its content is not a text but {type(content).__name__}")
 
 
 def _calls(value: Any) -> Iterator[dict[str, Any]]:
-    for call in [value] if isinstance(value, Mapping) else value:
+    for call in [value] if isinstance(value, Mapping) else as_list(value, "tool_calls"):
         function = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise BadLineError("a call of a tool has no name")

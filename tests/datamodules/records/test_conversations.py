@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from datamodules.errors import InputError
 from datamodules.records.conversations import Conversation, read_conversations
-from datamodules.records.turns import Turn
+from datamodules.records.turns import Turn, read_turns
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 
@@ -50,6 +51,7 @@ PAIR = (Turn("user", "Hi"), Turn("assistant", "Yes"))
         ({"conversations": [user("Hi"), said("Yes")]}, PAIR),
         ({"prompt": "Hi", "response": "Yes", "system": "Be kind."}, (Turn("system", "Be kind."), *PAIR)),
         ({"prompt": "Hi", "response": "Yes", "system": None}, PAIR),
+        ({"instruction": "Hi", "output": "Yes", "history": "", "system": "", "tools": "", "messages": ""}, PAIR),
         (
             {"messages": [{"role": "developer", "content": "Be kind."}, user("Hi"), said("Yes")]},
             (Turn("system", "Be kind."), *PAIR),
@@ -115,6 +117,9 @@ def test_calls_of_tools_and_their_answers(tmp_path: Path) -> None:
         ({"messages": "dialog"}, {"dialog": [user("Hi"), said("Yes")], "messages": 3}),
         ({"prompt": "turns[0]", "response": "choices[0].text"}, {"turns": ["Hi", "b"], "choices": [{"text": "Yes"}]}),
         ({"prompt": "q", "response": "a"}, {"q": [user("Hi")], "a": [said("Yes")]}),
+        ({"prompt": "turns[0] + context"}, {"turns": ["Hi"], "context": "", "response": "Yes"}),
+        ({"system": "sp"}, {"prompt": "Hi", "response": "Yes", "sp": None}),
+        ({"tools": "meta.tools"}, {"prompt": "Hi", "response": "Yes", "meta": {}}),
     ],
 )
 def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_path: Path) -> None:
@@ -140,6 +145,17 @@ def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_pat
         ({"messages": [{"role": "narrator", "content": "Hi"}]}, "turn 1: its role is 'narrator'; known are system"),
         ({"messages": [user("Hi"), said("Yes", weight=0.5)]}, "turn 2: its weight is 0.5"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "a part of type 'image_url'; only text"),
+        ({"messages": [user("Hi"), said([{"type": ["text"], "text": "Yes"}])]}, "a part of type .*text.*; only text"),
+        *(
+            ({"messages": [user("Hi"), said([part, {"type": "text", "text": "b"}])]}, "of type '(.*)' without '\\1'")
+            for part in ({"type": "text", "content": "a"}, {"type": "text", "text": None}, {"type": "thinking"})
+        ),
+        ({"messages": [user("Hi"), said([{"type": "text", "text": 5}])]}, "its content is not a text but int"),
+        ({"messages": [user("Hi"), said("", tool_calls=5)]}, "turn 2: field 'tool_calls' must be a list, not 5"),
+        (
+            {"messages": [user("Hi"), said("", tool_calls=[{"name": "f", "arguments": {"a": "\ud800"}}])]},
+            "half a character",
+        ),
         ({"messages": [{"role": "user", "content": {"a": 1}}]}, "its content is not a text but dict"),
         ({"messages": [user("Hi"), said("", tool_calls=[{"function": {}}])]}, "a call of a tool has no name"),
         ({"messages": [user("Hi"), said("", tool_calls=[{"name": "f", "arguments": "[1]"}])]}, "of 'f' are not a JSON"),
@@ -163,8 +179,27 @@ def test_wrong_fields(tmp_path: Path) -> None:
         read(tmp_path, {}, fields={"question": "a"})
     with pytest.raises(InputError, match="messages, or prompt and response"):
         read(tmp_path, {}, fields={"messages": "a", "prompt": "b"})
-    with pytest.raises(InputError, match="field 'q' is missing"):
-        read(tmp_path, {"prompt": "Hi", "response": "Yes"}, fields={"prompt": "q"})
+    pair = {"prompt": "Hi", "response": "Yes"}
+    for ours in ("prompt", "system"):
+        with pytest.raises(InputError, match=f"no line has the field 'q' .for '{ours}'.; there are prompt, response"):
+            read(tmp_path, pair, fields={ours: "q"})
+    with pytest.raises(InputError, match=r"c\.jsonl:1: field 'q' is missing"):
+        read(tmp_path, pair, {**pair, "q": "Hi"}, fields={"prompt": "q"})
+
+
+def test_only_some_lines_have_a_system_prompt_and_tools(tmp_path: Path) -> None:
+    pair = {"prompt": "Hi", "response": "Yes"}
+    rows = [{**pair, "style": "Be kind.", "f": [{"name": "add"}]}, {**pair, "persona": "Eve.", "style": "Go."}, pair]
+    found = read(tmp_path, *rows, fields={"system": "persona + style", "tools": "f"})
+    assert [chat.turns[0].content for chat in found] == ["Be kind.", "Eve.\n\nGo.", "Hi"]
+    assert [len(chat.tools) for chat in found] == [1, 0, 0]
+    with pytest.raises(InputError, match="field 'sp' is not a text but int"):
+        read(tmp_path, {**pair, "sp": 3}, fields={"system": "sp"})
+
+
+def test_what_a_tool_returned_is_any_value() -> None:
+    (turn,) = read_turns([{"role": "tool", "content": {"on": date(2026, 1, 31)}}], "messages")
+    assert turn.content == '{"on": "2026-01-31"}'
 
 
 def test_ids_that_start_anew_cost_nothing(tmp_path: Path) -> None:
