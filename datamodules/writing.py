@@ -46,6 +46,7 @@ def filling(folder: Path, stale: Collection[str] = ()) -> Iterator[Path]:
         for path in sorted(path for path in partial.rglob("*") if path.is_file()):
             target = folder / path.relative_to(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
+            path.chmod(partial.stat().st_mode & 0o666)  # safetensors writes for its owner alone
             path.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

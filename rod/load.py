@@ -58,7 +58,7 @@ def config_of(checkpoint: Path) -> Path:
     raise InputError(f"--config: no {CONFIG} in the folders above '{checkpoint}'; name the run's configuration")
 
 
-def steps_of(checkpoint: Path) -> tuple[int, int]:
-    """Optimiser steps and epoch of a checkpoint."""
+def steps_of(checkpoint: Path) -> int:
+    """Optimiser steps of a checkpoint."""
     content = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
-    return content.get("global_step", 0), content.get("epoch", 0)
+    return int(content.get("global_step", 0))

@@ -14,7 +14,10 @@ _KINDS = {
 }
 """Format -> library and the beginning of the first sentence."""
 _LOAD = {
-    "peft": "from peft import AutoPeftModelForCausalLM\n\nmodel = AutoPeftModelForCausalLM.from_pretrained({path!r})",
+    "peft": (
+        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        "base = AutoModelForCausalLM.from_pretrained({base!r})\nmodel = PeftModel.from_pretrained(base, {path!r})"
+    ),
     "merged": "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained({path!r})",
     "mogu": "from llm_modules.mogu import MoGUModel\n\nmogu = MoGUModel.from_pretrained({path!r})",
 }
@@ -22,7 +25,7 @@ _LOAD = {
 _SHOWN = ("model", "data", "trainer", "seed_everything")
 
 
-def model_card(name: str, kind: str, method: str, backbone: str, config: Path, steps: int, epoch: int) -> str:
+def model_card(name: str, kind: str, method: str, backbone: str, config: Path, steps: int) -> str:
     """A page in Markdown with the metadata of the hub.
 
     Args:
@@ -32,18 +35,20 @@ def model_card(name: str, kind: str, method: str, backbone: str, config: Path, s
         backbone: Its base model; of a folder, only the name is told, as of all local paths.
         config: The run's ``config.yaml``; metrics are read from the folder that it is in.
         steps: Optimiser steps of the checkpoint.
-        epoch: Its epoch, from 0.
     """
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     base = _without_folders(backbone)
     library, first = _KINDS[kind]
-    data = ModelCardData(base_model=base, library_name=library, tags=["lightning-rod", method.lower()])
+    on_hub = base == backbone and backbone != "miniature"
+    tags = ["lightning-rod", method.lower()]
+    data = ModelCardData(base_model=base if on_hub else None, library_name=library, tags=tags)
     shown = {key: value for key in _SHOWN if (value := _given(settings.get(key))) is not None}
     lines = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
-        f"{first} `{base}`, trained as `{method}` with Lightning Rod: {steps:,} optimiser steps, up to epoch {epoch}.",
-        f"```python\n{_LOAD[kind].format(path=name)}\n```",
+        f"{first} `{base}`{'' if on_hub else ' (a local folder)'}, trained by Lightning Rod's `{method}` in {steps:,} "
+        "optimiser steps.",
+        f"```python\n{_LOAD[kind].format(path=name, base=base)}\n```",
         *_metrics(config.parent, steps),
         "## Training",
         "The configuration of `rod fit`; local paths are shortened to their last part:",

@@ -131,7 +131,9 @@ def explain(message: str, known: list[str]) -> str:
     reason = _TAIL.sub("", _UNION.sub("", re.split(_KEY, message)[-1]))
     missing = _NO_CLASS.search(message)
     if missing:
-        reason = _no_class(missing[1] or missing[2])
+        values = re.search(r"typing\.Literal\[(.*?)\]", message)
+        reason = f"it is none of {values[1]}, and " if values else ""
+        reason += _no_class(missing[1] or missing[2])
     parts: dict[str, str] = {}
     for part in filter(None, (line.strip(" -") for line in reason.splitlines())):
         parts.setdefault(part.partition(";")[0], part)  # several types of a union say the same

@@ -177,6 +177,10 @@ def load_model(
                 **options,
             )
             model, found = loaded
+    except ImportError as error:
+        extra = "quantization" if quantization is not None else "gguf"
+        remedy = f"pip install 'lightning-rod[{extra}]'" if quantization is not None or file else "install it"
+        raise InputError(f"model.backbone: '{name}' needs a library: {first_line(error)}; {remedy}") from error
     except _UNREADABLE as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {first_line(error)}") from error
     if found:

@@ -61,9 +61,8 @@ def run(
             whole = merge(model) if isinstance(model, PeftModel) else module.language_model
             whole.save_pretrained(folder)
         module.tokenizer.save_pretrained(folder)
-        steps, epoch = steps_of(checkpoint)
         name, method = push or output.resolve().name, type(module).__name__
-        card = model_card(name, format, method, module.model_id, config, steps, epoch)
+        card = model_card(name, format, method, module.model_id, config, steps_of(checkpoint))
         (folder / "README.md").write_text(card, encoding="utf-8")
         written = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     print(f"wrote {output}")

@@ -46,20 +46,23 @@ def run(
         output: JSON file for the results.
         overwrite: Replace that file.
     """
+    from rod.verbs.files import require_new
+
+    if output is not None:
+        require_new([output], overwrite)
+
     import torch
     from rich.progress import track
 
     from callbacks.evaluation.columns import terminal
     from datamodules.errors import InputError
-    from llm_modules.backbone.loading import load_model, load_tokenizer
-    from rod.verbs.files import require_new
+    from llm_modules.backbone.loading import load_model, load_tokenizer, read_config
     from rod.verify.method_checks import METHOD_CHECKS
     from rod.verify.model_checks import MODEL_CHECKS
     from rod.verify.prompt_checks import PROMPT_CHECKS
     from rod.verify.subject import Check, Subject, attempt
 
-    if output is not None:
-        require_new([output], overwrite)
+    read_config(model, revision, trust_remote_code)  # its errors are about the model, those of a tokenizer are not
     own_tokenizer = load_tokenizer(tokenizer or model, revision, trust_remote_code)
     loaded = load_model(
         model,

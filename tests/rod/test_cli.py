@@ -272,13 +272,14 @@ def test_an_export_has_a_card_and_goes_to_the_hub(
     assert sorted(calls[1][1]["allow_patterns"]) == sorted(path.name for path in (tmp_path / "out").iterdir())
     _, metadata, card = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(metadata) == {
-        "base_model": "base",
         "library_name": "peft",
         "tags": ["lightning-rod", "causallm"],
     }
     assert str(tmp_path) not in card
-    assert "A PEFT adapter for `base`, trained as `CausalLM` with Lightning Rod: 6 optimiser steps" in card
+    assert "A PEFT adapter for `base` (a local folder), trained by Lightning Rod's `CausalLM` in 6 optimiser" in card
     assert "| train/loss | " in card
+    modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1, "a colleague can read the settings and not the weights"
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["trainer"]["max_epochs"] == 1
 
     def offline(*_: Any, **__: Any) -> str:

@@ -109,7 +109,7 @@ def test_conditions_of_a_run(tmp_path: Path) -> None:
 
 def test_answers_of_a_sweep_that_were_cut_off_count_as_wrong(tmp_path: Path) -> None:
     def trace(n: int, **ending: Any) -> Trace:
-        values = {"tokens": 60, "reason": "stop", "answer": "1", "correct": True} | ending
+        values: dict[str, Any] = {"tokens": 60, "reason": "stop", "answer": "1", "correct": True} | ending
         return Trace(
             f"{n}", f"{n}", f"{n}?", "1", "system2", 0.0, (), 0, 0, "", "x",
             values["tokens"], values["reason"], values["answer"], values["correct"], "m", "",
