@@ -117,8 +117,7 @@ class RecoveryCheckpoint(ModelCheckpoint):
 
     def _save(self, trainer: Trainer) -> None:
         self._saved_at = time.monotonic()
-        others = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
-        if any(one._last_global_step_saved == trainer.global_step for one in others if not one.save_weights_only):
+        if self._last_global_step_saved == trainer.global_step:
             return
         self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
         rank_zero_info(f"saved {self._last_checkpoint_saved}, from which `rod fit --resume auto` goes on")

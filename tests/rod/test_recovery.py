@@ -81,12 +81,17 @@ def assert_same_fit(one: Path, other: Path) -> None:
     assert logged(other) == logged(one)
 
 
+_EVERY_STEP = {
+    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+    "init_args": {"filename": "every", "every_n_train_steps": 1},
+}
 PLACES = {
     "within an epoch": (2, "training batch", {}, 2),
     "within the second epoch": (9, "training batch", {}, 9),
     "between two steps": (5, "training batch", {"accumulate_grad_batches": 3}, 1),
     "in the first validation": (1, "validation", {}, 6),
     "in the last validation": (2, "validation", {"accumulate_grad_batches": 3}, 4),
+    "in a validation after another checkpoint of the step": (1, "validation", {"callbacks": [_EVERY_STEP]}, 6),
     "in a validation within an epoch": (3, "validation", {"val_check_interval": 2}, 6),
     "at the end of an epoch without validation": (6, "training batch", {"limit_val_batches": 0}, 6),
 }
@@ -97,7 +102,8 @@ def test_sigterm_leaves_a_checkpoint_and_loses_nothing(
     count: int, place: str, trainer: dict[str, Any], kept: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also between two optimizer steps and within a validation, where the state of the last step is kept."""
-    config = fit_config(tmp_path, stop_at(tmp_path, count, place), **trainer)
+    others = trainer.pop("callbacks", [])
+    config = fit_config(tmp_path, stop_at(tmp_path, count, place), *others, **trainer)
     assert rod("fit", "--config", config) == 143
     assert "rod: stopped by SIGTERM" in capsys.readouterr().err
     assert (tmp_path / f"run/checkpoints/recovery-step={kept}.ckpt").is_file()
