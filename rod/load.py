@@ -7,7 +7,7 @@ import yaml
 from lightning.pytorch import LightningModule
 
 from datamodules.errors import InputError
-from llm_modules.backbone.checkpoint import check_checkpoint
+from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
 from llm_modules.causal_lm import CausalLM
 from rod import classes
 from rod.parser import Parser
@@ -22,10 +22,17 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
         checkpoint: A Lightning checkpoint of that run; None for the untrained module.
 
     Raises:
-        InputError: A file is absent, is no configuration, or describes no language model.
+        InputError: A file is absent, is no configuration, or describes no language model; the checkpoint is damaged.
     """
     if not config.is_file():
         raise InputError(f"--config: there is no file '{config}'; give the config.yaml of a run folder")
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, "--checkpoint")
+        if is_distributed(checkpoint):
+            raise InputError(
+                f"--checkpoint: '{checkpoint}' is a distributed checkpoint; make a file of it with "
+                f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {checkpoint}`"
+            )
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     if not isinstance(settings, dict) or "model" not in settings:
         raise InputError(f"--config: '{config}' has no 'model' section; give the config.yaml of a run folder")
@@ -39,7 +46,6 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
         )
     module.configure_model()
     if checkpoint is not None:
-        check_checkpoint(checkpoint, "--checkpoint")
         content = torch.load(checkpoint, weights_only=True, map_location="cpu")
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"], strict=False)

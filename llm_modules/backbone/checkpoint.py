@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.fabric.utilities.load import _METADATA_FILENAME
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -37,14 +39,30 @@ class CheckpointFiles(TorchCheckpointIO):
         return content
 
 
-def check_checkpoint(path: Path, key: str = "ckpt_path") -> set[str]:
+def is_distributed(path: Path) -> bool:
+    """Whether a path is a folder of a distributed checkpoint, which a sharded strategy has written."""
+    return (path / _METADATA_FILENAME).is_file()
+
+
+def check_checkpoint(path: Path | str, key: str = "ckpt_path") -> set[str]:
     """The keys of a checkpoint, once it is known to be whole: every part of its archive has a checksum.
 
-    ``key`` is the option that named it, for messages.
+    Of a distributed checkpoint the file of its keys is checked, and not its weights. A checkpoint at an address such as
+    ``s3://`` has to be there; its keys are not read.
+
+    Args:
+        path: A file, a folder of a distributed checkpoint, or an address.
+        key: The option that named it, for messages.
 
     Raises:
         InputError: It is missing, empty, cut or damaged, holds objects that could run code, or is something else.
     """
+    if "://" in str(path):
+        _find(str(path), key)
+        return set()
+    path = Path(path)
+    if is_distributed(path):
+        path /= _METADATA_FILENAME
     if path.is_dir():
         hints = {"adapter_config.json": "model.adapter", "config.json": "model.backbone"}
         other = next((option for name, option in hints.items() if (path / name).is_file()), None)
@@ -66,15 +84,27 @@ def check_checkpoint(path: Path, key: str = "ckpt_path") -> set[str]:
         ) from error
     except _UNREADABLE as error:
         raise InputError(f"{key}: '{path}' is cut, damaged or no checkpoint ({error}); {_ANOTHER}") from error
-    if "state_dict" not in keys:
-        raise InputError(f"{key}: '{path}' is no checkpoint of a run (it has no state_dict); {_ANOTHER}")
+    if TRAINED not in keys:
+        raise InputError(f"{key}: '{path}' {_FOREIGN}; {_ANOTHER}")
     return keys
+
+
+def _find(address: str, key: str) -> None:
+    try:
+        found = get_filesystem(address).exists(address)
+    except Exception as error:  # of the storage's own library, which may be missing
+        raise InputError(f"{key}: '{address}' cannot be reached ({error})") from error
+    if not found:
+        raise InputError(f"{key}: there is no file '{address}'")
 
 
 _UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, TypeError, ValueError)
 """What ``zipfile`` and ``torch.load`` raise for damaged bytes: a flipped bit may even ask for an unknown
 compression, for a password, or for an object that is no mapping."""
 _ANOTHER = "give another checkpoint of the run, or delete this one"
+TRAINED = "trained_parameters"
+"""Key of a checkpoint: the names of the parameters that were trained."""
+_FOREIGN = f"is a checkpoint of another project, or none of a run (it has no {TRAINED})"
 
 
 class TrainableCheckpoint(LightningModule):
@@ -96,7 +126,7 @@ class TrainableCheckpoint(LightningModule):
         """Drop frozen parameters and list the trained ones; ranks other than 0 have an empty dict if sharded."""
         trainable = self.trainable_names()
         # Sharded strategies load the state themselves and hand on the other keys: the names must be among them.
-        checkpoint["trained_parameters"] = sorted(trainable)
+        checkpoint[TRAINED] = sorted(trainable)
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -105,7 +135,9 @@ class TrainableCheckpoint(LightningModule):
         Raises:
             InputError: A key is missing or unexpected, or a weight has another size or is not finite.
         """
-        found, expected = set(checkpoint["trained_parameters"]), self.trainable_names()
+        if TRAINED not in checkpoint:
+            raise InputError(f"ckpt_path: it {_FOREIGN}; {_ANOTHER}")
+        found, expected = set(checkpoint[TRAINED]), self.trainable_names()
         if found == expected:
             self._check_values(checkpoint.get("state_dict", {}))
             return

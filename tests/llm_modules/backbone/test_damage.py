@@ -105,6 +105,23 @@ class TestCheckpoints:
         with pytest.raises(InputError, match="--checkpoint: there is no file"):
             check_checkpoint(base / "no.ckpt", "--checkpoint")
 
+    def test_a_checkpoint_of_another_project(self, checkpoint: Path, base: Path, tmp_path: Path) -> None:
+        content = torch.load(checkpoint, weights_only=True)
+        del content["trained_parameters"]
+        torch.save(content, tmp_path / "x.ckpt")
+        with pytest.raises(InputError, match="of another project, or none of a run"):
+            check_checkpoint(tmp_path / "x.ckpt")
+        module = CausalLM(str(base), peft=LoraConfig(r=2, target_modules="all-linear"))
+        with pytest.raises(InputError, match="of another project, or none of a run"):
+            module.on_load_checkpoint(content)
+
+    def test_an_address(self, checkpoint: Path) -> None:
+        check_checkpoint(f"file://{checkpoint}")
+        with pytest.raises(InputError, match=r"ckpt_path: there is no file 'file:///no/such.ckpt'"):
+            check_checkpoint("file:///no/such.ckpt")
+        with pytest.raises(InputError, match=r"ckpt_path: 'nowhere://x.ckpt' cannot be reached \(Protocol not known"):
+            check_checkpoint("nowhere://x.ckpt")
+
     def test_weights_of_another_size_and_infinite_ones(self, checkpoint: Path, base: Path) -> None:
         content = torch.load(checkpoint, weights_only=True)
         module = CausalLM(str(base), peft=LoraConfig(r=4, target_modules="all-linear"))
