@@ -25,7 +25,16 @@ from rod import classes
 from rod.parser import Parser
 from rod.recovery import RecoveryCheckpoint
 from rod.requeue import requeueing
-from rod.run_folder import CONFIG, DONE, RunFolder, difference, is_restart, newest_checkpoint, resumes_by_default
+from rod.run_folder import (
+    CONFIG,
+    DONE,
+    REPLACED,
+    RunFolder,
+    difference,
+    is_restart,
+    newest_checkpoint,
+    resumes_by_default,
+)
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     # The datamodules shard themselves, without duplicates as padding.
@@ -109,32 +118,37 @@ class RodCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("data.init_args.seed", 0) is None:
             config["data.init_args.seed"] = run_seed()
-        if (config.resume or ("auto" if resumes_by_default() else "never")) == "auto":
-            self._resume(config)
+        resumed = (config.resume or ("auto" if resumes_by_default() else "never")) == "auto" and self._resume(config)
         for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
             if config.trainer.get(key) == 0:
                 raise InputError(f"trainer.{key}: must be at least 1, not 0")
         path = config.get("ckpt_path")
-        if path and path not in {"last", "best", "hpc", "registry"}:
-            check_checkpoint(Path(path))
+        if path and not resumed and path not in {"last", "best", "hpc"} and not path.startswith("registry"):
+            check_checkpoint(path)
         torch.set_float32_matmul_precision("high")
 
-    def _resume(self, config: Namespace) -> None:
-        """Let a run of the same configuration go on, also if the job's command said to replace it or where to start."""
+    def _resume(self, config: Namespace) -> bool:
+        """Let a run of the same configuration go on, also if the job's command said to replace it or where to start.
+
+        Returns:
+            Whether a fit goes on from a checkpoint, which is then checked already.
+        """
         folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
         text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
         if not (folder / CONFIG).is_file() or difference(folder / CONFIG, text) is not None:
-            return
-        if config.overwrite and is_restart():
+            return False
+        if config.overwrite and is_restart() and not (folder / REPLACED).exists():
             rank_zero_info(f"{folder}: not replaced, because this job has been started before")
             config.overwrite = False
         if self.subcommand != "fit" or config.overwrite or (config.ckpt_path and not is_restart()):
-            return
+            return False
         self._is_finished = (folder / DONE).is_file()
-        newest = newest_checkpoint(folder)
-        if newest is not None and not self._is_finished:
-            rank_zero_info(f"{folder}: going on from {newest}")
-            config.ckpt_path = str(newest)
+        newest = None if self._is_finished else newest_checkpoint(folder)
+        if newest is None:
+            return False
+        rank_zero_info(f"{folder}: going on from {newest}")
+        config.ckpt_path = str(newest)
+        return True
 
     def _run_subcommand(self, subcommand: str) -> None:
         if self._is_finished:
@@ -147,7 +161,7 @@ class RodCLI(LightningCLI):
         """Add the steering, a CSV logger unless another is configured, and places for files in the run folder."""
         config = self._get(self.config_init, "trainer")
         steer = self._get(self.config_init, "steer")
-        others = config.get("callbacks") or []
+        others = _listed(config.get("callbacks"))
         if steer is not None:
             if any(isinstance(callback, Steer) for callback in others):
                 raise InputError("steer: trainer.callbacks has a Steer too; give one of them")

@@ -1,6 +1,7 @@
 """The folder of a run: it holds the configuration, and an earlier run in it is protected."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.errors import InputError
 from datamodules.writing import replacing
-from llm_modules.backbone.checkpoint import check_checkpoint
+from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
 
 CONFIG = "config.yaml"
 DONE = "done"
 """Name of the empty file that marks a finished run."""
+REPLACED = ".replaced"
+"""Name of the empty file in a run that a fit is about to replace, until that fit has started to train."""
 _OF_ONE_START = {"ckpt_path", "overwrite", "recovery_minutes", "resume"}
 """Keys that may differ when a run goes on."""
 
@@ -29,8 +32,13 @@ class RunFolder(SaveConfigCallback):
     ``--resume auto`` or ``--ckpt_path``, sampling and tests always.
     """
 
+    _text = ""
+    _replaces = False
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the folder and write the configuration, before any weights are loaded.
+
+        The run that a fit replaces stays as it is until the fit has started to train.
 
         Raises:
             InputError: The folder holds another run.
@@ -38,18 +46,31 @@ class RunFolder(SaveConfigCallback):
         if self.already_saved:
             return
         folder = Path(trainer.default_root_dir)
-        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
         if trainer.is_global_zero:
-            self._check(folder, text, stage)
-            (folder / DONE).unlink(missing_ok=True)
-            if self.config.get("overwrite") and stage == "fit":
-                self._remove_checkpoints(folder)
-            with replacing(folder / CONFIG) as file:
-                file.write(text.encode("utf-8"))
+            self._text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+            self._check(folder, stage)
+            self._replaces = stage == "fit" and bool(self.config.get("overwrite")) and (folder / CONFIG).is_file()
+            if self._replaces:
+                (folder / REPLACED).touch()
+            else:
+                self._begin(folder)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
                 logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)
         self.already_saved = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace the earlier run: remove its checkpoints, except the one that this fit has started from."""
+        if not self._replaces:
+            return
+        folder = Path(trainer.default_root_dir)
+        start = Path(trainer.ckpt_path).resolve() if trainer.ckpt_path else None
+        for path in checkpoints_of(folder):
+            if path.resolve() != start:
+                _remove(path)
+        self._begin(folder)
+        (folder / REPLACED).unlink()
+        self._replaces = False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the run as finished."""
@@ -68,27 +89,25 @@ class RunFolder(SaveConfigCallback):
         """Mark the run as finished."""
         self._finish(trainer)
 
+    def _begin(self, folder: Path) -> None:
+        (folder / DONE).unlink(missing_ok=True)
+        with replacing(folder / CONFIG) as file:
+            file.write(self._text.encode("utf-8"))
+
     def _finish(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not self._replaces:
             (Path(trainer.default_root_dir) / DONE).touch()
 
-    def _remove_checkpoints(self, folder: Path) -> None:
-        """Remove the replaced run's checkpoints, from which nothing must go on, except the one to start from."""
-        start = self.config.get("ckpt_path")
-        for path in folder.rglob("*.ckpt"):
-            if start is None or path.resolve() != Path(start).resolve():
-                path.unlink()
-
-    def _check(self, folder: Path, text: str, verb: str) -> None:
+    def _check(self, folder: Path, verb: str) -> None:
         if self.config.get("overwrite") or not (folder / CONFIG).is_file():
             return
-        other = difference(folder / CONFIG, text)
+        other = difference(folder / CONFIG, self._text)
         if other is not None:
             raise InputError(
                 f"trainer.default_root_dir: '{folder}' holds a run with another configuration ({other}); name another "
                 "folder, restore the key, or pass --overwrite true to replace the run"
             )
-        if verb == "fit" and self.config.get("ckpt_path") is None and any(folder.rglob("*.ckpt")):
+        if verb == "fit" and self.config.get("ckpt_path") is None and checkpoints_of(folder):
             kind = "a finished" if (folder / DONE).is_file() else "an interrupted"
             raise InputError(
                 f"trainer.default_root_dir: '{folder}' holds {kind} run; pass --resume auto to go on from its newest "
@@ -118,15 +137,49 @@ def _flat(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from _flat(value, f"{path}.{key}".removeprefix("."))
 
 
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The checkpoints of a folder's run: files, and folders of distributed checkpoints.
+
+    A folder without ``config.yaml`` holds no run, and a subfolder with one holds a run of its own.
+    """
+    found: list[Path] = []
+    if not (folder / CONFIG).is_file():
+        return found
+    for place, folders, files in os.walk(folder):
+        paths = [Path(place, name) for name in [*folders, *files]]
+        found += [path for path in paths if path.suffix == ".ckpt" and (is_distributed(path) or not path.is_dir())]
+        folders[:] = [
+            path.name for path in paths[: len(folders)] if path not in found and not (path / CONFIG).is_file()
+        ]
+    return found
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a fit, by time; a warning names each damaged one that is newer."""
-    for path in sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    """The newest whole checkpoint of a folder's fit, by time; a warning names each damaged one that is newer.
+
+    Raises:
+        InputError: The folder has checkpoints, and a fit can go on from none of them.
+    """
+    paths = sorted(checkpoints_of(folder), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
+    for path in paths:
         try:
-            if "optimizer_states" in check_checkpoint(path, "--resume auto"):
+            if "lr_schedulers" in check_checkpoint(path, "--resume auto"):
                 return path
         except InputError as error:
             rank_zero_warn(str(error))
+    if paths:
+        raise InputError(
+            f"--resume auto: no checkpoint in '{folder}' is whole ({len(paths)} of {len(paths)} are damaged or hold "
+            "weights only); delete them, and the same command starts again"
+        )
     return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def resumes_by_default() -> bool:

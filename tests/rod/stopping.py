@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, Trainer
 
-Place = Literal["training batch", "validation", "prediction"]
+Place = Literal["start", "training batch", "validation", "prediction"]
 
 
 class StopAt(Callback):
@@ -29,6 +29,10 @@ class StopAt(Callback):
     def stop(self) -> None:
         """End the run."""
         os.kill(os.getpid(), signal.Signals[self.name])
+
+    def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
+        """Count the start of a fit, before its training starts."""
+        self._pass("start", trainer)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Count a training batch."""

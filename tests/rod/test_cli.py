@@ -164,6 +164,39 @@ def test_a_callback_is_added_by_a_flag(capsys: pytest.CaptureFixture[str]) -> No
     assert [callback["class_path"].rpartition(".")[2] for callback in added] == ["GenerationProgress", "Latency"]
 
 
+def test_a_callback_alone_is_a_list_of_one(config: Path) -> None:
+    settings = yaml.safe_load(config.read_text())
+    (settings["trainer"]["callbacks"],) = settings["trainer"]["callbacks"]
+    config.write_text(yaml.safe_dump(settings))
+    assert rod("fit", "--config", config, "--trainer.limit_train_batches", 1) == 0
+    steer = ["--steer.direction", "no.safetensors"]
+    assert rod("validate", "--config", config, "--trainer.limit_val_batches", 1, *steer) == 2
+
+
+def test_a_checkpoint_at_an_address(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rod("fit", "--config", config) == 0
+    words = ["validate", "--config", config, "--trainer.default_root_dir", tmp_path / "measured", "--ckpt_path"]
+    assert rod(*words, f"file://{tmp_path}/run/checkpoints/end.ckpt") == 0
+    assert rod(*words, f"file://{tmp_path}/no.ckpt") == 2
+    assert f"ckpt_path: there is no file 'file://{tmp_path}/no.ckpt'" in capsys.readouterr().err
+
+
+def test_an_export_reads_the_checkpoint_before_the_model(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = yaml.safe_load(config.read_text())
+    settings["model"]["init_args"]["backbone"] = "/no/such"
+    config.write_text(yaml.safe_dump(settings))
+    (tmp_path / "x.ckpt").touch()
+    words = ["export", "--config", config, "--output", tmp_path / "out", "--checkpoint"]
+    assert rod(*words, tmp_path / "x.ckpt") == 2
+    assert "x.ckpt' is empty" in capsys.readouterr().err
+    (tmp_path / "sharded").mkdir()
+    torch.save({"trained_parameters": []}, tmp_path / "sharded" / "meta.pt")
+    assert rod(*words, tmp_path / "sharded") == 2
+    assert "is a distributed checkpoint; make a file of it with `python -m" in capsys.readouterr().err
+
+
 def test_steering_is_a_key_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     off = tmp_path / "off.yaml"
     off.write_text("steer: null\n")

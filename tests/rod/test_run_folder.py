@@ -1,0 +1,149 @@
+"""What a run folder holds: the checkpoints that are its own, those that a new run replaces, and those to go on from."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.errors import InputError
+from rod.run_folder import CONFIG, DONE, checkpoints_of, newest_checkpoint
+from tests.rod.test_recovery import fit_config, rod, stop_at
+
+META = "meta.pt"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the configuration of a fit and its finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    last = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_last": True}}
+    config = fit_config(folder, last, stop_at(folder, 1, "start", kind="Crash"))
+    (folder / "stopped").touch()
+    assert rod("fit", "--config", config) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, whose configuration names the copy."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    for path in (folder / "fit.yaml", folder / "run" / CONFIG):
+        path.write_text(path.read_text().replace(str(finished), str(folder)))
+    return folder
+
+
+def content_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_nested_run_and_a_folder_without_a_run_are_left_alone(copied: Path) -> None:
+    run = copied / "run"
+    own = sorted(checkpoints_of(run))
+    assert [path.name for path in own] == ["end.ckpt", "epoch=1-step=12.ckpt", "last.ckpt"]
+    nested = run / "folded"
+    shutil.copytree(run, nested)
+    sharded = run / "checkpoints" / "sharded.ckpt"
+    sharded.mkdir()
+    (sharded / META).touch()
+    (run / "no.ckpt").mkdir()
+    before = content_of(nested)
+    assert sorted(checkpoints_of(run)) == sorted([*own, sharded])
+    assert rod("fit", "--config", copied / "fit.yaml", "--overwrite", "true", "--trainer.max_epochs", 4) == 0
+    assert content_of(nested) == before
+    assert not sharded.exists()
+
+    newest = newest_checkpoint(run)
+    assert newest is not None
+    assert newest.parent == run / "checkpoints"
+    (run / CONFIG).unlink()
+    assert checkpoints_of(run) == []
+    stranger = run / "theirs.ckpt"
+    stranger.touch()
+    assert rod("fit", "--config", copied / "fit.yaml", "--overwrite", "true") == 0
+    assert stranger.exists()
+
+
+def test_a_fit_that_fails_before_it_trains_leaves_the_run_that_it_would_replace(copied: Path) -> None:
+    (copied / "stopped").unlink()
+    before = content_of(copied / "run")
+    with pytest.raises(RuntimeError, match="crashed"):
+        rod("fit", "--config", copied / "fit.yaml", "--overwrite", "true", "--model.optimizer.lr", 0.5)
+    after = content_of(copied / "run")
+    assert {path: after[path] for path in before} == before
+
+
+def test_the_checkpoint_that_a_replacing_fit_starts_from_stays(copied: Path) -> None:
+    words = ["--ckpt_path", "last", "--overwrite", "true", "--trainer.max_epochs", 4, "--model.optimizer.lr", 0.5]
+    start = torch.load(copied / "run/checkpoints/last.ckpt", weights_only=True)
+    (copied / "run/checkpoints/last.ckpt").rename(copied / "run/checkpoints/last-v1.ckpt")
+    assert rod("fit", "--config", copied / "fit.yaml", *words) == 0
+    assert torch.load(copied / "run/checkpoints/last-v1.ckpt", weights_only=True)["global_step"] == start["global_step"]
+    assert not (copied / "run/checkpoints/epoch=1-step=12.ckpt").exists()
+
+
+def test_a_job_that_was_stopped_before_it_replaced_a_run_replaces_it_when_it_starts_again(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "stopped").unlink()
+    words = ["fit", "--config", copied / "fit.yaml", "--resume", "auto", "--overwrite", "true"]
+    with pytest.raises(RuntimeError, match="crashed"):
+        rod(*words)
+    assert (copied / "run" / DONE).exists()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    before = (copied / "run/checkpoints/end.ckpt").stat().st_mtime_ns
+    assert rod(*words) == 0
+    after = (copied / "run/checkpoints/end.ckpt").stat().st_mtime_ns
+    assert after > before
+    assert rod(*words) == 0
+    assert (copied / "run/checkpoints/end.ckpt").stat().st_mtime_ns == after, "the run is finished now"
+
+
+def test_no_checkpoint_to_go_on_from(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = copied / "run"
+    (run / DONE).unlink()
+    whole, weights = run / "checkpoints/end.ckpt", run / "checkpoints/last.ckpt"
+    content = torch.load(weights, weights_only=True)
+    torch.save(
+        {key: value for key, value in content.items() if key not in ("optimizer_states", "lr_schedulers")}, weights
+    )
+    for path in (whole, run / "checkpoints/epoch=1-step=12.ckpt"):
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.warns(UserWarning, match=r"end.ckpt' is cut, damaged or no checkpoint"):
+        assert rod("fit", "--config", copied / "fit.yaml", "--resume", "auto") == 2
+    said = capsys.readouterr().err
+    assert f"--resume auto: no checkpoint in '{run}' is whole (3 of 3 are damaged or hold weights only); delete" in said
+    for path in checkpoints_of(run):
+        path.unlink()
+    assert rod("fit", "--config", copied / "fit.yaml", "--resume", "auto") == 0
+
+
+def test_the_checkpoint_that_a_fit_goes_on_from_is_read_once_for_its_checksums(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copied / "run" / DONE).unlink()
+    checked: list[str | None] = []
+    check = zipfile.ZipFile.testzip
+
+    def counted(archive: zipfile.ZipFile) -> str | None:
+        checked.append(archive.filename)
+        return check(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", counted)
+    assert rod("fit", "--config", copied / "fit.yaml", "--resume", "auto") == 0
+    assert len(checked) == 1
+
+
+def test_a_distributed_checkpoint_counts_as_its_keys_say(copied: Path) -> None:
+    run = copied / "run"
+    for path in checkpoints_of(run):
+        path.unlink()
+    sharded = run / "checkpoints" / "sharded.ckpt"
+    sharded.mkdir()
+    torch.save({"trained_parameters": [], "lr_schedulers": []}, sharded / META)
+    assert newest_checkpoint(run) == sharded
+    torch.save({"lr_schedulers": []}, sharded / META)
+    with pytest.warns(UserWarning, match="another project"), pytest.raises(InputError, match="1 of 1 are damaged"):
+        newest_checkpoint(run)
