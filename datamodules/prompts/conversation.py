@@ -1,7 +1,8 @@
 """Encode training conversations: each turn of the assistant is learnt after the prompt that it will have in use."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -54,7 +55,8 @@ class ConversationEncoder:
         self.tokenizer, self.template, self.loss_turns = tokenizer, template, loss_turns
         self.plain = Renderer(tokenizer, template)
         self.n_rewritten = self.n_thoughts_left_out = 0
-        self._ends = tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+        self._special = {n: token.content for n, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._with_tools: dict[str, Renderer] = {}
 
     def __call__(self, conversation: Conversation) -> list[tuple[list[int], list[int]]]:
         """Return ``(ids, labels)`` of each example; labels are ``IGNORE_INDEX`` on what is not learnt.
@@ -62,8 +64,7 @@ class ConversationEncoder:
         Raises:
             InputError: The template cannot render the conversation, or drops something of it.
         """
-        tools = conversation.tools
-        render = Renderer(self.tokenizer, self.template, tools) if tools else self.plain
+        render = self._renderer(conversation.tools)
         messages = [_message(turn, render, earlier=True) for turn in conversation.turns]
         rows: list[TokenRow] = []
         open_row = False
@@ -71,17 +72,27 @@ class ConversationEncoder:
             prompt = render(messages[:index], True)
             tail = self._tail(render, messages[:index], conversation.turns[index], prompt)
             if not open_row or not prompt.startswith(rows[-1].text):
-                rows.append(TokenRow(self.tokenizer))
+                rows.append(TokenRow(self.tokenizer, self._special))
             row = rows[-1]
             row.add(prompt[len(row.text) :], learnt=False)
             for text, learnt in _pieces(render, tail, len(prompt)):
                 row.add(text, learnt=learnt)
             calls = conversation.turns[index].tool_calls
             marked = render.has_marks and tail.turns is not None
-            ends = marked or (bool(calls) and tail.text.rstrip().endswith(self._ends))
+            ends = marked or (bool(calls) and tail.text.rstrip().endswith(tuple(self._special.values())))
             open_row = ends or not row.end()
         self.n_rewritten += len(rows) > 1
         return [row.finished() for row in rows]
+
+    def _renderer(self, tools: Sequence[Mapping[str, Any]]) -> Renderer:
+        if not tools:
+            return self.plain
+        key = json.dumps(tools, default=str)
+        if key not in self._with_tools:
+            if len(self._with_tools) == 100:  # sets with other tools in every conversation do not fill the memory
+                self._with_tools.clear()
+            self._with_tools[key] = Renderer(self.tokenizer, self.template, tools)
+        return self._with_tools[key]
 
     def _learnt(self, turns: Sequence[Turn]) -> list[int]:
         first = next(i for i, turn in enumerate(turns) if turn.role in ("user", "tool"))

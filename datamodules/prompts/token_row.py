@@ -13,13 +13,20 @@ _MARKER = "@@response@@"
 
 
 class TokenRow:
-    """Token ids and labels of texts that are added one after the other; no text changes the ids before it."""
+    """Token ids and labels of texts that are added one after the other; no text changes the ids before it.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    Args:
+        tokenizer: The model's tokenizer.
+        special: Its special tokens, by id. A text is encoded together with those before it from the last of them on,
+            or all of them: for rows of many texts, give them.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, special: Mapping[int, str] | None = None) -> None:
+        self.tokenizer, self._special = tokenizer, special or {}
         self.text = ""
         self.ids: list[int] = []
         self.labels: list[int] = []
+        self._apart = False  # whether `ids` are no longer those of `text`: a token would span two texts
 
     def add(self, text: str, *, learnt: bool) -> None:
         """Add a text; its tokens up to the last EOS are learnt, or all of them if it has none."""
@@ -37,6 +44,7 @@ class TokenRow:
         last = next((i for i in range(len(self.labels) - 1, -1, -1) if self.labels[i] != IGNORE_INDEX), -1)
         if last >= 0 and self.labels[last] == self.tokenizer.eos_token_id:
             return False
+        self._apart = True
         self.ids.append(int(self.tokenizer.eos_token_id or 0))
         self.labels.append(self.ids[-1])
         return True
@@ -47,11 +55,21 @@ class TokenRow:
         return self.ids[:n], self.labels[:n]
 
     def _following(self, text: str) -> list[int]:
-        ids = self.tokenizer.encode(self.text + text, add_special_tokens=False)
-        if ids[: len(self.ids)] == self.ids:
-            return list(ids[len(self.ids) :])
+        for start, n_before in [] if self._apart else [self._last_special(), (0, 0)]:
+            ids = self.tokenizer.encode(self.text[start:] + text, add_special_tokens=False)
+            known = self.ids[n_before:]
+            if ids[: len(known)] == known:
+                return list(ids[len(known) :])
+        self._apart = True
         # A token would span both texts. With EOS in front, the second is not encoded as the start of a text.
         return list(self.tokenizer.encode(str(self.tokenizer.eos_token) + text, add_special_tokens=False)[1:])
+
+    def _last_special(self) -> tuple[int, int]:
+        """Where the last special token begins, in the text and in the ids. What follows it is encoded by itself."""
+        for index in range(len(self.ids) - 1, -1, -1):
+            if self.ids[index] in self._special:
+                return max(0, self.text.rfind(self._special[self.ids[index]])), index
+        return 0, 0
 
 
 class Tail(NamedTuple):

@@ -137,6 +137,16 @@ def test_qwen3_like_templates_without_thinking() -> None:
     assert encoder.n_thoughts_left_out == 2, "said, because it is not learnt"
 
 
+def test_tools_that_come_again_are_not_looked_at_again() -> None:
+    encoder = ConversationEncoder(byte_tokenizer(QWEN3_TEMPLATE))
+    other = {"type": "function", "function": {"name": "sub", "parameters": {}}}
+    same = {"type": "function", "function": {"name": "add", "parameters": {}}}
+    found = [encoder._renderer((tool,)) for tool in (TOOL, other, same)]
+    assert found[0] is found[2] is not found[1]
+    (first, _) = encoder(Conversation(THINKING, (other,)))
+    assert '"sub"' in show(byte_tokenizer(QWEN3_TEMPLATE), *first)
+
+
 def test_qwen3_like_templates_keep_thoughts_between_calls_of_tools() -> None:
     (text,) = shown(byte_tokenizer(QWEN3_TEMPLATE), CALLING, tools=(TOOL,))
     assert text.startswith('<S>{"type": "function", "function": {"name": "add", "parameters": {}}}<E><user>1+1?<A>⟦')
