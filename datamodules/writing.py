@@ -9,6 +9,18 @@ from typing import BinaryIO
 
 PARTIAL = ".part"
 """Suffix of a file that is being written; a kill leaves one behind, which nobody reads."""
+WRITING = "while writing "
+"""How the note begins that names the file of an error."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add a note with the name of a file or folder to an error while it is written; the error itself may have none."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"{WRITING}'{path}'")
+        raise
 
 
 @contextmanager
@@ -21,7 +33,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with partial.open("wb") as file:
+        with naming(path), partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -38,9 +50,11 @@ def filling(folder: Path, stale: Collection[str] = ()) -> Iterator[Path]:
     They replace files of their names, and earlier files that match a pattern in ``stale``.
     """
     partial = folder / f".{os.getpid()}{PARTIAL}"
+    is_new = not folder.exists()
     try:
         partial.mkdir(parents=True)
-        yield partial
+        with naming(folder):
+            yield partial
         for path in [path for pattern in stale for path in folder.glob(pattern)]:
             path.unlink()
         for path in sorted(path for path in partial.rglob("*") if path.is_file()):
@@ -50,6 +64,9 @@ def filling(folder: Path, stale: Collection[str] = ()) -> Iterator[Path]:
             path.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # it holds files
+                folder.rmdir()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,14 +1,14 @@
 """Errors that are no bugs, as a line each: which file or key, what is wrong, and what to do."""
 
 import errno
-import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from datamodules.errors import InputError
+from datamodules.writing import WRITING
 
 FAILED, WRONG_INPUT, STOPPED = 1, 2, 128 + 15
 """Exit statuses: the machine, the input, SIGTERM."""
@@ -18,48 +18,43 @@ _OF_RUST = re.compile(r"\(os error (\d+)\)")
 """How safetensors tells the system's errors."""
 _REFUSING = {"lightning": "trainer", "lightning_utilities": "trainer", "torch.optim": "model.optimizer"}
 """Package -> the key of the values that it is given and checks."""
-_PATHS = ("path", "output", "save_directory")
-"""What functions that write call the file or its folder."""
 
 
 def explain_failure(error: BaseException) -> tuple[int, str] | None:
     """The exit status and the line of an error; None for a bug, which keeps its traceback."""
-    chain = list(_chain(error))
-    for one in chain:
+    causes = list(_chain(error, lambda one: one.__cause__))
+    for one in causes:
         # Parsers wrap what a constructor raises.
         if isinstance(one, InputError):
             return WRONG_INPUT, _line(str(one))
-    for one in chain:
-        explained = _explain(one, chain)
-        if explained is not None:
-            return explained
-    return None
+    # Libraries fail again when they close the file that the disk has no space for.
+    before = list(_chain(error, lambda one: one.__cause__ or (None if one.__suppress_context__ else one.__context__)))
+    if any(_errno(one) in _FULL for one in before):
+        place = next((f" {path}" for one in before if (path := _written(one))), "")
+        remedy = "free some and run the same command again; a fit goes on with --resume auto"
+        return FAILED, _line(f"no space is left on the device{place}; {remedy}")
+    return next(filter(None, map(_explain, causes)), None)
 
 
-def _explain(error: BaseException, chain: Sequence[BaseException]) -> tuple[int, str] | None:
+def _explain(error: BaseException) -> tuple[int, str] | None:
     kind = type(error)
     if kind.__name__ == "SIGTERMException":
         return STOPPED, "stopped by SIGTERM; what is done is kept, and the run can go on"
-    number = _errno(error)
-    if number in _FULL:
-        place = f" to write '{path}'" if (path := _file_of(error, chain)) else ""
-        remedy = "free some and run the same command again; a fit goes on with --resume auto"
-        return FAILED, _line(f"no space is left on the device{place}; {remedy}")
     if isinstance(error, OSError) and error.filename is not None:
         return FAILED, _line(f"'{error.filename}': {error.strerror or error}; check the path and its permissions")
-    if isinstance(error, UnicodeError):
-        return WRONG_INPUT, _line(f"'{_file_of(error, chain) or 'a text'}' is not UTF-8 ({error}); save it as UTF-8")
+    if isinstance(error, UnicodeDecodeError):
+        return WRONG_INPUT, _line(f"{_text_of(error)} is not UTF-8 ({error}); save it as UTF-8")
     key = _key_of(error)
     if key and (kind.__name__ == "MisconfigurationException" or isinstance(error, ValueError | ModuleNotFoundError)):
         return WRONG_INPUT, _line(f"{key}: {error}")
     return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _chain(error: BaseException, before: Callable[[BaseException], BaseException | None]) -> Iterator[BaseException]:
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = before(one)
 
 
 def _errno(error: BaseException) -> int | None:
@@ -69,17 +64,18 @@ def _errno(error: BaseException) -> int | None:
     return int(told[1]) if told else None
 
 
-def _file_of(error: BaseException, chain: Sequence[BaseException]) -> str | None:
-    """The file of an error: its own, or the innermost path in the functions that it and its effects went through."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return str(error.filename)
-    for one in (error, *chain):
-        for frame, _ in reversed(list(traceback.walk_tb(one.__traceback__))):
-            me = frame.f_locals.get("self")
-            for value in (*(frame.f_locals.get(name) for name in _PATHS), me, getattr(me, "path", None)):
-                if isinstance(value, Path) or (isinstance(value, str) and os.sep in value):
-                    return str(value)
-    return None
+def _written(error: BaseException) -> str | None:
+    """The note of an error that names the file or, of several, the folder that was being written."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(WRITING)]
+    return notes[-1] if notes else None
+
+
+def _text_of(error: UnicodeDecodeError) -> str:
+    """The file whose ``Path.read_text`` has raised an error."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is Path.read_text.__code__:
+            return f"'{frame.f_locals['self']}'"
+    return "a text"
 
 
 def _key_of(error: BaseException) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from datamodules.errors import InputError
 from datamodules.records.reader import HALVES, to_json
-from datamodules.writing import replacing
+from datamodules.writing import naming, replacing
 
 _log = logging.getLogger(__name__)
 
@@ -41,10 +41,11 @@ class JsonlShard:
     def flush(self) -> None:
         """Write all buffered records to the disk."""
         if self._buffer:
-            self._file.write("".join(self._buffer).encode("utf-8", HALVES))
-            self._buffer.clear()
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with naming(self.path):
+                self._file.write("".join(self._buffer).encode("utf-8", HALVES))
+                self._buffer.clear()
+                self._file.flush()
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""

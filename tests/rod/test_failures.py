@@ -1,5 +1,6 @@
 """What goes wrong in the machine or in the input is one line, and the same command goes on afterwards."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.errors import InputError
+from datamodules.records.kinds import Question
+from datamodules.records.shards import JsonlShard
+from datamodules.writing import filling, replacing
 from rod.__main__ import main
 from rod.failures import explain_failure
 from tests.conftest import ROOT
@@ -37,14 +42,16 @@ def test_a_full_disk_while_a_checkpoint_and_an_export_are_written(tmp_path: Path
     status, said = limited(12_000, "fit", "--config", config)
     checkpoint = tmp_path / "run/checkpoints/end.ckpt"
     assert status == 1
-    assert said.startswith(f"rod: error: no space is left on the device to write '{checkpoint}'; free some and run the")
+    assert said.startswith(
+        f"rod: error: no space is left on the device while writing '{checkpoint}'; free some and run the"
+    )
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
     assert rod("fit", "--config", config, "--resume", "auto") == 0
 
     words = ["export", "--checkpoint", checkpoint, "--output", tmp_path / "model"]
     status, said = limited(9_000, *words)
     assert status == 1
-    assert "rod: error: no space is left on the device to write " in said
+    assert f"rod: error: no space is left on the device while writing '{tmp_path / 'model'}'; free" in said
     assert not [path for path in tmp_path.iterdir() if "model" in path.name]
     assert rod(*words) == 0
 
@@ -58,7 +65,7 @@ def test_a_full_disk_while_traces_are_written(tmp_path: Path) -> None:
     words += ["--data.alphas", "[0]", "--model.generation.max_new_tokens", 4]
     status, said = limited(20_000, *words, "--trainer.default_root_dir", tmp_path / "run")
     shard = tmp_path / "run/traces/traces.rank0.jsonl"
-    assert (status, f"to write '{shard}'" in said) == (1, True)
+    assert (status, f"while writing '{shard}'" in said) == (1, True)
     assert 0 < len(shard.read_text().splitlines()) < 40
     for name in ("run", "whole"):
         assert rod(*words, "--trainer.default_root_dir", tmp_path / name) == 0
@@ -110,6 +117,44 @@ def test_a_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     assert said.startswith(f"error: '{path}' is not UTF-8")
 
 
+def raised_in_a_handler(handled: Exception, cause: bool = False) -> BaseException:
+    """A bug that comes up while another error is handled, or is raised from it."""
+    bug = RuntimeError("ours")
+    try:
+        try:
+            raise handled
+        except Exception as error:
+            if cause:
+                raise bug from error
+            raise bug  # noqa: B904
+    except RuntimeError as error:
+        return error
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     for error in (ValueError("ours"), RuntimeError("x"), KeyError("k"), OSError("without a number")):
         assert explain_failure(error) is None
+    encoding = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+    assert explain_failure(encoding) is None
+
+
+def test_a_bug_in_a_handler_is_not_the_error_that_was_handled() -> None:
+    missing = FileNotFoundError(errno.ENOENT, "No such file", "x.json")
+    for handled in (missing, InputError("data: wrong")):
+        assert explain_failure(raised_in_a_handler(handled)) is None
+        assert explain_failure(raised_in_a_handler(handled, cause=True)) is not None
+
+
+def test_a_full_disk_is_found_behind_what_a_library_makes_of_it(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RuntimeError) as raised, filling(tmp_path / "out") as folder, replacing(folder / "file"):
+        raise raised_in_a_handler(full)
+    status, said = explain_failure(raised.value) or (0, "")
+    assert status == 1
+    assert said.startswith(f"error: no space is left on the device while writing '{tmp_path / 'out'}'; free some")
+    shard = JsonlShard(tmp_path / "shard.jsonl")
+    shard.append(Question("q", "1 + 1?", "2"))
+    shard._file.close()
+    with pytest.raises(ValueError, match="closed file") as closed:
+        shard.flush()
+    assert closed.value.__notes__ == [f"while writing '{tmp_path / 'shard.jsonl'}'"]
