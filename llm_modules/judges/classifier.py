@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as to_safetensors
 
 from datamodules.errors import InputError
+from datamodules.writing import filling
 from llm_modules.backbone.checksums import check_folder, write_checksums
 from llm_modules.judges.features import SHAPE, Reading, read
 from llm_modules.judges.judge import Exchange, Judge, JudgeKind, Verdict, on_answers
@@ -81,13 +82,13 @@ class RefusalModel:
 
     def save(self, folder: Path) -> None:
         """Write ``refusal.safetensors`` and ``refusal.json``; the same model gives the same bytes."""
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {"weights": self.weights, "bias": np.array([self.bias], dtype=np.float64)}
         ngrams = [f"{part} {' '.join(tokens)}" for part, tokens in self.ngrams]
         words = {"version": VERSION, "shape": list(SHAPE), "about": self.about, "ngrams": ngrams}
-        (folder / "refusal.safetensors").write_bytes(to_safetensors(tensors))
-        (folder / "refusal.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-        write_checksums(folder, ("refusal.json", "refusal.safetensors"))
+        with filling(folder) as new:
+            (new / "refusal.safetensors").write_bytes(to_safetensors(tensors))
+            (new / "refusal.json").write_text(json.dumps(words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+            write_checksums(new, ("refusal.json", "refusal.safetensors"))
 
     @classmethod
     def load(cls, folder: Path) -> "RefusalModel":

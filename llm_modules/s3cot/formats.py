@@ -6,11 +6,10 @@ lm-evaluation-harness hooks the module ``layers.N``, repeng wraps layer N and ad
 ``direction.N+1``, so its vectors act one layer late wherever they are used, here too.)
 """
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.writing import replacing
 from llm_modules.backbone.tensor_files import read_header, read_tensors
 from llm_modules.s3cot.direction import HEADER, Direction, describe
 
@@ -46,13 +46,8 @@ def export_vectors(direction: Direction, layers: Sequence[int], alpha: float, fo
     """
     vectors = {layer: (alpha * direction.vectors[layer].float()).contiguous() for layer in layers}
     write = {"lm-eval": _write_lm_eval, "gguf": _write_gguf, "layers": _write_layers}[format]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(direction, vectors, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        write(direction, vectors, file)
 
 
 def read_direction(path: Path, layers: int | None = None) -> Direction:
@@ -88,7 +83,7 @@ def import_vectors(path: Path, layers: int | None = None) -> Direction:
     return Direction(vectors=vectors, model_type=hint, notes=f"imported from {path.name}", source=str(path))
 
 
-def _write_lm_eval(direction: Direction, vectors: dict[int, Tensor], path: Path) -> None:
+def _write_lm_eval(direction: Direction, vectors: dict[int, Tensor], file: BinaryIO) -> None:
     steer = {
         f"{direction.layer_path}.{layer}": {
             "action": "add",
@@ -99,18 +94,18 @@ def _write_lm_eval(direction: Direction, vectors: dict[int, Tensor], path: Path)
         }
         for layer, vector in vectors.items()
     }
-    torch.save(steer, path)
+    torch.save(steer, file)
 
 
-def _write_layers(_direction: Direction, vectors: dict[int, Tensor], path: Path) -> None:
+def _write_layers(_direction: Direction, vectors: dict[int, Tensor], file: BinaryIO) -> None:
     tensors = {f"direction.{layer}": vector for layer, vector in vectors.items()}
-    path.write_bytes(to_safetensors(tensors, metadata={"format": "pt"}))
+    file.write(to_safetensors(tensors, metadata={"format": "pt"}))
 
 
-def _write_gguf(direction: Direction, vectors: dict[int, Tensor], path: Path) -> None:
+def _write_gguf(direction: Direction, vectors: dict[int, Tensor], file: BinaryIO) -> None:
     if 0 in vectors:
         raise InputError("layers: llama.cpp has no control vector for layer 0; export layers from 1 on to GGUF")
-    writer = _gguf().GGUFWriter(path, _ARCHITECTURE)
+    writer = _gguf().GGUFWriter(file.name, _ARCHITECTURE)
     writer.add_string(f"{_ARCHITECTURE}.model_hint", direction.model_type or "unknown")
     writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(vectors))
     for layer, vector in vectors.items():

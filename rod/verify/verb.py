@@ -56,6 +56,7 @@ def run(
 
     from callbacks.evaluation.columns import terminal
     from datamodules.errors import InputError
+    from datamodules.writing import replacing
     from llm_modules.backbone.loading import load_model, load_tokenizer, read_config
     from rod.verify.method_checks import METHOD_CHECKS
     from rod.verify.model_checks import MODEL_CHECKS
@@ -82,8 +83,9 @@ def run(
     results = [attempt(check, subject) for check in track(checks, "checks", console=console, transient=True)]
     console.print(_table(results, model))
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(_record(results, model, loaded.config.model_type, dtype), indent=2) + "\n")
+        record = _record(results, model, loaded.config.model_type, dtype)
+        with replacing(output) as file:
+            file.write((json.dumps(record, indent=2) + "\n").encode())
         console.print(f"wrote {output}", highlight=False, soft_wrap=True)
     failed = [result.check for result in results if result.status == "fails"]
     if failed:

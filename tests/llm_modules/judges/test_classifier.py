@@ -133,6 +133,15 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
     assert sum((WEIGHTS / name).stat().st_size for name in ("refusal.json", "refusal.safetensors")) < 300_000
 
 
+def test_an_error_while_weights_are_saved_leaves_the_old_ones(tmp_path: Path) -> None:
+    model = RefusalModel.load(WEIGHTS)
+    model.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        RefusalModel(model.ngrams, 2 * model.weights, 1.0, {"corpus": object()}).save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_wrong_weights_are_found_by_check(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="weights"):
         RefusalClassifier(weights=tmp_path).check()

@@ -120,6 +120,15 @@ def test_gguf_has_no_layer_0(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("format", ["lm-eval", "gguf", "layers"])
+def test_an_export_touches_no_other_file(format: Format, tmp_path: Path) -> None:
+    theirs = tmp_path / "steer.partial"
+    theirs.write_bytes(b"theirs")
+    export_vectors(direction_for("llama")[1], STEERED, ALPHA, format, tmp_path / "steer")
+    assert theirs.read_bytes() == b"theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["steer", "steer.partial"]
+
+
 def test_gguf_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(InputError, match=r"pip install 'lightning-rod\[gguf\]'"):

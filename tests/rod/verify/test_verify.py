@@ -46,7 +46,10 @@ def test_the_most_used_families_pass(family: str) -> None:
 
 def test_the_miniature_passes_and_the_results_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "verify.json"
-    assert main(["verify", "miniature", "--output", str(output)]) == 0
+    output.write_text("old")
+    (tmp_path / "old.json").hardlink_to(output)
+    assert main(["verify", "miniature", "--output", str(output), "--overwrite", "true"]) == 0
+    assert (tmp_path / "old.json").read_text() == "old", "the file is replaced, and not written over"
     shown = capsys.readouterr().out
     assert "42 places" in shown
     written = json.loads(output.read_text())
