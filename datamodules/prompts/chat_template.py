@@ -96,7 +96,8 @@ def encode_pair(
 
     The chat template renders the response as an assistant turn, up to and including EOS. Some templates change what
     the model said: R1-style ones remove the think block, which their prompts open. Then the response follows the
-    prompt unchanged, and only the end of the turn comes from the template (ours).
+    prompt, and only the end of the turn comes from the template (ours). A response without a thought closes the
+    thought that the prompt opens, so that no answer is learnt as a thought.
 
     Returns:
         ``(ids, labels)`` of equal length. Labels are ``IGNORE_INDEX`` on the prompt, whose ids are those of

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.completions.thoughts import opened_thought, split_thought
+from datamodules.completions.thoughts import split_thought
 from datamodules.prompts.chat_template import require_eos
 from datamodules.prompts.renderer import ChatTemplate, Renderer, thought_keys
-from datamodules.prompts.token_row import Tail, TokenRow, assistant_tail
+from datamodules.prompts.token_row import Tail, TokenRow, assistant_tail, closing_mark
 from datamodules.records.conversations import Conversation
 from datamodules.records.turns import Turn
 
@@ -105,18 +105,8 @@ class ConversationEncoder:
             self.n_thoughts_left_out += bool(thought)
             turn, thought = Turn(turn.role, content, tool_calls=turn.tool_calls), ""
 
-        def spoken(text: str) -> str:
-            """What the model says if the template does not write it as it was said."""
-            opened = opened_thought(prompt)
-            close = _closing(opened)
-            if not close:
-                return text
-            if turn.thought:
-                return f"{thought}\n{close}\n\n{content}"
-            if split_thought(text, prompt).answer is None:
-                return f"\n{close}\n\n{text}"
-            return text.removeprefix(opened.strip()).lstrip() if text.startswith(opened.strip()) else text
-
+        close = closing_mark(prompt)
+        spoken = f"{thought}\n{close}\n\n{content}" if turn.thought and close else None
         return assistant_tail(render, context, _message(turn, render), prompt, spoken)
 
 
@@ -143,14 +133,6 @@ def _parts(turn: Turn) -> tuple[str, str]:
         return turn.thought, turn.content
     thought, answer = split_thought(turn.content)
     return (thought, answer) if thought and answer is not None else ("", turn.content)
-
-
-def _closing(opened: str) -> str:
-    """The mark that closes a thought; empty if there is none to close, or its closing mark is not known."""
-    mark = opened.strip()
-    if "begin_of" in mark:
-        return mark.replace("begin_of", "end_of")
-    return f"{mark[0]}/{mark[1:]}" if mark[:1] in ("<", "[", "◁") and not mark.startswith("<|") and mark else ""
 
 
 def _pieces(render: Renderer, tail: Tail, start: int) -> Iterator[tuple[str, bool]]:

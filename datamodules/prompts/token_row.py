@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.batch import IGNORE_INDEX
+from datamodules.completions.thoughts import opened_thought, split_thought
 from datamodules.errors import InputError
 from datamodules.prompts.renderer import Turns, without_space
 
@@ -84,12 +85,13 @@ def assistant_tail(
     context: Turns,
     turn: Mapping[str, Any],
     prompt: str,
-    spoken: Callable[[str], str] = str,
+    spoken: str | None = None,
 ) -> Tail:
     """Return what follows ``prompt``, the rendering of ``context``, if the assistant's ``turn`` is the next one.
 
-    Templates may change what the model said. Then the turn's content follows the prompt as ``spoken`` writes it, and
-    only the end of the turn comes from the template.
+    Templates may change what the model said, or leave the thought open that the prompt opens. Then ``spoken`` follows
+    the prompt, by default the turn's content with the thought closed, and only the end of the turn comes from the
+    template.
 
     Raises:
         InputError: The template cannot render the turn, or drops its words or its calls of tools.
@@ -108,11 +110,34 @@ def assistant_tail(
     turns = [*context, {**turn, "content": content}]
     full = render(turns, False)
     if full.startswith(prompt) and _says(full[len(prompt) :], turns[-1]):
-        return Tail(full[len(prompt) :], turns)
+        tail = full[len(prompt) :]
+        if turn.get("tool_calls") or ending is None or not _stays_open(prompt, tail):
+            return Tail(tail, turns)
     if turn.get("tool_calls") or ending is None:
         what = "calls of tools or the thought" if turn.get("tool_calls") else "words"
         raise InputError(f"chat template: it drops or changes the {what} of the assistant's turn ({content[:60]!r})")
-    return Tail(spoken(content) + ending, None)
+    return Tail((_spoken(prompt, content) if spoken is None else spoken) + ending, None)
+
+
+def closing_mark(prompt: str) -> str:
+    """The mark that closes the thought that a prompt opens; empty if it opens none, or the mark is not known."""
+    mark = opened_thought(prompt).strip()
+    if "begin_of" in mark:
+        return mark.replace("begin_of", "end_of")
+    return f"{mark[0]}/{mark[1:]}" if mark[:1] in ("<", "[", "◁") and not mark.startswith("<|") and mark else ""
+
+
+def _spoken(prompt: str, content: str) -> str:
+    """What a model says after a prompt: it does not open the thought again, and closes it before it answers."""
+    if _stays_open(prompt, content):
+        return f"\n{closing_mark(prompt)}\n\n{content}"
+    mark = opened_thought(prompt).strip() if closing_mark(prompt) else ""
+    return content.removeprefix(mark).lstrip() if mark and content.startswith(mark) else content
+
+
+def _stays_open(prompt: str, said: str) -> bool:
+    """If what is said leaves the thought open that the prompt opens, as an answer without a thought does."""
+    return closing_mark(prompt) != "" and split_thought(said, prompt).answer is None
 
 
 def _says(text: str, turn: Mapping[str, Any]) -> bool:

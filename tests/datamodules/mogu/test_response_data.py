@@ -16,6 +16,7 @@ from datamodules.mogu.response_data import ResponderData, Role, RouterData, enco
 from datamodules.prompts.chat_template import encode_prompt, render_prompt
 from datamodules.prompts.instruction_span import InstructionFinder
 from datamodules.records.reader import to_json
+from tests.datamodules.prompts.test_chat_template import R1_TEMPLATE, byte_tokenizer
 from tests.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -75,6 +76,18 @@ def test_an_opening_is_learnt_without_an_end_and_an_answer_with_it() -> None:
     assert opening.labels[-1] != tokenizer.eos_token_id
     assert answer.labels[-1] == tokenizer.eos_token_id
     assert len(opening.input_ids) == len(opening.labels)
+
+
+def test_responses_close_the_thought_that_their_prompt_opens() -> None:
+    """Glad openings, answers and refusals alike; what a model wrote after its thought stays."""
+    tokenizer = byte_tokenizer(R1_TEMPLATE)
+    own = replace(BENIGN, glad="They ask.\n</think>\n\nTwist.")
+    said = [(MALICIOUS, True), (MALICIOUS, False), (BENIGN, True), (own, True)]
+    found = [encode_response(tokenizer, pair, glad) for pair, glad in said]
+    texts = [tokenizer.decode([label for label in e.labels if label != IGNORE_INDEX]) for e in found]
+    close = "\n</think>\n\n"
+    assert texts[:3] == [f"{close}Sure, here is", f"{close}I cannot.<E>", f"{close}Twist the lid.<E>"]
+    assert texts[3] == "They ask.\n</think>\n\nTwist.<E>"
 
 
 def test_router_rows_have_the_right_response_and_know_their_class(tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ from datamodules.prompts.chat_template import (
     require_eos,
     user_turn,
 )
+from datamodules.prompts.conversation import ConversationEncoder
 from datamodules.prompts.renderer import TODAY
+from datamodules.records.conversations import Conversation
+from datamodules.records.turns import Turn
+from llm_modules.backbone.loading import load_tokenizer
+from tests.tiny import tiny_tokenizer
 
 R1_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
@@ -113,6 +118,59 @@ def test_a_template_that_strips_thinking_gets_it_back(opened_in_prompt: bool) ->
     ids, labels = encode_pair(tokenizer, "1+1?", response)
     assert tokenizer.decode(ids) == "<B><U>1+1?<A><think>\nTwo.\n</think>\n\n\\boxed{2}<E>"
     assert learned(tokenizer, ids, labels) == response + "<E>"
+
+
+ALWAYS_OPEN = R1_TEMPLATE.replace("<A>{{ said }}", "<A>{{ '<think>\\n' + m['content'] }}")
+"""It continues, in the turn itself, the thought that its prompt opens."""
+
+
+@pytest.mark.parametrize("template", [R1_TEMPLATE, ALWAYS_OPEN, R1_TEMPLATE.replace("think>", "seed:think>")])
+@pytest.mark.parametrize(
+    ("response", "learnt"),
+    [
+        ("4.", "\n</think>\n\n4.<E>"),
+        ("Two.\n</think>\n\n4.", "Two.\n</think>\n\n4.<E>"),
+        ("</think>4.", "</think>4.<E>"),
+    ],
+)
+def test_an_answer_closes_the_thought_that_its_prompt_opens(template: str, response: str, learnt: str) -> None:
+    """As in conversations: an answer that is learnt as a thought would never end."""
+    name = "seed:think>" if "seed" in template else "think>"
+    response, learnt = response.replace("think>", name), learnt.replace("think>", name)
+    tokenizer = byte_tokenizer(template)
+    ids, labels = encode_pair(tokenizer, "2+2?", response)
+    assert learned(tokenizer, ids, labels) == learnt
+    assert ids[: labels.count(IGNORE_INDEX)] == encode_prompt(tokenizer, render_prompt(tokenizer, "2+2?"))
+    turns = (Turn("user", "2+2?"), Turn("assistant", response))
+    assert ConversationEncoder(tokenizer)(Conversation(turns)) == [(ids, labels)]
+
+
+def test_an_opening_mark_of_the_response_is_not_said_twice() -> None:
+    tokenizer = byte_tokenizer(R1_TEMPLATE)
+    ids, labels = encode_pair(tokenizer, "2+2?", "<think>\nTwo.\n</think>\n\n4.")
+    assert learned(tokenizer, ids, labels) == "Two.\n</think>\n\n4.<E>"
+
+
+RESPONSES = ("4.", "4.\n</think>\n\n4.", "<think>\nTwo.\n</think>\n\n4.", "<think>Two.")
+
+
+@pytest.mark.parametrize("name", ["miniature", "tiny", "closed", "qwen2_5", "llama2"])
+def test_responses_stay_as_they_are_if_the_prompt_opens_no_thought(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "miniature":
+        tokenizer: PreTrainedTokenizerBase = load_tokenizer("miniature")
+    elif name == "tiny":
+        tokenizer = tiny_tokenizer()
+    elif name == "closed":
+        tokenizer = byte_tokenizer(R1_TEMPLATE.replace("<think>\\n", "<think></think>"))
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue("shared_data") / "tokenizers" / name)
+    for response in RESPONSES:
+        ids, labels = encode_pair(tokenizer, "2+2?", response)
+        prompt = render_prompt(tokenizer, "2+2?")
+        space = " " if name == "llama2" else ""
+        text = f"{prompt}{space}{response}{space}{tokenizer.eos_token}"
+        assert ids == tokenizer.encode(text, add_special_tokens=False)
+        assert labels.count(IGNORE_INDEX) == len(encode_prompt(tokenizer, prompt))
 
 
 def test_a_template_that_ends_turns_without_eos_gets_one() -> None:
