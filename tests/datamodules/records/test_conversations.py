@@ -189,7 +189,11 @@ def test_wrong_fields(tmp_path: Path) -> None:
 
 def test_only_some_lines_have_a_system_prompt_and_tools(tmp_path: Path) -> None:
     pair = {"prompt": "Hi", "response": "Yes"}
-    rows = [{**pair, "style": "Be kind.", "f": [{"name": "add"}]}, {**pair, "persona": "Eve.", "style": "Go."}, pair]
+    rows: list[dict[str, Any]] = [
+        {**pair, "style": "Be kind.", "f": [{"name": "add"}]},
+        {**pair, "persona": "Eve.", "style": "Go."},
+        pair,
+    ]
     found = read(tmp_path, *rows, fields={"system": "persona + style", "tools": "f"})
     assert [chat.turns[0].content for chat in found] == ["Be kind.", "Eve.\n\nGo.", "Hi"]
     assert [len(chat.tools) for chat in found] == [1, 0, 0]
