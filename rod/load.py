@@ -7,7 +7,7 @@ import yaml
 from lightning.pytorch import LightningModule
 
 from datamodules.errors import InputError
-from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
+from llm_modules.backbone.checkpoint import check_checkpoint, keys_file, read_checkpoint
 from llm_modules.causal_lm import CausalLM
 from rod import classes
 from rod.parser import Parser
@@ -28,11 +28,6 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
         raise InputError(f"--config: there is no file '{config}'; give the config.yaml of a run folder")
     if checkpoint is not None:
         check_checkpoint(checkpoint, "--checkpoint")
-        if is_distributed(checkpoint):
-            raise InputError(
-                f"--checkpoint: '{checkpoint}' is a distributed checkpoint; make a file of it with "
-                f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {checkpoint}`"
-            )
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     if not isinstance(settings, dict) or "model" not in settings:
         raise InputError(f"--config: '{config}' has no 'model' section; give the config.yaml of a run folder")
@@ -46,7 +41,7 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
         )
     module.configure_model()
     if checkpoint is not None:
-        content = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        content = read_checkpoint(checkpoint)
         module.on_load_checkpoint(content)
         module.load_state_dict(content["state_dict"], strict=False)
     return module.eval()
@@ -66,5 +61,5 @@ def config_of(checkpoint: Path) -> Path:
 
 def steps_of(checkpoint: Path) -> int:
     """Optimiser steps of a checkpoint."""
-    content = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    content = torch.load(keys_file(checkpoint), weights_only=True, map_location="cpu", mmap=True)
     return int(content.get("global_step", 0))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
-from lightning.fabric.utilities.load import _METADATA_FILENAME
+from lightning.fabric.utilities.load import _METADATA_FILENAME, _load_distributed_checkpoint
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from datamodules.errors import InputError
@@ -44,6 +45,19 @@ def is_distributed(path: Path) -> bool:
     return (path / _METADATA_FILENAME).is_file()
 
 
+def keys_file(path: Path) -> Path:
+    """The file of a checkpoint that holds everything but the weights of a distributed one."""
+    return path / _METADATA_FILENAME if is_distributed(path) else path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """All of a checkpoint, on the CPU. Torch reads a distributed one with pickle."""
+    if is_distributed(path):
+        return _load_distributed_checkpoint(path)
+    content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return content
+
+
 def check_checkpoint(path: Path | str, key: str = "ckpt_path") -> set[str]:
     """The keys of a checkpoint, once it is known to be whole: every part of its archive has a checksum.
 
@@ -60,9 +74,7 @@ def check_checkpoint(path: Path | str, key: str = "ckpt_path") -> set[str]:
     if "://" in str(path):
         _find(str(path), key)
         return set()
-    path = Path(path)
-    if is_distributed(path):
-        path /= _METADATA_FILENAME
+    path = keys_file(Path(path))
     if path.is_dir():
         hints = {"adapter_config.json": "model.adapter", "config.json": "model.backbone"}
         other = next((option for name, option in hints.items() if (path / name).is_file()), None)
@@ -121,6 +133,20 @@ class TrainableCheckpoint(LightningModule):
     def trainable_names(self) -> set[str]:
         """State-dict keys of the parameters that receive gradients."""
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def on_fit_start(self) -> None:
+        """Refuse distributed checkpoints of a part of the model.
+
+        Raises:
+            InputError: The strategy would write them, and torch could not read them back.
+        """
+        strategy = self.trainer.strategy
+        distributed = isinstance(strategy, ModelParallelStrategy) and strategy._save_distributed_checkpoint
+        if distributed and any(not parameter.requires_grad for parameter in self.parameters()):
+            raise InputError(
+                "trainer.strategy.save_distributed_checkpoint: checkpoints hold what is trained, and a distributed one "
+                "of a part of the model cannot be read back; set it to false"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop frozen parameters and list the trained ones; ranks other than 0 have an empty dict if sharded."""

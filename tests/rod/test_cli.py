@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 import yaml
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
@@ -191,10 +192,18 @@ def test_an_export_reads_the_checkpoint_before_the_model(
     words = ["export", "--config", config, "--output", tmp_path / "out", "--checkpoint"]
     assert rod(*words, tmp_path / "x.ckpt") == 2
     assert "x.ckpt' is empty" in capsys.readouterr().err
-    (tmp_path / "sharded").mkdir()
-    torch.save({"trained_parameters": []}, tmp_path / "sharded" / "meta.pt")
-    assert rod(*words, tmp_path / "sharded") == 2
-    assert "is a distributed checkpoint; make a file of it with `python -m" in capsys.readouterr().err
+
+
+def test_a_distributed_checkpoint_is_exported(config: Path, tmp_path: Path) -> None:
+    assert rod("fit", "--config", config) == 0
+    checkpoint, sharded = tmp_path / "run/checkpoints/end.ckpt", tmp_path / "run/checkpoints/sharded.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    torch.distributed.checkpoint.save({"state_dict": content.pop("state_dict")}, checkpoint_id=sharded, no_dist=True)
+    torch.save(content, sharded / "meta.pt")
+    for path in (checkpoint, sharded):
+        assert rod("export", "--checkpoint", path, "--output", tmp_path / path.stem, "--format", "peft") == 0
+    one, other = (tmp_path / name / "adapter_model.safetensors" for name in ("end", "sharded"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_steering_is_a_key_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from peft import LoraConfig, PeftModel
 
 from datamodules.errors import InputError
@@ -121,6 +122,21 @@ class TestCheckpoints:
             check_checkpoint("file:///no/such.ckpt")
         with pytest.raises(InputError, match=r"ckpt_path: 'nowhere://x.ckpt' cannot be reached \(Protocol not known"):
             check_checkpoint("nowhere://x.ckpt")
+
+    def test_a_distributed_checkpoint_of_a_part_of_the_model(self, base: Path) -> None:
+        """Torch asks for every weight when it reads one."""
+        for peft, distributed in ((LoraConfig(r=2, target_modules="all-linear"), False), (None, True)):
+            self.start(base, peft, distributed)
+        with pytest.raises(InputError, match=r"trainer\.strategy\.save_distributed_checkpoint: .*; set it to false"):
+            self.start(base, LoraConfig(r=2, target_modules="all-linear"), True)
+
+    @staticmethod
+    def start(base: Path, peft: LoraConfig | None, distributed: bool) -> None:
+        module = CausalLM(str(base), peft=peft)
+        module.configure_model()
+        strategy = ModelParallelStrategy(save_distributed_checkpoint=distributed)
+        module.trainer = Trainer(accelerator="cpu", strategy=strategy, logger=False)
+        module.on_fit_start()
 
     def test_weights_of_another_size_and_infinite_ones(self, checkpoint: Path, base: Path) -> None:
         content = torch.load(checkpoint, weights_only=True)
