@@ -57,7 +57,7 @@ def test_parquet(tmp_path: Path) -> None:
         ("a.json", b'[{"prompt": "a"},\n', r"a\.json: broken JSON"),
         ("a.json", b"[]", "has no record"),
         ("a.jsonl.gz", b"no gzip", r"cannot be read \(Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a", "response": "b"}' * 99)[:-9], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "a", "response": "b"}' * 99, mtime=0)[:-9], "cannot be read"),
         ("a.json", b'[{"prompt": "a", "response": "b"}, 3]', r"a\.json record 2: not a JSON object but int"),
     ],
 )
