@@ -20,30 +20,46 @@ COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
+INK, PAPER, GRID = "#1a1a1a", "#ffffff", "#e6e6e6"
+"""Text, background and grid. The report swaps these, black and GREY for those of its theme."""
+ON_LIGHT, ON_DARK = "#010101", "#fefefe"
+"""Text on the colours of a heat map, the same in every theme."""
+
+_STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "figure.titlesize": 11,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "hatch.linewidth": 0.8,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    # The same numbers give the same bytes.
+    "svg.hashsalt": "rod",
+}
+
+
 @contextmanager
 def figure(
-    path: Path, width: float, height: float, *, rows: int = 1, columns: int = 1, svg: bool = False, **grid: Any
+    path: Path, width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any
 ) -> Iterator[np.ndarray]:
-    """Open a figure (sizes in inches), give its panels row by row, and write a PNG file when the block ends.
+    """Open a figure (sizes in inches), give its panels row by row, and write it when the block ends.
 
-    With ``svg`` an SVG file is written beside it.
-
-    It does not use pyplot, so it has no global state and needs no display. The same numbers give the same bytes.
-    ``grid`` are further options of `Figure.subplots`, such as ``sharex=True``.
+    A PNG file, and an SVG file of the same name beside it. It does not use pyplot, so it has no global state and needs
+    no display. The same numbers give the same bytes. ``grid`` are further options of `Figure.subplots`, such as
+    ``sharex=True``.
     """
-    drawn = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(drawn)
-    panels = drawn.subplots(rows, columns, squeeze=False, **grid).ravel()
-    for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="#e6e6e6", lw=0.8)
-        panel.set_axisbelow(True)
-    yield panels
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, dpi=150, metadata={"Software": None})
-    if svg:
-        with rc_context({"svg.hashsalt": "rod"}):
-            drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    with rc_context(_STYLE):
+        drawn = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(drawn)
+        yield drawn.subplots(rows, columns, squeeze=False, **grid).ravel()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(path, dpi=150, metadata={"Software": None})
+        drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
 
 
 def marker_style(index: int, *, hollow: bool = False) -> dict[str, Any]:
@@ -57,7 +73,7 @@ def marker_style(index: int, *, hollow: bool = False) -> dict[str, Any]:
 def legend(panel: Axes, **options: Any) -> None:
     """Add a legend, unless nothing in the panel has a label."""
     if panel.get_legend_handles_labels()[1]:
-        panel.legend(**{"frameon": False, "fontsize": 9, "markerscale": 0.8} | options)
+        panel.legend(**{"markerscale": 0.8} | options)
 
 
 def legend_beside(panel: Axes) -> None:

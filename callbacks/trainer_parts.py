@@ -1,9 +1,12 @@
-"""Typed access to attributes that Lightning sets at run time, and to loggers that take images."""
+"""Typed access to attributes that Lightning sets at run time, and to loggers that take images and tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
+from matplotlib.image import imread
 
 from datamodules.errors import InputError
 from llm_modules.causal_lm import CausalLM
@@ -33,9 +36,38 @@ def language_model(module: LightningModule) -> CausalLM:
 
 
 def log_figure(trainer: Trainer, key: str, path: Path) -> None:
-    """Send a PNG file to every logger that takes images (W&B does, CSV does not); only process 0 does it."""
+    """Send a PNG file to every logger that takes images; only process 0 does it.
+
+    W&B, TensorBoard and MLflow do; CSV does not, and the file stays in the run folder.
+    """
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
             logger.log_image(key=key, images=[str(path)])
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(key, imread(path)[..., :3], trainer.global_step, dataformats="HWC")
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_artifact(logger.run_id, str(path), "figures")
+
+
+def log_table(trainer: Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Send a table to every logger that takes tables; only process 0 does it.
+
+    W&B and MLflow do, TensorBoard shows it as text; CSV does not.
+    """
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_table"):
+            logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(key, _markdown([columns, ["---"] * len(columns), *rows]), trainer.global_step)
+        elif isinstance(logger, MLFlowLogger):
+            table = {column: [str(row[i]) for row in rows] for i, column in enumerate(columns)}
+            logger.experiment.log_table(logger.run_id, table, f"{key}.json")
+
+
+def _markdown(rows: Sequence[Sequence[Any]]) -> str:
+    cells = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from callbacks.evaluation.budgets import BudgetAccuracy
 from callbacks.evaluation.frontier import Point
-from callbacks.figure_style import BLACK, GREY, figure, marker_style
+from callbacks.figure_style import GREY, figure, marker_style
 
 _WIDE = 6.0
 """Ratio of the longest to the shortest mean length from which the axis of tokens is logarithmic."""
@@ -138,11 +138,11 @@ def _panels(path: Path, suites: Sequence[str], legend: Mapping[str, object]) -> 
     beside = -(-(len(legend) + 1) // _LEGEND_ROWS) * (0.6 + 0.075 * max(map(len, legend), default=0))
     height = max(4.2 if rows == 1 else 3.4 * rows, 0.22 * min(len(legend), _LEGEND_ROWS))
     width = (5.6 if columns == 1 else 4.2) * columns + beside
-    return figure(path, width, height, rows=rows, columns=columns, svg=True)
+    return figure(path, width, height, rows=rows, columns=columns)
 
 
 def _axes(panel: Axes, title: str, values: Sequence[float], label: str, budgets: bool = False) -> None:
-    panel.set_title(title, fontsize=10)
+    panel.set_title(title)
     panel.set_xlabel(label)
     panel.set_ylabel("accuracy")
     low, high = panel.get_ylim()
@@ -173,5 +173,5 @@ def _legend(panels: Sequence[Axes], entries: Mapping[str, dict[str, Any]]) -> No
         panel.set_visible(panel.has_data())
     handles = [panels[0].plot([], [], label=name, **style)[0] for name, style in entries.items()]
     place: dict[str, Any] = {"loc": "outside right center", "ncols": -(-len(entries) // _LEGEND_ROWS)}
-    look: dict[str, Any] = {"frameon": False, "fontsize": 8, "labelcolor": BLACK, "markerscale": 0.8}
+    look: dict[str, Any] = {"fontsize": 8, "markerscale": 0.8}
     panels[0].figure.legend(handles=handles, **place, **look)

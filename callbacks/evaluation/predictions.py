@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch import Trainer
 
+from callbacks.trainer_parts import log_table
 from datamodules.batch import PromptRow
 from datamodules.prompts.chat_template import decode_completion
 from datamodules.suites.predictions import Prediction
@@ -41,8 +42,6 @@ def prediction_of(module: CausalLM, row: PromptRow, completion: Completion) -> P
 
 
 def log_samples(trainer: Trainer, key: str, predictions: Sequence[Prediction]) -> None:
-    """Log the first predictions as a table to every logger that takes tables (W&B does, CSV does not)."""
+    """Log the first predictions as a table to every logger that takes tables."""
     rows = [[getattr(prediction, column) for column in _COLUMNS] for prediction in predictions[:SHOWN]]
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_table"):
-            logger.log_table(key, columns=_COLUMNS, data=rows)
+    log_table(trainer, key, _COLUMNS, rows)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from callbacks.figure_style import BLUE, GREEN, VERMILION, figure
+from callbacks.figure_style import BLUE, GREEN, ON_DARK, ON_LIGHT, VERMILION, figure
 from llm_modules.optim.module_names import TYPES, Module
 
 _NUMBERS_UP_TO = 16
@@ -31,18 +31,19 @@ def plot_robustness(
         for module, drop in drops.items():
             at = (module.layer, types.index(module.type))
             if layers <= _NUMBERS_UP_TO:
-                colour = "white" if drop > 0.6 * top else "black"
-                panel.text(*at, f"{drop:.2f}", ha="center", va="center", fontsize=8, color=colour)
+                colour = ON_DARK if drop > 0.6 * top else ON_LIGHT
+                panel.text(*at, f"{round(drop, 2) + 0.0:.2f}", ha="center", va="center", fontsize=8, color=colour)
             if module in robust:
                 corner = (at[0] - 0.46, at[1] - 0.44)
                 panel.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=BLUE, linewidth=1.8))
         panel.set_yticks(range(len(types)), types)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel("decoder layer")
-        panel.set_title(f"drop in {measure} when perturbed; outlined: robust together", fontsize=10, loc="left")
+        panel.set_ylabel("module type")
+        panel.set_title("outlined: robust together", loc="left")
         if model:
-            panel.figure.suptitle(Path(model).name, fontsize=10)
-        panel.figure.colorbar(image, ax=panel, shrink=0.9)
+            panel.figure.suptitle(Path(model).name)
+        panel.figure.colorbar(image, ax=panel, shrink=0.9, label=f"drop in {measure} when perturbed")
 
 
 def plot_search(trace: Sequence[Mapping[str, Any]], tau: float, path: Path, *, measure: str) -> None:
@@ -50,7 +51,8 @@ def plot_search(trace: Sequence[Mapping[str, Any]], tau: float, path: Path, *, m
     with figure(path, 2.4 + 0.34 * max(len(trace), 12), 4.4) as (panel,):
         for number, entry in enumerate(trace):
             colour = GREEN if entry["within"] else VERMILION
-            panel.bar(number, max(entry["drop"], 0.0), color=colour, width=0.7)
+            hatch = "" if entry["within"] else "///"
+            panel.bar(number, max(entry["drop"], 0.0), color=colour, width=0.7, hatch=hatch, edgecolor="white", lw=0)
             panel.text(number, max(entry["drop"], 0.0), f" {entry['modules']}", ha="center", va="bottom", fontsize=7)
         panel.grid(visible=False, axis="x")
         panel.axhline(tau, color="black", lw=1, ls="--")
@@ -65,4 +67,5 @@ def plot_search(trace: Sequence[Mapping[str, Any]], tau: float, path: Path, *, m
         ]
         panel.set_xticks(range(len(trace)), names, rotation=90, fontsize=8)
         panel.set_ylabel(f"drop in {measure}")
-        panel.set_title("numbers: modules perturbed together; green: within tau", fontsize=9, loc="right", pad=16)
+        panel.set_xlabel("modules perturbed: type and first layer")
+        panel.set_title("numbers: modules perturbed together; hatched: beyond tau", fontsize=9, loc="right", pad=16)

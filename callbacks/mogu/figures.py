@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from callbacks.figure_style import BLUE, GREY, MARKERS, VERMILION, figure, legend_beside
+from callbacks.figure_style import BLUE, GREY, INK, MARKERS, VERMILION, figure, legend_beside
 from llm_modules.mogu.v2.probes import LayerProbe
 
 GATES = ("w_glad", "w_unwill")
 _COLOURS = (BLUE, VERMILION)
+_LINES = ("-", "--")
 
 
 def plot_gates(gates: Mapping[str, Tensor], layers: Sequence[int], path: Path) -> None:
@@ -29,6 +30,7 @@ def plot_gates(gates: Mapping[str, Tensor], layers: Sequence[int], path: Path) -
             _boxes(panel, values, len(layers))
             panel.set_title(f"{name} ({len(values)} prompts)", fontsize=9, loc="left")
             panel.set_ylim(-0.05, 1.05)
+            panel.set_ylabel("gate" if number < rows else "")
             panel.grid(visible=False, axis="x")
             panel.set_xticks(range(len(layers)), [str(layer) for layer in layers])
             if (number + 1) % rows == 0 or number + 1 == len(gates):
@@ -49,12 +51,22 @@ def plot_tokens(prompts: Mapping[str, tuple[Sequence[str], Tensor]], path: Path)
             where = range(len(tokens))
             for gate, colour in enumerate(_COLOURS):
                 values = gates[:, :, gate]
-                panel.plot(where, values.mean(dim=1), color=colour, marker=MARKERS[gate], ms=3, label=GATES[gate])
+                panel.plot(
+                    where,
+                    values.mean(dim=1),
+                    color=colour,
+                    ls=_LINES[gate],
+                    marker=MARKERS[gate],
+                    ms=3,
+                    label=GATES[gate],
+                )
                 panel.fill_between(where, values.amin(dim=1), values.amax(dim=1), color=colour, alpha=0.15, lw=0)
             panel.set_xticks(where, [_shown(token) for token in tokens], rotation=90, fontsize=7)
             panel.set_title(name, fontsize=9, loc="left")
+            panel.set_ylabel("gate (mean of layers)")
             panel.set_ylim(-0.05, 1.05)
             panel.grid(visible=False, axis="x")
+        panels[-1].set_xlabel("tokens of the prompt; bands: lowest to highest layer")
         legend_beside(panels[0])
 
 
@@ -85,7 +97,7 @@ def _boxes(panel: Axes, values: Tensor, layers: int) -> None:
             patch_artist=True,
             manage_ticks=False,
             boxprops={"facecolor": colour, "alpha": 0.55, "hatch": ("", "//")[gate]},
-            medianprops={"color": "black"},
+            medianprops={"color": INK},
             flierprops={"markersize": 2, "markeredgecolor": colour},
             label=GATES[gate],
         )

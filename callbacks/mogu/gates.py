@@ -1,6 +1,7 @@
 """Figures and a table of the gates on the prompts of a run (paper, sec. 4.5)."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from datamodules.batch import IGNORE_INDEX, PromptRow
 from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
 from datamodules.padding import pad_prompts
+from datamodules.records.shards import write_lines
 from datamodules.suites.benchmark_data import BenchmarkData
 from llm_modules.mogu.module import MoGU
 
@@ -23,11 +25,11 @@ CLASSES = ("benign", "malicious")
 
 
 class GateFigures(Callback):
-    """Writes ``gates.png``, ``gates_tokens.png`` and ``gates.csv`` after each validation over ``RouterData``.
+    """Writes figures and tables of the gates after each validation over ``RouterData``.
 
     ``gates.png``: box plots by class and layer, at the last token of each prompt, which decides how the answer begins.
-    ``gates_tokens.png``: one prompt of each class, token by token. ``gates.csv``: means. With several processes, all
-    show the prompts of the first one.
+    ``gates_tokens.png`` and ``.json``: one prompt of each class, token by token. ``gates.csv``: means. With several
+    processes, all show the prompts of the first one.
     """
 
     def __init__(self, output: Path | None = None) -> None:
@@ -154,9 +156,21 @@ def _write(
     if tokens:
         plot_tokens(tokens, folder / "gates_tokens.png")
         log_figure(trainer, "gates_tokens", folder / "gates_tokens.png")
+        write_lines(folder / "gates_tokens.json", [json.dumps(_by_token(tokens), ensure_ascii=False)])
     with (folder / "gates.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["class", "layer", "prompts", "glad", "unwilling"])
         for name, values in gates.items():
             for layer, (glad, unwilling) in zip(layers, values.mean(dim=0).tolist(), strict=True):
                 writer.writerow([name, layer, len(values), f"{glad:.4f}", f"{unwilling:.4f}"])
+
+
+def _by_token(prompts: Mapping[str, tuple[list[str], Tensor]]) -> dict[str, list[list[Any]]]:
+    """By prompt: text, willing gate and unwilling gate of each token, means over the layers."""
+    return {
+        name: [
+            [text, round(glad, 4), round(unwilling, 4)]
+            for text, (glad, unwilling) in zip(texts, gates.mean(dim=1).tolist(), strict=True)
+        ]
+        for name, (texts, gates) in prompts.items()
+    }

@@ -16,6 +16,7 @@ from callbacks.figure_style import (
     GREEN,
     GREY,
     MARKERS,
+    ON_LIGHT,
     VERMILION,
     YELLOW,
     figure,
@@ -115,7 +116,9 @@ def plot_stages(stages: Sequence[StageRow], path: Path) -> None:
         for row, stage in enumerate(stages):
             for column, count in enumerate(stage.drawn):
                 if count:
-                    left.text((column + 0.5) / buckets, row, str(count), ha="center", va="center", fontsize=8)
+                    left.text(
+                        (column + 0.5) / buckets, row, str(count), ha="center", va="center", fontsize=8, color=ON_LIGHT
+                    )
             left.plot([stage.lower] * 2, [row - 0.5, row + 0.5], color=VERMILION, lw=2.5, solid_capstyle="butt")
         left.plot([], [], color=VERMILION, lw=2.5, label="lower end of the window (numbers: pairs drawn)")
         left.set_xlim(0, 1.005)

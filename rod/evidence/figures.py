@@ -34,7 +34,8 @@ def plot_accuracy_tokens(points: Sequence[ConditionPoint], path: Path) -> None:
         panel.set_ylabel("accuracy")
         panel.set_xlim(left=0)
         panel.set_ylim(top=min(panel.get_ylim()[1], 1.01))
-        panel.yaxis.set_major_formatter(PercentFormatter(1))
+        low, high = panel.get_ylim()
+        panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.05 else 1))
         legend_beside(panel)
 
 

@@ -47,8 +47,9 @@ def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish
         for method, table in tables:
             method.plot(table, target)
             for name, source in method.figures.items():
-                if (output / "seed0" / source).is_file():
-                    shutil.copyfile(output / "seed0" / source, target / name)
+                for suffix in (".png", ".svg"):
+                    if (made := (output / "seed0" / source).with_suffix(suffix)).is_file():
+                        shutil.copyfile(made, (target / name).with_suffix(suffix))
         _write(target, tables)
     console.print(f"figures, tables and summary.json in {output}", style="dim", highlight=False)
     return [row for _, table in tables for row in table.rows]

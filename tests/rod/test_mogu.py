@@ -126,6 +126,8 @@ def test_the_three_fits_of_every_family_are_loaded_in_a_new_process(
         assert isinstance(PeftModel.from_pretrained(single, "runs/mogu/glad"), PeftModel)
         assert Path("runs/mogu/3_router/gates.png").stat().st_size > 5000
         assert Path("runs/mogu/3_router/gates_tokens.png").stat().st_size > 5000
+        tokens = json.loads(Path("runs/mogu/3_router/gates_tokens.json").read_text())
+        assert all(0 <= gate <= 1 for text, *gates in tokens["malicious"] for gate in gates)
         folders.append(place / "runs/mogu/mogu")
     assert in_another_process(*folders) == [generated(folder) for folder in folders]
 

@@ -1,0 +1,94 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib import rcParams
+
+from callbacks.figure_style import COLOURS, PAPER, figure, legend, marker_style
+from callbacks.mllr.figures import plot_robustness, plot_search
+from callbacks.trainer_parts import log_figure, log_table
+from llm_modules.optim.module_names import Module
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def draw(path: Path) -> None:
+    with figure(path, 4, 3) as (panel,):
+        for index in range(3):
+            panel.plot([index], [index], label=f"run {index}", **marker_style(index))
+        legend(panel)
+
+
+def test_a_figure_is_a_png_and_an_svg_and_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        draw(tmp_path / f"new/{name}.png")
+    for suffix in (".png", ".svg"):
+        first, second = ((tmp_path / f"new/{name}{suffix}").read_bytes() for name in ("a", "b"))
+        assert first == second, suffix
+    assert "<svg" in (tmp_path / "new/a.svg").read_text()
+
+
+def test_the_style_ends_with_the_figure(tmp_path: Path) -> None:
+    before = dict(rcParams)
+    with pytest.raises(ValueError, match="broken"), figure(tmp_path / "a.png", 4, 3):
+        raise ValueError("broken")
+    assert dict(rcParams) == before
+    assert not (tmp_path / "a.png").exists(), "a figure that fails leaves no file"
+
+
+def test_conditions_differ_without_colour() -> None:
+    looks = [marker_style(index) for index in range(49)]
+    assert len({(look["color"], look["marker"]) for look in looks}) == 49
+    assert len({look["marker"] for look in looks[: len(COLOURS)]}) == len(COLOURS)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_colours_stand_out_from_paper(colour: str) -> None:
+    assert (luminance(PAPER) + 0.05) / (luminance(colour) + 0.05) > 2, colour
+
+
+def test_no_cell_of_the_heat_map_says_minus_zero(tmp_path: Path) -> None:
+    texts: list[str] = []
+    drops = {Module(0, "q"): -0.001, Module(1, "q"): 0.2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.axes.Axes.text", lambda self, x, y, text, **_: texts.append(text))
+        plot_robustness(drops, [], tmp_path / "map.png", measure="margin")
+    assert texts == ["0.00", "0.20"]
+
+
+def test_bars_beyond_tau_differ_without_colour(tmp_path: Path) -> None:
+    entry = {"type": "q", "from_layer": 0, "step": "order", "modules": 1}
+    plot_search([entry | {"drop": 0.1, "within": True}, entry | {"drop": 0.5, "within": False}], 0.3,
+                tmp_path / "search.png", measure="margin")  # fmt: skip
+    assert re.findall(r"<pattern", (tmp_path / "search.svg").read_text()), "bars beyond tau are hatched"
+
+
+def test_tensorboard_takes_figures_and_tables(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    draw(tmp_path / "a.png")
+    logger = TensorBoardLogger(tmp_path, name="")
+    trainer = Trainer(logger=logger, default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False)
+    log_figure(trainer, "a", tmp_path / "a.png")
+    log_table(trainer, "samples", ["question", "right"], [["a | b\nc", True]])
+    logger.finalize("success")
+    found = EventAccumulator(logger.log_dir)
+    found.Reload()
+    assert found.Tags()["images"] == ["a"]
+    (text,) = found.Tensors("samples/text_summary")
+    assert text.tensor_proto.string_val[0].decode().splitlines()[-1] == r"| a \| b c | True |"
+
+
+def test_a_csv_logger_is_left_alone(tmp_path: Path) -> None:
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False)
+    log_figure(trainer, "a", tmp_path / "missing.png")
+    log_table(trainer, "a", ["b"], [[1]])
