@@ -18,6 +18,7 @@ from callbacks.evaluation.evaluate import Evaluate
 from callbacks.generation.completion_writer import CompletionWriter
 from callbacks.s3cot.steer import Steer
 from callbacks.trainer_parts import callbacks_of
+from callbacks.training.step_guard import StepGuard
 from datamodules.errors import InputError
 from datamodules.trainer_parts import run_seed
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
@@ -56,7 +57,8 @@ class RodCLI(LightningCLI):
     """LightningCLI with a folder for each run; a checkpoint never overrides the configuration.
 
     Keys beside Lightning's own: ``evaluate`` (the `Evaluate` callback of ``test``), ``steer`` (the `Steer` callback of
-    ``predict``, ``test`` and ``validate``), ``recovery_minutes`` (of ``fit``), ``resume`` and ``overwrite``.
+    ``predict``, ``test`` and ``validate``), ``step_guard`` (the `StepGuard` of ``fit``), ``recovery_minutes`` (of
+    ``fit``), ``resume`` and ``overwrite``.
     ``data.seed`` follows ``seed_everything`` unless given.
     """
 
@@ -99,6 +101,7 @@ class RodCLI(LightningCLI):
         if subcommand == "fit":
             told = "Minutes between the checkpoints that a stopped fit goes on from; the newest two are kept."
             parser.add_argument("--recovery_minutes", type=float, default=10.0, help=told)
+            parser.add_lightning_class_args(StepGuard, "step_guard", required=False)
         if subcommand == "predict":
             parser.set_defaults({"return_predictions": False})
         if subcommand == "test":

@@ -21,7 +21,7 @@ DONE = "done"
 """Name of the empty file that marks a finished run."""
 REPLACED = ".replaced"
 """Name of the empty file in a run that a fit is about to replace, until that fit has started to train."""
-_OF_ONE_START = {"ckpt_path", "overwrite", "recovery_minutes", "resume"}
+_OF_ONE_START = {"ckpt_path", "overwrite", "recovery_minutes", "resume", "step_guard"}
 """Keys that may differ when a run goes on."""
 
 

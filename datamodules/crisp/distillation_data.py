@@ -1,7 +1,7 @@
 """Questions for on-policy self-distillation: a prompt without and a prompt with the instruction to be brief."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class DistillationData(SupervisedData):
         )
         student, teacher = (self._rows(questions, system) for system in (self.student, self.teacher))
         self.pairs = [
-            PromptPair(row.token_ids, row.token_ids, row, other.token_ids)
+            PromptPair(row.token_ids, row.token_ids, row, other.token_ids, record=row.question.id)
             for row, other in zip(student, teacher, strict=True)
         ]
         if self.validation is not None:
@@ -117,10 +117,7 @@ class DistillationData(SupervisedData):
 
     def train_examples(self, stage: int) -> Sequence[PromptPair]:
         """All questions, with the seeds of an epoch."""
-        return [
-            PromptPair(pair.input_ids, pair.labels, _reseeded(pair.row, self.seed, stage), pair.teacher_ids)
-            for pair in self.pairs
-        ]
+        return [replace(pair, row=_reseeded(pair.row, self.seed, stage)) for pair in self.pairs]
 
     def val_examples(self) -> Sequence[Example]:
         """None: validation generates."""

@@ -156,7 +156,7 @@ class ResponderData(_PairData):
         examples: list[Example] = []
         for pair in own:
             wanted, opposite = self._respond(pair, glad), self._respond(pair, not glad)
-            examples.append(OpposedExample(wanted.input_ids, wanted.labels, opposite))
+            examples.append(OpposedExample(wanted.input_ids, wanted.labels, opposite, record=pair.id))
         return examples
 
 
@@ -235,7 +235,7 @@ class RouterData(_PairData):
                 span = finder.find(pair.prompt, prompt, pair.system)
             except InputError as error:
                 raise InputError(f"{path}: request '{pair.id}': {error}") from error
-            examples.append(RoutedExample(example.input_ids, example.labels, pair.malicious, *span))
+            examples.append(RoutedExample(example.input_ids, example.labels, pair.malicious, *span, record=pair.id))
         return examples
 
 
@@ -248,7 +248,7 @@ def encode_response(
     if glad and pair.glad_is_opening:
         end = next((i for i, label in enumerate(labels) if label == tokenizer.eos_token_id), len(ids))
         ids, labels = ids[:end], labels[:end]
-    return Example(tuple(ids), tuple(labels))
+    return Example(tuple(ids), tuple(labels), record=pair.id)
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase | None) -> int:

@@ -179,7 +179,7 @@ class CurriculumData(SupervisedData):
         if key not in self._encoded:
             self._encoded[key] = self._encode(self.items[item], system, self._trace(item, variant)[0])
         ids, n_prompt = self._encoded[key]
-        return Example(tuple(ids), (*[IGNORE_INDEX] * n_prompt, *ids[n_prompt:]))
+        return Example(tuple(ids), (*[IGNORE_INDEX] * n_prompt, *ids[n_prompt:]), record=self.items[item].id)
 
     def _encode(self, item: CurriculumItem, system: System, text: str) -> tuple["array[int]", int]:
         """Return the token ids (four bytes each) and the number of prompt tokens."""

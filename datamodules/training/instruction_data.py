@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -111,7 +112,8 @@ class InstructionData(SupervisedData):
         refused: list[str] = []
         for conversation in conversations:
             try:
-                examples += [Example(tuple(ids), tuple(labels)) for ids, labels in encoder(conversation)]
+                where = conversation.where
+                examples += [Example(tuple(ids), tuple(labels), record=where) for ids, labels in encoder(conversation)]
             except InputError as error:
                 refused.append(f"{conversation.where}: {error}")
                 if self.strict or len(refused) == len(conversations):
@@ -140,4 +142,4 @@ class InstructionData(SupervisedData):
         n_long = sum(example.longest > limit for example in examples)
         if n_long:
             rank_zero_warn(f"{source}: cut {n_long:,} of {len(examples):,} examples to {limit:,} tokens")
-        return [Example(e.input_ids[:limit], e.labels[:limit]) for e in examples]
+        return [replace(e, input_ids=e.input_ids[:limit], labels=e.labels[:limit]) for e in examples]

@@ -1,7 +1,7 @@
 """Batches of tokenised examples: padded rows, or documents packed into a single row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -13,11 +13,13 @@ from datamodules.padding import pad_prompts, pad_rows
 class Example:
     """A tokenised sequence to learn. ``labels`` are the ids to predict, and ``IGNORE_INDEX`` on the prompt.
 
-    Labels are aligned with the ids: ``labels[i]`` is ``input_ids[i]`` or ignored. The model shifts them.
+    Labels are aligned with the ids: ``labels[i]`` is ``input_ids[i]`` or ignored. The model shifts them. ``record``
+    is the id or the place of the record that it is made of, for messages.
     """
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+    record: str = field(default="", kw_only=True)
 
     @property
     def n_targets(self) -> int:

@@ -48,6 +48,10 @@ class BatchLoader:
         """Return the number of batches of the whole epoch, seen ones included, as Lightning expects."""
         return len(self.batches)
 
+    def ids(self, batch: int) -> list[str]:
+        """The records of a batch, counted from the epoch's first: their ids, or their numbers in ``examples``."""
+        return [self.examples[index].record or f"example {index}" for index in self.batches[batch]]
+
     def __iter__(self) -> Iterator[Any]:
         yield from DataLoader(
             cast(Dataset[Any], self.examples),  # torch takes any sequence
