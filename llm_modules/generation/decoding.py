@@ -1,13 +1,16 @@
 """The decoding loop of a `Generator`: a fixed number of slots; a finished row frees its slot for a waiting prompt."""
 
+import warnings
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import pad
 
+from datamodules.errors import InputError
 from llm_modules.generation.interface import Completion, Engine
 from llm_modules.generation.prefill import left_pad
 from llm_modules.generation.slot_cache import BatchCache, SlotCache
@@ -30,22 +33,28 @@ class Decoding:
     ) -> None:
         self.engine, self.settings = engine, engine.settings
         self.prompts, self.seeds, self.limits = prompts, seeds, limits
-        # Longest first: a new row is never longer than the rows in the slots, and prompts prefilled together have
-        # about the same length.
-        self.waiting = deque(sorted(range(len(prompts)), key=lambda row: -len(prompts[row])))
         self.completions: dict[int, Completion] = {}
         self.begun: dict[int, tuple[int, ...]] = {}  # tokens so far of rows that wait to be prefilled again
-        self.slots = min(self.settings.slots, len(prompts))
         self.device = engine.device
-        self.cache = SlotCache(self.slots) if engine.takes_newcomers else BatchCache(self.device)
-        longest = max(limits, default=0)
+        self.eos_ids = torch.tensor(engine.eos_ids, dtype=torch.long, device=self.device)
+        self._start(min(self.settings.slots, len(prompts)))
+
+    def _start(self, slots: int) -> None:
+        """Let all rows that are not complete wait for their first pass in so many empty slots."""
+        self.slots = slots
+        # Longest first: a new row is never longer than the rows in the slots, and prompts prefilled together have
+        # about the same length.
+        rows = (row for row in range(len(self.prompts)) if row not in self.completions)
+        self.waiting = deque(sorted(rows, key=lambda row: -len(self.prompts[row])))
+        self.begun.clear()
+        self.cache = SlotCache(self.slots) if self.engine.takes_newcomers else BatchCache(self.device)
+        longest = max(self.limits, default=0)
         self.tokens = torch.empty((self.slots, longest), dtype=torch.long, device=self.device)
         self.last = torch.empty((self.slots, 1), dtype=torch.long, device=self.device)
         self.uniforms = torch.empty((self.slots, longest if self.settings.temperature else 0), device=self.device)
         # Columns: row, tokens it may generate, tokens it has generated, position of its last prompt token.
         self.state = torch.empty((self.slots, 4), dtype=torch.long, device=self.device)
         self.row, self.limit, self.count, self.origin = self.state.unbind(1)
-        self.eos_ids = torch.tensor(engine.eos_ids, dtype=torch.long, device=self.device)
         self.rows = self.row[:0]
 
     def finish(self) -> list[Completion]:
@@ -55,9 +64,40 @@ class Decoding:
         return [self.completions[row] for row in range(len(self.prompts))]
 
     def turn(self) -> bool:
-        """Run one forward pass; return False if nothing was left to do."""
+        """Run one forward pass; return False if nothing was left to do.
+
+        If the device runs out of memory, the rows in the slots begin again with half as many slots.
+
+        Raises:
+            InputError: One row alone does not fit, or the model is sharded, whose ranks depend on each other's passes.
+        """
         if not self._goes_on():
             return False
+        try:
+            self._pass()
+            return True
+        except torch.OutOfMemoryError as error:
+            if self.engine.synced or self.slots == 1:
+                raise InputError(
+                    f"the device runs out of memory with generation.slots {self.slots}: "
+                    + ("lower it" if self.slots > 1 else "lower generation.max_new_tokens or give shorter prompts")
+                ) from error
+        # Here, because the error keeps what the pass has allocated.
+        self._halve()
+        return True
+
+    def _halve(self) -> None:
+        """Start again with half as many slots, in later calls too."""
+        self._start(self.slots // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.engine.settings = replace(self.engine.settings, slots=self.slots)
+        warnings.warn(
+            f"the device ran out of memory with {2 * self.slots} rows; going on with generation.slots {self.slots}",
+            stacklevel=2,
+        )
+
+    def _pass(self) -> None:
         free = self.slots - self.cache.rows
         if not self.engine.takes_newcomers and self.cache.rows:
             free = 0
@@ -67,7 +107,6 @@ class Decoding:
             self._decode()
         else:
             self._idle()
-        return True
 
     def so_far(self) -> dict[int, tuple[int, ...]]:
         """Return the tokens of every row that has started."""

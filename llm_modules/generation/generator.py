@@ -112,7 +112,8 @@ class Generator:
             One completion per prompt, in the order of the prompts.
 
         Raises:
-            InputError: A prompt is empty or longer than the model's positions, or a limit is below 1.
+            InputError: A prompt is empty or longer than the model's positions, a limit is below 1, or the device has
+                no memory for a single row.
         """
         limits = self._limits(prompts, max_new_tokens)
         with torch.no_grad(), evaluation_mode(self.model):
@@ -139,7 +140,7 @@ class Generator:
                 so_far = decoding.so_far()
             for row, ids in sorted(so_far.items()):
                 yield from ((row, token) for token in ids[told[row] :])
-                told[row] = len(ids)
+                told[row] = max(told[row], len(ids))  # out of memory, a row begins again
 
     def _limits(self, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int] | None) -> list[int]:
         """Check the prompts; return how many tokens each row may generate."""

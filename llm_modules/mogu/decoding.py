@@ -78,7 +78,7 @@ class MoGUGenerator(Generator):
                 return super().forward(rows, ids, mask, positions, cache)
         with self.mogu.recording(rows=mixed, forced=FORCED.get(self.mode)) as record:
             logits = super().forward(rows, ids, mask, positions, cache)
-        self._keep(record, rows, mask[:, -ids.shape[1] :], mixed)
+        self._keep(record, rows, positions, mask[:, -ids.shape[1] :], mixed)
         return logits
 
     def _begin(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -109,10 +109,14 @@ class MoGUGenerator(Generator):
             return True, None
         return True, positions[:, -1] + 1 - self._prompt_lengths[rows] < self.m
 
-    def _keep(self, record: GateRecord, rows: Tensor, is_token: Tensor, mixed: Tensor | None) -> None:
+    def _keep(
+        self, record: GateRecord, rows: Tensor, positions: Tensor, is_token: Tensor, mixed: Tensor | None
+    ) -> None:
         gates = record.stacked().permute(1, 2, 0, 3).float().cpu()
         chosen = [True] * len(rows) if mixed is None else mixed.tolist()
         for index, row in enumerate(rows.tolist()):
             if chosen[index]:
-                new = gates[index][is_token[index].bool().cpu()]
-                self.gates[row] = torch.cat([self.gates[row], new]) if row in self.gates else new
+                chosen_columns = is_token[index].bool()
+                new = gates[index][chosen_columns.cpu()]
+                begins = int(positions[index][chosen_columns][0]) == 0  # also again, after a lack of memory
+                self.gates[row] = new if begins else torch.cat([self.gates[row], new])

@@ -268,6 +268,56 @@ def test_logits_of_prompts_are_not_materialised() -> None:
     assert shapes == [(4, 1, VOCAB)] * 2
 
 
+class ShortOfMemory(GenerationListener):
+    """Has memory for passes of a few rows, and runs out at the next larger one after some passes."""
+
+    def __init__(self, rows: int, after: int = 0) -> None:
+        self.rows, self.after, self.passes = rows, after, 0
+        self.finished: list[int] = []
+
+    def before_forward(self, rows: Tensor) -> None:
+        self.passes += 1
+        if len(rows) > self.rows and self.passes > self.after:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def row_finished(self, row: int, completion: Completion) -> None:
+        self.finished.append(row)
+
+
+@pytest.mark.parametrize("after", [0, 12])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_out_of_memory_halves_the_slots_and_loses_no_row(after: int, temperature: float) -> None:
+    prompts, limits = ragged(12), limits_of(12)
+    whole = make(slots=8, temperature=temperature).generate(prompts, max_new_tokens=limits)
+    short, memory = make(slots=8, temperature=temperature), ShortOfMemory(2, after)
+    short.listeners.append(memory)
+    with pytest.warns(UserWarning, match=r"ran out of memory with 4 rows; going on with generation.slots 2"):
+        found = short.generate(prompts, max_new_tokens=limits)
+    assert texts(found) == texts(whole)
+    assert sorted(memory.finished) == list(range(12))
+    assert short.settings.slots == 2, "the next call would run out of memory again"
+
+
+def test_a_stream_yields_no_token_twice_after_a_lack_of_memory() -> None:
+    prompts = ragged(6)
+    whole = make(slots=4, max_new_tokens=9).generate(prompts)
+    short = make(slots=4, max_new_tokens=9)
+    short.listeners.append(ShortOfMemory(2, after=5))
+    streamed: dict[int, list[int]] = {row: [] for row in range(6)}
+    with pytest.warns(UserWarning, match="ran out of memory"):
+        tokens = list(short.stream(prompts))
+    for row, token in tokens:
+        streamed[row].append(token)
+    assert list(streamed.values()) == texts(whole)
+
+
+def test_a_row_that_does_not_fit_alone_is_an_error_of_one_line() -> None:
+    short = make(slots=2)
+    short.listeners.append(ShortOfMemory(0))
+    with pytest.warns(UserWarning, match="slots 1"), pytest.raises(InputError, match=r"with generation.slots 1: lower"):
+        short.generate(ragged(3))
+
+
 @pytest.mark.slow
 def test_ranks_of_a_sharded_model_keep_step_with_uneven_prompts(tmp_path: Path) -> None:
     """2 processes, one with many prompts, one with few, then with none: the same completions as in one process."""
