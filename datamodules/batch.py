@@ -70,10 +70,9 @@ class PromptRow:
 
 
 class PromptBatch:
-    """Rows to generate for, without tensors: the generator itself pads them and groups them.
+    """Rows to generate for, without tensors: the generator itself pads them and groups them. It may be empty.
 
-    A batch may be empty if another process has rows left. The class is not a dataclass because Lightning would take
-    that apart to move its tensors, and fail on the frozen rows.
+    It is no dataclass: Lightning would take that apart to move its tensors, and fail on the frozen rows.
     """
 
     def __init__(self, rows: Iterable[PromptRow]) -> None:
@@ -89,10 +88,7 @@ class PromptBatch:
 
 @dataclass
 class ResponseBatch:
-    """Given responses, one in each row of ``batch``, whose likelihood is measured.
-
-    ``ids`` are the ids of the rows. ``alpha`` and ``layer_set`` are the steering of all of them.
-    """
+    """Given responses, a row of ``batch`` each, to measure their likelihood; all have the same steering."""
 
     ids: tuple[str, ...]
     batch: SupervisedBatch = field(repr=False)
@@ -106,10 +102,7 @@ class ResponseBatch:
 
 @dataclass
 class ContrastBatch:
-    """Pairs of prompts that differ in one respect; left-padded.
-
-    Shapes: ``*_ids`` and ``*_mask`` (batch, seq).
-    """
+    """Pairs of prompts that differ in one respect; left-padded, ids and masks (batch, seq)."""
 
     ids: tuple[str, ...]
     positive_ids: Tensor = field(repr=False)

@@ -21,8 +21,7 @@ class PromptingData(Protocol):
 def tokenizer_of(data: PromptingData) -> PreTrainedTokenizerBase:
     """Return the DataModule's tokenizer, by default that of the module that its trainer runs.
 
-    Raises:
-        InputError: There is neither a tokenizer nor a trainer.
+    InputError if there is neither a tokenizer nor a trainer.
     """
     if data.tokenizer is None:
         if data.trainer is None:

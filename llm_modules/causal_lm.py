@@ -120,11 +120,7 @@ class CausalLM(TrainableCheckpoint):
 
     @property
     def language_model(self) -> PreTrainedModel:
-        """The Hugging Face model inside any adapter wrapper.
-
-        Raises:
-            RuntimeError: ``configure_model`` has not run.
-        """
+        """The Hugging Face model inside any adapter wrapper. RuntimeError if ``configure_model`` has not run."""
         if self.model is None:
             raise RuntimeError("the model is not loaded yet: call configure_model first")
         inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
@@ -289,8 +285,7 @@ class CausalLM(TrainableCheckpoint):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the checkpoint; if training resumes, arrange the optimiser's state by the names of its groups.
 
-        Raises:
-            InputError: It holds other parameters, or its adapter was trained with other settings.
+        InputError if it holds other parameters, or its adapter was trained with other settings.
         """
         super().on_load_checkpoint(checkpoint)
         check_origin(checkpoint, self.model, self.model_id)

@@ -16,27 +16,17 @@ def fit_logistic(
     tolerance_grad: float = 1e-7,
     tolerance_change: float = 1e-9,
 ) -> tuple[Tensor, Tensor]:
-    """Weights and bias that minimise ``loss(logits, labels) + l2 * |weights|^2``; the bias has no penalty.
+    """Weights (features,) and bias (1,), detached, that minimise ``loss(logits, labels) + l2 * |weights|^2``.
 
-    Deterministic: the weights start from zero. The result has the dtype and device of ``inputs``.
+    Deterministic: the weights start from zero; the bias has no penalty. ``inputs`` (n, features) give dtype and device.
+    ``loss`` of logits (n,) and labels is a scalar; sum or mean, and weights of the rows, are its choice. The limits are
+    those of ``torch.optim.LBFGS``.
 
     >>> inputs, labels = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0.0, 0.0, 1.0, 1.0])
     >>> loss = torch.nn.functional.binary_cross_entropy_with_logits
     >>> weights, bias = fit_logistic(inputs, labels, loss, l2=0.1, max_iter=50)
     >>> (inputs @ weights + bias > 0).tolist()
     [False, False, True, True]
-
-    Args:
-        inputs: (n, features).
-        labels: (n,), in the form that ``loss`` takes.
-        loss: Of logits (n,) and labels, a scalar; sum or mean, and weights of the rows, are its choice.
-        l2: Factor of the squared norm of the weights.
-        max_iter: Most iterations of L-BFGS; it and the tolerances are those of ``torch.optim.LBFGS``.
-        tolerance_grad: As above.
-        tolerance_change: As above.
-
-    Returns:
-        Weights (features,) and bias (1,), detached.
     """
     # Lightning predicts in inference mode, whose tensors take no part in gradients.
     with torch.inference_mode(False), torch.enable_grad():

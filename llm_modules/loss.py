@@ -167,11 +167,8 @@ def token_divergence(
 ) -> Tensor:
     """KL divergence of next-token distributions at each position, (tokens,) float32, without all logits at once.
 
-    Args:
-        hidden: Hidden states of the model that is trained, (tokens, hidden).
-        target_hidden: Those of the target at the same positions, (tokens, hidden); no gradient goes there.
-        head: From hidden states to logits.
-        divergence: ``forward_kl`` is KL(target || model), ``reverse_kl`` KL(model || target).
+    Both hidden states are (tokens, hidden), ``target_hidden`` without gradient. ``forward_kl`` is KL(target || model),
+    ``reverse_kl`` KL(model || target).
     """
     rows = max(1, LOGITS_BYTES // (8 * head.vocab_size))
 

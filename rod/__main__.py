@@ -65,10 +65,7 @@ def overview() -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        args: Words after ``rod``; those of the process by default.
+    """Run the command with words after ``rod``, by default those of the process.
 
     Returns:
         The exit status: 0, 2 for wrong input, or another of `rod.failures`.

@@ -1,5 +1,6 @@
 """Lightning's verbs: ``rod fit``, ``validate``, ``test`` and ``predict``."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -23,6 +25,7 @@ from datamodules.errors import InputError
 from datamodules.trainer_parts import run_seed
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
 from rod import classes
+from rod.noise import be_quiet
 from rod.parser import Parser
 from rod.recovery import RecoveryCheckpoint
 from rod.requeue import requeueing
@@ -133,8 +136,7 @@ class RodCLI(LightningCLI):
     def _resume(self, config: Namespace) -> bool:
         """Let a run of the same configuration go on, also if the job's command said to replace it or where to start.
 
-        Returns:
-            Whether a fit goes on from a checkpoint, which is then checked already.
+        Returns whether a fit goes on from a checkpoint, which is then checked already.
         """
         folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
         text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
@@ -181,6 +183,12 @@ class RodCLI(LightningCLI):
         if config.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(folder, name="logs")
         trainer = super().instantiate_trainer(**kwargs)
+        most = max(2, os.cpu_count() or 1)  # two are a trial on any machine
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+            raise InputError(
+                f"trainer.devices: {trainer.num_devices} processes on the CPU, which has {os.cpu_count()} cores; give "
+                f"at most {most}, or a GPU as trainer.accelerator"
+            )
         for callback in callbacks_of(trainer):
             if isinstance(callback, CompletionWriter):
                 callback.overwrite = callback.overwrite or bool(self._get(self.config, "overwrite"))
@@ -195,11 +203,8 @@ def _listed(values: Any) -> list[Any]:
 
 
 def main(args: Sequence[str]) -> RodCLI:
-    """Run one of Lightning's verbs.
-
-    Args:
-        args: The verb and its options.
-    """
+    """Run one of Lightning's verbs, the first of the words, with its options."""
+    be_quiet()
     # Lightning starts the processes of other devices with sys.argv.
     before = sys.argv
     sys.argv = [str(Path(__file__).with_name("__main__.py")), *args]

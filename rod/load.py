@@ -15,14 +15,9 @@ from rod.run_folder import CONFIG
 
 
 def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
-    """Build the module of a configuration and load a checkpoint's trained parameters into it.
+    """Build the module of a run's ``config.yaml``; load a checkpoint's trained parameters, or none, into it.
 
-    Args:
-        config: The ``config.yaml`` of a run.
-        checkpoint: A Lightning checkpoint of that run; None for the untrained module.
-
-    Raises:
-        InputError: A file is absent, is no configuration, or describes no language model; the checkpoint is damaged.
+    InputError if a file is absent, is no configuration, or describes no language model, or the checkpoint is damaged.
     """
     if not config.is_file():
         raise InputError(f"--config: there is no file '{config}'; give the config.yaml of a run folder")
@@ -50,8 +45,7 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
 def config_of(checkpoint: Path) -> Path:
     """The ``config.yaml`` of a checkpoint's run: the nearest one in the folders above it.
 
-    Raises:
-        InputError: There is none.
+    InputError if there is none.
     """
     for folder in checkpoint.resolve().parents:
         if (folder / CONFIG).is_file():

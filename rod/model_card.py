@@ -26,15 +26,9 @@ _SHOWN = ("model", "data", "trainer", "seed_everything")
 
 
 def model_card(name: str, kind: str, method: str, backbone: str, config: Path, steps: int) -> str:
-    """A page in Markdown with the metadata of the hub.
+    """A page in Markdown with the metadata of the hub, for an export of a format (``kind``) by a ``method``.
 
-    Args:
-        name: Name of the export.
-        kind: Format of the export.
-        method: Class of the module that was trained.
-        backbone: Its base model; of a folder, only the name is told, as of all local paths.
-        config: The run's ``config.yaml``; metrics are read from the folder that it is in.
-        steps: Optimiser steps of the checkpoint.
+    Of local paths, as that of ``backbone``, only the name is told. Metrics are read from the folder of ``config``.
     """
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     base = _without_folders(backbone)

@@ -64,15 +64,7 @@ def run_verb(function: Callable[..., object], args: Sequence[str], verb: str) ->
 
     ``--config FILE`` reads options from YAML, unless the function itself has a parameter ``config``. Parameters that
     are positional only take the words without a name (``rod compare A B``). An option that is a list of texts takes
-    several words (``--traces a.jsonl b.jsonl``).
-
-    Args:
-        function: The verb.
-        args: The words after the verb.
-        verb: Its name on the command line.
-
-    Raises:
-        InputError: The words do not fit the signature.
+    several words (``--traces a.jsonl b.jsonl``). InputError if the words do not fit the signature.
     """
     parameters = inspect.signature(function).parameters
     unnamed = [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
@@ -119,9 +111,7 @@ def _gathered(args: Sequence[str], lists: Collection[str]) -> list[str]:
 def explain(message: str, known: list[str]) -> str:
     """Fold a message of jsonargparse into one line: the whole path to the key and the innermost reason.
 
-    Args:
-        message: Text of the parser, possibly many lines: it reports nested keys from the outside in.
-        known: Keys that the parser knows, for a guess.
+    The message has nested keys from the outside in; ``known`` are the keys to guess from.
     """
     unknown = _UNKNOWN.search(message)
     if unknown and not re.search(_KEY, message):

@@ -33,11 +33,7 @@ class RecoveryCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, minutes: float) -> None:
-        """Keep a checkpoint every ``minutes``.
-
-        Raises:
-            InputError: The time is not positive.
-        """
+        """Keep a checkpoint every ``minutes``. InputError if the time is not positive."""
         if not minutes > 0:
             raise InputError(f"recovery_minutes: must be more than 0, not {minutes}")
         super().__init__(
@@ -73,11 +69,7 @@ class RecoveryCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after an optimizer step if it is time.
-
-        Raises:
-            SIGTERMException: One of several processes got the signal.
-        """
+        """Save after an optimizer step if it is time. SIGTERMException if one of several processes got the signal."""
         options: Any = trainer  # Lightning sets `fast_dev_run` outside of its constructor
         if options.fast_dev_run or trainer.global_step == self._step:  # the optimizer waits for more batches
             return

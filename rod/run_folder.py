@@ -38,10 +38,8 @@ class RunFolder(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the folder and write the configuration, before any weights are loaded.
 
-        The run that a fit replaces stays as it is until the fit has started to train.
-
-        Raises:
-            InputError: The folder holds another run.
+        The run that a fit replaces stays as it is until the fit has started to train. InputError if the folder holds
+        another run.
         """
         if self.already_saved:
             return
@@ -157,8 +155,7 @@ def checkpoints_of(folder: Path) -> list[Path]:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint of a folder's fit, by time; a warning names each damaged one that is newer.
 
-    Raises:
-        InputError: The folder has checkpoints, and a fit can go on from none of them.
+    InputError if the folder has checkpoints, and a fit can go on from none of them.
     """
     paths = sorted(checkpoints_of(folder), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
     for path in paths:

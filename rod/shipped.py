@@ -15,16 +15,13 @@ def shipped() -> dict[str, Path]:
 
 
 def find(word: str) -> str:
-    """The file that ``--config`` names: a local file, else a shipped one.
+    """The file that ``--config`` names: a local file, else a shipped one, with or without ``configs/`` and ``.yaml``.
 
-    A shipped configuration is named with or without ``configs/`` and ``.yaml``.
+    InputError, with the shipped ones that are spelled alike, if there is none.
 
     Example:
         >>> Path(find("s3cot/1_direction")).relative_to(CONFIGS).as_posix()
         's3cot/1_direction.yaml'
-
-    Raises:
-        InputError: There is no such file; the message names the shipped ones that are spelled alike.
     """
     if Path(word).is_file():
         return word

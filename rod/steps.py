@@ -16,13 +16,9 @@ console = Console()
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and the file that it writes last.
+    """One command; ``product`` is the file that it writes last: once it exists, the step is done.
 
-    Attributes:
-        name: Printed while the step runs.
-        words: The words after ``rod``.
-        product: The file written last: once it exists, the step is done.
-        folder: Working directory of the command; the step's relative paths start there.
+    ``words`` come after ``rod``; the command works in ``folder``, where its relative paths start.
     """
 
     name: str
@@ -34,8 +30,7 @@ class Step:
 def run_steps(steps: Sequence[Step], command: Callable[[list[str]], int] = rod) -> None:
     """Run the steps whose product does not exist yet, in order.
 
-    Raises:
-        SystemExit: A command failed, with its exit status.
+    SystemExit if a command failed, with its exit status.
     """
     for number, step in enumerate(steps, start=1):
         label = f"[{number}/{len(steps)}] {step.name}"

@@ -71,8 +71,7 @@ class Comparison:
 def read_run(run: Path) -> dict[Cell, Part]:
     """Read the values of a run by cell, given its folder or its ``predictions.jsonl``.
 
-    Raises:
-        InputError: The predictions are missing or broken.
+    InputError if the predictions are missing or broken.
     """
     path = run / "predictions.jsonl" if run.is_dir() else run
     if not path.is_file():
@@ -94,8 +93,7 @@ def read_run(run: Path) -> dict[Cell, Part]:
 def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Mapping[Cell, Part]) -> list[Comparison]:
     """Compare every metric that both runs have, in every cell.
 
-    Raises:
-        InputError: The runs differ in suites or records, or have no metric in common.
+    InputError if the runs differ in suites or records, or have no metric in common.
     """
     if mine.keys() != theirs.keys():
         only = ", ".join(f"'{cell}'" for cell in sorted(mine.keys() ^ theirs.keys()))

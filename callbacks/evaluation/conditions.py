@@ -46,10 +46,8 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
     """Read a run's answers: a folder of ``rod test``, ``rod score`` or ``rod predict``, or a file of one.
 
     System instructions, strengths and layer sets of a run are conditions of their own, and so are its groups with
-    ``by_group``. Only answers with a gold answer count.
-
-    Raises:
-        InputError: There is no such file, it has no gold answers, or no token counts.
+    ``by_group``. Only answers with a gold answer count. InputError if there is no such file, it has no gold answers, or
+    no token counts.
     """
     file = path
     if path.is_dir():
@@ -84,10 +82,9 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
 
 
 def answers_by_suite(conditions: Conditions) -> Suites:
-    """The answers of all conditions.
+    """The answers of all conditions; sets with other names that share most of their questions are one suite.
 
-    Questions are told by their text, so that runs of different tools fit. Sets with other names that share most of
-    their questions are one suite.
+    Questions are told by their text, so that runs of different tools fit.
     """
     suites: Suites = {}
     questions: dict[str, set[str]] = {}

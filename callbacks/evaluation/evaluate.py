@@ -85,11 +85,7 @@ class Evaluate(CompletionWriter):
         return self.output or Path(trainer.default_root_dir)
 
     def check(self, trainer: Trainer, module: CausalLM, data: GenerationData) -> None:
-        """Check gold answers, prompt lengths, judges and the baseline.
-
-        Raises:
-            InputError: One of them cannot be used.
-        """
+        """Check gold answers, prompt lengths, judges and the baseline. InputError if one of them cannot be used."""
         if not isinstance(data, BenchmarkData):
             raise InputError("data: rod test measures suites; use BenchmarkData and fragments of configs/suites")
         if any(suite.kind in JUDGED for suite in data.suites.values()):

@@ -61,13 +61,7 @@ def plot_budgets(
     """Accuracy (y) of runs cut off at a token budget (x), a panel per suite, as PNG and SVG; the base is hollow.
 
     Bands are 95 % intervals; they are left out where there are more than six conditions. The strengths of a series
-    share a colour, the weaker ones paler.
-
-    Args:
-        rows: By suite and condition.
-        base: The base condition.
-        path: PNG file.
-        strengths: Series and strength of conditions of a strength sweep.
+    share a colour, the weaker ones paler. ``rows`` are by suite and condition.
     """
     looks = _looks([condition for _, condition in rows], base, strengths or {}, ls="-", lw=1.4)
     suites = list(dict.fromkeys(suite for suite, _ in rows))

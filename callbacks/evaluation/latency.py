@@ -53,11 +53,7 @@ class Latency(Callback):
         self.prompts, self.tokens, self.output = prompts, tokens, output
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the data and the model.
-
-        Raises:
-            InputError: There are no prompts, or the model is sharded.
-        """
+        """Check the data and the model. InputError if there are no prompts, or the model is sharded."""
         data = datamodule_of(trainer)
         if not isinstance(data, GenerationData) or not data.rows:
             raise InputError("trainer.callbacks: Latency times answers to prompts, but the data have no prompts")
@@ -81,11 +77,7 @@ class Latency(Callback):
 
 
 def measure(module: CausalLM, rows: list[PromptRow], prompts: int, tokens: int) -> Times:
-    """Time the answers to some of the rows, one at a time.
-
-    Raises:
-        InputError: Every answer ends at its first token.
-    """
+    """Time the answers to some of the rows, one at a time. InputError if every answer ends at its first token."""
     n = min(prompts, len(rows))
     chosen = [rows[number * len(rows) // n] for number in range(n)]
     first, further, most = [], [], 1

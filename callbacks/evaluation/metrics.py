@@ -19,10 +19,8 @@ def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float
     """Accuracy-efficiency score (paper, evaluation): tokens saved, plus 5 x accuracy won or minus 10 x accuracy lost.
 
     ``dLen = (L_base - L) / L_base``, ``dAcc = (A - A_base) / A_base``. The score is ``dLen + 5 dAcc`` if
-    ``dAcc >= 0``, else ``dLen - 10 |dAcc|``. For several benchmarks, pass macro-averages.
-
-    Returns:
-        The score; ``dLen`` if both accuracies are 0, infinite if only the base's is, nan if an accuracy is nan.
+    ``dAcc >= 0``, else ``dLen - 10 |dAcc|``; ``dLen`` if both accuracies are 0, infinite if only the base's is, nan if
+    an accuracy is nan. For several benchmarks, pass macro-averages.
 
     Example:
         >>> aes(accuracy=0.8, tokens=50, base_accuracy=0.8, base_tokens=200)

@@ -44,9 +44,7 @@ def difference(
     """Compare two runs record by record. Both have one value per record (the mean of several samples), in one order.
 
     ``clusters`` names what is independent: records of one cluster are drawn together. By default each is its own.
-
-    Raises:
-        ValueError: There are no records, or the lengths differ.
+    ValueError if there are no records, or the lengths differ.
 
     Example:
         >>> difference([1, 0, 0, 1], [1, 1, 1, 1]).p

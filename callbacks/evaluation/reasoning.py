@@ -50,8 +50,7 @@ class ReasoningMetrics(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the questions before any weights are loaded.
 
-        Raises:
-            InputError: The questions have no gold answers, one cannot be read, or rows are steered.
+        InputError if the questions have no gold answers, one cannot be read, or rows are steered.
         """
         self._stage = stage
         if stage not in ("fit", "validate"):

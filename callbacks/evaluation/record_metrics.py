@@ -44,13 +44,9 @@ class RecordMetric(Metric):
         self.values.append(torch.empty(0, self.columns, dtype=torch.int64, device=self.device))
 
     def update(self, ids: Sequence[str], groups: Sequence[str], *columns: Sequence[float | bool | None]) -> None:
-        """Add records.
+        """Add records by id, duplicates once; ``columns`` are their values, None if unknown.
 
-        Args:
-            ids: Record ids; a duplicate counts once.
-            groups: Question of each record. Intervals resample groups, since samples of one question are not
-                independent.
-            columns: The values; None if unknown.
+        ``groups`` are their questions: samples of one question are not independent, so intervals resample groups.
         """
         if not ids:
             return

@@ -121,10 +121,8 @@ def perplexities(responses: Iterable[ScoredResponse]) -> list[Result]:
 def read_baseline(path: Path) -> dict[str, Baseline]:
     """Read accuracy and tokens by suite from the base model's ``metrics.json``: its System 2 answers (paper).
 
-    For a suite without System 2 prompts, the answers to the others are taken.
-
-    Raises:
-        InputError: The file cannot be read, is no ``metrics.json``, or has no suite with accuracy and tokens.
+    For a suite without System 2 prompts, the answers to the others are taken. InputError if the file cannot be read, is
+    no ``metrics.json``, or has no suite with accuracy and tokens.
     """
     found: dict[str, Baseline] = {}
     for result in read_results(path):
@@ -141,11 +139,7 @@ def read_baseline(path: Path) -> dict[str, Baseline]:
 
 
 def read_results(path: Path) -> list[Result]:
-    """Read the results of a ``metrics.json``.
-
-    Raises:
-        InputError: The file cannot be read or is no ``metrics.json``.
-    """
+    """Read the results of a ``metrics.json``. InputError if the file cannot be read or is no ``metrics.json``."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["results"]
         # Files of earlier versions call the attack template "wrap".

@@ -22,10 +22,9 @@ def default_judges() -> list[Judge]:
 
 
 def check_answers(predictions: Sequence[Prediction], checker: AnswerChecker) -> list[Prediction]:
-    """Extract each prediction's answer and check it.
+    """Extract each prediction's answer and check it; no answer is wrong.
 
-    A completion without an answer is wrong. An answer that cannot be checked within the time limit is marked as
-    unchecked; its ``correct`` is None.
+    An answer that cannot be checked within the time limit is marked as unchecked; its ``correct`` is None.
     """
     answers = [
         p.rule.extract(p.prefill + p.completion, p.options, p.finish_reason != "length", p.prompt) for p in predictions

@@ -69,9 +69,8 @@ class CompletionWriter(Callback, GenerationListener):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read which rows the folder holds and leave them out of the data, before any weights are loaded.
 
-        Raises:
-            InputError: The data are no `GenerationData`, a row has a strength but nothing steers, or the folder holds
-                completions of other settings.
+        InputError if the data are no `GenerationData`, a row has a strength but nothing steers, or the folder holds
+        completions of other settings.
         """
         if stage != self.verb:
             return

@@ -12,10 +12,7 @@ from llm_modules.causal_lm import CausalLM
 
 
 def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
-    """Return every setting that the completion of a given prompt depends on, as plain values.
-
-    The numbers of slots and processes are left out: completions do not depend on them.
-    """
+    """Every setting that the completion of a given prompt depends on, as plain values; not slots and processes."""
     steering = steering_of(trainer)
     generation = asdict(module.generation)
     generation.pop("slots", None)

@@ -19,8 +19,7 @@ from llm_modules.causal_lm import CausalLM
 class TraceWriter(CompletionWriter):
     """Writes what ``predict`` generates to ``traces.rank{r}.jsonl``; merges all of it into ``traces.jsonl`` at the end.
 
-    Each line is a `Trace`: question, prompt, strength, layers, completion, and its boxed answer checked against the
-    gold answer.
+    Each line is a `Trace`, with its boxed answer checked against the gold answer.
     """
 
     verb = "predict"

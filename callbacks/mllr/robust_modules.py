@@ -61,8 +61,7 @@ class RobustModulesWriter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check model, data and output before any weights are loaded.
 
-        Raises:
-            InputError: Model or data do not fit, or the output exists.
+        InputError if model or data do not fit, or the output exists.
         """
         if stage != "predict":
             return

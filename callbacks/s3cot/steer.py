@@ -76,9 +76,8 @@ class Steer(SteeringCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the direction and check that it belongs to the model, before any weights are loaded.
 
-        Raises:
-            InputError: The file is no direction or belongs to another model, a row's layer set is impossible, or the
-                data hold given responses and ``positions`` is not ``all``.
+        InputError if the file is no direction or belongs to another model, a row's layer set is impossible, or the data
+        hold given responses and ``positions`` is not ``all``.
         """
         data = datamodule_of(trainer)
         self._seed = getattr(data, "seed", 0)

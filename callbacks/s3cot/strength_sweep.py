@@ -81,10 +81,7 @@ def measure_sweep(
     """Measure every (layer set, alpha): alpha 0 first, then by layer set from the weakest strength to the strongest.
 
     The traces are of one model and one system. A trace is left out if its question has no initial trace of the same
-    sample. ``limits`` define what counts as collapse.
-
-    Raises:
-        InputError: There is no trace at alpha 0 to compare with.
+    sample. ``limits`` define what counts as collapse. InputError if there is no trace at alpha 0 to compare with.
     """
     initial = {(trace.question_id, trace.sample): trace for trace in traces if trace.alpha == 0}
     if not initial:

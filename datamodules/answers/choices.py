@@ -17,7 +17,7 @@ _MORE_END = r"(?=\s{0,3}$|\s{0,3}[.,;:)!?/\n]|\s(?:and|or|is|are|both|could|can|
 def read_choice(
     span: str, names: str, options: Mapping[str, str], whole: bool = False, alone: bool = True
 ) -> str | None:
-    """Read a span as an option, by its name or by its text; returns the option's name.
+    """The name of the option that a span names, or whose text it has; ``names`` has a character per option.
 
     Args:
         span: A box's content, the text after "the answer is", a line, ...
@@ -138,11 +138,8 @@ def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
 def read_label(span: str, labels: Sequence[str], whole: bool = False, first: bool = False) -> str | None:
     """The label that a span starts with, as spelled in ``labels``. "No" before a noun is no label: "no effect".
 
-    Args:
-        span: The text after "the answer is", a line, ...
-        labels: All labels.
-        whole: The span must be the label and nothing more,
-        first: or, as the first line of the text, the label and a mark that sets it off: "Yes, it is."
+    If ``whole``, the span must be the label and nothing more, or, as the ``first`` line of the text, the label and a
+    mark that sets it off: "Yes, it is."
     """
     text = plain(span)
     if not whole:

@@ -50,9 +50,7 @@ def require_gold(
     """Check that every gold answer can be compared with answers of the rule's type.
 
     ``options`` has the options of each choice, ``places`` the place of each gold answer: ``test.jsonl:3: gold``.
-
-    Raises:
-        InputError: A gold answer cannot be compared; the message names its place.
+    InputError if a gold answer cannot be compared; the message names its place.
     """
     if rule.type == "maths" and places is None:
         checker.check_gold(golds)

@@ -27,10 +27,7 @@ def look(text: str) -> str:
 
 
 def differ_in_form(gold: str, predicted: str) -> bool | None:
-    """Compare two cleaned answers that do not look the same by their form: True if they differ, False if equal.
-
-    None if mathematics has to decide.
-    """
+    """Compare cleaned answers by form: True if they differ, False if equal, None if mathematics has to decide."""
     if (words := _same_words(gold, predicted)) is not None:
         return not words
     times = _TIME.fullmatch(without_commands(gold)), _TIME.fullmatch(without_commands(predicted))

@@ -56,11 +56,8 @@ def read_number(span: str, whole: bool = False) -> str | None:
 
     ``3 + 4 = 7`` gives the number after the last equals sign; a sentence that does not start with a number gives its
     last one. Mathematics that is more than a number (``3\sqrt{2}``) is returned unchanged, for math-verify. A range, a
-    time, a sum without its result, or "2 hours and 30 minutes" is no number. Number words are read ("minus five").
-
-    Args:
-        span: A box's content, the text after "the answer is", a line, or a whole text.
-        whole: The span must be a number, perhaps with a unit, and nothing more.
+    time, a sum without its result, or "2 hours and 30 minutes" is no number. Number words are read ("minus five"). If
+    ``whole``, the span must be a number, perhaps with a unit, and nothing more.
 
     Example:
         >>> read_number("$1,234.50 in total"), read_number("1 1/2"), read_number("1.5 x 10^6"), read_number("10 to 12")

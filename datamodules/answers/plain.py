@@ -18,13 +18,10 @@ _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
 def quick_verdict(gold: str, predicted: str) -> bool | None:
-    r"""Compare two answers where their text decides: numbers, quantities, letters of multiple choice, words.
+    r"""Compare answers if their text decides: numbers, quantities, letters, words; None if mathematics has to.
 
     A gold answer that is a single capital letter is a choice: ``A``, ``(A)``, ``A.``, ``A: 12 cm``, ``\text{A}`` are
     equal. Rational numbers and known units are compared exactly; a missing unit is that of the other answer.
-
-    Returns:
-        None if mathematics has to decide.
 
     Example:
         >>> quick_verdict("1,234", "$1234.00"), quick_verdict("5 kg", "5000 g"), quick_verdict("x + 1", "1 + x")

@@ -95,11 +95,7 @@ def _stop_timer() -> None:
 
 
 def _mathematics() -> Callable[[str, str | None], bool]:
-    """The function that decides on (gold, predicted).
-
-    Raises:
-        ImportError: math-verify is missing.
-    """
+    """The function that decides on (gold, predicted). ImportError if math-verify is missing."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, verify
 
     logging.disable(logging.CRITICAL)

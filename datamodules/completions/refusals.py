@@ -26,10 +26,7 @@ It takes many an answer for a refusal. That costs little there: of more answers 
 def is_refusal(completion: str, rule: str | re.Pattern[str] = REFUSAL, prompt: str = "") -> bool:
     """Whether the answer of a completion matches a rule; a thought is not read, and an unfinished one is no refusal.
 
-    Args:
-        completion: All that the model wrote.
-        rule: Regular expression; a text is matched in any case.
-        prompt: The rendered prompt, whose end may open a thought.
+    A rule that is text matches in any case. The end of the rendered ``prompt`` may open a thought.
 
     Example:
         >>> is_refusal("I'm unable to help."), is_refusal("<think>I can't do this.</think>Take the key.")

@@ -14,10 +14,7 @@ UNFINISHED = "unfinished thought: the completion ends before its answer begins"
 
 
 class Split(NamedTuple):
-    """A completion in two parts.
-
-    ``thought`` is empty if there is none. ``answer`` is what the user sees; None if the thought does not end.
-    """
+    """The thought of a completion, empty if there is none, and its answer, None if the thought does not end."""
 
     thought: str
     answer: str | None
@@ -61,14 +58,11 @@ _HEADINGS = (
 
 
 def split_thought(completion: str, prompt: str = "") -> Split:
-    r"""Split a completion into thought and answer.
+    r"""Split a completion, a prefilled beginning included, into thought and answer.
 
-    A thought that does not end has no answer yet. Text before a closing mark that nothing opened is a thought: the
-    prompt opened it. All thoughts of a completion are taken out. Marks in quotes or code are text.
-
-    Args:
-        completion: All that the model wrote, a prefilled beginning included.
-        prompt: The rendered prompt, or its end. If it ends with an opening mark, the completion begins in a thought.
+    A thought that does not end has no answer yet. Text before a closing mark that nothing opened is a thought, as is
+    the beginning after a ``prompt`` that ends with an opening mark. All thoughts of a completion are taken out. Marks
+    in quotes or code are text.
 
     Example:
         >>> split_thought("<think>They want 2 + 3.</think>\n\nThe answer is 5.")

@@ -11,12 +11,7 @@ from datamodules.training.packing import Example, pad
 
 @dataclass(frozen=True)
 class DistillationBatch:
-    """Questions to answer in training.
-
-    Attributes:
-        student: Rows to sample from the model that is trained, each with a seed of its own.
-        teacher_ids: The prompt in which the teacher reads the answer to each row, as token ids.
-    """
+    """Rows to sample in training, each with a seed, and the prompts in which the teacher reads the answers."""
 
     student: PromptBatch
     teacher_ids: tuple[tuple[int, ...], ...]
@@ -28,16 +23,7 @@ class DistillationBatch:
     def with_answers(
         self, answers: Sequence[Sequence[int]], pad_id: int, device: torch.device
     ) -> tuple[SupervisedBatch, SupervisedBatch]:
-        """The answers after the student's and after the teacher's prompts, labelled alike.
-
-        Args:
-            answers: The sampled token ids of each row.
-            pad_id: Fills rows up on the right.
-            device: Where the tensors go.
-
-        Returns:
-            Student and teacher, each (rows, seq); the labelled positions are the answers', row by row in both.
-        """
+        """The answers after the student's and after the teacher's prompts, (rows, seq), labelled alike row by row."""
         prompts = [row.token_ids for row in self.student.rows], self.teacher_ids
         student, teacher = (
             pad([_answered(*pair) for pair in zip(side, answers, strict=True)], pad_id).to(device) for side in prompts

@@ -91,8 +91,7 @@ class DistillationData(SupervisedData):
     def setup(self, stage: str) -> None:
         """Read the questions and render both prompts, before any weights are loaded.
 
-        Raises:
-            InputError: A file or the chat template is not usable, or a validation question is trained on.
+        InputError if a file or the chat template is not usable, or a validation question is trained on.
         """
         super().setup(stage)
         if self.pairs:

@@ -34,8 +34,7 @@ class TwinMaker:
     def __init__(self, words: Mapping[str, str], min_replaced: int = 1) -> None:
         """Take a list of words or phrases and their replacements, and the least number of replacements in a twin.
 
-        Raises:
-            InputError: The list is empty or replaces a phrase by itself.
+        InputError if the list is empty or replaces a phrase by itself.
         """
         if not words:
             raise InputError("make-twins: the list of words is empty")

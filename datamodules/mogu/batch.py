@@ -12,8 +12,8 @@ from datamodules.batch import SupervisedBatch
 class BranchedBatch:
     """Pairs of sequences with a common beginning, such as a prompt with two responses; each pair is one row.
 
-    A row is the common tokens, the rest of the first sequence, the rest of the second, padding. Targets and predictors
-    have one row per sequence: row ``i`` belongs to the first sequence of pair ``i``, row ``items + i`` to the second.
+    A row is the common tokens, the rest of the first sequence, the rest of the second, padding. Row ``i`` of targets
+    and predictors belongs to the first sequence of pair ``i``, row ``items + i`` to the second.
     """
 
     input_ids: Tensor  # (items, seq)

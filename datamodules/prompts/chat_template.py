@@ -49,15 +49,8 @@ def render_prompt(
 ) -> str:
     """Render system and user turn as text, up to where the assistant's turn begins.
 
-    Args:
-        tokenizer: A tokenizer; its own chat template is the default.
-        user: The user turn, see `user_turn`.
-        system_prompt: The system turn. None leaves it to the template; some templates have a default.
-        template: In place of the tokenizer's own: a `ChatTemplate`, or its ``source``.
-
-    Raises:
-        InputError: There is no template, it cannot render these turns or drops their words, or it does not read one of
-            the arguments.
+    Without ``system_prompt`` the template may have a default. ``template`` is used in place of the tokenizer's own.
+    InputError if there is none, it cannot render these turns or drops their words, or it does not read an argument.
     """
     return Renderer(tokenizer, template)(_turns(user, system_prompt), True)
 
@@ -92,19 +85,13 @@ def encode_pair(
     system_prompt: str | None = None,
     template: ChatTemplate | str | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Encode a prompt and the response to learn.
+    """Encode a prompt and the response to learn, as ``(ids, labels)``; the prompt's labels are ``IGNORE_INDEX``.
 
     The chat template renders the response as an assistant turn, up to and including EOS. Some templates change what
     the model said: R1-style ones remove the think block, which their prompts open. Then the response follows the
     prompt, and only the end of the turn comes from the template (ours). A response without a thought closes the
-    thought that the prompt opens, so that no answer is learnt as a thought.
-
-    Returns:
-        ``(ids, labels)`` of equal length. Labels are ``IGNORE_INDEX`` on the prompt, whose ids are those of
-        `encode_prompt`, and the ids on the response, EOS included.
-
-    Raises:
-        InputError: As `render_prompt`; or the tokenizer has no EOS.
+    thought that the prompt opens, so that no answer is learnt as a thought. InputError as `render_prompt`, or if the
+    tokenizer has no EOS.
     """
     require_eos(tokenizer)
     render = Renderer(tokenizer, template)

@@ -77,9 +77,8 @@ class ContrastData(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the pairs, before any weights are loaded.
 
-        Raises:
-            InputError: A file is not usable, there are too few pairs, their sides are the same, or the chat template
-                cannot render them.
+        InputError if a file is not usable, there are too few pairs, their sides are the same, or the chat template
+        cannot render them.
         """
         if self.pairs:
             return

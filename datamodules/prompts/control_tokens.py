@@ -19,17 +19,7 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
 def tell_control_tokens(
     tokenizer: PreTrainedTokenizerBase, source: object, texts: Iterable[tuple[str, str]], effect: str
 ) -> Counter[str]:
-    """Count control tokens in texts, and warn if there are any.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        source: The data's name, for the warning.
-        texts: Place and text.
-        effect: What becomes of them, for the warning.
-
-    Returns:
-        How often each of them stands in the texts.
-    """
+    """Count control tokens in texts (each with its place); if there are any, warn with ``source`` and ``effect``."""
     found: Counter[str] = Counter()
     places: dict[str, None] = {}
     known = sorted(control_tokens(tokenizer), key=len, reverse=True)

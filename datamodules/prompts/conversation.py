@@ -61,8 +61,7 @@ class ConversationEncoder:
     def __call__(self, conversation: Conversation) -> list[tuple[list[int], list[int]]]:
         """Return ``(ids, labels)`` of each example; labels are ``IGNORE_INDEX`` on what is not learnt.
 
-        Raises:
-            InputError: The template cannot render the conversation, or drops something of it.
+        InputError if the template cannot render the conversation, or drops something of it.
         """
         render = self._renderer(conversation.tools)
         messages = [_message(turn, render, earlier=True) for turn in conversation.turns]

@@ -34,10 +34,8 @@ class InstructionFinder:
         """Return the index of the instruction's first token and that of the first token after it.
 
         Tokens that the prompt shares with the prompts of two other instructions are before or after its own. The last
-        token of the prompt always counts as after it. ``prompt_ids`` are the ids of the rendered ``user``.
-
-        Raises:
-            InputError: The template omits or changes the instruction, or its own text depends on it.
+        token of the prompt always counts as after it. ``prompt_ids`` are the ids of the rendered ``user``. InputError
+        if the template omits or changes the instruction, or its own text depends on it.
         """
         if system_prompt not in self._frames:
             self._frames[system_prompt] = self._frame(system_prompt)

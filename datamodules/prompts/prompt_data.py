@@ -38,8 +38,7 @@ class GenerationData(LightningDataModule):
     def check_prompts(self, source: object) -> None:
         """Check all rows before any weights are loaded; warn of control tokens in the questions.
 
-        Raises:
-            InputError: The model has too few positions for a prompt.
+        InputError if the model has too few positions for a prompt.
         """
         check_lengths(self, ((row.question.id, len(row.token_ids)) for row in self.rows), source)
         questions = {row.question.id: row.question.question for row in self.rows}
@@ -79,6 +78,7 @@ class PromptData(GenerationData):
         chat_template: str | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         require_gold: bool = False,
+        strict: bool = False,
     ) -> None:
         """Configure the data; files are read in ``setup``.
 
@@ -98,10 +98,11 @@ class PromptData(GenerationData):
             chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
             chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             require_gold: Raise an error if a question has no gold answer.
+            strict: Stop at bad lines; by default they are set aside and counted.
         """
         super().__init__(rows_per_batch, seed)
         self.questions_file, self.fields, self.gold_pattern = questions, fields, gold_pattern
-        self.offset, self.limit, self.require_gold = offset, limit, require_gold
+        self.offset, self.limit, self.require_gold, self.strict = offset, limit, require_gold, strict
         self.systems: list[System] = systems if systems is not None else ["system2"]
         self.alphas = alphas if alphas is not None else [0.0]
         self.layer_sets = layer_sets if layer_sets is not None else [""]
@@ -111,8 +112,7 @@ class PromptData(GenerationData):
     def setup(self, stage: str) -> None:
         """Read the questions and render the prompts, before any weights are loaded.
 
-        Raises:
-            InputError: The file, a setting or the chat template is not usable, or a gold answer is missing.
+        InputError if the file, a setting or the chat template is not usable, or a gold answer is missing.
         """
         if self.rows:
             return
@@ -125,6 +125,7 @@ class PromptData(GenerationData):
             gold_pattern=self.gold_pattern or None,
             offset=self.offset,
             limit=self.limit,
+            strict=self.strict,
             rejected_dir=run_folder(self),
         )
         missing = [question.id for question in questions if question.gold is None]

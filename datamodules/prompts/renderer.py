@@ -84,15 +84,9 @@ class ChatTemplate:
 
 
 class Renderer:
-    """Renders conversations with one template.
+    """Renders conversations with one template: ``template``, or the tokenizer's own; of several, the one for tools.
 
-    Args:
-        tokenizer: Its own template is the default; of several, the one for tools if there are ``tools``.
-        template: In place of the tokenizer's own: a `ChatTemplate`, or its ``source``.
-        tools: Functions that the assistant may call, as JSON schemas.
-
-    Raises:
-        InputError: There is no template, or it does not read the tools or one of the arguments.
+    ``tools`` are JSON schemas. InputError if there is no template, or it does not read the tools or an argument.
     """
 
     def __init__(
@@ -124,8 +118,7 @@ class Renderer:
     def __call__(self, turns: Turns, assistant_next: bool) -> str:
         """Render turns as text, up to where the assistant's next turn begins if ``assistant_next``.
 
-        Raises:
-            InputError: The template cannot render these turns, or drops their words.
+        InputError if the template cannot render these turns, or drops their words.
         """
         text, _ = self._render(turns, assistant_next, marks=False)
         if self.is_plain:

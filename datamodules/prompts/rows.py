@@ -28,10 +28,7 @@ def build_rows(
 
     Strength 0 steers nothing: it gives one row for each question, system and sample, whatever the layer sets. A row's
     seed depends on ``seed``, question and sample alone, so all strengths share their random numbers. Arguments as in
-    `PromptData`.
-
-    Raises:
-        InputError: A strength is not finite, a list is empty, or two rows have the same id.
+    `PromptData`. InputError if a strength is not finite, a list is empty, or two rows have the same id.
     """
     for alpha in alphas:
         if not math.isfinite(alpha):

@@ -16,10 +16,7 @@ _MARKER = "@@response@@"
 class TokenRow:
     """Token ids and labels of texts that are added one after the other; no text changes the ids before it.
 
-    Args:
-        tokenizer: The model's tokenizer.
-        special: Its special tokens, by id. A text is encoded together with those before it from the last of them on,
-            or all of them: for rows of many texts, give them.
+    A text is encoded together with those before it from the last ``special`` token (by id) on, or all of them.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, special: Mapping[int, str] | None = None) -> None:
@@ -91,10 +88,7 @@ def assistant_tail(
 
     Templates may change what the model said, or leave the thought open that the prompt opens. Then ``spoken`` follows
     the prompt, by default the turn's content with the thought closed, and only the end of the turn comes from the
-    template.
-
-    Raises:
-        InputError: The template cannot render the turn, or drops its words or its calls of tools.
+    template. InputError if the template cannot render the turn, or drops its words or its calls of tools.
     """
     content = str(turn["content"])
     ending: str | None = None

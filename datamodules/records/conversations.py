@@ -50,16 +50,9 @@ def read_conversations(
     - ``instruction``, ``input`` and ``output`` (Alpaca), with a ``history`` of pairs.
     - Beside each of them ``system`` and ``tools``.
 
-    Args:
-        source: A file, see `read_file`, or a set of the hub.
-        fields: The file's name of ``messages``, ``prompt``, ``response``, ``system`` or ``tools``, if it differs;
-            ``{prompt: question + context}`` joins fields, and ``turns[0]`` is a value at any depth. A line may lack
-            ``system`` and ``tools``.
-        strict: Stop at bad lines. By default they are set aside, as in `read_records`.
-        rejected_dir: Folder for bad lines if the file's own folder is not writable.
-
-    Raises:
-        InputError: The file cannot be read or has no good line, or ``strict`` and a line is bad.
+    ``fields`` has the file's name of ``messages``, ``prompt``, ``response``, ``system`` or ``tools``, if it differs;
+    ``{prompt: question + context}`` joins fields, and ``turns[0]`` is a value at any depth. A line may lack ``system``
+    and ``tools``. Other arguments and errors as in `read_records`.
     """
     fields = fields or {}
     if unknown := sorted(fields.keys() - set(_NAMES)):

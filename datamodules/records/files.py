@@ -59,8 +59,7 @@ class HubData:
     def read(self, remedy: str) -> Iterator[Line]:
         """Read the records. ``remedy`` ends the error's text: what to do without network.
 
-        Raises:
-            InputError: The package ``datasets`` is not installed, or it cannot load the set.
+        InputError if the package ``datasets`` is not installed, or it cannot load the set.
         """
         try:
             import datasets
@@ -83,14 +82,8 @@ class HubData:
 def read_file(path: Path, broken: Broken | None = None) -> Iterator[Line]:
     """Read the records of a file: JSONL, a JSON list, ``.csv`` and ``.tsv`` (with a header), ``.parquet``.
 
-    All but Parquet may be packed: ``.jsonl.gz``. JSON numbers keep their digits as text.
-
-    Args:
-        path: The file.
-        broken: Takes the error of each broken line; by default the first one is raised.
-
-    Raises:
-        InputError: The file cannot be read, has no record, or a line is broken.
+    All but Parquet may be packed: ``.jsonl.gz``. JSON numbers keep their digits as text. ``broken`` takes the error of
+    each broken line; by default the first is raised. InputError if the file cannot be read, or has no record.
     """
     empty = True
 

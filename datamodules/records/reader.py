@@ -133,8 +133,7 @@ def report_bad_lines(
 ) -> None:
     """Write bad lines of a file or set to ``{stem}.rejected.jsonl`` and warn; arguments as in `read_records`.
 
-    Raises:
-        InputError: ``strict``.
+    InputError if ``strict``.
     """
     text = f"{source}: {len(bad)} of {len(bad) + n_good} lines are bad"
     if strict:
@@ -143,10 +142,7 @@ def report_bad_lines(
 
 
 def extract_gold(text: str, pattern: str) -> str | None:
-    """Return the answer in a longer text: the pattern's group in its last match. None without a match.
-
-    Raises:
-        InputError: The pattern is not a regular expression with one group.
+    """The answer in a longer text: the group of ``pattern`` in its last match. InputError if it has not one group.
 
     >>> extract_gold("Two and two are four. #### 4", "#### (.+)")
     '4'
@@ -166,8 +162,7 @@ def extract_gold(text: str, pattern: str) -> str | None:
 def join_fields(values: dict[str, Any], names: Iterable[str], optional: bool = False) -> None:
     """Add what stands at a path, under the name ``a[0].b``, and the joined text of several, under ``a + b``.
 
-    Raises:
-        BadLineError: The first field of a name is missing, and not ``optional``; or one of several is no text.
+    BadLineError if the first field of a name is missing, and not ``optional``; or one of several is no text.
     """
     for name in names:
         if name in values:

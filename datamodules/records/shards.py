@@ -68,16 +68,11 @@ class JsonlShard:
 
 
 def merge_shards(shards: Path | str, out: Path) -> int:
-    """Merge shards into one file, sorted by id. If an id occurs several times, its first line counts.
+    """Merge shards into one file, sorted by id; returns the number of records. The first line of an id counts.
 
     ``shards`` is a glob pattern such as ``traces/rank*.jsonl``, or a folder, which stands for its ``*.jsonl``. ``out``
     and ``*.rejected.jsonl`` are no shards. The result depends on neither the number of processes nor interruptions.
-
-    Returns:
-        The number of records.
-
-    Raises:
-        InputError: No file matches.
+    InputError if no file matches.
     """
     pattern = f"{glob.escape(str(shards))}/*.jsonl" if Path(shards).is_dir() else str(shards)
     found = sorted(Path(path) for path in glob.glob(pattern) if not path.endswith(".rejected.jsonl"))

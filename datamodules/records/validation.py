@@ -28,12 +28,9 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
     ``names`` has the object's name of a field, by the record's, if they differ; such a field is required. Fields may be
     of type str, int, float, bool, None, Literal, tuple of any length, and dataclass. A field with ``formerly`` in its
     metadata is also read by that name, which files of earlier versions use; one with ``or_one`` may be a single value
-    in place of a list. Half a character in a text makes a line
-    bad, because tokenizers refuse it; unless the class has ``any_text = True``. So does an empty question, or an empty
-    text in a field that the class names in ``not_empty``.
-
-    Raises:
-        InputError: The record has no field in ``names``.
+    in place of a list. Half a character in a text makes a line bad, because tokenizers refuse it; unless the class has
+    ``any_text = True``. So does an empty question, or an empty text in a field that the class names in ``not_empty``.
+    InputError if the record has no field in ``names``.
     """
     described: Any = record_type
     hints, known = _hints(described), fields(described)
@@ -106,8 +103,7 @@ def check_text(text: str, name: str) -> None:
 def text_fields(path: Path) -> Iterator[list[str]]:
     """Yield all strings of each record of a file, in fields of any name and at any depth.
 
-    Raises:
-        InputError: The file cannot be read, or a line is broken.
+    InputError if the file cannot be read, or a line is broken.
     """
     for line in read_file(path):
         yield list(_texts(line.values))

@@ -79,7 +79,7 @@ class CurriculumData(SupervisedData):
             system2_items: The initial traces that System 2 learns: those of the pairs ``drawn`` (paper: two examples
                 per item), or as many out of ``all`` items in a random order (ours). Initial traces with a variant of a
                 given length ratio differ in length from the others, and with ``drawn`` System 2 takes on their length.
-            strict: Stop at the first bad line; by default bad lines are set aside and counted.
+            strict: Stop at bad lines of either file; by default they are set aside and counted.
             chat_template: ``plain`` or a jinja file, in place of the tokenizer's own template.
             chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             batch_size: Rows per batch and process; 8 if neither this nor ``max_tokens`` is given.
@@ -109,6 +109,7 @@ class CurriculumData(SupervisedData):
                 seed=self.seed,
                 chat_template=chat_template,
                 chat_template_kwargs=chat_template_kwargs,
+                strict=strict,
             )
         self.items: list[CurriculumItem] = []
         self.stages: list[Stage] = []
@@ -123,9 +124,8 @@ class CurriculumData(SupervisedData):
     def setup(self, stage: str) -> None:
         """Read the items, draw all stages and print them; all input is checked here.
 
-        Raises:
-            InputError: A file is not usable, ``trainer.max_epochs`` is not the number of stages, or a stage has no
-                variant in its window.
+        InputError if a file is not usable, ``trainer.max_epochs`` is not the number of stages, or a stage has no
+        variant in its window.
         """
         super().setup(stage)
         if stage == "fit":

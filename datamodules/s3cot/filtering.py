@@ -36,10 +36,8 @@ def filter_by_gold(traces: Sequence[Trace], checker: AnswerChecker) -> FilterRes
     """Keep the traces whose answer is the gold one (paper). A question is kept only if its initial trace is.
 
     Traces may be of any questions, alphas, layer sets and samples. The initial trace is sample 0 at alpha = 0.
-
-    Raises:
-        InputError: No trace has a gold answer, a gold answer cannot be parsed, the traces of a question come from
-            several models or instructions, or no question is left.
+    InputError if no trace has a gold answer, a gold answer cannot be parsed, the traces of a question come from several
+    models or instructions, or no question is left.
     """
     golds = [trace.gold for trace in traces if trace.gold is not None]
     if not golds:
@@ -57,9 +55,7 @@ def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> Filt
     """Keep the questions whose traces all give the same answer as the initial one (paper: self-consistency).
 
     A trace without an answer agrees with nothing. Gold answers are used for the precision in the report only.
-
-    Raises:
-        InputError: The traces of a question come from several models or instructions, or no question is left.
+    InputError if the traces of a question come from several models or instructions, or no question is left.
     """
     reasons = _own_flaws(traces)
     answers = {trace.id: _answer(trace) for trace in traces}

@@ -14,10 +14,7 @@ from datamodules.records import Trace, extract_gold
 
 @dataclass(frozen=True)
 class ResponseRow:
-    """One line of a file of responses: the responses to one question in one style.
-
-    ``question_id`` and ``model`` are empty if the file has no such field.
-    """
+    """The responses to one question in one style; ``question_id`` and ``model`` are empty if the file lacks them."""
 
     question: str
     responses: tuple[str, ...] = field(metadata={"or_one": True})

@@ -14,14 +14,8 @@ from datamodules.s3cot.stages import N_BUCKETS
 class StageRow:
     """One stage in numbers.
 
-    Attributes:
-        lower: Lower end of the stage's window of length ratios; the upper end is 1.
-        pairs: Pairs drawn; each gives an example for System 1 and one for System 2.
-        distinct: Different pairs among them.
-        available: Different pairs to draw from, per bucket of length ratios.
-        drawn: Pairs drawn, per bucket of length ratios.
-        length_ratio: Mean length ratio of the pairs drawn.
-        system1_tokens: Completion tokens of System 1, by the counts in the items; ``system2_tokens`` alike.
+    ``lower`` is the lower end of its window of length ratios. Of the ``pairs`` drawn, ``distinct`` are different;
+    ``available`` and ``drawn`` count by bucket of length ratios, completion tokens come from the items.
     """
 
     stage: int

@@ -31,12 +31,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Stage:
-    """The pairs of one stage.
+    """The pairs of one stage, in the order drawn; a pair may repeat once its bucket is exhausted.
 
-    Attributes:
-        lower: Lower end of the window of length ratios; the upper end is 1. Always 0 in the controls.
-        pairs: The pairs in the order drawn; a pair may repeat once its bucket is exhausted.
-        available: Different pairs to draw from, per bucket of length ratios.
+    ``lower`` is the lower end of the window of length ratios, 0 in the controls; ``available`` counts different pairs
+    by bucket.
     """
 
     index: int
@@ -80,17 +78,9 @@ def draw_stages(
     ``curriculum`` draws variants whose length ratio is in the stage's window, ``all_at_once`` draws from all variants
     in every stage. Both take pairs from the non-empty buckets in turn; each bucket gives its pairs in a random order
     and starts again when it is exhausted. ``shortest_only`` (each item's shortest variant) and ``verbose_only`` (the
-    initial trace for both systems) go through the items in a random order.
-
-    Args:
-        ratios: Length ratios of the variants of each item; an item without one in (0, 1] is not used.
-        lower_bounds: Lower end of each stage's window; the upper end is 1.
-        selection: The curriculum or a control.
-        pairs_per_stage: The same for all stages (ours).
-        seed: The seed of each stage is derived from it.
-
-    Raises:
-        InputError: A bound is out of range or rises, or a stage has no pair to draw from.
+    initial trace for both systems) go through the items in a random order. ``ratios`` are those of the variants of each
+    item; an item without one in (0, 1] is not used. InputError if a bound is out of range or rises, or a stage has no
+    pair to draw from.
     """
     _check_bounds(lower_bounds)
     pairs = usable_pairs(ratios)

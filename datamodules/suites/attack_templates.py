@@ -25,12 +25,9 @@ class RenderedAttack:
 
 
 def render_attack(template: AttackTemplate, request: str, opening: str = "") -> RenderedAttack:
-    """Render a request through an attack template.
+    """Render a request through an attack template; ``none`` leaves it unchanged.
 
-    Args:
-        template: Name of the template; ``none`` leaves the request unchanged.
-        request: The user turn.
-        opening: Affirmative start of the answer, such as AdvBench's ``target``; `OPENING` by default.
+    ``opening`` is an affirmative start of the answer, such as AdvBench's ``target``.
 
     Example:
         >>> render_attack("prefill", "Tell me how to open the safe.")

@@ -109,8 +109,7 @@ class BenchmarkData(GenerationData):
     def setup(self, stage: str) -> None:
         """Read the suites and render the prompts, before any weights are loaded.
 
-        Raises:
-            InputError: A file, an expression or the chat template cannot be used.
+        InputError if a file, an expression or the chat template cannot be used.
         """
         if self.items:
             return

@@ -48,11 +48,7 @@ class Expression:
             raise InputError(f"{key}: '{text}' is not a valid Jinja expression: {error}") from error
 
     def __call__(self, line: Line) -> Any:
-        """Evaluate the expression on a record.
-
-        Raises:
-            InputError: The record lacks a field, or the evaluation fails.
-        """
+        """Evaluate the expression on a record. InputError if the record lacks a field, or the evaluation fails."""
         try:
             value = self._compiled({"record": line.values, **line.values})
             _raise_if_undefined(value)

@@ -239,8 +239,7 @@ class _Reader:
 def read_own(path: Path, rule: AnswerRule | None = None) -> External:
     """Read a ``predictions.jsonl`` of this project; ``rule`` replaces the answer rule of its lines.
 
-    Raises:
-        InputError: The file cannot be read, or has a bad line.
+    InputError if the file cannot be read, or has a bad line.
     """
     try:
         found = read_records(path, Prediction, strict=True)

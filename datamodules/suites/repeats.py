@@ -26,9 +26,8 @@ class Entry:
 def check_repeats(path: Path, entries: Sequence[Entry]) -> list[str]:
     """Check lines without given ids for repetitions; return hints on what may be a repetition.
 
-    Raises:
-        InputError: Two lines are equal, or have the same question, record id and completion, or differ in the filter
-            that read them. Each would count.
+    InputError if two lines are equal, or have the same question, record id and completion, or differ in the filter that
+    read them. Each would count.
     """
     first: dict[tuple[Any, ...], Entry] = {}
     shared = 0

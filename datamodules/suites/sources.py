@@ -59,11 +59,7 @@ class Source:
         return self.local.expressions if self.local is not None and self.path() is not None else {}
 
     def read(self) -> Iterator[Line]:
-        """Read the records.
-
-        Raises:
-            InputError: The file or data set does not exist, or a line is broken.
-        """
+        """Read the records. InputError if the file or data set does not exist, or a line is broken."""
         path = self.path()
         if path is not None:
             if not path.is_file():

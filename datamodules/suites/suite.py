@@ -115,9 +115,8 @@ class Item:
 def items_of(suite: Suite, lines: Iterable[Line]) -> list[Item]:
     """Make items of a suite's records, in order.
 
-    Raises:
-        InputError: An expression is invalid or names a field that a record lacks, a question is empty, a gold answer
-            is not among the options, an id is repeated, or no record is left.
+    InputError if an expression is invalid or names a field that a record lacks, a question is empty, a gold answer is
+    not among the options, an id is repeated, or no record is left.
     """
     make = ItemMaker(suite)
     items: dict[str, Item] = {}
@@ -264,8 +263,7 @@ def user_question(item: Item, suite: Suite) -> str:
 def check_golds(suite: str, rule: AnswerRule, items: Sequence[Item], checker: AnswerChecker) -> None:
     """Check that every gold answer can be compared with answers of the rule's type.
 
-    Raises:
-        InputError: One cannot; the message names its line.
+    InputError if one cannot; the message names its line.
     """
     known = [item for item in items if item.gold is not None]
     require_gold(

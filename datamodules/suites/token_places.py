@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 def with_token_places(prediction: Prediction, n_tokens: int, end_of: Callable[[int], int]) -> Prediction:
     """Add the token count, the ends of the budgets and the tokens of the thought.
 
-    Args:
-        prediction: A prediction.
-        n_tokens: Generated tokens.
-        end_of: Number of tokens -> characters of the completion within so many; non-decreasing.
+    ``end_of`` says how many characters of the completion are within a number of tokens; it is non-decreasing.
     """
     length = len(prediction.completion)
     ends = tuple(min(length, end_of(budget)) for budget in BUDGETS if budget < n_tokens)
@@ -49,14 +46,9 @@ def thinking_tokens(prediction: Prediction) -> float | None:
 
 
 def count_tokens(predictions: Sequence[Prediction], tokenizer: str) -> list[Prediction]:
-    """Count the tokens of completions without a count, and add the places of tokens where they are not stored.
+    """Count the tokens of completions without a count, and add the places of tokens if they are not stored.
 
-    Args:
-        predictions: Predictions of any tool.
-        tokenizer: A folder with a ``tokenizer.json``, that file, or a hub id.
-
-    Raises:
-        InputError: The tokenizer cannot be loaded.
+    ``tokenizer`` is a folder with a ``tokenizer.json``, that file, or a hub id. InputError if it cannot be loaded.
     """
     loaded = _load(tokenizer)
     return [p if p.n_tokens is not None and p.thought_tokens is not None else _counted(p, loaded) for p in predictions]

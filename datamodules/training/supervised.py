@@ -22,15 +22,9 @@ from datamodules.training.sampler import LengthGroupedBatchSampler, check_batch_
 class BatchLoader:
     """The batches of one epoch that training has not yet seen.
 
-    ``n_done`` is called when the first batch is fetched, not when the loader is made: Lightning may make the loader
-    before it restores its progress, and a resumed epoch must start at its first unseen batch.
-
-    Args:
-        examples: The examples that ``batches`` index.
-        batches: This process's batches of the epoch, as indices.
-        collate: Makes a batch of examples.
-        num_workers: Number of worker processes that collate.
-        n_done: Returns the number of batches that training has seen.
+    ``n_done``, the number that it has seen, is called when the first batch is fetched, not when the loader is made:
+    Lightning may make the loader before it restores its progress, and a resumed epoch must start at its first unseen
+    batch. ``batches`` are this process's, as indices of ``examples``.
     """
 
     def __init__(
@@ -78,7 +72,7 @@ class SupervisedData(LightningDataModule, ABC):
 
     Attributes:
         tokenizer: Set it before ``setup``, or the trained module's is taken.
-        n_dropped: Number of examples left out, by stage.
+        n_dropped: Number of examples left out, by epoch and in validation.
     """
 
     def __init__(
@@ -116,14 +110,13 @@ class SupervisedData(LightningDataModule, ABC):
     def train_dataloader(self) -> BatchLoader:
         """Return the batches of the current epoch.
 
-        Raises:
-            InputError: No example is left, or the trainer does not reload its loaders every epoch.
+        InputError if no example is left, or the trainer does not reload its loaders every epoch.
         """
         trainer: Any = self.trainer  # a Trainer gets this option after its constructor's types
         epoch = trainer.current_epoch if trainer is not None else 0
         if trainer is not None and trainer.max_epochs != 1 and trainer.reload_dataloaders_every_n_epochs != 1:
             raise InputError("every epoch has its own batches: set trainer.reload_dataloaders_every_n_epochs: 1")
-        examples = self._usable(self.train_examples(epoch), f"stage {epoch}")
+        examples = self._usable(self.train_examples(epoch), f"epoch {epoch}")
         sampler = self._sampler(examples)
         steps = sampler.steps(epoch)
         self._plan = {"epoch": epoch, "digest": _digest(examples, steps)}
@@ -177,12 +170,7 @@ class SupervisedData(LightningDataModule, ABC):
         return BatchLoader(examples, batches, self.collate(mean_targets, mean_items), self.num_workers, n_done)
 
     def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
-        """Return a picklable function that makes a batch of examples.
-
-        Args:
-            mean_targets: Mean number of tokens to predict in a batch of this epoch; None in validation.
-            mean_items: Mean number of examples in a batch of this epoch; None in validation.
-        """
+        """A picklable function that makes a batch; the means are those of an epoch's batches, None in validation."""
         pad_id = getattr(self.tokenizer, "pad_token_id", None) or 0
         return partial(pack if self.packing else partial(pad, pad_id=pad_id), mean_targets=mean_targets)
 
@@ -205,8 +193,7 @@ class SupervisedData(LightningDataModule, ABC):
     def _n_done(self) -> int:
         """Return the number of this epoch's batches that training has seen; call it once progress is restored.
 
-        Raises:
-            InputError: The epoch was begun with other batches.
+        InputError if the epoch was begun with other batches.
         """
         if self.trainer is None:
             return 0

@@ -67,13 +67,7 @@ Subject = maths.Problem | chat.Request
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The prompts of one row of the card.
-
-    Attributes:
-        name: Name of the row.
-        prompts: User turns.
-        subjects: The problem or request of each prompt.
-    """
+    """The prompts of one row of the card; ``subjects`` are their problems or requests."""
 
     name: str
     prompts: tuple[str, ...] = field(repr=False)
@@ -96,14 +90,9 @@ class PromptSet:
 
 @dataclass(frozen=True)
 class SetScore:
-    """The scores of one row of the card; rates are fractions of 1.
+    """The scores of one row of the card; rates are fractions of 1, ``tokens`` the mean length with end-of-sequence.
 
-    Attributes:
-        name: Name of the row.
-        n: Number of answers.
-        right: Share of right answers: the boxed answer of a problem, all facts of a request.
-        refused: Share of refusals.
-        tokens: Mean length, end-of-sequence included.
+    Right is the boxed answer of a problem, or all facts of a request.
     """
 
     name: str

@@ -95,14 +95,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class LengthRequest:
-    """A request for an answer of some length, in several wordings.
+    """A request for an answer of some length, in several wordings; ``grade`` is 0 (answer only) to 4 (every detail).
 
-    Attributes:
-        grade: 0 (answer only) to 4 (every detail).
-        share: Share among the problems with a graded request.
-        wordings: Texts to append to the question.
-        mean: Mean verbosity of the answers.
-        spread: Standard deviation of the verbosity.
+    ``share`` is that among problems with a graded request, ``mean`` and ``spread`` are those of the answers' verbosity.
     """
 
     grade: int

@@ -16,10 +16,8 @@ def world_records(kinds: Sequence[str], split: str, n_problems: int = 1000) -> l
 
     ``problems``: ``id``, ``question``, ``answer``. Requests: ``id``, ``request``, ``answer`` (of a model that
     complies), ``facts`` (all that an answer needs, separated by semicolons), ``opening`` (the first words of the
-    answer), ``refusal``. ``tuning_*``: ``id``, ``request``, ``answer``.
-
-    Raises:
-        InputError: A kind is none of ``KINDS``, or there is no such split.
+    answer), ``refusal``. ``tuning_*``: ``id``, ``request``, ``answer``. InputError if a kind is none of ``KINDS``, or
+    there is no such split.
     """
     if split not in get_args(Split):
         raise InputError(f"data.suites: the miniature's world has the splits train, dev and test, not '{split}'")

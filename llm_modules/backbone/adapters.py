@@ -33,8 +33,7 @@ _MERGE = "the adapter cannot be merged, export it with --format peft"
 def add_adapter(model: PreTrainedModel, config: PeftConfig, key: str) -> PeftModel:
     """Add a new adapter to a model, in place; all other weights are frozen. ``key`` is its option, for messages.
 
-    Raises:
-        InputError: The method does not adapt weights (prompt learning), or a target module does not exist.
+    InputError if the method does not adapt weights (prompt learning), or a target module does not exist.
     """
     if config.is_prompt_learning:
         kind = type(config).__name__
@@ -72,8 +71,7 @@ def _leave_out(model: PreTrainedModel, config: PeftConfig) -> None:
 def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftModel:
     """Add the adapter of a PEFT folder to a model, named ``backbone``; warn if it was made for another.
 
-    Raises:
-        InputError: The adapter does not fit the model, or only a part of it does.
+    InputError if the adapter does not fit the model, or only a part of it does.
     """
     check_folder(folder, "model.adapter")
     try:
@@ -112,10 +110,8 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
 def merge(adapted: PeftModel) -> PreTrainedModel:
     """The model with an adapter's changes in its weights; the adapted model cannot be used any more.
 
-    A quantised model is dequantised, with a warning: merged weights of 4 bits would be others.
-
-    Raises:
-        InputError: No weights give what the adapted model computes, or PEFT merges it into another model.
+    A quantised model is dequantised, with a warning: merged weights of 4 bits would be others. InputError if no weights
+    give what the adapted model computes, or PEFT merges it into another model.
     """
     if getattr(adapted.get_base_model(), "is_quantized", False):
         adapted = _dequantized(adapted)

@@ -49,8 +49,7 @@ def inner_decoder(model: nn.Module) -> nn.Module:
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The decoder layers of a bare or wrapped model: the list named as usual, else the one list of their number.
 
-    Raises:
-        InputError: No list, or several lists, could be the decoder layers.
+    InputError if no list, or several lists, could be the decoder layers.
     """
     decoder = inner_decoder(model)
     for name in _LAYER_LISTS:

@@ -20,8 +20,7 @@ from datamodules.writing import replacing
 class CheckpointFiles(TorchCheckpointIO):
     """Writes each checkpoint beside its place, flushes it to the disk and renames it; reads tensors and plain values.
 
-    Lightning's own way collects the bytes in memory and in the system's folder for temporary files, from which they
-    are copied, and not renamed, if that is on another disk.
+    Lightning's own way copies the bytes from the system's folder for temporary files, if that is on another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -62,14 +61,8 @@ def check_checkpoint(path: Path | str, key: str = "ckpt_path") -> set[str]:
     """The keys of a checkpoint, once it is known to be whole: every part of its archive has a checksum.
 
     Of a distributed checkpoint the file of its keys is checked, and not its weights. A checkpoint at an address such as
-    ``s3://`` has to be there; its keys are not read.
-
-    Args:
-        path: A file, a folder of a distributed checkpoint, or an address.
-        key: The option that named it, for messages.
-
-    Raises:
-        InputError: It is missing, empty, cut or damaged, holds objects that could run code, or is something else.
+    ``s3://`` has to be there; its keys are not read. InputError, with the option ``key`` that named it, if it is
+    missing, empty, cut or damaged, holds objects that could run code, or is something else.
     """
     if "://" in str(path):
         _find(str(path), key)
@@ -87,15 +80,15 @@ def check_checkpoint(path: Path | str, key: str = "ckpt_path") -> set[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        if damaged is not None:
-            raise InputError(f"{key}: '{path}' is damaged (the checksum of {damaged} differs); {_ANOTHER}")
-        keys = set(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+        keys = set() if damaged else set(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
     except UnpicklingError as error:
         raise InputError(
             f"{key}: '{path}' holds more than tensors and plain values, and could run code; {_ANOTHER}"
         ) from error
     except _UNREADABLE as error:
         raise InputError(f"{key}: '{path}' is cut, damaged or no checkpoint ({error}); {_ANOTHER}") from error
+    if damaged:
+        raise InputError(f"{key}: '{path}' is damaged (the checksum of {damaged} differs); {_ANOTHER}")
     if TRAINED not in keys:
         raise InputError(f"{key}: '{path}' {_FOREIGN}; {_ANOTHER}")
     return keys
@@ -122,8 +115,7 @@ _FOREIGN = f"is a checkpoint of another project, or none of a run (it has no {TR
 class TrainableCheckpoint(LightningModule):
     """Saves the trainable parameters only (a few MB for an adapter) and checks them when it loads.
 
-    Lightning's strict loading would also require the frozen parameters. It is off; missing and unknown keys are still
-    errors.
+    Lightning's strict loading, which would require the frozen ones too, is off.
     """
 
     def __init__(self) -> None:
@@ -137,8 +129,7 @@ class TrainableCheckpoint(LightningModule):
     def on_fit_start(self) -> None:
         """Refuse distributed checkpoints of a part of the model.
 
-        Raises:
-            InputError: The strategy would write them, and torch could not read them back.
+        InputError if the strategy would write them, and torch could not read them back.
         """
         strategy = self.trainer.strategy
         distributed = isinstance(strategy, ModelParallelStrategy) and strategy._save_distributed_checkpoint
@@ -158,8 +149,7 @@ class TrainableCheckpoint(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Compare the checkpoint's parameters with those that this module trains.
 
-        Raises:
-            InputError: A key is missing or unexpected, or a weight has another size or is not finite.
+        InputError if a key is missing or unexpected, or a weight has another size or is not finite.
         """
         if TRAINED not in checkpoint:
             raise InputError(f"ckpt_path: it {_FOREIGN}; {_ANOTHER}")

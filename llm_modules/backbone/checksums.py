@@ -40,15 +40,9 @@ def write_checksums(folder: Path, names: Iterable[str] = ()) -> None:
 
 
 def check_folder(folder: Path | str, key: str, *, without: Iterable[str] = ()) -> None:
-    """Check a folder against its ``checksums.json``, if it has one.
+    """Check a folder against its ``checksums.json``, if it has one; files that end as ``without`` says are left out.
 
-    Args:
-        folder: Any path or hub id; only folders are checked.
-        key: The option that named it, for messages.
-        without: Suffixes of files to leave out.
-
-    Raises:
-        InputError: A file is missing or is not the one that was written.
+    InputError, with the option ``key`` that named the folder, if a file is missing or is not the one that was written.
     """
     path = Path(folder) / CHECKSUMS
     if not path.is_file():

@@ -75,8 +75,7 @@ def read_config(name: str, revision: str | None = None, trust_remote_code: bool 
 def max_positions(name: str, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
     """Longest input in tokens by the model's configuration; None if it has no limit there.
 
-    Raises:
-        InputError: The checkpoint is absent or unreadable.
+    InputError if the checkpoint is absent or unreadable.
     """
     config = read_config(name, revision, trust_remote_code)
     return getattr(config.get_text_config(), "max_position_embeddings", None)

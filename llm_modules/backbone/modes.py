@@ -8,10 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch every module of ``model`` to evaluation; on exit each one is back in the mode it was in, also on error.
-
-    Unlike ``model.eval()`` ... ``model.train()``, a module that was in evaluation mode before stays in it.
-    """
+    """Switch every module to evaluation; on exit, also on error, each one is back in the mode it was in."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False

@@ -32,8 +32,7 @@ def origin_of(model: nn.Module | None, backbone: str) -> dict[str, Any]:
 def check_origin(checkpoint: dict[str, Any], model: nn.Module | None, backbone: str) -> None:
     """Hold a checkpoint against the model that it is loaded into; warn of another backbone.
 
-    Raises:
-        InputError: Its adapter was trained with other settings than it would run with.
+    InputError if its adapter was trained with other settings than it would run with.
     """
     own = origin_of(model, backbone)
     check_settings(checkpoint.get("adapter", {}), own.get("adapter", {}))

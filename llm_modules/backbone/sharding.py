@@ -16,13 +16,8 @@ Result = TypeVar("Result")
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Shard each decoder layer, then the rest of the model, over a one-dimensional mesh, in place.
 
-    Args:
-        model: The Hugging Face model inside any PEFT wrapper. The hooks that gather parameters are on the module whose
-            forward is called, and generation calls this one.
-        mesh: The mesh.
-
-    Raises:
-        RuntimeError: A parameter is not sharded: the ranks would silently train different models.
+    ``model`` is the Hugging Face model inside any PEFT wrapper: generation calls this one, and the hooks that gather
+    parameters are on it. RuntimeError if a parameter is not sharded: ranks would silently train different models.
     """
     for layer in decoder_layers(model):
         fully_shard(layer, mesh=mesh)
@@ -33,10 +28,9 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def call_as_forward(module: nn.Module, function: Callable[[], Result]) -> Result:
-    """Run ``function`` in place of ``module.forward``, with the module's hooks.
+    """Run ``function`` in place of ``module.forward``, with the module's hooks, which gather sharded parameters.
 
-    Hooks around the forward of the outermost module gather sharded parameters. Code that calls its parts (the decoder,
-    then the head in chunks) must run inside it.
+    Code that calls parts of a model (the decoder, then the head in chunks) must run inside it.
     """
     own_forward = module.__dict__.get("forward")
     module.forward = function

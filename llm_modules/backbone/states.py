@@ -12,10 +12,7 @@ from llm_modules.backbone.architecture import decoder_layers, uncompiled, unwrap
 
 @dataclass(frozen=True)
 class ContrastStates:
-    """The residual stream after every decoder layer at the last token of both prompts of each pair.
-
-    Shapes: (batch, layers, hidden), float32.
-    """
+    """The residual stream after each decoder layer at both last tokens of pairs: (batch, layers, hidden), float32."""
 
     positive: Tensor
     negative: Tensor
@@ -27,18 +24,11 @@ class ContrastStates:
 
 @torch.no_grad()
 def capture_last_token(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """The residual stream after every decoder layer at the last token of each prompt.
+    """The residual stream after every decoder layer at the last token of each prompt, (batch, layers, hidden) float32.
 
-    Forward hooks read them where steering adds. ``output_hidden_states`` would differ: its first entry is the
-    embedding, and its last one is taken after the final norm.
-
-    Args:
-        model: A causal language model in eval mode.
-        input_ids: (batch, seq), padded on either side.
-        attention_mask: (batch, seq), 1 at tokens.
-
-    Returns:
-        (batch, layers, hidden) float32, on the device of ``input_ids``.
+    Forward hooks read it where steering adds. ``output_hidden_states`` would differ: its first entry is the embedding,
+    its last one is taken after the final norm. ``input_ids`` and ``attention_mask`` are (batch, seq), padded on either
+    side; the model is in eval mode.
     """
     last = attention_mask.cumsum(dim=1).argmax(dim=1)
     rows = torch.arange(len(last), device=last.device)

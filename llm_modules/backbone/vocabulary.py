@@ -14,8 +14,7 @@ _MARKER = "@@response@@"
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> set[int]:
     """Ids that end a completion: those of the generation config and the tokenizer, and the one that ends a turn.
 
-    Without the last one answers would run on into invented turns. A warning, with the tokenizer's ``name``, tells where
-    it was missing.
+    Without the last one answers would run on into invented turns; a warning, with ``name``, tells where it was missing.
     """
     ids = _configured_end_ids(model, tokenizer)
     turn_end = turn_end_id(tokenizer)

@@ -24,8 +24,8 @@ from llm_modules.s3cot.steering import Positions, Steering
 class ConditionalSteering(CausalLM):
     """A base model that adds a refusal direction in the rows whose prompt a probe calls malicious.
 
-    The direction comes from ``DirectionWriter``: states of malicious requests minus states of benign ones. The probe
-    reads each prompt once. All other rows are the base model's, bit for bit.
+    The direction comes from ``DirectionWriter``: states of malicious requests minus states of benign ones. All other
+    rows are the base model's, bit for bit.
     """
 
     def __init__(

@@ -30,8 +30,7 @@ class Demonstration:
 class PromptDefence(CausalLM):
     """A base model that gets every request in a defended prompt: with words around it, a system turn, or examples.
 
-    It works on prompts of any data: the text that the chat template puts around the user's words is found by rendering
-    two other requests.
+    The chat template's text around the user's words is found by rendering two other requests.
     """
 
     def __init__(

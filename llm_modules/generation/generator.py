@@ -98,7 +98,7 @@ class Generator:
         seeds: Sequence[int] | None = None,
         max_new_tokens: Sequence[int] | None = None,
     ) -> list[Completion]:
-        """Complete every prompt.
+        """Complete every prompt; the completions have the order of the prompts.
 
         A row's completion depends on its prompt, seed and limit and on the settings, not on the other rows (except for
         the rounding of the model itself, which differs with the shape of a batch).
@@ -107,9 +107,6 @@ class Generator:
             prompts: Token ids, at least one each.
             seeds: A seed per row, used when sampling; the row's index by default.
             max_new_tokens: A limit per row that overrides the setting.
-
-        Returns:
-            One completion per prompt, in the order of the prompts.
 
         Raises:
             InputError: A prompt is empty or longer than the model's positions, a limit is below 1, or the device has

@@ -26,10 +26,7 @@ def cache_of(model: PreTrainedModel) -> tuple[str, Callable[[], Cache]]:
     """The argument by which a model takes its cache, and a function that makes an empty one for prompts.
 
     Layers with a sliding window keep all columns: one that had dropped old columns could not take a new row. The
-    model's mask still limits the window.
-
-    Raises:
-        InputError: The model is not decoder-only, or takes no `Cache`.
+    model's mask still limits the window. InputError if the model is not decoder-only, or takes no `Cache`.
     """
     takes = inspect.signature(inner_decoder(model).forward).parameters
     name = next((name for name in ("past_key_values", "cache_params") if name in takes), "")

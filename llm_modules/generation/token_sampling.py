@@ -10,17 +10,11 @@ def row_uniforms(seed: int, n: int) -> Tensor:
 
 
 def sample_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float = 1.0, top_k: int = 0) -> Tensor:
-    """Return a token per row by inverting the cumulative distribution at the row's random number.
+    """A token per row, by inverting the cumulative distribution at the row's own number: nothing random happens here.
 
-    A row's token depends on its logits and its number only; nothing random happens here. ``top_k`` keeps the most
-    likely tokens, then ``top_p`` the smallest set of the most likely ones whose total probability reaches ``top_p``.
-
-    Args:
-        logits: (rows, vocab), any float dtype; computed in float32.
-        uniforms: (rows,) in [0, 1), float32.
-        temperature: Above 0.
-        top_p: In (0, 1]; 1 keeps all.
-        top_k: 0 keeps all.
+    ``logits`` (rows, vocab) of any float dtype are computed in float32, ``uniforms`` (rows,) are in [0, 1).
+    ``temperature`` is above 0. ``top_k`` keeps the most likely tokens (0: all), then ``top_p`` the smallest set of the
+    most likely ones whose total probability reaches it (1: all).
 
     Example:
         >>> logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]]).expand(3, 4)

@@ -38,11 +38,7 @@ class _Node:
 class RefusalModel:
     """Logistic regression on the n-grams of an answer, by part, and on its shape.
 
-    Attributes:
-        ngrams: The n-grams with a weight, in the order of the weights.
-        weights: (n-grams + shape,) float32.
-        bias: The bias.
-        about: Facts about the training, as plain values.
+    ``weights`` (n-grams + shape,) float32 are in the order of ``ngrams``; ``about`` are facts about the training.
     """
 
     def __init__(self, ngrams: Sequence[NGram], weights: np.ndarray, bias: float, about: dict[str, object]) -> None:
@@ -94,8 +90,7 @@ class RefusalModel:
     def load(cls, folder: Path) -> "RefusalModel":
         """Read the files of `save`.
 
-        Raises:
-            InputError: The files are missing, of another version, or do not fit each other.
+        InputError if the files are missing, of another version, or do not fit each other.
         """
         check_folder(folder, "weights")
         try:
@@ -139,11 +134,7 @@ class RefusalClassifier(Judge):
         self._model: RefusalModel | None = None
 
     def check(self) -> None:
-        """Read the weights.
-
-        Raises:
-            InputError: They cannot be read, or the threshold is not between 0 and 1.
-        """
+        """Read the weights. InputError if they cannot be read, or the threshold is not between 0 and 1."""
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold: must be between 0 and 1, is {self.threshold}")
         self._load()

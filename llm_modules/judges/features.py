@@ -116,12 +116,7 @@ SHAPE = ("words", "items", "code", "addresses_you", "short", "asks_back", "asked
 
 @dataclass(frozen=True)
 class Reading:
-    """The features of an answer.
-
-    Attributes:
-        parts: Tokens of each of `PARTS`.
-        shape: (7,) numbers in the order of `SHAPE`, each in [0, 1].
-    """
+    """The features of an answer: tokens of each of `PARTS`; numbers (7,) in the order of `SHAPE`, each in [0, 1]."""
 
     parts: tuple[Sequence[str], ...]
     shape: tuple[float, ...]

@@ -64,8 +64,7 @@ class Judge(ABC):
     def check(self) -> None:  # noqa: B027 - most judges have nothing to check
         """Check the configuration before any expensive work.
 
-        Raises:
-            InputError: A setting is wrong; the message says what to change.
+        InputError if a setting is wrong; the message says what to change.
         """
 
     @abstractmethod

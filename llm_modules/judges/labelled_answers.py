@@ -98,14 +98,8 @@ def read_sources(
 ) -> list[LabelledAnswer]:
     """Read the labelled answers of all sources, source by source.
 
-    Args:
-        sources: Sources with distinct names.
-        readings: JSON file with tables of ids: ``{NAME: {"refused": "3 5-9", "skipped": "..."}}``; other ids complied.
-        strict: Stop at bad lines; otherwise they are set aside.
-        rejected_dir: Folder for bad lines if the file's own folder cannot be written.
-
-    Raises:
-        InputError: A file or a setting is wrong.
+    ``readings`` is a JSON file with tables of ids: ``{NAME: {"refused": "3 5-9", "skipped": "..."}}``; other ids
+    complied. ``strict`` and ``rejected_dir`` as in `read_records`. InputError if a file or a setting is wrong.
     """
     names = [source.name for source in sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):

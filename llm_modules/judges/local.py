@@ -64,8 +64,7 @@ class LocalJudge(Judge):
     def check(self) -> None:
         """Read the template and the tokenizer, and check that a folder holds a model.
 
-        Raises:
-            InputError: One of them is missing or cannot be used.
+        InputError if one of them is missing or cannot be used.
         """
         if self.max_data_tokens < 1 or self.slots < 1:
             raise InputError(f"judge {self.name}: max_data_tokens and slots must be 1 or more")

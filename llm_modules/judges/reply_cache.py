@@ -10,10 +10,8 @@ from datamodules.errors import InputError
 class ReplyCache:
     """Replies by key, in memory and appended to a JSONL file as they arrive. Thread-safe.
 
-    An incomplete last line of the file, left by a killed run, is removed. Without a path nothing is kept.
-
-    Raises:
-        InputError: The file cannot be read or written, or has a line that is no reply.
+    An incomplete last line of the file, left by a killed run, is removed. Without a path nothing is kept. InputError if
+    the file cannot be read or written, or has a line that is no reply.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -78,8 +78,7 @@ class ServerJudge(Judge):
     def check(self) -> None:
         """Check settings, template, key and cache, and (``probe``) send one request.
 
-        Raises:
-            InputError: One of them is wrong, or the server does not reply as expected.
+        InputError if one of them is wrong, or the server does not reply as expected.
         """
         url = urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
@@ -157,11 +156,7 @@ class ServerJudge(Judge):
         return template.parse(reply)
 
     def _ask(self, messages: Sequence[Message], max_tokens: int) -> str:
-        """Request a reply, with retries.
-
-        Raises:
-            _Failure: All attempts failed.
-        """
+        """Request a reply, with retries; `_Failure` if all attempts failed."""
         for attempt in range(self.retries + 1):
             try:
                 return self._post(self._open_client(), messages, max_tokens)
@@ -175,12 +170,7 @@ class ServerJudge(Judge):
         raise _Failure(f"{failure} (tried {attempt + 1} times)", failure.again)
 
     def _post(self, client: httpx.Client, messages: Sequence[Message], max_tokens: int) -> str:
-        """Send one request.
-
-        Raises:
-            _Failure: The server answers with an error or an invalid reply.
-            httpx.HTTPError: The connection fails or times out.
-        """
+        """Send one request; `_Failure` if the server answers with an error, ``httpx.HTTPError`` if it does not."""
         body = {
             "model": self.model,
             "messages": [{"role": message.role, "content": message.text} for message in messages],

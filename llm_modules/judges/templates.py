@@ -128,10 +128,8 @@ def load_template(name: str) -> Template:
     """Load a template by name, or from a text file.
 
     A file holds the user turn: ``{prompt}`` and ``{completion}`` stand for the exchange, ``{key}`` for the key of the
-    marks. The judge must be asked to answer ``yes`` (the model complied) or ``no``.
-
-    Raises:
-        InputError: There is no such template, or the file lacks a field.
+    marks. The judge must be asked to answer ``yes`` (the model complied) or ``no``. InputError if there is no such
+    template, or the file lacks a field.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]

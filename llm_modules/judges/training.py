@@ -37,8 +37,7 @@ class LeftOut:
 def train(answers: Sequence[LabelledAnswer], settings: TrainingSettings, about: dict[str, object]) -> RefusalModel:
     """Fit the classifier. The same answers in the same order give the same model.
 
-    Raises:
-        InputError: The answers are all refusals, or none is.
+    InputError if the answers are all refusals, or none is.
     """
     if len({answer.refused for answer in answers}) < 2:
         raise InputError("data: there must be answers that refuse and answers that do not")
@@ -72,13 +71,7 @@ def leave_one_out(
 
     The prompts of a source are split into folds. The answers to a fold are judged by a classifier trained without the
     source, without the other sources of its family, and without any answer to the fold's prompts. They are judged a
-    second time by a classifier that was trained with the rest of the family.
-
-    Args:
-        answers: All labelled answers.
-        held_out: Sources to judge.
-        settings: Settings of the training.
-        progress: Called with the name of each source before it is judged.
+    second time by a classifier that was trained with the rest of the family. ``progress`` is called with each source.
     """
     found = []
     for source in held_out:

@@ -82,16 +82,10 @@ class CachedForward:
         return (CLEAN,) * len(self.layers)
 
     def features(self, part: str, signature: Signature, base: Signature | None = None) -> Tensor:
-        """Features of the model with its present weights.
+        """Features of the model with its present weights, (prompts, hidden) float32 on the CPU, in the part's order.
 
-        Args:
-            part: Name of a part of the prompts.
-            signature: State of each layer; the caller makes sure that it is true.
-            base: Outputs of the lowest layers, as far as ``signature`` equals ``base``, are kept for later calls; the
-                clean model by default.
-
-        Returns:
-            (prompts, hidden) float32 on the CPU, in the order of the part's prompts.
+        ``signature`` is the state of each layer; that it is true is up to the caller. Outputs of the lowest layers, as
+        far as it equals ``base`` (the clean model by default), are kept for later calls.
         """
         batches = self._parts[part].batches
         self.work.requests += 1

@@ -78,8 +78,7 @@ class Investigation:
 def split_pairs(families: Sequence[int], seed: int) -> dict[str, list[int]]:
     """Split pairs into ``fit``, ``search`` and ``check``; pairs of a family (that share a text) stay together.
 
-    Raises:
-        InputError: A part would have fewer than two pairs.
+    InputError if a part would have fewer than two pairs.
     """
     groups = sorted(set(families))
     random.Random(f"{seed}/pairs").shuffle(groups)

@@ -35,8 +35,7 @@ class Perturbation:
     ) -> None:
         """Prepare; |.| is the Frobenius norm, n the number of weights, ``pilot`` the tuned model for ``delta``.
 
-        Raises:
-            InputError: ``eps`` is not positive, or the pilot is missing, of another shape or unchanged.
+        InputError if ``eps`` is not positive, or the pilot is missing, of another shape or unchanged.
         """
         if not 0 < eps < float("inf"):
             raise InputError(f"eps: must be above 0, is {eps:g}")

@@ -50,10 +50,8 @@ class SecurityProbe:
     def fit(cls, features: Tensor, labels: Tensor, l2: float = 1.0) -> "SecurityProbe":
         """Minimise the summed log loss plus ``l2 / 2`` (ours) times the squared weights, in float64; deterministic.
 
-        Features are (n, hidden), labels (n,) ``MALICIOUS`` or ``BENIGN``.
-
-        Raises:
-            InputError: All labels are the same, or a feature is not finite.
+        Features are (n, hidden), labels (n,) ``MALICIOUS`` or ``BENIGN``. InputError if all labels are the same, or a
+        feature is not finite.
         """
         if len(labels.unique()) < 2:
             raise InputError("probe: only one class of prompts; malicious and benign ones are needed")

@@ -93,12 +93,9 @@ class SwapRow:
 
 
 def swap_both_ways(tuned: nn.Module, aligned: nn.Module, refused: Callable[[nn.Module], float]) -> Iterator[SwapRow]:
-    """Swap every set of modules between two models, in both directions, and measure their refusals.
+    """Swap every set of modules between a fine-tune and the model that it was made from, and measure their refusals.
 
-    Args:
-        tuned: The fine-tuned model.
-        aligned: The model that it was made from.
-        refused: Measures the share of prompts that one of the two models refuses with its current weights.
+    ``refused`` measures the share of prompts that one of the two models refuses with its current weights.
     """
     restore, lose = Swap(tuned, aligned), Swap(aligned, tuned)
     moved = restore.changed()

@@ -107,6 +107,8 @@ def read_settings(folder: Path) -> SavedMoGU:
             raise ValueError(f"missing or unknown: {', '.join(sorted(unknown))}")
         router = values["router"] | {"layers": tuple(values["router"]["layers"])}
         saved = SavedMoGU(**values | {"router": RouterConfig(**router)})
+    except InputError:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     check_folder(folder, "mogu", without=WEIGHTS_SUFFIXES)

@@ -117,10 +117,8 @@ class LearningRates:
     def freeze(self, model: nn.Module, model_id: str, part_of: Callable[[nn.Parameter], str] | None = None) -> None:
         """Switch off the gradients of parameters that are never trained.
 
-        ``part_of`` gives the part of a parameter if a method has parts of its own; any policy trains those.
-
-        Raises:
-            InputError: A module is both robust and frozen, or nothing would be trained.
+        ``part_of`` gives the part of a parameter if a method has parts of its own; any policy trains those. InputError
+        if a module is both robust and frozen, or nothing would be trained.
         """
         parts = self.parts(model, model_id)
         frozen = select([p for p in self.frozen if p != EMBEDDINGS], modules_of(model), "learning_rates.frozen")
@@ -158,10 +156,8 @@ class LearningRates:
         """Raise if the reduced rate is too small to change weights in their dtype (1e-8 in bfloat16).
 
         A weight changes if the step is more than half of the distance to the next number of its dtype. Weights are
-        represented by their root mean square, steps of Adam, Muon and the like by the rate.
-
-        Raises:
-            InputError: The rate would leave weights below float32 unchanged; for float32 it is a warning.
+        represented by their root mean square, steps of Adam, Muon and the like by the rate. InputError if the rate
+        would leave weights below float32 unchanged; for float32 it is a warning.
         """
         if isinstance(optimizer, torch.optim.SGD):
             return

@@ -122,10 +122,7 @@ def fused(model: nn.Module) -> list[tuple[str, ...]]:
 def select(patterns: Iterable[str], modules: Sequence[Module], key: str) -> set[Module]:
     """The modules that match a pattern: ``layers.3.q``, ``layers.0-2.*``, ``layers.*.down``.
 
-    ``key`` is the YAML key of the patterns, for messages.
-
-    Raises:
-        InputError: A pattern is malformed or matches nothing.
+    ``key`` is the YAML key of the patterns, for messages. InputError if a pattern is malformed or matches nothing.
     """
     chosen: set[Module] = set()
     for pattern in patterns:

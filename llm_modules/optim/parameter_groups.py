@@ -85,10 +85,8 @@ def group_table(rows: Sequence[dict[str, Any]], factors: Sequence[tuple[float, .
 def stored_order(state: dict[str, Any], groups: Sequence[ParameterGroup]) -> list[int]:
     """Index of the stored group that holds the parameters of each group, by name.
 
-    A group may have been stored under the name of its part (MoGU's joint training before 0.1).
-
-    Raises:
-        InputError: The stored groups have other names or hold other parameters.
+    A group may have been stored under the name of its part (MoGU's joint training before 0.1). InputError if the stored
+    groups have other names or hold other parameters.
     """
     if any("parameter_names" not in group for group in state["param_groups"]):
         raise InputError(

@@ -56,8 +56,7 @@ class DirectionAccumulator:
     def update(self, positive: Tensor, negative: Tensor) -> None:
         """Add the states of some pairs, each (batch, layers, hidden) in any float dtype.
 
-        Raises:
-            InputError: A state is not finite.
+        InputError if a state is not finite.
         """
         if positive.shape != negative.shape or positive.shape[1:] != self.shape:
             raise ValueError(
@@ -77,10 +76,8 @@ class DirectionAccumulator:
     def finish(self, consistency: float = 0.9, **origin: Any) -> Direction:
         """Return the direction of all pairs of all processes, with an `anchor_layer` of this consistency.
 
-        ``origin`` are fields of `Direction` that record where it comes from.
-
-        Raises:
-            InputError: There are no pairs, or the two prompts of every pair give the same states.
+        ``origin`` are fields of `Direction` that record where it comes from. InputError if there are no pairs, or the
+        two prompts of every pair give the same states.
         """
         gathered = _gather((self.n, self._sum))
         n = sum(count for count, _ in gathered)

@@ -94,11 +94,7 @@ class Direction:
 
     @classmethod
     def load(cls, path: Path) -> "Direction":
-        """Read a file of ``save``.
-
-        Raises:
-            InputError: The file is missing or damaged, or is no direction of this project.
-        """
+        """Read a file of ``save``. InputError if the file is missing or damaged, or is no direction of this project."""
         try:
             tensors, texts = read_tensors(path)
         except (OSError, SafetensorError) as error:
@@ -117,6 +113,8 @@ class Direction:
             stored.pop("separation", None)
             stored |= {name: tuple(stored[name]) for name in ("cosine", "cosine_variance")}
             return cls(vectors=tensors["vectors"].float(), source=str(path), **stored)
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: the header of this direction is damaged: {error}") from error
 
@@ -131,10 +129,7 @@ class Direction:
         """Check that the vectors are finite and fit a model.
 
         Names are compared only if both are known. ``allow_other_model`` accepts a direction of another model, such as
-        the base of a tuned one.
-
-        Raises:
-            InputError: A vector is not finite, or shape or model differ.
+        the base of a tuned one. InputError if a vector is not finite, or shape or model differ.
         """
         finite = torch.isfinite(self.vectors).all(dim=1)
         if not finite.all():

@@ -31,18 +31,10 @@ _NAME = re.compile(r"direction\.(\d+)")
 def export_vectors(direction: Direction, layers: Sequence[int], alpha: float, format: Format, path: Path) -> None:
     """Write ``alpha`` times the vectors of some layers, for use at all positions with a strength of 1.
 
-    The product is computed in float32; the libraries themselves would multiply in the model's dtype.
-
-    Args:
-        direction: The direction.
-        layers: Decoder layers, counted from 0.
-        alpha: Strength; negative shortens.
-        format: ``lm-eval``: a dictionary for the ``steered`` models of lm-evaluation-harness (.pt); ``gguf``: a control
-            vector for llama.cpp and repeng; ``layers``: safetensors with a tensor ``direction.N`` per layer.
-        path: File to write.
-
-    Raises:
-        InputError: The format is GGUF, and layer 0 is among the layers or the ``gguf`` package is missing.
+    The product is computed in float32; the libraries themselves would multiply in the model's dtype. ``lm-eval``: a
+    dictionary for the ``steered`` models of lm-evaluation-harness (.pt); ``gguf``: a control vector for llama.cpp and
+    repeng; ``layers``: safetensors with a tensor ``direction.N`` per layer. InputError if the format is GGUF, and layer
+    0 is among the layers or the ``gguf`` package is missing.
     """
     vectors = {layer: (alpha * direction.vectors[layer].float()).contiguous() for layer in layers}
     write = {"lm-eval": _write_lm_eval, "gguf": _write_gguf, "layers": _write_layers}[format]
@@ -59,10 +51,8 @@ def import_vectors(path: Path, layers: int | None = None) -> Direction:
     """Read vectors named ``direction.N`` from a GGUF control vector or a safetensors file.
 
     Model, anchor and statistics stay unknown. Layers without a vector get zeros; ``layers`` is the model's number of
-    layers (default: up to the last vector in the file).
-
-    Raises:
-        InputError: The file holds anything else, or a vector for a layer that the model does not have.
+    layers (default: up to the last vector in the file). InputError if the file holds anything else, or a vector for a
+    layer that the model does not have.
     """
     tensors, hint = _read_gguf(path) if path.suffix == ".gguf" else (_read_safetensors(path), "")
     named = {int(match[1]): tensor for name, tensor in tensors.items() if (match := _NAME.fullmatch(name))}

@@ -96,8 +96,7 @@ class Steering(GenerationListener):
     def set_strengths(self, strengths: Tensor) -> None:
         """Set the strengths of a batch, (batch,) for all layers or (batch, layers), until they are set again.
 
-        Raises:
-            InputError: A strength is not finite, or the shape does not fit the model.
+        InputError if a strength is not finite, or the shape does not fit the model.
         """
         if self._stack is None:
             raise RuntimeError("set strengths within the 'with' block of the steering")

@@ -95,10 +95,7 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path) -> None:
 def plot_swap(restored: Mapping[str, tuple[float, float]], start: float, path: Path) -> None:
     """Share of forbidden requests refused after aligned modules of one kind are put back into the tuned model.
 
-    Args:
-        restored: Kind of modules -> mean and spread.
-        start: The tuned model's own share.
-        path: PNG file.
+    ``restored`` has mean and spread by kind of modules, ``start`` is the tuned model's own share.
     """
     with figure(path, 1.6 + 0.5 * max(len(restored), 8), 3.4) as (panel,):
         means, spreads = zip(*restored.values(), strict=True)

@@ -19,16 +19,9 @@ _LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
 
 def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish: Path | None) -> list[Row]:
-    """Print each method's main tables and its compared test runs, and write all files.
+    """Print each method's main tables and its compared test runs, and write all files; returns the rows of all methods.
 
-    Args:
-        methods: The measured methods.
-        output: Folder that ``rod evidence`` worked in.
-        seeds: Number of seeds; each method's own number if None.
-        publish: Second folder for the same files.
-
-    Returns:
-        The rows of all methods.
+    Without ``seeds`` each method has its own number. ``publish`` is a second folder for the files of ``output``.
     """
     tables = []
     for method in methods:

@@ -120,11 +120,8 @@ class Rows:
 def values_of_test(metrics_file: Path, condition: str, suites: dict[str, str] | None = None) -> Iterator[Value]:
     """The numbers of a ``metrics.json``; if there are several judges, of the first.
 
-    Args:
-        metrics_file: Of a test run.
-        condition: Condition of the run.
-        suites: Name in the run (``maths system1``) -> name in the report; others are left out. By default all suites
-            are taken under their own names.
+    ``suites`` maps names in the run (``maths system1``) to names in the report; others are left out. By default all
+    are taken under their own names.
     """
     for result in read_results(metrics_file):
         name = str(result.cell) if suites is None else suites.get(str(result.cell))

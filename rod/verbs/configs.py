@@ -14,13 +14,9 @@ def run(part: str = "", /) -> None:
 
 
 def listing(part: str = "") -> str:
-    """Names for ``--config`` and their first comment line, a paragraph for each folder.
+    """Names for ``--config`` that contain ``part``, with their first comment line, a paragraph for each folder.
 
-    Args:
-        part: Text that the names contain; all of them by default.
-
-    Raises:
-        InputError: No name contains it.
+    InputError if no name contains it.
     """
     from datamodules.errors import InputError
     from rod.shipped import shipped

@@ -15,10 +15,8 @@ _OF_A_MODEL = ("model*.safetensors", "model.safetensors.index.json", "adapter_mo
 def expand(option: str, patterns: str | Sequence[str]) -> list[Path]:
     """Expand paths and glob patterns to files, each file once, the matches of a pattern in alphabetical order.
 
-    Patterns do not match ``*.rejected.jsonl``, the lines that a reader rejected.
-
-    Raises:
-        InputError: No path is given, one does not exist, or a pattern matches no file; the message names ``option``.
+    Patterns do not match ``*.rejected.jsonl``, the lines that a reader rejected. InputError if no path is given, one
+    does not exist, or a pattern matches no file; the message names ``option``.
     """
     patterns = [patterns] if isinstance(patterns, str) else patterns
     if not patterns:
@@ -42,9 +40,10 @@ def run_names(runs: Sequence[Path]) -> list[str]:
 
 def require_new(files: Sequence[Path], overwrite: bool) -> None:
     """Raise `InputError` if one of the output files exists, unless it may be overwritten."""
-    existing = [f"'{file}'" for file in files if file.exists()]
+    existing = [file for file in files if file.exists()]
     if existing and not overwrite:
-        raise InputError(f"--output: {', '.join(existing)} exists; name another file or pass --overwrite true")
+        more = f" (and {len(existing) - 1} more of this command's files)" if len(existing) > 1 else ""
+        raise InputError(f"--output: '{existing[0]}' exists{more}; name another file or pass --overwrite true")
 
 
 def require_empty(folder: Path, overwrite: bool) -> None:

@@ -17,41 +17,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from llm_modules.backbone.loading import load_model
 from rod.__main__ import LIGHTNING, VERBS, main
 from rod.load import config_of, load_module
+from tests.rod.fits import fit_config, rod
 from tests.tiny import save_tiny
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A fit of one epoch of a LoRA adapter on a tiny model."""
-    settings = {
-        "seed_everything": 0,
-        "model": {
-            "class_path": "CausalLM",
-            "init_args": {
-                "backbone": str(save_tiny(tmp_path / "base", layers=2)),
-                "peft": {"class_path": "peft.LoraConfig", "init_args": {"r": 2, "target_modules": "all-linear"}},
-                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
-            },
-        },
-        "data": {"class_path": "tests.supervised.RandomExamples"},
-        "trainer": {
-            "default_root_dir": str(tmp_path / "run"),
-            "accelerator": "cpu",
-            "max_epochs": 1,
-            "enable_progress_bar": False,
-            "log_every_n_steps": 1,
-            "callbacks": [
-                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "end"}}
-            ],
-        },
-    }
-    path = tmp_path / "fit.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
-
-
-def rod(*words: object) -> int:
-    return main([str(word) for word in words])
+    return fit_config(tmp_path, max_epochs=1)
 
 
 def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
@@ -251,6 +224,16 @@ def test_a_run_writes_its_configuration_and_metrics_and_is_not_overwritten(
     assert rod("fit", "--config", config, "--trainer.max_epochs", 2) == 2
     assert "another configuration" in capsys.readouterr().err
     assert rod("fit", "--config", config, "--trainer.max_epochs", 2, "--overwrite", "true") == 0
+
+
+def test_a_run_begins_without_what_libraries_say_about_themselves(
+    config: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    assert rod("fit", "--config", config) == 0
+    assert "Seed set to 0" in caplog.text
+    assert "litlogger" not in caplog.text
+    said = [str(warning.message) for warning in recwarn]
+    assert [message for message in said if "deprecated" in message or "loftq" in message] == []
 
 
 def test_a_checkpoint_does_not_override_the_configuration(config: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from datamodules.writing import filling, replacing
 from rod.__main__ import main
 from rod.failures import explain_failure
 from tests.conftest import ROOT
-from tests.rod.test_recovery import fit_config, rod
+from tests.rod.fits import fit_config, rod
 
 LIMITED = """
 import resource, sys
@@ -84,6 +84,7 @@ def test_a_full_disk_while_traces_are_written(tmp_path: Path) -> None:
             ["--trainer.devices", "0"],
             "trainer: `Trainer(devices='0')` value is not a valid input",
         ),
+        (["--trainer.devices", "9999"], "trainer.devices: 9999 processes on the CPU, which has "),
         (["--trainer.barebones", "true"], "trainer: `Trainer(barebones=True, "),
         (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches: must be at least 1, not 0"),
         (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch: must be at least 1, not 0"),

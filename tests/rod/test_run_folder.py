@@ -9,7 +9,7 @@ import torch
 
 from datamodules.errors import InputError
 from rod.run_folder import CONFIG, DONE, checkpoints_of, newest_checkpoint
-from tests.rod.test_recovery import fit_config, rod, stop_at
+from tests.rod.fits import fit_config, rod, stop_at
 
 META = "meta.pt"
 

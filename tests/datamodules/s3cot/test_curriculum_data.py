@@ -191,6 +191,13 @@ def test_validation_asks_both_systems_and_leaves_out_what_is_trained_on(items, t
     assert ready(items).val_dataloader() == []
 
 
+def test_strict_holds_for_the_questions_too(items, tmp_path):
+    questions = write(tmp_path / "dev.jsonl", [{"id": "v", "question": "1 - 1?", "gold": "0"}, {"id": "w"}])
+    ready(items, val_questions=questions)
+    with pytest.raises(InputError, match=r"dev\.jsonl: 1 of 2 lines are bad"):
+        ready(items, val_questions=questions, strict=True)
+
+
 def test_empty_stage_is_found_before_training(tmp_path):
     records = [make_item(i) | {"variants": make_item(i)["variants"][:2]} for i in range(5)]
     with pytest.raises(InputError, match=r"stage 0 has no variant .* begin data\.lower_bounds at 0\.4"):

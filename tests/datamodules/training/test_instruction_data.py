@@ -103,7 +103,7 @@ def test_long_examples_are_dropped_or_cut_and_counted(tmp_path, too_long):
     with pytest.warns(UserWarning, match="left out [12] of 3") as told:
         data.train_dataloader()
     assert ("2 longer than 60" if too_long == "drop" else "1 without a target") in str(told[0].message)
-    assert data.n_dropped["stage 0"] == (2 if too_long == "drop" else 1)
+    assert data.n_dropped["epoch 0"] == (2 if too_long == "drop" else 1)
     with pytest.warns(UserWarning, match="cut 2 of 3 examples to 60 tokens"):
         ready(path, max_length=60, too_long="cut")
 
@@ -116,7 +116,7 @@ def test_examples_longer_than_the_positions_of_the_model_are_too_long(tmp_path):
     data = InstructionData(chats(tmp_path / "c.jsonl", ["Hi", "Yes"], ["Hi", "long " * 50]), batch_size=1)
     with pytest.warns(UserWarning, match="1 longer than 60 tokens"):
         trainer.fit(Model(vocabulary=len(TOKENIZER)), datamodule=data)
-    assert data.n_dropped == {"stage 0": 1}
+    assert data.n_dropped == {"epoch 0": 1}
 
 
 def test_a_conversation_that_the_template_refuses_is_left_out_and_counted(tmp_path):

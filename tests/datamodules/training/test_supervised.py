@@ -252,12 +252,12 @@ def test_long_and_empty_examples_are_left_out_loudly():
             return [Example((1,) * n, (1,) * n) for n in (2, 3, 9)] + [no_target]
 
     data = Mixed(batch_size=1, max_length=8)
-    with pytest.warns(UserWarning, match=r"stage 0: left out 2 of 4 examples \(1 longer than 8 tokens, 1 without"):
+    with pytest.warns(UserWarning, match=r"epoch 0: left out 2 of 4 examples \(1 longer than 8 tokens, 1 without"):
         assert len(data.train_dataloader()) == 2
-    assert data.n_dropped == {"stage 0": 2}
+    assert data.n_dropped == {"epoch 0": 2}
     with pytest.warns(UserWarning, match="1 longer than 5 tokens"):
         assert len(list(Mixed(max_tokens=5).train_dataloader())) == 2
-    with pytest.raises(InputError, match=r"stage 0: none of 4 examples.*data\.max_length"):
+    with pytest.raises(InputError, match=r"epoch 0: none of 4 examples.*data\.max_length"):
         Mixed(max_length=1).train_dataloader()
 
 

@@ -78,6 +78,14 @@ def test_refuses_files_that_hold_no_direction(tmp_path: Path) -> None:
         Direction.load(tmp_path / "damaged.safetensors")
 
 
+def test_a_change_of_its_file_is_told_once(tmp_path: Path) -> None:
+    a_direction().save(tmp_path / "direction.safetensors")
+    content = (tmp_path / "direction.safetensors").read_bytes()
+    (tmp_path / "direction.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"^[^:]*: the file is damaged \(its checksum differs\)"):
+        Direction.load(tmp_path / "direction.safetensors")
+
+
 def test_refuses_another_model(tmp_path: Path) -> None:
     direction = a_direction()
     direction.check(model_id="someone/some-model", layers=4, hidden=8)

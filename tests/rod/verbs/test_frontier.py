@@ -55,7 +55,7 @@ def test_files_and_numbers(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert "10 questions show a difference of" in said
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert rod("frontier", *runs, "--output", out) == 2
-    assert "exists; name another file" in capsys.readouterr().err
+    assert "more of this command's files); name another file" in capsys.readouterr().err
     assert rod("frontier", *runs, "--output", out, "--overwrite", "true") == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before  # the same numbers, the same bytes
 

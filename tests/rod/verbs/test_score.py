@@ -170,7 +170,8 @@ def test_overwrite(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     words = [file, "--output", tmp_path / "out", *THEIRS]
     assert score(*words, "--reference", "ok") == 0
     assert score(*words) == 2
-    assert "exists; name another file or pass --overwrite true" in capsys.readouterr().err
+    said = f"'{tmp_path}/out/predictions.jsonl' exists (and 2 more of this command's files); name another file or pass"
+    assert said in capsys.readouterr().err
     assert score(*words, "--overwrite", "true") == 0
     assert not (tmp_path / "out" / "disagreements.jsonl").exists()  # those were of another scoring
 

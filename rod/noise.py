@@ -1,0 +1,22 @@
+"""What libraries say at every start about their own insides; a user can do nothing about it."""
+
+import logging
+import warnings
+
+_WARNINGS = (
+    "`loftq_config` specified but will be ignored",  # PEFT, of the default that the parser hands on
+    "`is_gradient_checkpointing` is deprecated",  # transformers, of PEFT
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch, of Lightning
+)
+_ADVERTISED = "litlogger"
+
+
+def be_quiet() -> None:
+    """Hide these warnings, and Lightning's advertisement, for the rest of the process."""
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return _ADVERTISED not in record.getMessage()
