@@ -35,6 +35,7 @@ GROUPS = {
         "configs": ("rod.verbs.configs", "list the configurations that come along"),
         "world": ("rod.verbs.world", "write the questions and requests of the embedded miniature's world"),
         "miniature": ("rod.verbs.miniature", "train the embedded miniature from scratch"),
+        "real-model": ("rod.verbs.real_model", "fetch the small real model of the evidence, SmolLM2-135M-Instruct"),
         "evidence": ("rod.evidence.verb", "measure every claim on the miniature, with controls and seeds"),
     },
 }

@@ -72,10 +72,14 @@ def gate_penalty(gates: Tensor, malicious: Tensor, mask: Tensor, kind: Penalty =
         kind: Squared or absolute distance.
     """
     by_token = malicious if malicious.ndim == 2 else malicious[:, None]
-    goals = torch.stack([~by_token, by_token], dim=-1).to(gates.dtype)[None]
-    distance = gates - goals
+    distance = gates - gate_goals(by_token).to(gates.dtype)
     per_token = (distance.square() if kind == "mse" else distance.abs()).sum(dim=-1).mean(dim=0)
     return (per_token * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def gate_goals(malicious: Tensor) -> Tensor:
+    """The gates that each token should have, (batch, seq, 2) float32: (1, 0), or (0, 1) where ``malicious``."""
+    return torch.stack([~malicious, malicious], dim=-1).float()
 
 
 def penalty_tokens(

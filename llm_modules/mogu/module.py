@@ -24,11 +24,13 @@ from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.losses import (
     Penalty,
     PenaltyMask,
+    gate_goals,
     gate_means,
     gate_penalty,
     malicious_tokens,
     penalty_tokens,
 )
+from llm_modules.mogu.mixture import Guide
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.parts import MoGUParts
 from llm_modules.mogu.v2.joint import token_kl, train_jointly
@@ -54,6 +56,7 @@ class MoGU(CausalLM):
         penalty: Penalty = "mse",
         penalty_mask: PenaltyMask = "after_instruction",
         penalty_weight: float = 2.0,
+        guided_steps: int = 0,
         mode: Mode = "first_m",
         m: int = 5,
         allow_other_base: bool = False,
@@ -75,6 +78,9 @@ class MoGU(CausalLM):
             penalty: ``mse`` (the authors' code) or ``l1`` (the paper's equation).
             penalty_mask: Tokens whose gates are pulled; see ``PenaltyMask``.
             penalty_weight: lambda (paper: 2); 0 trains by cross-entropy alone.
+            guided_steps: For so many optimiser steps the penalty alone trains the routers, while the mixtures run with
+                the gates that they should have (ours; paper: 0). A layer then does not learn from the errors of those
+                before it, and a step takes a forward pass of the backbone.
             mode: Which generated tokens come from the mixture.
             m: Tokens from the mixture (paper: 5).
             allow_other_base: Accept responders or a folder that were trained on another model.
@@ -89,6 +95,11 @@ class MoGU(CausalLM):
         check_mode(mode, m)
         if not penalty_weight >= 0:
             raise InputError(f"model.penalty_weight: must be 0 or more, is {penalty_weight:g}")
+        if guided_steps < 0 or (guided_steps > 0 and (penalty_weight == 0 or backbone_peft is not None)):
+            raise InputError(
+                f"model.guided_steps: is {guided_steps}; it must be 0 or more, and 0 without a penalty or with "
+                "model.backbone_peft, which the penalty does not train"
+            )
         if backbone_peft is not None and folder is not None:
             raise InputError("model.backbone_peft: routers of a saved MoGU are trained without it; give its parts")
         if not (backbone_rate > 0 and kl_weight >= 0):
@@ -103,6 +114,7 @@ class MoGU(CausalLM):
         self.penalty: Penalty = penalty
         self.penalty_mask: PenaltyMask = penalty_mask
         self.penalty_weight = penalty_weight
+        self.guided_steps = guided_steps
         self.mode: Mode = mode
         self.m = m
         self.backbone_peft, self.backbone_rate, self.kl_weight = backbone_peft, backbone_rate, kl_weight
@@ -133,7 +145,12 @@ class MoGU(CausalLM):
         return {"mode": self.mode, "m": self.m} | self.parts.identity()
 
     def loss(self, batch: RouterBatch) -> Loss:
-        """Each request's cross-entropy and gate penalty, with divergence from the base; InputError without gradient."""
+        """Each request's cross-entropy and gate penalty, with divergence from the base; InputError without gradient.
+
+        In the first ``guided_steps`` the gate penalty alone.
+        """
+        if self.global_step < self.guided_steps:
+            return self._guided_loss(batch)
         return self._loss_and_gates(batch)[0]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -167,11 +184,28 @@ class MoGU(CausalLM):
         if self.backbone_peft is not None:
             logged["kl"] = self._divergence(batch, hidden)
             losses = losses + self.kl_weight * logged["kl"]
-        if self.penalty_mask == "all_by_place":
-            # Gates before the instruction have one goal, and would blur the means of both classes.
-            tokens = self._penalty_tokens(batch, "post_instruction")
-        local = gate_means(gates.detach(), batch.malicious, tokens)
+        local = self._gate_means(batch, gates)
         return Loss(losses, per_batch=batch.mean_items, logged=logged, local=local), gates
+
+    def _guided_loss(self, batch: RouterBatch) -> Loss:
+        model, rows = self.language_model, batch.rows
+        tokens = self._penalty_tokens(batch, self.penalty_mask)
+        classes = malicious_tokens(self.penalty_mask, batch.malicious, batch.starts, tokens.shape[1])
+        with self.mogu.recording(guide=Guide(gate_goals(classes), tokens)) as record:
+            call_as_forward(model, lambda: last_hidden(decoder_of(model), rows))
+        gates = record.stacked()
+        penalty = gate_penalty(gates, classes, tokens, self.penalty)
+        return Loss(
+            self.penalty_weight * penalty,
+            per_batch=batch.mean_items,
+            logged={"penalty": penalty},
+            local=self._gate_means(batch, gates),
+        )
+
+    def _gate_means(self, batch: RouterBatch, gates: Tensor) -> dict[str, Tensor]:
+        # Gates before the instruction have one goal with `all_by_place`, and would blur the means of both classes.
+        mask = "post_instruction" if self.penalty_mask == "all_by_place" else self.penalty_mask
+        return gate_means(gates.detach(), batch.malicious, self._penalty_tokens(batch, mask))
 
     def _divergence(self, batch: RouterBatch, hidden: Tensor) -> Tensor:
         """KL(base || model), mean over the response to each benign request, (batch,); 0 for malicious ones."""

@@ -224,6 +224,24 @@ def test_routers_learn_to_tell_two_kinds_of_prompts_apart_in_every_family(
     assert glad[~batch.malicious].mean() - glad[batch.malicious].mean() > 0.4
 
 
+def test_guided_steps_train_each_layer_by_the_penalty_with_the_gates_before_it_right(tmp_path: Path) -> None:
+    module, batch = mogu(tmp_path, guided_steps=1, penalty_mask="all", penalty_weight=3.0), router_batch()
+    first, second = module.mogu.mixtures.values()
+    module.training_step(batch, 0).backward()
+    before = grads(module)
+    with torch.no_grad():
+        for parameter in first.routers.parameters():
+            parameter.normal_()
+    loss = module.loss(batch)
+    torch.testing.assert_close(loss.values, 3.0 * loss.logged["penalty"])
+    loss.to_minimise().backward()
+    n = len(list(second.routers.parameters()))
+    for a, b in zip(before[-n:], grads(module)[-n:], strict=True):
+        torch.testing.assert_close(a, b)  # the first layer's routers have no part in the second's
+    module.guided_steps = 0
+    assert {"ce", "penalty"} <= module.loss(batch).logged.keys()
+
+
 def test_the_folder_of_a_run_is_measured_without_its_parts(tmp_path: Path) -> None:
     module = mogu(tmp_path)
     module.save(tmp_path / "mogu")
@@ -248,6 +266,9 @@ def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Pat
     for options, message in (
         ({"m": -1}, r"model\.m: -1"),
         ({"penalty_weight": -2.0}, "penalty_weight"),
+        ({"guided_steps": -1}, r"model\.guided_steps: is -1"),
+        ({"guided_steps": 5, "penalty_weight": 0.0}, r"model\.guided_steps: is 5; it must be .* 0 without a penalty"),
+        ({"guided_steps": 5, "backbone_peft": LoraConfig()}, r"model\.guided_steps: .*model\.backbone_peft"),
         ({"glad": None}, r"give model\.glad and model\.unwilling"),
         ({"folder": "x"}, r"model\.folder: it holds responders and routers; leave"),
         ({"peft": LoraConfig()}, r"model\.peft: .*set model\.backbone_peft"),
