@@ -54,6 +54,7 @@ CALLBACKS = (
     "callbacks.mogu.gates.SuiteGates",
     "callbacks.mogu.over_refusal.OverRefusal",
     "callbacks.mogu.probes.ProbeWriter",
+    "callbacks.training.safety_watch.SafetyWatch",
 )
 JUDGES = (
     "llm_modules.judges.classifier.RefusalClassifier",
