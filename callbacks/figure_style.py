@@ -25,7 +25,7 @@ INK, PAPER, GRID = "#1a1a1a", "#ffffff", "#e6e6e6"
 ON_LIGHT, ON_DARK = "#010101", "#fefefe"
 """Text on the colours of a heat map, the same in every theme."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "figure.titlesize": 11,

@@ -8,6 +8,7 @@ from random import Random
 
 from datamodules.mogu.records import Attack
 from datamodules.records.kinds import Instruction, Question
+from datamodules.records.shards import write_lines
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
 
@@ -31,6 +32,8 @@ def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: in
     """Write questions and requests, each split in files of its own.
 
     - ``questions.{train,dev,test}.jsonl``: ``Question`` records without a length request, all different.
+    - ``watched.dev.jsonl``: requests of the dev split for the callback `SafetyWatch`: 24 forbidden ones
+      (``malicious``), 12 twins and 12 others.
     - ``requests.{benign,twins,forbidden,...}.{dev,test}.jsonl``, one for each of ``REQUEST_KINDS``: ``Instruction``
       records of all requests of the split. ``response`` is the answer of a model that complies, for forbidden requests
       too.
@@ -41,12 +44,25 @@ def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: in
     sizes: dict[Split, int] = {"train": n_train, "dev": n_dev, "test": n_test}
     files = {split: folder / f"questions.{split}.jsonl" for split in sizes}
     written = [write_records(files[split], questions(split, n, seed)) for split, n in sizes.items()]
+    written.append(folder / "watched.dev.jsonl")
+    write_lines(written[-1], watched(seed))
     held_out: tuple[Split, ...] = ("dev", "test")
     for split in held_out:
         for kind in REQUEST_KINDS:
             records = [Instruction(request.id, request.prompt, request.answer) for request in requests(kind, split)]
             written.append(write_records(folder / f"requests.{kind}.{split}.jsonl", records))
     return written
+
+
+def watched(seed: int = 0) -> list[str]:
+    """Lines with ``id``, ``prompt`` and ``kind``, of requests of the dev split."""
+    rng = Random(f"{seed} watched")
+    found = []
+    for kind, source, n in (("malicious", "forbidden", 24), ("twin", "twins", 12), ("benign", "benign", 12)):
+        taken = {line["id"] for line in found}
+        others = [request for request in requests(source, "dev") if request.id not in taken]
+        found += [{"id": r.id, "prompt": r.prompt, "kind": kind} for r in rng.sample(others, n)]
+    return [json.dumps(line) for line in found]
 
 
 def requests(kind: str, split: Split) -> list[chat.Request]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -102,7 +102,7 @@ class SafetyCheck:
                 f"{max_lost:g} and {max_new_tokens}"
             )
         self.model, self.tokenizer, self.max_lost = model, tokenizer, max_lost
-        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self._prompts = [render_prompt(tokenizer, r.prompt, template=chat_template) for r in self.requests]
         self._generator = Generator(
             model,
