@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from datamodules.records.kinds import Question, System
+if TYPE_CHECKING:  # every LightningModule imports batches; none reads files
+    from datamodules.records.kinds import Question, System
 
 IGNORE_INDEX = -100
 """Label of positions that the loss ignores."""
@@ -55,8 +57,8 @@ class PromptRow:
     """
 
     id: str
-    question: Question
-    system: System
+    question: "Question"
+    system: "System"
     prompt: str
     token_ids: tuple[int, ...]
     seed: int = 0

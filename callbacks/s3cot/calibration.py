@@ -15,9 +15,8 @@ from callbacks.s3cot.figures import SweepPoint, plot_sweep
 from callbacks.s3cot.strength_sweep import Choice, JudgedBy, Limits, SweepRow, choose, judged_by, measure_sweep
 from callbacks.trainer_parts import callbacks_of, datamodule_of, language_model, log_figure
 from datamodules.answers import AnswerChecker
-from datamodules.batch import System
 from datamodules.errors import InputError
-from datamodules.records.kinds import Trace
+from datamodules.records.kinds import System, Trace
 from datamodules.records.reader import read_records
 from datamodules.records.shards import write_lines
 

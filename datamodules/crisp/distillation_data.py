@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datamodules.batch import PromptBatch, PromptRow, System
+from datamodules.batch import PromptBatch, PromptRow
 from datamodules.crisp.batch import DistillationBatch
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate
 from datamodules.prompts.prompt_data import PromptData
 from datamodules.prompts.rows import build_rows, stable_seed
-from datamodules.records.kinds import Question
+from datamodules.records.kinds import Question, System
 from datamodules.records.questions import read_questions
 from datamodules.trainer_parts import run_folder, tokenizer_of
 from datamodules.training.packing import Example

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import System
 from datamodules.completions.thoughts import thought_tokens
 from datamodules.errors import InputError
 from datamodules.prompts.renderer import PLAIN_TEMPLATE, ChatTemplate, Renderer, Turns, name_of
 from datamodules.prompts.token_row import TokenRow, assistant_tail
+from datamodules.records.kinds import System
 
 __all__ = [
     "PLAIN_TEMPLATE",

@@ -10,10 +10,11 @@ from lightning import LightningDataModule
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import ContrastBatch, System
+from datamodules.batch import ContrastBatch
 from datamodules.errors import InputError
 from datamodules.padding import pad_prompts
 from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, ChatTemplate, encode_prompt, render_prompt
+from datamodules.records.kinds import System
 from datamodules.records.questions import part_of, read_questions
 from datamodules.records.reader import read_records
 from datamodules.trainer_parts import check_lengths, max_positions_of, run_folder, shard_of, tokenizer_of

@@ -7,11 +7,12 @@ from typing import Any
 from lightning import LightningDataModule
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import PromptRow, System
+from datamodules.batch import PromptRow
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate
 from datamodules.prompts.control_tokens import tell_control_tokens
 from datamodules.prompts.rows import PromptBatches, build_rows
+from datamodules.records.kinds import System
 from datamodules.records.questions import read_questions
 from datamodules.trainer_parts import check_lengths, run_folder, run_seed, shard_of, tokenizer_of
 

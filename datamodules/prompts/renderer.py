@@ -14,8 +14,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from datamodules.batch import System
 from datamodules.errors import InputError
+from datamodules.records.kinds import System
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import PromptBatch, PromptRow, System
+from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate, encode_prompt, render_prompt, user_turn
-from datamodules.records.kinds import Question
+from datamodules.records.kinds import Question, System
 
 
 def build_rows(

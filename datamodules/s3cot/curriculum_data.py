@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from datamodules.batch import IGNORE_INDEX, System
+from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate, encode_pair, user_turn
 from datamodules.prompts.prompt_data import PromptData
 from datamodules.records import read_records
+from datamodules.records.kinds import System
 from datamodules.s3cot.records import CurriculumItem
 from datamodules.s3cot.stage_table import StageRow, show_stages
 from datamodules.s3cot.stages import LOWER_BOUNDS, Selection, Stage, count_buckets, draw_stages, is_usable, usable_pairs

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.batch import PromptRow, ResponseBatch, System
+from datamodules.batch import PromptRow, ResponseBatch
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate, encode_pair, encode_prompt, render_prompt, user_turn
 from datamodules.prompts.control_tokens import tell_control_tokens
 from datamodules.prompts.prompt_data import GenerationData
 from datamodules.prompts.rows import PromptBatches, stable_seed
-from datamodules.records.kinds import Question
+from datamodules.records.kinds import Question, System
 from datamodules.suites.attack_templates import OPENING, AttackTemplate, render_attack
 from datamodules.suites.suite import Item, Suite, items_of, user_question
 from datamodules.trainer_parts import shard_of, tokenizer_of

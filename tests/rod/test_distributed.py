@@ -1,8 +1,5 @@
 """Two processes on the CPU: data parallel and fully sharded fits of the same run end in the same weights."""
 
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +7,8 @@ import pytest
 import torch
 import yaml
 
+from rod.__main__ import main
+from tests.processes import Processes
 from tests.tiny import save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,11 +50,9 @@ def settings(folder: Path, base: Path, strategy: object) -> dict:
     }
 
 
-def rod(*words: object) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "rod", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+def rod(folder: Path, *words: object) -> None:
+    """Run the command on both processes."""
+    Processes(main, [str(word) for word in words], ranks=2, log=folder / "log.txt").succeed()
 
 
 def state(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -70,10 +67,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, strategy in STRATEGIES.items():
         config = folder / f"{name}.yaml"
         config.write_text(yaml.safe_dump(settings(folder / name, base, strategy)))
-        rod("fit", "--config", config)
+        rod(folder, "fit", "--config", config)
     first = folder / "fsdp/checkpoints/epoch=0.ckpt"
     elsewhere = ["--trainer.default_root_dir", folder / "resumed", "--ckpt_path", first]
-    rod("fit", "--config", folder / "fsdp.yaml", *elsewhere)
+    rod(folder, "fit", "--config", folder / "fsdp.yaml", *elsewhere)
     return folder
 
 

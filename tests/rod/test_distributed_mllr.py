@@ -29,11 +29,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distributed_mllr")
     base = save_tiny(folder / "base", layers=2)
     for name, strategy in STRATEGIES.items():
-        rod("fit", "--config", config(folder / name, base, strategy, RATES))
+        rod(folder, "fit", "--config", config(folder / name, base, strategy, RATES))
     first = folder / "fsdp/checkpoints/epoch=0.ckpt"
     elsewhere = ["--trainer.default_root_dir", folder / "resumed", "--ckpt_path", first]
-    rod("fit", "--config", folder / "fsdp.yaml", *elsewhere)
-    rod("fit", "--config", config(folder / "frozen", base, STRATEGIES["fsdp"], RATES | {"policy": "freeze"}))
+    rod(folder, "fit", "--config", folder / "fsdp.yaml", *elsewhere)
+    rod(folder, "fit", "--config", config(folder / "frozen", base, STRATEGIES["fsdp"], RATES | {"policy": "freeze"}))
     return folder
 
 

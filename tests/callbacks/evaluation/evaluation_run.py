@@ -1,7 +1,6 @@
-"""A test run on a tiny model, in this process or, so that it can be killed or doubled, as a script."""
+"""A test run on a tiny model, in this process or, so that it can be killed or doubled, in others."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +107,8 @@ def results(root: Path) -> dict[str, dict[str, Any]]:
     return named
 
 
-if __name__ == "__main__":
-    folder, root, devices = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+def run_on(folder: Path, root: Path, devices: int) -> None:
+    """Test on several devices."""
     strategy = "ddp" if devices > 1 else "auto"
     runner = trainer(root, Evaluate(judges=judges()), devices=devices, strategy=strategy)
     measure(runner, module(folder), data(folder))

@@ -1,9 +1,5 @@
 """A test that was interrupted, doubled or started again gives the bytes of one that was not."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +20,12 @@ from tests.callbacks.evaluation.evaluation_run import (
     prepare,
     results,
     run,
+    run_on,
     suites,
 )
 from tests.callbacks.generation.sampling_run import trainer
+from tests.processes import Processes
 
-ROOT = Path(__file__).resolve().parents[3]
 PRODUCTS = ("predictions.jsonl", "metrics.json", "responses.jsonl")
 
 
@@ -128,13 +125,9 @@ def test_what_a_smaller_run_does_not_ask_for_is_not_counted(source: Path, tmp_pa
     assert (cells["maths system1"]["n"], cells["forbidden prefill"]["n"], cells["likelihood"]["n"]) == (2, 2, 2)
 
 
-def start(source: Path, root: Path, devices: int) -> "subprocess.Popen[bytes]":
+def start(source: Path, root: Path, devices: int) -> Processes:
     root.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tests.callbacks.evaluation.evaluation_run", source, root, devices]
-    with (root / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=os.environ.copy()
-        )
+    return Processes(run_on, source, root, devices, ranks=devices, log=root / "log.txt")
 
 
 def lines(root: Path) -> int:
@@ -144,7 +137,7 @@ def lines(root: Path) -> int:
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(source: Path, whole: Path, tmp_path: Path) -> None:
     two = tmp_path / "two"  # five records: an uneven share, and one batch of responses for both
-    assert start(source, two, 2).wait(timeout=200) == 0, (two / "log.txt").read_text()
+    start(source, two, 2).succeed()
     assert len(list(two.glob("completions.rank*.jsonl"))) == 2
     same(two, whole)
 
@@ -155,13 +148,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path, devices: tuple[i
     source, killed = prepare(tmp_path / "source", records=60), tmp_path / "killed"
     first = start(source, killed, devices[0])
     deadline = time.monotonic() + 120
-    while lines(killed) < 20 and first.poll() is None and time.monotonic() < deadline:
+    while lines(killed) < 20 and first.running() and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    first.kill()
     assert 20 <= lines(killed) < 300, (killed / "log.txt").read_text()
     assert not (killed / "predictions.jsonl").exists()
-    assert start(source, killed, devices[1]).wait(timeout=200) == 0, (killed / "log.txt").read_text()
+    start(source, killed, devices[1]).succeed()
     run(source, tmp_path / "whole")
     same(killed, tmp_path / "whole")
     assert len(predictions(killed)) == 300

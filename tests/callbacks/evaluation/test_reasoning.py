@@ -1,9 +1,6 @@
 import csv
 import json
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -24,7 +21,7 @@ from datamodules.s3cot.curriculum_data import CurriculumData
 from datamodules.s3cot.records import CurriculumItem, Variant
 from llm_modules.generation import Completion, GenerationListener
 from tests.callbacks.generation.sampling_run import data, module, prepare, trainer
-from tests.conftest import ROOT
+from tests.processes import Processes
 
 ASKED = {"alphas": None, "layer_sets": None, "systems": ["system1", "system2"]}
 
@@ -163,22 +160,18 @@ def test_it_keeps_out_of_a_test(source: Path, tmp_path: Path) -> None:
     assert reasoning.measures == {}
 
 
+def validate(source: Path, root: Path, devices: int) -> None:
+    run = trainer(root, ReasoningMetrics(), devices=devices, strategy="ddp" if devices > 1 else "auto")
+    (found,) = run.validate(module(source, max_new_tokens=8), data(source, **ASKED, samples=2), verbose=False)
+    (root / f"{run.global_rank}.json").write_text(json.dumps(found, sort_keys=True))
+
+
 @pytest.mark.slow
 def test_two_processes_log_what_one_logs(source: Path, tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(
-        "import json, sys\nfrom pathlib import Path\nfrom tests.callbacks.evaluation.test_reasoning import *\n"
-        "source, root, devices = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])\n"
-        "run = trainer(root, ReasoningMetrics(), devices=devices, strategy='ddp' if devices > 1 else 'auto')\n"
-        "(found,) = run.validate(module(source, max_new_tokens=8), data(source, **ASKED, samples=2), verbose=False)\n"
-        "(root / f'{run.global_rank}.json').write_text(json.dumps(found, sort_keys=True))\n"
-    )
     for devices in (1, 2):
         (tmp_path / str(devices)).mkdir()
-        command = [sys.executable, script, source, tmp_path / str(devices), devices]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+        log = tmp_path / f"{devices}.txt"
+        Processes(validate, source, tmp_path / str(devices), devices, ranks=devices, log=log).succeed()
     alone = (tmp_path / "1" / "0.json").read_bytes()
     assert b"val/system1_tokens" in alone
     assert [(tmp_path / "2" / f"{rank}.json").read_bytes() for rank in (0, 1)] == [alone, alone]

@@ -1,13 +1,11 @@
 import math
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.record_metrics import RecordMean, RecordMetric, TokenLengths
@@ -19,6 +17,7 @@ from callbacks.evaluation.statistics import (
     perplexity_of,
     record_hash,
 )
+from tests.processes import Processes
 
 
 def perplexity() -> RecordMetric:
@@ -174,8 +173,8 @@ SHARES = {"uneven": (ALL[:8], ALL[7:]), "empty": (ALL, [])}
 """What two processes have: uneven parts with one record on both; everything on one of them."""
 
 
-def _rank(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def compute(folder: Path) -> None:
+    rank = int(os.environ["LOCAL_RANK"])
     dist.init_process_group("gloo", rank=rank, world_size=2)
     found = {
         name: {key: metric.compute() for key, metric in everything(shares[rank]).items()}
@@ -184,16 +183,13 @@ def _rank(rank: int, port: int, folder: str) -> None:
     own = RecordMean(sync_on_compute=False)
     own.update([str(rank)], [str(rank)], [rank])
     found["own"] = {"mean": own.compute()}
-    torch.save(found, f"{folder}/{rank}.pt")
+    torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_of_uneven_size_equal_one(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(_rank, args=(port, str(tmp_path)), nprocs=2)
+    Processes(compute, tmp_path, ranks=2, log=tmp_path / "log.txt").succeed()
     alone = {key: metric.compute() for key, metric in everything(ALL).items()}
     assert alone["mean"]["n"] == 10
     for rank in (0, 1):

@@ -1,7 +1,6 @@
-"""A sampling run on a tiny model, in this process or, so that it can be killed, as a script."""
+"""A sampling run on a tiny model, in this process or, so that it can be killed, in others."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,8 @@ def strategy(name: str) -> Strategy | str:
     return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1) if name == "fsdp" else name
 
 
-if __name__ == "__main__":
-    source, root, devices, temperature = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    run = trainer(root, steer(source), TraceWriter(), devices=devices, strategy=strategy(sys.argv[5]))
+def predict(source: Path, root: Path, devices: int, temperature: float, kind: str) -> None:
+    """Sample three strengths."""
+    run = trainer(root, steer(source), TraceWriter(), devices=devices, strategy=strategy(kind))
     questions = data(source, alphas=[0.0, -0.1, -0.2])
     run.predict(module(source, temperature=temperature), questions, return_predictions=False)

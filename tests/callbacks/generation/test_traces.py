@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records
 from llm_modules.generation import Completion, GenerationListener
-from tests.callbacks.generation.sampling_run import data, module, prepare, steer, trainer
+from tests.callbacks.generation.sampling_run import data, module, predict, prepare, steer, trainer
+from tests.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -192,22 +191,9 @@ def test_input_that_cannot_be(source: Path, tmp_path: Path) -> None:
     assert model.model is None
 
 
-def start(source: Path, root: Path, devices: int, temperature: float, strategy: str = "") -> "subprocess.Popen[bytes]":
+def start(source: Path, root: Path, devices: int, temperature: float, strategy: str = "") -> Processes:
     strategy = strategy or ("ddp" if devices > 1 else "auto")
-    command = [
-        sys.executable,
-        "-m",
-        "tests.callbacks.generation.sampling_run",
-        source,
-        root,
-        devices,
-        temperature,
-        strategy,
-    ]
-    with (root / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, stdout=log, stderr=log, start_new_session=True, env=os.environ.copy()
-        )
+    return Processes(predict, source, root, devices, temperature, strategy, ranks=devices, log=root / "log.txt")
 
 
 @pytest.mark.slow
@@ -217,13 +203,12 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path, temperature: flo
     killed.mkdir()
     first = start(source, killed, devices[0], temperature)
     deadline = time.monotonic() + 120
-    while lines(killed) < 30 and first.poll() is None and time.monotonic() < deadline:
+    while lines(killed) < 30 and first.running() and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    first.kill()
     assert 30 <= lines(killed) < 300, (killed / "log.txt").read_text()
     assert not (killed / "traces" / "traces.jsonl").exists()
-    assert start(source, killed, devices[1], temperature).wait(timeout=200) == 0, (killed / "log.txt").read_text()
+    start(source, killed, devices[1], temperature).succeed()
     run = trainer(whole, steer(source), TraceWriter())
     run.predict(
         module(source, temperature=temperature), data(source, alphas=[0.0, -0.1, -0.2]), return_predictions=False
@@ -238,7 +223,7 @@ def test_a_sharded_model_with_questions_that_do_not_come_out_even(tmp_path: Path
     source, root = prepare(tmp_path / "source", questions=5), tmp_path / "run"
     root.mkdir()
     # Two questions a batch: one process has two batches of questions, the other one and an empty one.
-    assert start(source, root, 2, 1.0, "fsdp").wait(timeout=200) == 0, (root / "log.txt").read_text()
+    start(source, root, 2, 1.0, "fsdp").succeed()
     run = trainer(tmp_path / "whole", steer(source), TraceWriter())
     run.predict(module(source), data(source, alphas=[0.0, -0.1, -0.2]), return_predictions=False)
     merged = (root / "traces" / "traces.jsonl").read_bytes()
