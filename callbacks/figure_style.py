@@ -49,16 +49,17 @@ def figure(
 ) -> Iterator[np.ndarray]:
     """Open a figure (sizes in inches), give its panels row by row, and write it when the block ends.
 
-    A PNG file, and an SVG file of the same name beside it. It does not use pyplot, so it has no global state and needs
-    no display. The same numbers give the same bytes. ``grid`` are further options of `Figure.subplots`, such as
-    ``sharex=True``.
+    A PNG file and an SVG file of the same name beside it; the SVG alone if ``path`` ends so. It does not use pyplot,
+    so it has no global state and needs no display. The same numbers give the same bytes. ``grid`` are further options
+    of `Figure.subplots`, such as ``sharex=True``.
     """
     with rc_context(_STYLE):
         drawn = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn.subplots(rows, columns, squeeze=False, **grid).ravel()
         path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(path, dpi=150, metadata={"Software": None})
+        if path.suffix != ".svg":
+            drawn.savefig(path, dpi=150, metadata={"Software": None})
         drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
 
 

@@ -24,6 +24,7 @@ GROUPS = {
         "score": ("rod.verbs.score", "score completions in files, of any project, without a model"),
         "compare": ("rod.verbs.compare", "compare test runs record by record, with paired significance tests"),
         "frontier": ("rod.verbs.frontier", "accuracy against tokens over any runs: Pareto front, AES, budgets, tests"),
+        "report": ("rod.report.verb", "one HTML page about any runs: warnings, tables, figures, samples, comparisons"),
         "swap": ("rod.verbs.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
     },
     "export": {

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules.errors import InputError
 from datamodules.writing import replacing
 from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
+from rod.run_record import begin, finish
 
 CONFIG = "config.yaml"
 DONE = "done"
@@ -26,7 +27,7 @@ _OF_ONE_START = {"ckpt_path", "overwrite", "recovery_minutes", "resume", "step_g
 
 
 class RunFolder(SaveConfigCallback):
-    """Write ``config.yaml`` into ``trainer.default_root_dir`` and to Weights & Biases.
+    """Write ``config.yaml`` and ``run.json`` into ``trainer.default_root_dir``, the former also to Weights & Biases.
 
     A folder that holds a run of another configuration is refused. A run of the same configuration goes on: a fit by
     ``--resume auto`` or ``--ckpt_path``, sampling and tests always.
@@ -51,7 +52,7 @@ class RunFolder(SaveConfigCallback):
             if self._replaces:
                 (folder / REPLACED).touch()
             else:
-                self._begin(folder)
+                self._begin(folder, stage)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
                 logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)
@@ -66,7 +67,7 @@ class RunFolder(SaveConfigCallback):
         for path in checkpoints_of(folder):
             if path.resolve() != start:
                 _remove(path)
-        self._begin(folder)
+        self._begin(folder, "fit")
         (folder / REPLACED).unlink()
         self._replaces = False
 
@@ -87,13 +88,15 @@ class RunFolder(SaveConfigCallback):
         """Mark the run as finished."""
         self._finish(trainer)
 
-    def _begin(self, folder: Path) -> None:
+    def _begin(self, folder: Path, verb: str) -> None:
         (folder / DONE).unlink(missing_ok=True)
         with replacing(folder / CONFIG) as file:
             file.write(self._text.encode("utf-8"))
+        begin(folder, verb, yaml.safe_load(self._text).get("data"), anew=bool(self.config.get("overwrite")))
 
     def _finish(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and not self._replaces:
+            finish(Path(trainer.default_root_dir))
             (Path(trainer.default_root_dir) / DONE).touch()
 
     def _check(self, folder: Path, verb: str) -> None:

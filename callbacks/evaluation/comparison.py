@@ -113,7 +113,15 @@ def compare_runs(first: str, mine: Mapping[Cell, Part], second: str, theirs: Map
 
 def print_comparisons(comparisons: Sequence[Comparison], console: Console) -> None:
     """Print the comparisons; ``(-2)`` after the records means that 2 have no value in one of the runs."""
-    headings = ("run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p", "detectable")
+    headings, rows = comparison_columns(comparisons)
+    print_columns(console, headings, rows, names=3, title=f"against {comparisons[0].first}")
+    for line in doubts_of(comparisons):
+        console.print(printable(line), style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def comparison_columns(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of comparisons; the first three columns are names."""
+    headings = ["run", "suite", "metric", "records", "first", "second", "difference", "95 %", "p", "detectable"]
     rows = []
     for c in comparisons:
         factor, unit, digits = _FORMATS.get(c.metric, (100, " %", 1))
@@ -127,9 +135,7 @@ def print_comparisons(comparisons: Sequence[Comparison], console: Console) -> No
             f"{factor * c.detectable:.{digits}f}",
         )
         rows.append([c.second, str(Cell(c.suite, c.system, c.attack_template)), c.metric + unit, *numbers])
-    print_columns(console, headings, rows, names=3, title=f"against {comparisons[0].first}")
-    for line in doubts_of(comparisons):
-        console.print(printable(line), style="yellow", highlight=False, markup=False, soft_wrap=True)
+    return headings, rows
 
 
 def doubts_of(comparisons: Sequence[Comparison]) -> list[str]:

@@ -140,7 +140,7 @@ def _axes(panel: Axes, title: str, values: Sequence[float], label: str, budgets:
     panel.set_xlabel(label)
     panel.set_ylabel("accuracy")
     low, high = panel.get_ylim()
-    panel.set_ylim(max(low, -0.03), min(high, 1.03))
+    panel.set_ylim(max(low, -0.03), min(high, 1 + 0.03 * (1 - max(low, 0.0))))
     panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.05 else 1))
     small, large = min(values, default=1.0), max(values, default=1.0)
     if budgets or (small > 0 and large / small > _WIDE):

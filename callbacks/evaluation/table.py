@@ -29,11 +29,10 @@ def print_table(
 
     A rate over fewer completions than ``n`` says over how many: ``50.0 of 2``.
     """
-    rows = [_cells(result) for result in results]
-    shown = [i for i, heading in enumerate(HEADINGS) if i < 2 or any(_told(row[i], heading) for row in rows)]
     console = console or terminal()
-    print_columns(console, [HEADINGS[i] for i in shown], [[row[i] for i in shown] for row in rows], title=title)
-    for line in _judges(results):
+    headings, rows = result_columns(results)
+    print_columns(console, headings, rows, title=title)
+    for line in judge_notes(results):
         console.print(printable(line), highlight=False, markup=False)
     for result in results:
         if result.kind == "perplexity":
@@ -44,6 +43,13 @@ def print_table(
     ]
     for text in (*warnings, *hints):
         console.print(printable(text), style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def result_columns(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the results; columns that say nothing are left out."""
+    rows = [_cells(result) for result in results]
+    shown = [i for i, heading in enumerate(HEADINGS) if i < 2 or any(_told(row[i], heading) for row in rows)]
+    return [HEADINGS[i] for i in shown], [[row[i] for i in shown] for row in rows]
 
 
 def answer_hints(predictions: Sequence[Prediction]) -> list[str]:
@@ -95,8 +101,8 @@ def _end(text: str) -> str:
     return repr(end)
 
 
-def _judges(results: Sequence[Result]) -> list[str]:
-    """Which judge's verdicts the table has."""
+def judge_notes(results: Sequence[Result]) -> list[str]:
+    """A line about whose verdicts the table has; none without judges."""
     prefixes = ("asr", "compliance")
     names = [
         list(dict.fromkeys(name.partition("/")[2] for name in r.metrics if name.split("/")[0] in prefixes))

@@ -12,7 +12,8 @@ def run(
 ) -> None:
     """Run every stage of the methods on the miniature for each seed, and print a table for each method.
 
-    An interrupted run continues: finished stages are skipped.
+    ``report.html`` in the output folder has all of it on one page. An interrupted run continues: finished stages are
+    skipped.
 
     Args:
         output: Folder to work in.
@@ -24,7 +25,8 @@ def run(
     from datamodules.errors import InputError
     from rod.evidence.methods import METHODS
     from rod.evidence.report import report
-    from rod.steps import run_steps
+    from rod.report.page import write_report
+    from rod.steps import console, run_steps
 
     known = {method.method: method for method in METHODS}
     if unknown := sorted(set(methods or ()) - known.keys()):
@@ -34,3 +36,5 @@ def run(
         for seed in range(seeds or method.seeds):
             run_steps(method.steps(output.resolve() / f"seed{seed}", seed, controls))
     report(chosen, output, seeds, publish)
+    page = write_report([output], output / "report.html")
+    console.print(f"all of it on one page: {page.resolve().as_uri()}", highlight=False, soft_wrap=True)

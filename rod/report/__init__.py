@@ -1,0 +1,1 @@
+"""`rod report`: one HTML page of any run folders."""

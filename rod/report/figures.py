@@ -1,0 +1,169 @@
+"""Pictures for the page: figures of run folders, made safe and fit for both themes."""
+
+import base64
+import re
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from callbacks.figure_style import BLUE, GREY, VERMILION, figure, legend
+from rod.report.runs import Run
+from rod.report.tables import history
+
+ABOUT = {
+    "direction": "How far long and short answers lie apart in each decoder layer, and how well pairs agree on it.",
+    "strength_sweep": "Length and accuracy of the answers at each steering strength. Shaded: the model collapses.",
+    "stages": "How many pairs of each length every stage of the curriculum draws. Later stages draw shorter ones.",
+    "gates": "How much the willing (w_glad) and the unwilling (w_unwill) adapter weigh at the last token of a prompt.",
+    "gates_tokens": "Both gates over the tokens of a benign and of a malicious prompt.",
+    "probes": "How well a probe in each layer tells malicious from benign requests. Filled: chosen.",
+    "robustness": "How much refusals depend on each module: the drop when it is perturbed. Outlined: robust together.",
+    "search": "The sets of modules that the search perturbed together. Hatched: more than the allowed drop.",
+    "frontier": "Accuracy against mean tokens, with 95 % intervals. Up and to the left is better.",
+    "budgets": "Accuracy if the answers were cut off at a token budget.",
+    "accuracy_tokens": "Accuracy against mean tokens of an answer. Up and to the left is better.",
+    "safety": "Attacks that succeed against harmless requests that are refused. Down and to the left is better.",
+    "tradeoff_howto": "Accuracy on the second tuning task against refusals. Up and to the right is better.",
+    "tradeoff_maths": "Accuracy on the tuning task against refusals. Up and to the right is better.",
+    "swap": "Refusals after modules of the aligned model are put back.",
+}
+"""Stem of a figure's file -> what it shows."""
+_MAX = 8 * 2**20
+"""Bytes of a figure's file that are embedded."""
+_SVG = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
+_ELEMENTS = {"svg", "g", "defs", "path", "rect", "circle", "use", "clipPath", "image", "pattern", "text", "tspan"}
+_NAMES = re.compile(
+    r"(id|d|x|y|x1|y1|x2|y2|r|cx|cy|width|height|viewBox|transform|style|clip-path|patternUnits|preserveAspectRatio)"
+)
+_THEME = {
+    "#000000": "ink",
+    "#1a1a1a": "ink",
+    "#ffffff": "paper",
+    "#e6e6e6": "grid",
+    "#cccccc": "grid",
+    "#6e6e6e": "muted",
+    "#0072b2": "blue",
+    "#d55e00": "vermilion",
+}
+"""Colours of `callbacks.figure_style` that the themes have apart -> variable of the page."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: an inline SVG or, in ``data``, a PNG file as a data URI; ``alt`` says what is to be seen."""
+
+    alt: str
+    caption: str
+    svg: str = ""
+    data: str = ""
+
+
+def pictures_of(run: Run) -> list[Picture]:
+    """The figures in a run's folder, and the curves of a fit."""
+    found = []
+    if run.kind == "fit" and (curves := _history(run)):
+        found.append(curves)
+    known, stems = list(ABOUT), {path.stem for path in run.folder.iterdir() if path.suffix in (".png", ".svg")}
+    names = {stem: stem.removeprefix("mllr_") for stem in stems}
+    for stem in sorted(stems, key=lambda stem: (known.index(names[stem]) if names[stem] in ABOUT else 99, stem)):
+        about = ABOUT.get(names[stem], f"The figure {stem}.")
+        for path in (run.folder / f"{stem}.svg", run.folder / f"{stem}.png"):
+            if path.is_file() and path.stat().st_size <= _MAX:
+                made = picture(path, f"{run.name}: {about}", about)
+                if made.svg or made.data:
+                    found.append(made)
+                    break
+    return found
+
+
+def picture(path: Path, alt: str, caption: str) -> Picture:
+    """Embed a file: SVG as markup without anything active, anything else as a PNG image."""
+    if path.suffix == ".svg":
+        return Picture(alt, caption, svg=safe_svg(path.read_bytes()))
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return Picture(alt, caption, data=f"data:image/png;base64,{data}")
+
+
+def safe_svg(content: bytes) -> str:
+    """Markup of an SVG figure: only shapes, with ids of its own, and neutral colours that follow the page's theme.
+
+    Empty if it is no SVG.
+    """
+    if b"<!ENTITY" in content:
+        return ""
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError:
+        return ""
+    if root.tag != f"{_SVG}svg":
+        return ""
+    prefix = f"f{zlib.crc32(content):08x}-"
+    made = _safe(root, prefix)
+    made.set("width", "100%")
+    made.attrib.pop("height", None)
+    return ElementTree.tostring(made, encoding="unicode").replace("ns0:", "").replace("xmlns:ns0", "xmlns")
+
+
+def _safe(element: ElementTree.Element, prefix: str) -> ElementTree.Element:
+    made = ElementTree.Element(element.tag)
+    made.text, made.tail = element.text, element.tail
+    for name, value in element.attrib.items():
+        if name in (_HREF, "href"):
+            if value.startswith("#"):
+                made.set("href", f"#{prefix}{value[1:]}")
+            elif value.startswith("data:image/png;base64,"):
+                made.set("href", value)
+        elif _NAMES.fullmatch(name):
+            made.set(name, _value(name, value, prefix))
+    for child in element:
+        if child.tag in {f"{_SVG}{name}" for name in _ELEMENTS}:
+            made.append(_safe(child, prefix))
+    return made
+
+
+def _value(name: str, value: str, prefix: str) -> str:
+    if name == "id":
+        return prefix + value
+    value = re.sub(r"url\(\s*['\"]?#([\w-]+)['\"]?\s*\)", rf"url(#{prefix}\1)", value)
+    if re.search(r"url\(\s*(?!#)", value) or "expression" in value or "@import" in value:
+        return ""
+    if name == "style":
+        return re.sub(
+            r"#[0-9a-f]{6}", lambda found: f"var(--{_THEME[found[0]]})" if found[0] in _THEME else found[0], value
+        )
+    return value
+
+
+def _history(run: Run) -> Picture | None:
+    """Loss, and up to three numbers of the validation, against the step."""
+    logged = history(run.folder)
+    chosen = ["val/loss", "val/aes", "val/system1_accuracy", "val/system1_tokens"]
+    chosen += [
+        key for key in logged if key.startswith("val/") and key not in chosen and not key.endswith(("low", "high"))
+    ]
+    panels = [key for key in ("train/loss", *chosen) if len(logged.get(key, ())) > 1][:4]
+    if not panels:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "history.svg"
+        columns = min(2, len(panels))
+        rows = -(-len(panels) // columns)
+        with figure(path, 8.4, 2.5 * rows, rows=rows, columns=columns) as axes:
+            for axis in axes[len(panels) :]:
+                axis.set_axis_off()
+            for axis, key in zip(axes, panels, strict=False):
+                steps, values = zip(*logged[key], strict=True)
+                colour = BLUE if key.startswith("train/") else VERMILION
+                axis.plot(steps, values, color=colour, lw=1.2, marker="" if len(steps) > 40 else "o", ms=3.5)
+                if (start := dict(logged).get(key.replace("val/", "base/"))) and key.startswith("val/"):
+                    axis.axhline(start[0][1], color=GREY, ls=":", label="before training")
+                    legend(axis)
+                axis.set_xlabel("optimiser step")
+                axis.set_ylabel(f"{key} (nats per token)" if key.endswith("loss") else key)
+        alt = f"{run.name}: " + ", ".join(
+            f"{key} from {logged[key][0][1]:.3g} to {logged[key][-1][1]:.3g}" for key in panels
+        )
+        return picture(path, alt, "What the training logged, against the optimiser step.")
