@@ -1,6 +1,7 @@
 """The ``rod`` command: it picks the verb before anything heavy is imported."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ GROUPS = {
     },
     "this repository": {
         "configs": ("rod.verbs.configs", "list the configurations that come along"),
+        "env": ("rod.verbs.env", "versions, devices and a run's configuration, to paste into an issue"),
         "world": ("rod.verbs.world", "write the questions and requests of the embedded miniature's world"),
         "miniature": ("rod.verbs.miniature", "train the embedded miniature from scratch"),
         "real-model": ("rod.verbs.real_model", "fetch the small real model of the evidence, SmolLM2-135M-Instruct"),
@@ -99,6 +101,11 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"rod: {failure[1]}", file=sys.stderr)
         return failure[0]
+    if args is None and os.environ.get("LOCAL_RANK", "0") == os.environ.get("RANK", "0") == "0":
+        from rod.next_command import next_command
+
+        if following := next_command(words):
+            print(f"next: {following}")
     return 0
 
 

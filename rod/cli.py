@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.evaluation.evaluate import Evaluate
+from callbacks.fit_progress import FitProgress
 from callbacks.generation.completion_writer import CompletionWriter
 from callbacks.s3cot.steer import Steer
 from callbacks.trainer_parts import callbacks_of
@@ -177,6 +178,8 @@ class RodCLI(LightningCLI):
             recovery = RecoveryCheckpoint(self._get(self.config, "recovery_minutes"))
             # The first one is Lightning's own default, which it adds only if there is no other.
             config["callbacks"] = [*others, *([] if saving else [ModelCheckpoint()]), recovery]
+        if self.subcommand == "fit":
+            config["callbacks"] = [*_listed(config.get("callbacks")), FitProgress()]
         plugins = _listed(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, CheckpointFiles()]

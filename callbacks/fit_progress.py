@@ -1,0 +1,54 @@
+"""Lines about a fit whose output goes into a file."""
+
+import math
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+LINE_SECONDS = 30.0
+"""Time between two lines."""
+
+
+class FitProgress(Callback):
+    """Prints a line each half minute of a fit, and one at its end: optimiser steps, loss, time left.
+
+    It is silent in a terminal, where Lightning's bar says the same.
+    """
+
+    def __init__(self) -> None:
+        self._total = math.inf
+        self._first = 0
+        self._started = self._shown = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._total = float(trainer.estimated_stepping_batches)
+        self._first = trainer.global_step
+        self._started = self._shown = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print a line if half a minute is over."""
+        now = time.monotonic()
+        if sys.stderr.isatty() or now - self._shown < LINE_SECONDS:
+            return
+        self._shown = now
+        done, elapsed = trainer.global_step - self._first, now - self._started
+        known = math.isfinite(self._total)
+        text = f"step {trainer.global_step:,}" + (f" of {self._total:,.0f}" if known else "")
+        text += f" (epoch {trainer.current_epoch}) in {elapsed:.0f} s"
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if loss is not None:
+            text += f", loss {float(loss):.4g}"
+        if known and done:
+            text += f", about {elapsed / done * (self._total - trainer.global_step):.0f} s left"
+        rank_zero_info(text)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the last line."""
+        if not sys.stderr.isatty():
+            rank_zero_info(f"trained {trainer.global_step:,} steps in {time.monotonic() - self._started:.0f} s")

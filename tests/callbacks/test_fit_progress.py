@@ -1,0 +1,57 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from callbacks.fit_progress import FitProgress
+
+
+class Line(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return (self.weight * batch).sum()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a fit of three steps, and return what was printed."""
+    told: list[str] = []
+    monkeypatch.setattr("callbacks.fit_progress.rank_zero_info", told.append)
+
+    def fit(seconds: float, terminal: bool) -> list[str]:
+        monkeypatch.setattr("callbacks.fit_progress.LINE_SECONDS", seconds)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+        options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+        trainer = Trainer(
+            max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, callbacks=[FitProgress()], **options
+        )
+        trainer.fit(Line(), DataLoader(torch.ones(3, 1)))
+        return told
+
+    return fit
+
+
+def test_steps_loss_and_time_left(lines: Any) -> None:
+    told = lines(0.0, terminal=False)
+    assert len(told) == 4
+    assert re.fullmatch(r"step 1 of 3 \(epoch 0\) in \d+ s, loss 1, about \d+ s left", told[0])
+    assert told[-1].startswith("trained 3 steps in ")
+
+
+def test_no_line_before_half_a_minute(lines: Any) -> None:
+    (last,) = lines(1e9, terminal=False)
+    assert last.startswith("trained 3 steps")
+
+
+def test_silent_in_a_terminal(lines: Any) -> None:
+    assert lines(0.0, terminal=True) == []
