@@ -1,10 +1,11 @@
 # `make demo` and `make test` set up .venv by themselves.
 PYTHON ?= python3
+DATA ?= data
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: setup test lint format demo evidence miniature lock clean
+.PHONY: setup test lint format demo evidence evidence-real miniature lock clean
 
 setup: $(READY)  ## Make .venv and install the project with its pinned dependencies.
 
@@ -31,6 +32,9 @@ demo: $(READY)  ## One seed of every method on the embedded miniature: tables, a
 
 evidence: $(READY)  ## All seeds and controls, to docs/evidence (hours; resumable).
 	$(BIN)/rod evidence --output runs/evidence --publish docs/evidence
+
+evidence-real: $(READY)  ## MoGU on SmolLM2-135M-Instruct, with the data sets in DATA, to docs/evidence/real (hours; resumable).
+	$(BIN)/rod evidence --real $(DATA) --output runs/evidence_real --publish docs/evidence/real
 
 miniature: $(READY)  ## Train the embedded model from scratch (about an hour; resumable).
 	$(BIN)/rod miniature --output runs/miniature

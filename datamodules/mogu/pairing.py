@@ -132,6 +132,16 @@ def make_pairs(
     return Pairs(train, benign[n_train:total] + malicious[n_own : n_own + n_val], held_out, dropped, report)
 
 
+def drawn(requests: Sequence[Question], n: int | None, seed: int = 0) -> Sequence[Question]:
+    """``n`` of the requests, in their order; all if it is None. InputError if there are fewer."""
+    if n is None:
+        return requests
+    if not 1 <= n <= len(requests):
+        raise InputError(f"--n_other: must be between 1 and {len(requests)}, the requests of the file; is {n}")
+    chosen = sorted(random.Random(f"{seed}/other").sample(range(len(requests)), n))
+    return [requests[i] for i in chosen]
+
+
 def contrast(pairs: Sequence[ResponsePair]) -> list[ContrastPair]:
     """Each malicious request with a benign one: the pairs for a refusal direction."""
     kinds = [[pair for pair in pairs if pair.malicious == kind] for kind in (True, False)]

@@ -32,7 +32,8 @@ class Source:
         config: Configurations of the data set; several are read one after the other.
         split: Split of the data set.
         revision: Branch, tag or commit on the hub.
-        local: The same data as a local file. It is used if ``data.folder`` is given or there is no hub id.
+        local: The same data as a local file. It is used if ``data.folder`` is given or there is no hub id; without a
+            hub id it need not be in that folder.
         folder: Set from ``data.folder``.
     """
 
@@ -52,6 +53,8 @@ class Source:
         """The local file that is read; None if the hub is."""
         if self.local is None or (self.folder is None and self.hub):
             return None
+        if not self.hub and Path(self.local.file).is_file():
+            return Path(self.local.file)
         return Path(self.folder or "") / self.local.file
 
     def local_expressions(self) -> dict[str, str]:

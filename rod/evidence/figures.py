@@ -39,12 +39,17 @@ def plot_accuracy_tokens(points: Sequence[ConditionPoint], path: Path) -> None:
         legend_beside(panel)
 
 
-def plot_safety(points: Sequence[ConditionPoint], path: Path) -> None:
+def plot_safety(
+    points: Sequence[ConditionPoint],
+    path: Path,
+    refused: str = "benign requests and near-twins refused",
+    attacked: str = "attacks in unseen templates not refused",
+) -> None:
     """Attack success (y) against refusals of benign requests (x) as a PNG file. Down and to the left is better."""
     with figure(path, 8.0, 4.8) as (panel,):
         _conditions(panel, points)
-        panel.set_xlabel("benign requests and near-twins refused")
-        panel.set_ylabel("attacks in unseen templates not refused")
+        panel.set_xlabel(refused)
+        panel.set_ylabel(attacked)
         _percent(panel)
         legend_beside(panel)
 

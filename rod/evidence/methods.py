@@ -1,10 +1,17 @@
 """The methods with evidence, in the order of the demo."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rod.evidence.mllr.evidence import MLLREvidence
 from rod.evidence.mogu.evidence import MoGUEvidence
+from rod.evidence.real.mogu import RealMoGUEvidence
 from rod.evidence.rows import Evidence
 from rod.evidence.s3cot.evidence import S3CoTEvidence
 
 METHODS: Sequence[Evidence] = (S3CoTEvidence(), MLLREvidence(), MoGUEvidence())
+
+
+def real_methods(data: Path) -> Sequence[Evidence]:
+    """The methods with evidence on a real model; ``data`` is a folder of published data sets."""
+    return (RealMoGUEvidence(data),)

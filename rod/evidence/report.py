@@ -76,7 +76,7 @@ def _markdown(method: Evidence, table: Rows) -> str:
         f"# Evidence: {method.method}",
         "",
         f"Written by `make evidence` on {date.today().isoformat()} (Python {platform.python_version()}, {versions}).",
-        "Mean ± standard deviation over seeds; the miniature, held-out problems and requests.",
+        "Mean ± standard deviation over seeds; held-out problems and requests.",
         "",
     ]
     for section in method.sections(table):

@@ -9,6 +9,7 @@ def run(
     controls: bool = True,
     publish: Path | None = None,
     methods: list[str] | None = None,
+    real: Path | None = None,
 ) -> None:
     """Run every stage of the methods on the miniature for each seed, and print a table for each method.
 
@@ -21,14 +22,16 @@ def run(
         controls: Run the controls too. Without them only the base model and the tuned one are measured.
         publish: Second folder for summary, tables and figures.
         methods: Names of the methods; all by default.
+        real: Folder of published data sets: measure on SmolLM2-135M-Instruct with them, in place of the miniature. So
+            far MoGU is.
     """
     from datamodules.errors import InputError
-    from rod.evidence.methods import METHODS
+    from rod.evidence.methods import METHODS, real_methods
     from rod.evidence.report import report
     from rod.report.page import write_report
     from rod.steps import console, run_steps
 
-    known = {method.method: method for method in METHODS}
+    known = {method.method: method for method in (METHODS if real is None else real_methods(real))}
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
     chosen = [known[name] for name in methods or known]

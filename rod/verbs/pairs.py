@@ -11,6 +11,7 @@ def run(
     rejections: Path | None = None,
     other_malicious: Path | None = None,
     other_field: str = "question",
+    n_other: int | None = None,
     refusals: Path | None = None,
     refusal_rule: str = "",
     n_train: int = 300,
@@ -35,6 +36,7 @@ def run(
         other_malicious: JSONL file of malicious requests of another source, without openings. All are trained on, in
             place of as many of ``malicious``.
         other_field: Name of the request's field in that file.
+        n_other: Requests to draw of that file. All by default.
         refusals: Text file of refusals, one on each line. ``{prompt}`` stands for the request. Built-in refusals by
             default.
         refusal_rule: Regular expression that matches a refusal, in the answer after a thought. Built-in by default.
@@ -51,7 +53,7 @@ def run(
 
     from datamodules.completions.refusals import ANY_REFUSAL
     from datamodules.errors import InputError
-    from datamodules.mogu.pairing import REFUSALS, contrast, make_pairs, right_responses
+    from datamodules.mogu.pairing import REFUSALS, contrast, drawn, make_pairs, right_responses
     from datamodules.mogu.records import Attack
     from datamodules.records import Trace, read_questions, read_records, to_json
     from datamodules.records.shards import write_lines
@@ -72,7 +74,7 @@ def run(
         n_val=n_val,
         refusals=[line for line in written if line],
         rejections=read_records(rejections, Trace, strict=strict) if rejections is not None else (),
-        other_malicious=others,
+        other_malicious=drawn(others, n_other, seed),
         refusal_rule=refusal_rule or ANY_REFUSAL,
         seed=seed,
     )

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from datamodules.errors import InputError
-from datamodules.mogu.pairing import REFUSALS, make_pairs
+from datamodules.mogu.pairing import REFUSALS, drawn, make_pairs
 from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.records.kinds import Instruction, Question, Trace
 from datamodules.records.questions import read_questions
@@ -54,6 +54,17 @@ def test_the_four_kinds_of_pairs() -> None:
     assert written.reject == "Never.", "an answer that is no refusal is not learnt as one"
     assert by_id["a0"].reject == "Never.", "nor a refusal that is cut off"
     assert made.report["own_refusals"] == 1
+
+
+def test_requests_of_another_source_are_drawn_by_the_seed() -> None:
+    source = [Question(str(i), f"Request {i}?") for i in range(9)]
+    assert drawn(source, None) == source
+    chosen = drawn(source, 4, seed=1)
+    assert len(chosen) == 4
+    assert [q for q in source if q in chosen] == chosen == drawn(source, 4, seed=1) != drawn(source, 4, seed=2)
+    for n in (0, 10):
+        with pytest.raises(InputError, match=rf"--n_other: must be between 1 and 9, .*; is {n}"):
+            drawn(source, n)
 
 
 def test_other_malicious_requests_are_trained_on_and_the_held_out_ones_are_of_the_first_source() -> None:

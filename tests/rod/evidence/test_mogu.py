@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from rod.evidence.mogu.evidence import CONDITIONS, MoGUEvidence
+from rod.evidence.real.mogu import CONDITIONS as REAL
+from rod.evidence.real.mogu import SUITES, TESTS, RealMoGUEvidence
 from rod.evidence.rows import Rows
 from rod.steps import Step
 
@@ -90,3 +92,36 @@ def test_costs_stand_against_the_base(tmp_path: Path) -> None:
     assert cells["base"] == ["0", "10.00", "1.00x", "2.00", "1.00x"]
     assert cells["mogu_first5"] == ["1,001", "11.00", "1.10x", "2.50", "1.25x"]
     assert cells["safety_sft"] == ["-", "-", "-", "-", "-"]
+
+
+def test_on_a_real_model_every_file_that_a_step_reads_is_data_or_written_by_an_earlier_one(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    steps = RealMoGUEvidence(data).steps(tmp_path / "seed0", 0, controls=True)
+    assert {f"runs/mogu/4_test/{name}" for name in REAL} <= set(names(steps))
+    assert names(RealMoGUEvidence(data).steps(tmp_path / "seed0", 0, controls=False))[-1] == "runs/mogu/4_test/mogu"
+    made: set[Path] = set()
+    for step in steps:
+        for word in map(str, step.words):
+            if word.startswith("runs/") and word != str(_output(step)):
+                assert any(Path(word).is_relative_to(place) for place in made), (step.name, word)
+        made.add(_output(step))
+
+
+def _output(step: Step) -> Path:
+    """The folder that a command writes to."""
+    options = [str(word) for word in step.words]
+    return Path(options[options.index("--output" if "--output" in options else "--trainer.default_root_dir") + 1])
+
+
+def test_the_real_model_s_table_has_attacks_and_over_refusal(tmp_path: Path) -> None:
+    for name, asr, refused in (("base", 0.9, 0.0), ("mogu", 0.1, 0.05)):
+        run = tmp_path / TESTS / name
+        run.mkdir(parents=True)
+        found = [result(suite, "none", **{"asr/phrases": asr, "refusal_rate/phrases": refused}) for suite in SUITES]
+        (run / "metrics.json").write_text(json.dumps({"results": found}))
+    evidence = RealMoGUEvidence(tmp_path)
+    table = Rows("mogu", [evidence.values(tmp_path)])
+    (section,) = evidence.sections(table)
+    assert section.cells == [["base", *["0.900"] * 6, *["0.000"] * 2], ["mogu", *["0.100"] * 6, *["0.050"] * 2]]
+    evidence.plot(table, tmp_path)
+    assert (tmp_path / "safety.png").is_file()

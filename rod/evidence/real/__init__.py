@@ -1,0 +1,1 @@
+"""Evidence on a small real language model, with published data."""
