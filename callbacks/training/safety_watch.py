@@ -174,6 +174,7 @@ class SafetyWatch(Callback):
         if self.on_loss == "warn":
             return
         self._check.restore()
+        self._measured = -1  # the rates of these weights are known, but not `last`
         for optimizer in trainer.optimizers:
             optimizer.state.clear()  # its averages lead on to where the weights were
         if self.on_loss == "stop":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datamodules.answers.spans import REFUSED, UNDECIDED, plain, sentence, without_filler
 
 _GO_ON = re.compile(
-    r"\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])|(?=[\u3040-\u9fff\uac00-\ud7af])"
+    r"[^\S\n]{0,4}\n|\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])|(?=[\u3040-\u9fff\uac00-\ud7af])"
     r"|(?:because|since|as|which|due|given|based|but|in this case|meaning|while)\b)",
     re.IGNORECASE,
 )
@@ -35,7 +35,11 @@ def read_choice(
     if by_text is not None:
         return by_text
     kinds = re.escape(names)
-    match = re.match(rf"(?:option |choice |answer:? )?(?:([(\[])\s?)?([{kinds}])(?(1)\s?[)\]])", text, re.IGNORECASE)
+    match = re.match(
+        rf"(?:answer )?(?:option |choice |letter |answer:? )?(?:([(\[])\s?)?([{kinds}])(?(1)\s?[)\]])",
+        text,
+        re.IGNORECASE,
+    )
     if match is not None:
         return _named(text, match, names, options, whole, alone)
     return UNDECIDED if not whole and REFUSED.match(text) else None

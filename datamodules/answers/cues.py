@@ -28,16 +28,25 @@ _CHINESE = (
     r"答案(?:选项)?\s?(?:\([^()\n]{1,20}\))?\s?(?:应该|应当|应|就)?(?:是|为|選|选|[:：])\s?[:：]?"
     r"|(?:答え|正解|解答)(?:は|[:：])\s?|(?:정답|답)(?:은|[:：])\s?"
 )
+_OTHER_LANGUAGES = (
+    r"\b(?:respuesta|resposta|risposta|r[ée]ponse)\b(?:\s(?:final|correct|corret|exact|bonne?)[a-z]{0,3}){0,2}"
+    r"(?:\s?:|\s(?:es|est|[éè])\b)(?:\s(?:la|le|a|o|il)\b)?"
+    r"|\bAntwort\b(?:\s?:|\s(?:ist|lautet|w[äa]re)\b)(?:\s(?:also|daher|somit)\b)?"
+    r"|(?<!\w)ответ(?:\s?[:—–-]|\s(?:равен|будет)(?!\w))"
+)
 _CHOOSE = (
     r"\b(?:correct|right|best|final|appropriate|likely|suitable|accurate|true)\s(?:option|choice|alternative|one)"
     rf"(?:\shere)?{_BRACKET}?{_IS}|\b(?:I|I'd|I'll|we)\s(?:would\s|will\s)?(?:choose|select|pick|go\s(?:with|for))\b[:]?"
     r"|\b(?:is|be)\s(?:therefore\s|thus\s)?(?=(?:option|choice)\s\(?[A-Z]\b)"
     r"|(?<![不没别勿可])(?:选|選)(?:择|擇)?\s?:?(?=\s?[(\[]?[A-Z](?![A-Za-z]))|正确(?:的)?(?:选项|答案)\s?(?:是|为|:)\s?:?"
     r"|\bfinal\sanswer\s(?=\(?[A-Z]\)?\.?\s{0,3}(?:\n|$))"
+    r"|(?:(?<=[.!?;]\s)|(?<=\n))(?:So|Thus|Therefore|Hence|It's|It\sis|That\sleaves)(?:\sonly)?,?\s"
+    r"(?=(?-i:\(?[A-Z]\)?)[.!]?\s{0,3}\Z)"
 )
-_CUE = re.compile(f"{_ANSWER}|{_CHINESE}", re.IGNORECASE)
-_CHOICE_CUE = re.compile(f"{_ANSWER}|{_CHINESE}|{_CHOOSE}", re.IGNORECASE)
-_NUMBER_CUE = re.compile(rf"{_ANSWER}|{_CHINESE}|^A:", re.IGNORECASE | re.MULTILINE)
+_ANY = f"{_ANSWER}|{_CHINESE}|{_OTHER_LANGUAGES}"
+_CUE = re.compile(_ANY, re.IGNORECASE)
+_CHOICE_CUE = re.compile(f"{_ANY}|{_CHOOSE}", re.IGNORECASE)
+_NUMBER_CUE = re.compile(rf"{_ANY}|^A:", re.IGNORECASE | re.MULTILINE)
 _SUBJECT = (
     r"(?<!\bnor )(?<!\bor )(?<!\band )(?<!\bneither )(?:\b(?P<noun>[Oo]ption|[Cc]hoice|[Aa]nswer)\s)?"
     r"[*_]{0,2}(?P<name>\([A-Z]\)|(?<![\w'.(])[A-Z](?![\w'.]))[*_]{0,2}"

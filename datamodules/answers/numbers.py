@@ -4,13 +4,17 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-from datamodules.answers.numerals import plain_forms, spelled_out_fractions, spelled_out_powers, words_as_digits
+from datamodules.answers.numerals import (
+    han_as_digits,
+    plain_forms,
+    spelled_out_fractions,
+    spelled_out_powers,
+    words_as_digits,
+)
 from datamodules.answers.spans import MARKUP, REFUSED, UNDECIDED, plain, sentence, without_filler
 from datamodules.answers.units import compound
 
-_DIGITS = (
-    r"(?:\d{1,3}(?:,\d{3}){1,8}(?!\d)|\d{1,2}(?:,\d{2}){1,5},\d{3}(?!\d)|\d{1,1000})(?:\.\d{1,1000})?|\.\d{1,1000}"
-)
+_DIGITS = r"(?<![\d,(\[{])(?<![(\[{]\s)\d{1,9},\d{1,2}(?![\d,]|\s?[)\]}])|(?:\d{1,3}(?:,\d{3}){1,8}(?!\d)|\d{1,2}(?:,\d{2}){1,5},\d{3}(?!\d)|\d{1,1000})(?:\.\d{1,1000})?|\.\d{1,1000}"
 _TOKEN = re.compile(
     rf"(?P<time>\b\d{{1,2}}:\d{{2}}\b|\b\d{{1,4}}[/.-]\d{{1,2}}[/.-]\d{{2,4}}\b)"
     rf"|(?P<sign>(?<![\w)])[-−+]\s?|(?<![\d)%]\s)\b(?:minus|negative)\s)?(?P<currency>(?:US)?[$€£¥₹]\s?)?(?P<sign2>[-−])?(?:"
@@ -21,6 +25,7 @@ _TOKEN = re.compile(
     r"(?:\s(?P<scale>hundred|thousand|million|billion|trillion|dozen)s?\b|(?P<kilo>k)(?![\w/^]))?",
     re.IGNORECASE,
 )
+_DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,2}")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _RANGE_TAIL = re.compile(r"\s?(?:-|–|—|to|~)\s?[$€£]?\d", re.IGNORECASE)
 _OPERATOR_TAIL = re.compile(
@@ -37,6 +42,10 @@ _PART_BEFORE = re.compile(
 )
 _OR = re.compile(
     r"\s?(?:or|/)\s?[$€£]?\d|(?:\s[a-z]{1,12}){1,2},?\sor\s[$€£]?\d|(?:,\s?[$€£]?\d[\d.]{0,9}){1,9},?\s(?:or|and)\s[$€£]?\d",
+    re.IGNORECASE,
+)
+_REJECTED = re.compile(
+    r"(?:\bnot|n't|\bnever|\binstead\sof|\brather\sthan|\bno\slonger)\s(?:just\s|be\s|only\s|equal\s(?:to\s)?|the\s)?[$€£]?$",
     re.IGNORECASE,
 )
 _SPACED = re.compile(r"^[-+]?(?:[$€£¥₹]\s?)?\d{1,3}(?: \d{3}){1,4}(?![\d./:])")
@@ -77,7 +86,9 @@ def read_number(span: str, whole: bool = False) -> str | None:
         return UNDECIDED
     if not tokens:
         return None
-    token = tokens[0] if tokens[0].start() == 0 else tokens[-1]
+    token = tokens[0] if tokens[0].start() == 0 else _last_meant(first, tokens)
+    if token is None:
+        return UNDECIDED
     if whole and (token.start() > 0 or len(first) - token.end() > 20):
         return None
     return _value(first, token, tokens)
@@ -97,7 +108,13 @@ def last_number(text: str) -> str | None:
     if not tokens:
         text = words_as_digits(text.strip())
         tokens = [match for match in _TOKEN.finditer(text) if not match["time"] and not _in_word(text, match.start())]
-    return _value(text, tokens[-1], tokens, within=True) if tokens else None
+    token = _last_meant(text, tokens) if tokens else None
+    return _value(text, token, tokens, within=True) if token else None
+
+
+def _last_meant(text: str, tokens: Sequence[re.Match[str]]) -> re.Match[str] | None:
+    """The last number that the text does not reject, as in "3 apples, not 5"."""
+    return next((t for t in reversed(tokens) if not _REJECTED.search(text[max(0, t.start() - 40) : t.start()])), None)
 
 
 def plain_tail(text: str) -> str:
@@ -107,6 +124,7 @@ def plain_tail(text: str) -> str:
 
 def _with_words(text: str) -> str:
     """The text with its number words as digits: those at its start, or all if it has no digits."""
+    text = han_as_digits(text)
     sign = re.match(r"(?:minus|negative|-)\s?", text, re.IGNORECASE)
     start = sign.end() if sign else 0
     text = text[:start] + words_as_digits(text[start:], start_only=True)
@@ -161,7 +179,8 @@ def _written(token: re.Match[str]) -> str:
     if token["whole"]:
         top = int(token["whole"]) * int(token["bottom"]) + int(token["top"])
         return f"{sign}{top}/{token['bottom']}"
-    number = token["number"].replace(",", "")
+    number = token["number"]
+    number = number.replace(",", "." if _DECIMAL_COMMA.fullmatch(number) else "")
     shift = int((token["power"] or token["exp"] or "0").replace("−", "-"))
     scale = (token["scale"] or "").casefold()
     shift += 3 if token["kilo"] else _SCALES.get(scale, 0)

@@ -94,6 +94,62 @@ def words_as_digits(text: str, start_only: bool = False) -> str:
     return _WORDS.sub(_digits, text)
 
 
+_HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
+_HAN_SCALES = {"十": 10, "百": 100, "千": 1000}
+_HAN_GROUPS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+_HAN = r"[零〇一二两兩三四五六七八九十百千万萬亿億]{1,20}"
+_HAN_NUMBER = re.compile(
+    rf"(?P<minus>负|負)?(?:(?P<percent>百分之)|(?P<under>{_HAN})分之)?(?P<number>{_HAN})"
+    r"(?:[点點](?P<decimals>[零〇一二三四五六七八九]{1,20}))?"
+)
+
+
+def han_as_digits(text: str) -> str:
+    """The text with a Chinese number at its start as digits: 三百二十五, 一万二千, 三点五, 四分之三, 百分之五十.
+
+    Elsewhere the same signs are parts of words.
+
+    Example:
+        >>> han_as_digits("一百零五个苹果"), han_as_digits("负三点五"), han_as_digits("四分之三")
+        ('105个苹果', '-3.5', '3/4')
+    """
+    match = None if text.isascii() else _HAN_NUMBER.match(text)
+    if match is None:
+        return text
+    value, under = _han_value(match["number"]), _han_value(match["under"] or "一")
+    if value is None or under is None:
+        return text
+    decimals = "".join(str(_HAN_DIGITS[sign]) for sign in match["decimals"] or "")
+    written = f"{'-' if match['minus'] else ''}{value}{'.' if decimals else ''}{decimals}"
+    written += "%" if match["percent"] else f"/{under}" if match["under"] else ""
+    return written + text[match.end() :]
+
+
+def _han_value(signs: str) -> int | None:
+    """The value of Chinese number signs, with scales or digit by digit; None if they are no number."""
+    if not set(signs) & (_HAN_SCALES.keys() | _HAN_GROUPS.keys()):
+        return int("".join(str(_HAN_DIGITS[sign]) for sign in signs))
+    total = group = digit = 0
+    scale = 10**12
+    last = 1  # 一万二: the last digit counts the scale below
+    for sign in signs:
+        if sign in _HAN_DIGITS:
+            if digit:
+                return None
+            digit = _HAN_DIGITS[sign]
+            last = 1 if digit == 0 else last
+        elif sign in _HAN_SCALES:
+            last = _HAN_SCALES[sign]
+            group, digit = group + (digit or 1) * last, 0
+        else:
+            last = _HAN_GROUPS[sign]
+            if last > scale:
+                return None
+            scale, total, group, digit = last, total + max(group + digit, 1) * last, 0, 0
+    short = last // 10 if last > 10 and digit and signs[-2] not in "零〇" else 1
+    return total + group + digit * short
+
+
 def _digits(match: re.Match[str]) -> str:
     if match["half"]:
         return "6"

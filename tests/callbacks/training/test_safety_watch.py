@@ -79,13 +79,18 @@ def refused(module: Any, requests: Path) -> float:
     return SafetyCheck(module.model, module.tokenizer, requests).measure().refused
 
 
-def test_a_fit_of_any_module_is_stopped_with_the_weights_of_the_last_good_check(requests: Path, tmp_path: Path) -> None:
+def test_a_fit_of_any_module_is_stopped_with_the_weights_of_the_last_good_check(
+    requests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(safety_watch, "rank_zero_info", said.append)
     module = Plain()
     watch = SafetyWatch(requests, every_n_steps=5, on_loss="stop")
     with pytest.warns(UserWarning, match=r"at step \d+ the model refuses \d+% of the malicious.*, 100% before the fit"):
         trainer = fit(watch, module, tmp_path)
     assert trainer.global_step in {5, 10, 15, 20, 25, 30, 35}
-    assert refused(module, requests) >= 0.8
+    assert (left := refused(module, requests)) >= 0.8
+    assert f"of malicious requests {left:.0%} are refused, 100% before the fit" in said[-1]
 
 
 def test_without_an_action_the_fit_goes_on_to_its_end_and_refuses_nothing(requests: Path, tmp_path: Path) -> None:

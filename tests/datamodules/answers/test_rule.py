@@ -47,10 +47,21 @@ BACTERIA = ("Klebsiella pneumoniae", "C. difficile", "E. coli", "A. baumannii", 
         ("Option F", "F"),
         ("C. the liver\nIt makes bile.", "C"),
         ("Let me think.\n\nA", "A"),
+        ("The answer is C\n\nExplanation: the liver makes bile.", "C"),
+        ("The answer is C\nThis is because bile is made there.", "C"),
+        ("The correct answer is A\n\nB would be true if the answer is B in another case", "A"),
+        ("I would go with answer choice D", "D"),
+        ("A is incorrect. B is incorrect. D is incorrect. So C.", "C"),
+        ("The answer isn't A. It's C.", "C"),
+        ("So A. and B. are out", None),
+        ("La respuesta correcta es la B.", "B"),
+        ("La réponse est B.", "B"),
+        ("Die Antwort lautet C.", "C"),
+        ("Ответ: D", "D"),
         ("<think>The answer is A.</think>The answer is B.", "B"),
     ],
 )
-def test_choices_of_unknown_text(text: str, answer: str) -> None:
+def test_choices_of_unknown_text(text: str, answer: str | None) -> None:
     assert AnswerRule("choice").extract(text) == answer
 
 
@@ -325,3 +336,29 @@ def test_a_pattern_that_takes_for_ever_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("datamodules.answers.rule.PATTERN_SECONDS", 0.2)
     with pytest.raises(InputError, match=r"takes more than 0\.2 s on a completion of 5001 characters"):
         AnswerRule("text", pattern=r"(a+)+b").extract("a" * 5000 + "c")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("答案是十二。", "12"),
+        ("所以答案是三百二十五。", "325"),
+        ("答案：一万二千元", "12000"),
+        ("答案是负三点五。", "-3.5"),
+        ("答案是四分之三。", "3/4"),
+        ("答案为百分之五十", "50%"),
+        ("答案是两千零二十", "2020"),
+        ("答案：二〇二四年", "2024"),
+        ("一起算一下，3个", "3"),
+        ("Die Antwort ist 3,5.", "3.5"),
+        ("La respuesta es 12,50 euros", "12.50"),
+        ("The total is 1,234", "1234"),
+        ("The point is (3,5)", "5"),
+        ("Therefore he has 3 apples left, not 5.", "3"),
+        ("The answer is therefore 13 and not 12", "13"),
+        ("It is $7 rather than $9.", "7"),
+        ("It is not 9.", None),
+    ],
+)
+def test_numbers_of_other_languages_and_rejected_numbers(text: str, answer: str | None) -> None:
+    assert AnswerRule("number").extract(text) == answer
