@@ -14,7 +14,12 @@ from datamodules.answers.numerals import (
 from datamodules.answers.spans import MARKUP, REFUSED, UNDECIDED, plain, sentence, without_filler
 from datamodules.answers.units import compound
 
-_DIGITS = r"(?<![\d,(\[{])(?<![(\[{]\s)\d{1,9},\d{1,2}(?![\d,]|\s?[)\]}])|(?:\d{1,3}(?:,\d{3}){1,8}(?!\d)|\d{1,2}(?:,\d{2}){1,5},\d{3}(?!\d)|\d{1,1000})(?:\.\d{1,1000})?|\.\d{1,1000}"
+_COMMA_DECIMAL = r"(?<![\d,(\[{])(?<![(\[{]\s)\d{1,9},\d{1,2}(?![\d,]|\s?[)\]}])"
+"""A decimal comma; "(3,5)" is a pair."""
+_DIGITS = (
+    rf"{_COMMA_DECIMAL}|(?:\d{{1,3}}(?:,\d{{3}}){{1,8}}(?!\d)|\d{{1,2}}(?:,\d{{2}}){{1,5}},\d{{3}}(?!\d)|\d{{1,1000}})"
+    r"(?:\.\d{1,1000})?|\.\d{1,1000}"
+)
 _TOKEN = re.compile(
     rf"(?P<time>\b\d{{1,2}}:\d{{2}}\b|\b\d{{1,4}}[/.-]\d{{1,2}}[/.-]\d{{2,4}}\b)"
     rf"|(?P<sign>(?<![\w)])[-−+]\s?|(?<![\d)%]\s)\b(?:minus|negative)\s)?(?P<currency>(?:US)?[$€£¥₹]\s?)?(?P<sign2>[-−])?(?:"
