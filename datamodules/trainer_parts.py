@@ -1,6 +1,7 @@
 """What a DataModule takes from its run: tokenizer, share of the data, folder, seed."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, cast
@@ -57,6 +58,20 @@ def shard_of(data: PromptingData) -> tuple[int, int]:
     # Processes of one tensor-parallel group need the same data, which only the strategy knows.
     shard = getattr(data.trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0, "num_replicas": 1}
     return shard["rank"], shard["num_replicas"]
+
+
+def parse_shard(shard: str | None) -> tuple[int, int]:
+    """Return the number of a shard, from 0, and the number of shards, of a text such as ``2/8``; (0, 1) of None.
+
+    Raises:
+        InputError: It is no such text.
+    """
+    if shard is None:
+        return 0, 1
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"data.shard: '{shard}' is no part; give 1/8 for the first of eight, 8/8 for the last")
+    return int(found[1]) - 1, int(found[2])
 
 
 def run_folder(data: PromptingData) -> Path | None:

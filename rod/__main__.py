@@ -8,6 +8,7 @@ from collections.abc import Sequence
 LIGHTNING = "rod.cli"
 GROUPS = {
     "train": {
+        "plan": ("rod.verbs.plan", "count the memory and speed of a run on a device, before it starts"),
         "fit": (LIGHTNING, "train a model"),
         "train-judge": ("rod.verbs.train_judge", "train the refusal classifier on labelled answers"),
     },

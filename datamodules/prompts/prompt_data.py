@@ -1,8 +1,8 @@
 """DataModules of prompts to generate for."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning import LightningDataModule
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +14,9 @@ from datamodules.prompts.control_tokens import tell_control_tokens
 from datamodules.prompts.rows import PromptBatches, build_rows
 from datamodules.records.kinds import System
 from datamodules.records.questions import read_questions
-from datamodules.trainer_parts import check_lengths, run_folder, run_seed, shard_of, tokenizer_of
+from datamodules.trainer_parts import check_lengths, parse_shard, run_folder, run_seed, shard_of, tokenizer_of
+
+Record = TypeVar("Record")
 
 
 class GenerationData(LightningDataModule):
@@ -23,11 +25,12 @@ class GenerationData(LightningDataModule):
     ``rows`` are those of all processes, after ``setup``. To use the data without a trainer, set ``tokenizer``.
     """
 
-    def __init__(self, rows_per_batch: int, seed: int | None = None) -> None:
+    def __init__(self, rows_per_batch: int, seed: int | None = None, shard: str | None = None) -> None:
         super().__init__()
         if rows_per_batch < 1:
             raise InputError(f"data.rows_per_batch: must be 1 or more, is {rows_per_batch}")
         self.rows_per_batch, self.seed = rows_per_batch, run_seed(seed)
+        self.shard = parse_shard(shard)
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.rows: list[PromptRow] = []
         self._done: Collection[str] = frozenset()
@@ -35,6 +38,20 @@ class GenerationData(LightningDataModule):
     def skip(self, ids: Collection[str]) -> None:
         """Skip rows that are done. Call it on all processes alike, before the loader is made."""
         self._done = frozenset(ids)
+
+    def cut(self, records: Sequence[Record], source: object) -> list[Record]:
+        """The records of this shard: every n-th; all without ``shard``.
+
+        Raises:
+            InputError: None is left.
+        """
+        first, n = self.shard
+        kept = list(records[first::n])
+        if records and not kept:
+            raise InputError(
+                f"data.shard: {first + 1}/{n} of {len(records)} records of {source} is none; take fewer shards"
+            )
+        return kept
 
     def check_prompts(self, source: object) -> None:
         """Check all rows before any weights are loaded; warn of control tokens in the questions.
@@ -80,6 +97,7 @@ class PromptData(GenerationData):
         chat_template_kwargs: dict[str, Any] | None = None,
         require_gold: bool = False,
         strict: bool = False,
+        shard: str | None = None,
     ) -> None:
         """Configure the data; files are read in ``setup``.
 
@@ -100,8 +118,9 @@ class PromptData(GenerationData):
             chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             require_gold: Raise an error if a question has no gold answer.
             strict: Stop at bad lines; by default they are set aside and counted.
+            shard: Part of the questions for this run: ``2/8`` is the second of eight; see docs/scale.md.
         """
-        super().__init__(rows_per_batch, seed)
+        super().__init__(rows_per_batch, seed, shard)
         self.questions_file, self.fields, self.gold_pattern = questions, fields, gold_pattern
         self.offset, self.limit, self.require_gold, self.strict = offset, limit, require_gold, strict
         self.systems: list[System] = systems if systems is not None else ["system2"]
@@ -136,7 +155,7 @@ class PromptData(GenerationData):
                 f"'{missing[0]}'; map the field with data.fields and data.gold_pattern, or set data.require_gold: false"
             )
         self.rows = build_rows(
-            questions,
+            self.cut(questions, self.questions_file),
             tokenizer,
             systems=self.systems,
             alphas=self.alphas,

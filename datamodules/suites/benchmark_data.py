@@ -56,6 +56,7 @@ class BenchmarkData(GenerationData):
         chat_template: str | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
         system_prompt: str | None = None,
+        shard: str | None = None,
     ) -> None:
         """Configure the suites; files are read in ``setup``.
 
@@ -75,8 +76,9 @@ class BenchmarkData(GenerationData):
             chat_template: ``plain`` or a jinja file, in place of the model's own template.
             chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
             system_prompt: A system turn before every question.
+            shard: Part of each suite's records for this run: ``2/8`` is the second of eight; see docs/scale.md.
         """
-        super().__init__(rows_per_batch, seed)
+        super().__init__(rows_per_batch, seed, shard)
         suites = suites or []
         names = [suite.name for suite in suites]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -138,7 +140,7 @@ class BenchmarkData(GenerationData):
         return _Batches(self.predict_dataloader(), steered)
 
     def _part(self, suite: Suite) -> list[Item]:
-        """A suite's items after its offset, random subset and limits."""
+        """A suite's items after its offset, random subset and limits, and of the shard."""
         items = items_of(suite, suite.source.read())[suite.offset :]
         if suite.shuffle is not None:
             generator = torch.Generator().manual_seed(suite.shuffle)
@@ -146,7 +148,7 @@ class BenchmarkData(GenerationData):
         limit = min((n for n in (suite.limit, self.limit) if n is not None), default=None)
         if not items[:limit]:
             raise InputError(f"suite '{suite.name}': no record is left after offset {suite.offset}; lower it")
-        return items[:limit]
+        return self.cut(items[:limit], f"suite '{suite.name}'")
 
     def _rows(self, suite: Suite, item: Item, tokenizer: PreTrainedTokenizerBase) -> Iterator[PromptRow]:
         templates = suite.attack_templates or (self.attack_templates if suite.kind == "safety" else ("none",))

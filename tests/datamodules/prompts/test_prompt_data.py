@@ -205,3 +205,24 @@ def test_control_tokens_in_questions_are_told(tmp_path: Path) -> None:
     data.tokenizer = TOKENIZER
     with pytest.warns(UserWarning, match=r"text of 1 records .*first a\): they end the turn"):
         data.setup("predict")
+
+
+def test_shards_are_the_questions_of_the_whole_each_once(tmp_path: Path) -> None:
+    def rows(**settings: Any) -> list[Any]:
+        data = PromptData(write_questions(tmp_path / "q.jsonl"), {"gold": "answer"}, samples=2, **settings)
+        data.tokenizer = TOKENIZER
+        data.setup("predict")
+        return data.rows
+
+    parts = [rows(shard=f"{number}/3") for number in (1, 2, 3)]
+    assert sorted((row for part in parts for row in part), key=lambda row: row.id) == sorted(
+        rows(), key=lambda row: row.id
+    )
+    assert all(
+        len({row.question.id for row in part} & {row.question.id for row in parts[0]}) == 0 for part in parts[1:]
+    )
+    for shard in ("0/3", "4/3", "1", "1/0", "a/b"):
+        with pytest.raises(InputError, match=r"data\.shard: '.*' is no part; give 1/8"):
+            rows(shard=shard)
+    with pytest.raises(InputError, match=r"data\.shard: 6/6 of 5 records of .* is none; take fewer shards"):
+        rows(shard="6/6")

@@ -322,3 +322,10 @@ def test_the_miniature_s_suites_need_no_file() -> None:
     begun = next(row for row in made.rows if row.attack_template == "prefill")
     assert begun.prefill
     assert made.items[begun.question.id].gold  # what an answer that goes along holds
+
+
+def test_shards_have_the_records_of_every_suite_each_once(folder: Path) -> None:
+    whole = data(folder, suite("maths"), suite("requests"))
+    parts = [data(folder, suite("maths"), suite("requests"), shard=f"{number}/2") for number in (1, 2)]
+    assert sorted(row.id for part in parts for row in part.rows) == sorted(row.id for row in whole.rows)
+    assert {len(part.items_of(part.suites["maths"])) for part in parts} == {5}
