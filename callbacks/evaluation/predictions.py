@@ -35,6 +35,8 @@ def prediction_of(module: CausalLM, row: PromptRow, completion: Completion) -> P
         prefill=row.prefill,
         finish_reason=completion.finish_reason,
         model=module.model_id,
+        engine=module.generator.description,
+        **completion.steered_fields,
     )
     return with_token_places(
         made, completion.n_tokens, lambda count: len(decode_completion(module.tokenizer, ids[:count]))

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from callbacks.generation.run_settings import generation_settings
+from callbacks.generation.run_settings import FORMERLY, RECORDED, generation_settings
 from callbacks.generation.steering import steering_of
 from callbacks.trainer_parts import language_model
 from datamodules.batch import PromptBatch, PromptRow
@@ -186,8 +186,9 @@ class CompletionWriter(Callback, GenerationListener):
                     f"replace the {self.name}"
                 )
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
+        before = FORMERLY | json.loads(path.read_text(encoding="utf-8"))
+        compared = (before.keys() | settings.keys()) - RECORDED
+        differing = sorted(key for key in compared if before.get(key) != settings.get(key))
         if differing:
             listed = "; ".join(f"{key}: {before.get(key)} there, {settings.get(key)} now" for key in differing)
             raise InputError(

@@ -8,7 +8,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
 
 from callbacks.trainer_parts import language_model
 from llm_modules.causal_lm import CausalLM
@@ -66,9 +65,9 @@ class GenerationProgress(Callback, GenerationListener):
         """Remove the bar, also on error."""
         self._end()
 
-    def before_forward(self, rows: Tensor) -> None:
-        """Count the tokens: a pass generates one for each of its rows."""
-        self._tokens += len(rows)
+    def tokens_generated(self, number: int) -> None:
+        """Count tokens."""
+        self._tokens += number
         self._show()
 
     def row_finished(self, row: int, completion: Completion) -> None:

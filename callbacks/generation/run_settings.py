@@ -9,13 +9,20 @@ from lightning.pytorch import Trainer
 from callbacks.generation.steering import SteeringIdentity, steering_of
 from callbacks.trainer_parts import datamodule_of
 from llm_modules.causal_lm import CausalLM
+from llm_modules.generation.engine import engine_version
+
+RECORDED = {"engine_version"}
+"""Settings that are recorded and may differ when a run resumes."""
+FORMERLY = {"engine": "slots"}
+"""Values of settings that older records lack."""
 
 
 def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
     """Every setting that the completion of a given prompt depends on, as plain values; not slots and processes."""
     steering = steering_of(trainer)
     generation = asdict(module.generation)
-    generation.pop("slots", None)
+    for name in ("slots", "engine"):
+        generation.pop(name)
     return {
         "model": module.model_id,
         "revision": module.revision,
@@ -24,6 +31,8 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
         "checkpoint": str(Path(trainer.ckpt_path).resolve()) if trainer.ckpt_path else None,
         "precision": str(trainer.precision),
         "generation": generation,
+        "engine": module.engine,
+        "engine_version": engine_version(module.engine),
         "method": module.generation_identity() or None,
         **asdict(steering.identity() if steering else SteeringIdentity()),
         "seed": getattr(datamodule_of(trainer), "seed", None),

@@ -76,6 +76,8 @@ class TraceWriter(CompletionWriter):
                 correct=verdicts.get(i),
                 model=self.module.model_id,
                 layer_set=row.layer_set,
+                engine=self.module.generator.description,
+                **completion.steered_fields,
             )
             for i, (row, completion) in enumerate(finished)
         ]

@@ -24,7 +24,9 @@ class Trace:
     the decoder layers steered, and ``layer_set`` is the name that the run gives them: "" for the callback's own layers
     and at alpha 0, None in files without this field. ``n_tokens`` counts the generated tokens, end-of-sequence
     included. ``answer`` is the content of the last ``\boxed{}``; ``correct`` says if it equals ``gold``. Both are None
-    if there is nothing to read or to compare.
+    if there is nothing to read or to compare. ``engine`` is what generated it, with its version. ``steered_places`` are
+    the tokens times layers that something was added to, and ``steered_size`` the mean norm of it over that of the
+    residual stream there; None without steering, and in files without these fields.
     """
 
     id: str
@@ -44,6 +46,9 @@ class Trace:
     correct: bool | None
     model: str
     layer_set: str | None = None
+    engine: str | None = None
+    steered_places: int | None = None
+    steered_size: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from datamodules.s3cot.records import CurriculumItem
 from datamodules.s3cot.stages import N_BUCKETS, bucket
 
 REASONS = {
+    "not_steered": "meant to be steered, and nothing was added",
     "truncated": "stopped by the limit of new tokens",
     "no_boxed": "no answer in \\boxed{}",
     "repetition": "caught in a loop",

@@ -79,7 +79,9 @@ def _own_flaws(traces: Sequence[Trace]) -> dict[str, str]:
     """Return the traces that are unusable whatever their answer is, with the reason (ours)."""
     flaws = {}
     for trace in traces:
-        if trace.finish_reason == "length":
+        if trace.alpha != 0 and trace.steered_places == 0:
+            flaws[trace.id] = "not_steered"
+        elif trace.finish_reason == "length":
             flaws[trace.id] = "truncated"
         elif _answer(trace) is None:
             flaws[trace.id] = "no_boxed"

@@ -75,6 +75,9 @@ class Prediction:
     thought_tokens: int | None = None
     right_box: bool | None = None
     right_any: bool | None = None
+    engine: str | None = None
+    steered_places: int | None = None
+    steered_size: float | None = None
 
     @property
     def right(self) -> bool | None:

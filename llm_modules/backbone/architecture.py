@@ -74,6 +74,16 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     )
 
 
+def residual_of(output: Any) -> Any:
+    """The residual stream in a decoder layer's output: the output itself, or the first of a tuple or list."""
+    return output[0] if isinstance(output, tuple | list) else output
+
+
+def with_residual(output: Any, residual: Any) -> Any:
+    """A decoder layer's output with another residual stream."""
+    return type(output)([residual, *output[1:]]) if isinstance(output, tuple | list) else residual
+
+
 def layer_path(model: nn.Module) -> str:
     """Path of the decoder layers from the model's ``base_model``, such as ``layers``, ``h`` or ``decoder.layers``."""
     layers = decoder_layers(model)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm_modules.backbone.architecture import decoder_layers, uncompiled, unwrap
+from llm_modules.backbone.architecture import decoder_layers, residual_of, uncompiled, unwrap
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def capture_last_token(model: nn.Module, input_ids: Tensor, attention_mask: Tens
     states: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = residual_of(output)
         states.append(hidden[rows.to(hidden.device), last.to(hidden.device)].float().to(last.device))
 
     options: dict[str, Any] = {"use_cache": False}

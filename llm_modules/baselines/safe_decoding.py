@@ -88,6 +88,8 @@ class SafeDecoding(CausalLM):
     MoGU's unwilling responder can be the expert.
     """
 
+    engines = ("slots",)
+
     def __init__(
         self,
         adapter: str,

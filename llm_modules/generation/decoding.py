@@ -4,14 +4,13 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import pad
 
 from datamodules.errors import InputError
-from llm_modules.generation.interface import Completion, Engine
+from llm_modules.generation.interface import Completion, SlotEngine
 from llm_modules.generation.prefill import left_pad
 from llm_modules.generation.slot_cache import BatchCache, SlotCache
 from llm_modules.generation.token_sampling import row_uniforms, sample_tokens
@@ -29,7 +28,7 @@ class Decoding:
     """
 
     def __init__(
-        self, engine: Engine, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limits: Sequence[int]
+        self, engine: SlotEngine, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limits: Sequence[int]
     ) -> None:
         self.engine, self.settings = engine, engine.settings
         self.prompts, self.seeds, self.limits = prompts, seeds, limits
@@ -89,6 +88,7 @@ class Decoding:
     def _halve(self) -> None:
         """Start again with half as many slots, in later calls too."""
         self._start(self.slots // 2)
+        self.engine.rows_begin_again(list(self.waiting))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.engine.settings = replace(self.engine.settings, slots=self.slots)
@@ -182,6 +182,7 @@ class Decoding:
         self.last[slots] = ids
         self.tokens[slots].scatter_(1, count[:, None], ids)
         count += 1
+        self.engine.tokens_generated(len(ids))
         done = (ids == self.eos_ids).any(dim=1) | (count == self.limit[slots])
         if done.any():
             self._remove((done.nonzero()[:, 0] + slots.start).tolist())
@@ -190,16 +191,10 @@ class Decoding:
 
     def _remove(self, slots: list[int]) -> None:
         """Free the slots of complete rows and report the rows to the listeners."""
-        complete = []
-        for slot in slots:
-            ids = tuple(self.tokens[slot, : int(self.count[slot])].tolist())
-            reason: Literal["stop", "length"] = "stop" if ids[-1] in self.engine.eos_ids else "length"
-            complete.append((int(self.row[slot]), Completion(ids, reason)))
+        complete = [(int(self.row[slot]), tuple(self.tokens[slot, : int(self.count[slot])].tolist())) for slot in slots]
         self._drop(slots)
-        for row, completion in complete:
-            self.completions[row] = completion
-            for listener in self.engine.listeners:
-                listener.row_finished(row, completion)
+        for row, ids in complete:
+            self.completions[row] = self.engine.finish(row, ids)
 
     def _drop(self, slots: list[int]) -> None:
         """Free slots; the last rows move into them."""

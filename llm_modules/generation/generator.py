@@ -12,22 +12,21 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from datamodules.errors import InputError
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.generation.decoding import Decoding
-from llm_modules.generation.interface import Completion, GenerationListener, GenerationSettings
+from llm_modules.generation.engine import GenerationEngine, refuse_prompt_learning
+from llm_modules.generation.interface import Completion, GenerationSettings
 from llm_modules.generation.prefill import cache_of, has_states
 from llm_modules.generation.slot_cache import SlotCache
 
 
-class Generator:
-    """Generates completions with a decoder-only model.
+class Generator(GenerationEngine):
+    """The engine ``slots``: generates completions with a decoder-only model.
 
     Attributes:
-        listeners: Notified of each forward pass and of each finished row. An exception of a listener ends the call.
         reprefill_at: Numbers of generated tokens after which a row drops its cache and is prefilled again, prompt and
             tokens together; the next token then depends on nothing that earlier passes computed.
 
@@ -43,6 +42,8 @@ class Generator:
         length Take a hook and pull the lid of the jar.
         stop I will not help with this request.
     """
+
+    name = "slots"
 
     def __init__(
         self,
@@ -66,55 +67,25 @@ class Generator:
         Raises:
             InputError: The model is not decoder-only, takes no `Cache`, or has a prompt-learning adapter.
         """
+        super().__init__(settings, pad_id=pad_id, eos_ids=eos_ids)
         base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self._cache_argument, self._make_cache = cache_of(base)
-        if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
-            raise InputError(
-                f"Cannot generate with an adapter of type {model.active_peft_config.peft_type}: it puts virtual tokens "
-                "before each forward pass. Use an adapter that changes weights, such as LoRA."
-            )
+        refuse_prompt_learning(model)
         self.model = model
-        self.settings = settings
-        self.pad_id = pad_id
-        self.eos_ids = tuple(eos_ids)
         self.synced = synced
-        self.listeners: list[GenerationListener] = []
         self.reprefill_at: frozenset[int] = frozenset()
         self._takes = inspect.signature(base.forward).parameters.keys() & {"position_ids", "logits_to_keep"}
         cache = self.new_cache()
         self.takes_newcomers = SlotCache.holds(cache)
         # Models do not all mask padding where it would enter a state.
         self.equal_lengths = has_states(cache) or not self.takes_newcomers
-        config = base.config.get_text_config()
-        self._max_positions: int | None = getattr(config, "max_position_embeddings", None)
-        self._positions_end = any(
-            isinstance(module, nn.Embedding) and (name.endswith("wpe") or "position" in name)
-            for name, module in base.named_modules()
-        )
+        self.read_positions(base)
 
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int] | None = None,
-        max_new_tokens: Sequence[int] | None = None,
+    def _complete(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limits: Sequence[int]
     ) -> list[Completion]:
-        """Complete every prompt; the completions have the order of the prompts.
-
-        A row's completion depends on its prompt, seed and limit and on the settings, not on the other rows (except for
-        the rounding of the model itself, which differs with the shape of a batch).
-
-        Args:
-            prompts: Token ids, at least one each.
-            seeds: A seed per row, used when sampling; the row's index by default.
-            max_new_tokens: A limit per row that overrides the setting.
-
-        Raises:
-            InputError: A prompt is empty or longer than the model's positions, a limit is below 1, or the device has
-                no memory for a single row.
-        """
-        limits = self._limits(prompts, max_new_tokens)
         with torch.no_grad(), evaluation_mode(self.model):
-            return Decoding(self, prompts, seeds if seeds is not None else range(len(prompts)), limits).finish()
+            return Decoding(self, prompts, seeds, limits).finish()
 
     def stream(
         self,
@@ -126,7 +97,7 @@ class Generator:
 
         Generation starts when the first token is requested. Nothing else may run on the model until the last one.
         """
-        limits = self._limits(prompts, max_new_tokens)
+        limits = self.limits(prompts, max_new_tokens)
         decoding = Decoding(self, prompts, seeds if seeds is not None else range(len(prompts)), limits)
         told = [0] * len(prompts)
         more = True
@@ -138,24 +109,6 @@ class Generator:
             for row, ids in sorted(so_far.items()):
                 yield from ((row, token) for token in ids[told[row] :])
                 told[row] = max(told[row], len(ids))  # out of memory, a row begins again
-
-    def _limits(self, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int] | None) -> list[int]:
-        """Check the prompts; return how many tokens each row may generate."""
-        limits = list(max_new_tokens) if max_new_tokens is not None else [self.settings.max_new_tokens] * len(prompts)
-        if min(limits, default=1) < 1:
-            raise InputError(f"Row {limits.index(min(limits))} may generate {min(limits)} tokens: allow at least one.")
-        for row, prompt in enumerate(prompts):
-            if not prompt:
-                raise InputError(f"Prompt {row} of the batch has no tokens: give it at least one, such as BOS.")
-            if self._max_positions is not None and len(prompt) > self._max_positions:
-                raise InputError(
-                    f"Prompt {row} of the batch has {len(prompt)} tokens, but the model has {self._max_positions} "
-                    "positions: shorten or drop it, or use a model with a longer context."
-                )
-            if self._max_positions is not None and self._positions_end:
-                # The last token is never an input, so it needs no position.
-                limits[row] = min(limits[row], self._max_positions - len(prompt) + 1)
-        return limits
 
     def new_cache(self) -> Cache:
         """An empty cache for a batch of prompts."""

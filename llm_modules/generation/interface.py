@@ -1,6 +1,7 @@
 """Settings, results and listeners of generation, and what the decoding loop needs of a generator."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -9,13 +10,43 @@ from transformers import Cache
 
 from datamodules.errors import InputError
 
+EngineName = Literal["slots", "transformers"]
+"""``slots``: the project's own loop; ``transformers``: the library's ``generate``, a batch at a time."""
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What steering did to a row.
+
+    Attributes:
+        places: Tokens times layers that something was added to.
+        relative_size: Mean over these places: norm of what was added over the norm of the residual stream before.
+    """
+
+    places: int
+    relative_size: float
+
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote: the token ids, including an end-of-sequence token, and why it stopped."""
+    """What a model wrote: the token ids, including an end-of-sequence token, and why it stopped.
+
+    ``steered`` says what steering did to the row; None if the run has no steering.
+    """
 
     token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length"]
+    steered: Steered | None = field(default=None, compare=False)
+
+    @property
+    def steered_fields(self) -> dict[str, float | None]:
+        """What steering did, as the fields of records name it; the size to three digits."""
+        if self.steered is None:
+            return {"steered_places": None, "steered_size": None}
+        return {
+            "steered_places": self.steered.places,
+            "steered_size": float(f"{self.steered.relative_size:.3g}"),
+        }
 
     @property
     def n_tokens(self) -> int:
@@ -37,6 +68,7 @@ class GenerationSettings:
         top_p: Sample from the smallest set of tokens with this probability; 1 keeps all.
         top_k: Sample from the most likely tokens; 0 keeps all.
         slots: Rows decoded together; halved if the device runs out of memory.
+        engine: What generates; see docs/engines.md.
     """
 
     max_new_tokens: int = 512
@@ -44,6 +76,7 @@ class GenerationSettings:
     top_p: float = 1.0
     top_k: int = 0
     slots: int = 64
+    engine: EngineName = "slots"
 
     def __post_init__(self) -> None:
         for ok, name, remedy in (
@@ -58,7 +91,10 @@ class GenerationSettings:
 
 
 class GenerationListener:
-    """Base class of objects that a `Generator` notifies. A row is the index of a prompt in the call of `generate`."""
+    """Base class of objects that an engine notifies. A row is the index of a prompt in the call of ``generate``."""
+
+    def batch_starts(self, width: int) -> None:
+        """Called before a batch is decoded from start to end; its padded prompts have ``width`` columns."""
 
     def before_forward(self, rows: Tensor) -> None:
         """Called before each forward pass with the rows that it computes, (n,) int64 on the device, in batch order.
@@ -67,18 +103,27 @@ class GenerationListener:
         keeps step with other ranks (a pass of batch size 1 whose result is discarded).
         """
 
+    def tokens_generated(self, number: int) -> None:
+        """Called whenever rows have got tokens, with how many in all."""
+
+    def steered(self, row: int) -> Steered | None:
+        """What this listener has done to a row so far; None if it steers nothing."""
+        return None
+
+    def rows_begin_again(self, rows: Sequence[int]) -> None:
+        """Called if what was generated for these rows is thrown away."""
+
     def row_finished(self, row: int, completion: Completion) -> None:
         """Called once for each row, as soon as it is complete."""
 
 
-class Engine(Protocol):
+class SlotEngine(Protocol):
     """The part of a `Generator` that its decoding loop uses."""
 
     settings: GenerationSettings
     pad_id: int
     eos_ids: tuple[int, ...]
     synced: bool
-    listeners: list[GenerationListener]
     reprefill_at: frozenset[int]
 
     takes_newcomers: bool
@@ -89,6 +134,15 @@ class Engine(Protocol):
     @property
     def device(self) -> torch.device:
         """Device of the model's inputs."""
+
+    def tokens_generated(self, number: int) -> None:
+        """Tell that rows have got tokens."""
+
+    def rows_begin_again(self, rows: Sequence[int]) -> None:
+        """Tell that what was generated for these rows is thrown away."""
+
+    def finish(self, row: int, token_ids: tuple[int, ...]) -> Completion:
+        """The completion of a row, told to the listeners."""
 
     def new_cache(self) -> Any:
         """An empty cache for a batch of prompts."""

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import get_args
 
+import transformers
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import (
@@ -15,11 +16,15 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
     LinearAttentionLayer,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from datamodules.errors import InputError
 from datamodules.padding import pad_prompts
 from llm_modules.backbone.architecture import inner_decoder
 from llm_modules.generation.slot_cache import SlotCache
+
+CACHES = ("past_key_values", "cache_params")
+"""The arguments by which models take a cache of transformers."""
 
 
 def cache_of(model: PreTrainedModel) -> tuple[str, Callable[[], Cache]]:
@@ -29,12 +34,13 @@ def cache_of(model: PreTrainedModel) -> tuple[str, Callable[[], Cache]]:
     model's mask still limits the window. InputError if the model is not decoder-only, or takes no `Cache`.
     """
     takes = inspect.signature(inner_decoder(model).forward).parameters
-    name = next((name for name in ("past_key_values", "cache_params") if name in takes), "")
+    name = next((name for name in CACHES if name in takes), "")
     hints = get_args(takes[name].annotation) if name else ()
     own = next((hint for hint in hints if isinstance(hint, type) and hint is not type(None)), Cache)
     if model.config.is_encoder_decoder or not name or not issubclass(own, Cache):
         raise InputError(
-            f"{type(model).__name__} cannot generate here: it must be decoder-only and take a cache of transformers"
+            f"{type(model).__name__} cannot generate in slots: it must be decoder-only and take a cache of "
+            "transformers; set model.generation.engine: transformers"
         )
     if own not in (Cache, DynamicCache):
         return name, own
@@ -51,6 +57,24 @@ def cache_of(model: PreTrainedModel) -> tuple[str, Callable[[], Cache]]:
         return cache
 
     return name, make
+
+
+def takes_no_cache(family: str) -> bool:
+    """Whether models of a family (``model_type``) take no cache, by the signature of its class; no weights needed.
+
+    False for families that transformers itself does not have: their class is known once the model is loaded.
+    """
+    cls = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(family, ""), None)
+    return cls is not None and not inspect.signature(cls.forward).parameters.keys() & set(CACHES)
+
+
+def pads_prompts(model: PreTrainedModel) -> bool:
+    """Whether prompts of several lengths can be read together: padding enters nothing that the model keeps."""
+    try:
+        cache = cache_of(model)[1]()
+    except InputError:
+        return False
+    return SlotCache.holds(cache) and not has_states(cache)
 
 
 def has_states(cache: Cache) -> bool:

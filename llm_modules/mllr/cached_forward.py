@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.padding import pad_prompts
-from llm_modules.backbone.architecture import decoder_layers, inner_decoder, uncompiled, unwrap
+from llm_modules.backbone.architecture import decoder_layers, inner_decoder, residual_of, uncompiled, unwrap
 from llm_modules.backbone.modes import evaluation_mode
 
 Signature = tuple[Hashable, ...]
@@ -115,8 +115,8 @@ class CachedForward:
 
         def keep(layer: int) -> Any:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-                outputs[layer + 1] = output[0] if isinstance(output, tuple) else output
-                self._extras = len(output) - 1 if isinstance(output, tuple) else None
+                outputs[layer + 1] = residual_of(output)
+                self._extras = len(output) - 1 if isinstance(output, tuple | list) else None
 
             return hook
 

@@ -45,6 +45,8 @@ class MoGU(CausalLM):
     tokens from the mixture.
     """
 
+    engines = ("slots",)
+
     def __init__(
         self,
         glad: str | None = None,

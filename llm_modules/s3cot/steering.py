@@ -1,5 +1,7 @@
 """Steering: every row of a batch has its own strength in every layer (paper, "self-sampling")."""
 
+import inspect
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -7,11 +9,20 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from datamodules.errors import InputError
-from llm_modules.backbone.architecture import decoder_layers, hidden_size, inner_decoder, uncompiled
-from llm_modules.generation import GenerationListener
-from llm_modules.generation.prefill import is_empty
+from llm_modules.backbone.architecture import (
+    decoder_layers,
+    hidden_size,
+    inner_decoder,
+    residual_of,
+    uncompiled,
+    with_residual,
+)
+from llm_modules.generation import GenerationListener, Steered
+from llm_modules.generation.prefill import CACHES, is_empty
+from llm_modules.s3cot.steered_places import SteeredPlaces
 
 Positions = Literal["all", "prompt", "last", "generated"]
 """Tokens that are steered: all (paper), those of the prompt, the prompt's last one (where the direction is measured),
@@ -26,7 +37,8 @@ class Steering(GenerationListener):
 
     Only layers that some row steers get a forward hook, and all hooks are removed at the end of the block, also on
     error. A row of strength 0 gets the same bits as without steering. Code compiled by ``torch.compile`` runs
-    uncompiled within the block, because compiled code ignores hooks.
+    uncompiled within the block, because compiled code ignores hooks. `steered` tells how many tokens of a row were
+    steered in how many layers, as counted in the hooks themselves, and the relative size of what was added.
 
     Example:
         >>> from llm_modules.backbone.loading import load_model
@@ -62,16 +74,22 @@ class Steering(GenerationListener):
         self._positions = positions
         self._stack: ExitStack | None = None
         self._hooked: set[int] = set()
-        self._in_phase = True
+        # Of the current pass: first and last column to steer (as a slice), and which columns are tokens.
+        self._columns: slice | None = slice(None)
+        self._is_token: Tensor | None = None
+        self._width: int | None = None
+        self._takes = inspect.signature(self._decoder.forward).parameters.keys() & set(CACHES)
         # Per batch: the distinct settings (strengths by layer), the setting of each row, the layers steered by any.
         self._settings = torch.empty(0, len(self._layers))
         self._setting_of_row = torch.empty(0, dtype=torch.long)
         self._steered: list[int] = []
         self._products: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._places = SteeredPlaces(0)
         # Per pass: its rows, their settings, and the tensor to add to each layer.
         self._rows: Tensor | None = None
         self._chosen = self._setting_of_row
         self._addends: dict[int, Tensor] = {}
+        self._sizes: dict[int, Tensor] = {}
         self._idle = True
 
     def __enter__(self) -> "Steering":
@@ -79,9 +97,8 @@ class Steering(GenerationListener):
             raise RuntimeError("this steering is already attached")
         self._stack = ExitStack()
         self._stack.enter_context(uncompiled())
-        if self._positions != "all":
-            hook = self._decoder.register_forward_pre_hook(self._find_phase, with_kwargs=True)
-            self._stack.callback(hook.remove)
+        hook = self._decoder.register_forward_pre_hook(self._find_columns, with_kwargs=True)
+        self._stack.callback(hook.remove)
         return self
 
     def __exit__(
@@ -89,7 +106,7 @@ class Steering(GenerationListener):
     ) -> None:
         if self._stack is not None:
             self._stack.close()
-        self._stack = None
+        self._stack = self._width = None
         self._hooked.clear()
         self._use(torch.empty(0, len(self._layers)))
 
@@ -118,6 +135,18 @@ class Steering(GenerationListener):
                 self._stack.callback(hook.remove)
                 self._hooked.add(layer)
 
+    def batch_starts(self, width: int) -> None:
+        """Note where the prompts end: models that take no cache compute them in each pass again."""
+        self._width = width
+
+    def steered(self, row: int) -> Steered:
+        """How many tokens x layers of a row of the strengths were steered since they were set, and by how much."""
+        return self._places.of(row)
+
+    def rows_begin_again(self, rows: Sequence[int]) -> None:
+        """Count these rows from 0."""
+        self._places.forget(rows)
+
     def before_forward(self, rows: Tensor) -> None:
         """Steer the coming passes for these rows of the batch; an empty tensor means a pass that belongs to no row."""
         if rows is self._rows or not len(self._setting_of_row):
@@ -131,6 +160,7 @@ class Steering(GenerationListener):
         self._steered = self._settings.any(dim=0).nonzero().flatten().tolist()
         self._products.clear()
         self._rows = None
+        self._places = SteeredPlaces(len(strengths))
         self._take(self._setting_of_row)
 
     def _take(self, chosen: Tensor) -> None:
@@ -139,8 +169,40 @@ class Steering(GenerationListener):
         self._idle = not self._settings[chosen].any()
         self._addends.clear()
 
-    def _find_phase(self, _decoder: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        cache, use_cache = kwargs.get("past_key_values", kwargs.get("cache_params")), kwargs.get("use_cache")
+    def _find_columns(self, _decoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Find the columns of the coming pass that are steered, and those that are tokens."""
+        named = (kwargs.get(name) for name in ("input_ids", "inputs_embeds"))
+        inputs = next((value for value in (*named, *args) if isinstance(value, Tensor)), None)
+        mask = kwargs.get("attention_mask")
+        self._is_token = None
+        if isinstance(mask, Tensor) and inputs is not None and mask.ndim == 2:
+            self._is_token = mask[:, -inputs.shape[1] :]
+        if not self._takes:
+            self._columns = self._of_whole_rows()
+        elif self._positions == "all":
+            self._columns = slice(None)
+        else:
+            prompt = self._reads_prompt(kwargs)
+            here = prompt == (self._positions != "generated")
+            self._columns = slice(-1 if self._positions == "last" else None, None) if here else None
+        rows = torch.arange(len(self._chosen)) if self._rows is None else self._rows
+        self._places.next_pass(rows, again=not self._takes)
+
+    def _of_whole_rows(self) -> slice:
+        """The columns to steer in a pass that computes each row from its first token."""
+        if self._positions == "all":
+            return slice(None)
+        if self._width is None:
+            raise InputError(
+                f"positions: '{self._positions}' needs to know where the prompts end, and the model takes no cache to "
+                "tell it by; use model.generation.engine: transformers, or steer 'all' positions"
+            )
+        ends = {"prompt": (None, self._width), "last": (self._width - 1, self._width), "generated": (self._width, None)}
+        return slice(*ends[self._positions])
+
+    def _reads_prompt(self, kwargs: dict[str, Any]) -> bool:
+        cache = next((kwargs[name] for name in CACHES if kwargs.get(name) is not None), None)
+        use_cache = kwargs.get("use_cache")
         if use_cache is None:
             use_cache = getattr(self._decoder.config, "use_cache", True)
         if cache is None and not use_cache:
@@ -148,14 +210,13 @@ class Steering(GenerationListener):
                 f"positions: '{self._positions}' needs a KV cache to find the prompt, and the model runs without one; "
                 "generate with use_cache=True or steer 'all' positions"
             )
-        empty = cache is None or is_empty(cache)
-        self._in_phase = empty == (self._positions != "generated")
+        return cache is None or (isinstance(cache, Cache) and is_empty(cache))
 
     def _add(self, layer: int, _module: nn.Module, _args: Any, output: Any) -> Any:
         """Forward hook of a decoder layer; its output is (batch, seq, hidden), or a tuple that begins with it."""
-        if self._idle or not self._in_phase:
+        if self._idle or self._columns is None:
             return None
-        hidden: Tensor = output[0] if isinstance(output, tuple) else output
+        hidden: Tensor = residual_of(output)
         if hidden.ndim != 3:
             raise InputError(
                 f"steering: the decoder layers of this family return {tuple(hidden.shape)}, several residual streams "
@@ -169,12 +230,15 @@ class Steering(GenerationListener):
                 f"alpha: a forward pass of {len(hidden)} rows has strengths for {len(addend)}; give every row of the "
                 "pass its own (beams and num_return_sequences multiply the rows)"
             )
-        if self._positions == "last":
-            steered = hidden.clone()
-            steered[:, -1:] += addend
-        else:
+        columns = self._columns
+        is_token = None if self._is_token is None else self._is_token[:, columns]
+        self._places.add(hidden[:, columns], self._sizes[layer], is_token)
+        if columns == slice(None):
             steered = hidden + addend
-        return (steered, *output[1:]) if isinstance(output, tuple) else steered
+        else:
+            steered = hidden.clone()
+            steered[:, columns] += addend
+        return with_residual(output, steered)
 
     def _look_up(self, layer: int, hidden: Tensor) -> Tensor:
         """Return what this pass adds to a layer, (batch, 1, hidden), on the device and in the dtype of ``hidden``."""
@@ -183,6 +247,7 @@ class Steering(GenerationListener):
             self._products[key] = self._multiply(hidden)
         chosen = self._products[key].index_select(1, self._chosen.to(hidden.device))
         self._addends.update(zip(self._steered, chosen.unbind(), strict=True))
+        self._sizes.update(zip(self._steered, chosen.float().norm(dim=-1).unbind(), strict=True))
         return self._addends[layer]
 
     def _multiply(self, hidden: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from datamodules.errors import InputError
 from llm_modules.backbone.adapters import add_adapter, load_adapter
-from llm_modules.backbone.architecture import decoder_layers, hidden_size, num_layers
+from llm_modules.backbone.architecture import decoder_layers, hidden_size, num_layers, residual_of
 from llm_modules.backbone.modes import same_trainable
-from llm_modules.generation import GenerationListener, GenerationSettings, Generator
+from llm_modules.generation import GenerationListener, GenerationSettings
 from llm_modules.mogu import MoGUModel, output_projections, random_adapter
 from llm_modules.s3cot import Steering
 from llm_modules.s3cot.steering import Positions
@@ -45,7 +45,7 @@ def _one_stream() -> Iterator[None]:
 
 
 def _steered(subject: Subject, strengths: Tensor) -> list[tuple[int, ...]]:
-    generator = Generator(subject.model, SETTINGS, pad_id=subject.pad_id, eos_ids=())
+    generator = subject.generator(SETTINGS)
     with Steering(subject.model, 5 * _directions(subject)) as steering:
         generator.listeners.append(steering)
         steering.set_strengths(strengths)
@@ -65,10 +65,14 @@ def steered_places(subject: Subject) -> str:
 
 
 class _Rows(GenerationListener):
-    """The rows of the coming pass."""
+    """The rows of the coming pass; where their prompts end if each pass computes them again."""
 
     def __init__(self) -> None:
         self.rows = torch.empty(0, dtype=torch.long)
+        self.width: int | None = None
+
+    def batch_starts(self, width: int) -> None:
+        self.width = width
 
     def before_forward(self, rows: Tensor) -> None:
         self.rows = rows.cpu()
@@ -81,7 +85,7 @@ def _count(subject: Subject, positions: Positions) -> tuple[int, int]:
     outputs: dict[int, Tensor] = {}
 
     def hidden(output: Any) -> Tensor:
-        tensor = output[0] if isinstance(output, tuple) else output
+        tensor: Tensor = residual_of(output)
         return tensor.detach()
 
     def before(layer: int, _module: nn.Module, _args: Any, output: Any) -> None:
@@ -90,17 +94,21 @@ def _count(subject: Subject, positions: Positions) -> tuple[int, int]:
     def after(layer: int, _module: nn.Module, _args: Any, output: Any) -> None:
         nonlocal found, expected
         changed = (hidden(output) != outputs.pop(layer)).any(dim=-1)
-        rows = (strengths[watched.rows] != 0).to(changed.device)[:, None].expand_as(changed)
         columns = torch.arange(changed.shape[1], device=changed.device)
-        prompt = changed.shape[1] > 1
-        here = {"all": True, "prompt": prompt, "last": prompt, "generated": not prompt}[positions]
-        if positions == "last":
-            rows = rows & (columns == changed.shape[1] - 1)
-        found += int((changed & rows).sum() if here else 0) - int((changed & ~rows).sum() if here else changed.sum())
-        expected += int(rows.sum()) if here else 0
+        # With a cache, a pass of several columns reads prompts, padded on the left.
+        width = watched.width or (changed.shape[1] if changed.shape[1] > 1 else 0)
+        here = {
+            "all": columns >= 0,
+            "prompt": columns < width,
+            "last": columns == width - 1,
+            "generated": columns >= width,
+        }[positions]
+        rows = (strengths[watched.rows] != 0).to(changed.device)[:, None] & here
+        found += int((changed & rows).sum()) - int((changed & ~rows).sum())
+        expected += int(rows.sum())
 
     settings = GenerationSettings(max_new_tokens=3, slots=3)
-    generator = Generator(subject.model, settings, pad_id=subject.pad_id, eos_ids=())
+    generator = subject.generator(settings)
     layers = list(enumerate(decoder_layers(subject.model)))
     hooks = [layer.register_forward_hook(partial(before, number)) for number, layer in layers]
     try:

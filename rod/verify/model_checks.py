@@ -77,23 +77,25 @@ def padding(subject: Subject) -> str:
 @torch.no_grad()
 def generation(subject: Subject) -> str:
     """Six prompts of different lengths in three slots give the tokens of uncached greedy decoding."""
-    generator = Generator(subject.model, SETTINGS, pad_id=subject.pad_id, eos_ids=())
+    generator = subject.generator(SETTINGS)
     rows = [list(done.token_ids) for done in generator.generate(subject.prompts)]
     good = sum(
         len(row) == NEW and _greedy(subject, prompt, row) for prompt, row in zip(subject.prompts, rows, strict=True)
     )
     if good < len(rows):
         raise AssertionError(f"{len(rows) - good} of {len(rows)} rows are not those of uncached greedy decoding")
+    if not isinstance(generator, Generator):
+        return "by transformers"
     return "in slots" if generator.takes_newcomers else "in batches of one prompt length"
 
 
 @torch.no_grad()
 def early_end(subject: Subject) -> str:
     """A row that ends frees its slot, and the others stay as they are."""
-    whole = Generator(subject.model, SETTINGS, pad_id=subject.pad_id, eos_ids=())
+    whole = subject.generator(SETTINGS)
     rows = [list(done.token_ids) for done in whole.generate(subject.prompts)]
     end = rows[0][2]
-    ending = Generator(subject.model, SETTINGS, pad_id=subject.pad_id, eos_ids={end})
+    ending = subject.generator(SETTINGS, eos_ids={end})
     for prompt, row, done in zip(subject.prompts, rows, ending.generate(subject.prompts), strict=True):
         found, expected = list(done.token_ids), row[: row.index(end) + 1] if end in row else row
         ends = found.index(end) + 1 if end in found else NEW

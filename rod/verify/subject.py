@@ -1,6 +1,6 @@
 """What is checked, and how a check says what it found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -11,6 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.errors import first_line
 from llm_modules.backbone.vocabulary import padding_id
+from llm_modules.generation import GenerationEngine, GenerationSettings, Generator, TransformersGenerator
+from llm_modules.generation.prefill import takes_no_cache
 
 Status = Literal["passes", "fails", "does not apply"]
 _TEXTS = (
@@ -47,6 +49,11 @@ class Subject:
     def pad_id(self) -> int:
         """Any token of the vocabulary."""
         return 0 if self.tokenizer is None else padding_id(self.model, self.tokenizer)
+
+    def generator(self, settings: GenerationSettings, eos_ids: Collection[int] = ()) -> GenerationEngine:
+        """The engine that generates with the model: slots, or transformers for a family that takes no cache."""
+        engine = TransformersGenerator if takes_no_cache(self.model.config.model_type) else Generator
+        return engine(self.model, settings, pad_id=self.pad_id, eos_ids=eos_ids)
 
     @property
     def exact(self) -> float:

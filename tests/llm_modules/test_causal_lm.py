@@ -1,5 +1,6 @@
 """Training, checkpoints and generation of the module that all methods build on."""
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,13 @@ from datamodules.records.kinds import Question
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import GenerationSettings
 from llm_modules.loss import Loss, row_losses
+from llm_modules.mogu.module import MoGU
 from llm_modules.optim.learning_rates import LearningRates
 from llm_modules.optim.muon import MuonAdamW
 from llm_modules.optim.schedules import WarmupConstant
+from tests.families import tiny_model
 from tests.supervised import RandomExamples, parameter_sum
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -297,3 +300,22 @@ class TestWrongInput:
         other.model.save_pretrained(str(tmp_path / "adapter"))
         with pytest.raises(InputError, match=r"model\.adapter"):
             CausalLM(checkpoint, adapter=str(tmp_path / "adapter")).configure_model()
+
+
+def test_a_family_without_a_cache_is_generated_by_transformers_and_said_once(tmp_path: Path) -> None:
+    tiny_model("openai-gpt").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    module = CausalLM(str(tmp_path))
+    with pytest.warns(UserWarning, match="family 'openai-gpt' take no cache"):
+        assert module.engine == "transformers"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert module.engine == "transformers"
+
+
+def test_a_class_refuses_an_engine_that_cannot_generate_for_it_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="MoGU cannot generate with transformers; use slots"):
+        MoGU(folder="nowhere", generation=GenerationSettings(engine="transformers"))
+    tiny_model("rwkv").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="MoGU cannot generate with transformers, the engine of a model of the family"):
+        _ = MoGU(folder="nowhere", backbone=str(tmp_path)).engine

@@ -2,6 +2,8 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records
 from llm_modules.generation import Completion, GenerationListener
+from llm_modules.generation.engine import engine_version
 from tests.callbacks.generation.sampling_run import data, module, predict, prepare, steer, trainer
 from tests.processes import Processes
 
@@ -58,6 +61,12 @@ def test_traces_of_a_run(source: Path, tmp_path: Path) -> None:
     initial = next(trace for trace in traces if trace.id == "q2|system2|-|a0|s0")
     assert (initial.layer_set, initial.layers, initial.alpha, initial.seed) == ("", (), 0.0, steered.seed)
     assert initial.completion != steered.completion
+    assert steered.steered_places is not None
+    assert steered.steered_places > 2 * steered.n_tokens  # in two layers, the prompt's tokens too
+    assert steered.steered_size is not None
+    assert steered.steered_size > 0
+    assert (initial.steered_places, initial.steered_size) == (0, 0.0)
+    assert initial.engine == f"slots {version('lightning-rod')}"
     assert 1 <= initial.n_tokens <= 12
 
 
@@ -233,3 +242,28 @@ def test_a_sharded_model_with_questions_that_do_not_come_out_even(tmp_path: Path
 
 def lines(root: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in (root / "traces").glob("traces.rank*.jsonl"))
+
+
+def test_the_transformers_engine_writes_the_same_traces_under_its_name(source: Path, tmp_path: Path) -> None:
+    found = {}
+    for engine in ("slots", "transformers"):
+        run = trainer(tmp_path / engine, steer(source), writer := TraceWriter())
+        run.predict(module(source, engine=engine), data(source), return_predictions=False)
+        traces = read_records(writer.merged_file(run), Trace, strict=True)
+        assert {trace.engine for trace in traces} == {f"{engine} {engine_version(engine)}"}
+        found[engine] = [replace(trace, engine=None) for trace in traces]
+        settings = json.loads((tmp_path / engine / "traces" / "settings.json").read_text())
+        assert (settings["engine"], settings["engine_version"]) == (engine, engine_version(engine))
+    assert found["slots"] == found["transformers"]
+    run = trainer(tmp_path / "slots", steer(source), TraceWriter())
+    with pytest.raises(InputError, match="engine: slots there, transformers now"):
+        run.predict(module(source, engine="transformers"), data(source), return_predictions=False)
+
+
+def test_a_run_from_before_engines_were_recorded_resumes(source: Path, tmp_path: Path) -> None:
+    sample(source, tmp_path)
+    path = tmp_path / "traces" / "settings.json"
+    settings = json.loads(path.read_text())
+    del settings["engine"], settings["engine_version"]
+    path.write_text(json.dumps(settings))
+    assert sample(source, tmp_path)[1] == 0

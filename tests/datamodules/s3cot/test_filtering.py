@@ -217,3 +217,15 @@ def test_the_report_prints_and_is_json(checker: AnswerChecker) -> None:
     back = json.loads(json.dumps(asdict(report)))
     assert back["reasons"] == {"wrong": 1}
     assert back["length_ratios"] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_a_trace_that_was_meant_to_be_steered_and_was_not_is_dropped(checker: AnswerChecker) -> None:
+    traces = [
+        trace(steered_places=0, steered_size=0.0),
+        trace(-0.1, tokens=80, steered_places=160, steered_size=0.02),
+        trace(-0.2, tokens=70, steered_places=0, steered_size=0.0),
+        trace(-0.3, tokens=60),  # of an older file, which does not say
+    ]
+    for result in (filter_by_gold(traces, checker), filter_by_agreement(traces, checker)):
+        assert reasons(result) == {"q-0.2|s0": "not_steered"}
+        assert result.report.reasons == {"not_steered": 1}
