@@ -80,9 +80,10 @@ class MoGU(CausalLM):
             penalty: ``mse`` (the authors' code) or ``l1`` (the paper's equation).
             penalty_mask: Tokens whose gates are pulled; see ``PenaltyMask``.
             penalty_weight: lambda (paper: 2); 0 trains by cross-entropy alone.
-            guided_steps: For so many optimiser steps the penalty alone trains the routers, while the mixtures run with
-                the gates that they should have (ours; paper: 0). A layer then does not learn from the errors of those
-                before it, and a step takes a forward pass of the backbone.
+            guided_steps: For so many optimiser steps the penalty alone trains the routers, each layer by its own gates
+                (ours; paper: 0). A step takes a forward pass of the backbone. At first the mixtures run with the gates
+                that they should have, so that no layer learns from the errors of those before it; the share of requests
+                that run with the routers' own gates grows to 1, because those are the states that they will meet.
             mode: Which generated tokens come from the mixture.
             m: Tokens from the mixture (paper: 5).
             allow_other_base: Accept responders or a folder that were trained on another model.
@@ -193,7 +194,10 @@ class MoGU(CausalLM):
         model, rows = self.language_model, batch.rows
         tokens = self._penalty_tokens(batch, self.penalty_mask)
         classes = malicious_tokens(self.penalty_mask, batch.malicious, batch.starts, tokens.shape[1])
-        with self.mogu.recording(guide=Guide(gate_goals(classes), tokens)) as record:
+        draw = torch.rand(batch.items, generator=torch.Generator().manual_seed(self.global_step))
+        guided = (draw >= self.global_step / self.guided_steps).to(tokens.device)
+        guide = Guide(gate_goals(classes), tokens & guided[:, None])
+        with self.mogu.recording(guide=guide) as record:
             call_as_forward(model, lambda: last_hidden(decoder_of(model), rows))
         gates = record.stacked()
         penalty = gate_penalty(gates, classes, tokens, self.penalty)
