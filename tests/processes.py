@@ -85,7 +85,7 @@ def _enter(
 ) -> None:
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    rank_zero_only.rank = rank  # Lightning reads it when it is imported
+    vars(rank_zero_only)["rank"] = rank  # Lightning reads it when it is imported
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

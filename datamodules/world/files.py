@@ -57,7 +57,7 @@ def write_world(folder: Path, *, n_train: int, n_dev: int, n_test: int, seed: in
 def watched(seed: int = 0) -> list[str]:
     """Lines with ``id``, ``prompt`` and ``kind``, of requests of the dev split."""
     rng = Random(f"{seed} watched")
-    found = []
+    found: list[dict[str, str]] = []
     for kind, source, n in (("malicious", "forbidden", 24), ("twin", "twins", 12), ("benign", "benign", 12)):
         taken = {line["id"] for line in found}
         others = [request for request in requests(source, "dev") if request.id not in taken]

@@ -39,7 +39,7 @@ class Completion:
     steered: Steered | None = field(default=None, compare=False)
 
     @property
-    def steered_fields(self) -> dict[str, float | None]:
+    def steered_fields(self) -> dict[str, Any]:
         """What steering did, as the fields of records name it; the size to three digits."""
         if self.steered is None:
             return {"steered_places": None, "steered_size": None}

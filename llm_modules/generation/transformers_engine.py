@@ -135,7 +135,7 @@ class _Batch(StoppingCriteria):
         self.ends = torch.tensor(engine.eos_ids, dtype=torch.long, device=device)
         self.completions: dict[int, Completion] = {}
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Which rows have ended, (rows,) bool, after a token was appended to each."""
         generated = input_ids[:, self.width :]
         self.engine.tokens_generated(len(self.ended) - len(self.completions))
@@ -157,7 +157,7 @@ class _Sampling(LogitsProcessor):
         padded = [pad(uniforms, (0, max(limits) - len(uniforms))) for uniforms in drawn]
         self.uniforms = torch.stack(padded).to(batch.ids.device) if padded else None
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores (rows, vocab) of 0 for the chosen tokens and -inf for all others."""
         assert self.uniforms is not None
         uniforms = self.uniforms[:, input_ids.shape[1] - self.width]

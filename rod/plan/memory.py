@@ -69,8 +69,9 @@ class Fit:
         state = state_bytes(self.optimizer(named_groups(model.named_parameters(), lambda _: "")))
         layer = max(bytes_of(layer) for layer in decoder_layers(model))
         cast = sum(m.weight.numel() * 2 for m in model.modules() if isinstance(m, nn.Linear)) if self.mixed else 0
-        computing = model.to(torch.bfloat16) if self.mixed else model
-        step = count_pass(computing, 1, self.length)
+        if self.mixed:
+            nn.Module.to(model, torch.bfloat16)
+        step = count_pass(model, 1, self.length)
         return CountedFit(self, weights, trained, state, layer, cast, step, *_head(model))
 
 

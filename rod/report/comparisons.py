@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from callbacks.evaluation.comparison import Comparison, compare_runs, comparison_columns, doubts_of, read_run
-from callbacks.evaluation.conditions import answers_by_suite, read_conditions
+from callbacks.evaluation.conditions import Conditions, answers_by_suite, read_conditions
 from callbacks.evaluation.frontier import points_of
 from callbacks.evaluation.frontier_figures import plot_frontier
 from datamodules.errors import InputError
@@ -100,8 +100,8 @@ def _pictures(comparisons: Sequence[Comparison], runs: Sequence[Run], folder: Pa
         "interval does not hold 0."
     )
     found = [picture(folder / "differences.svg", told, told)]
-    conditions = {}
-    strengths = {}
+    conditions: Conditions = {}
+    strengths: dict[str, tuple[str, float]] = {}
     for run in runs:
         try:
             own = read_conditions(run.folder, run.name)

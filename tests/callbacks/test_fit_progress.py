@@ -35,7 +35,8 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         trainer = Trainer(
             max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, callbacks=[FitProgress()], **options
         )
-        trainer.fit(Line(), DataLoader(torch.ones(3, 1)))
+        rows: Any = list(torch.ones(3, 1))
+        trainer.fit(Line(), DataLoader(rows))
         return told
 
     return fit

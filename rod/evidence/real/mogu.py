@@ -72,8 +72,8 @@ class RealMoGUEvidence:
         if not controls:
             return found
         found += do.router(PAPER / "3_router", PAPER / "mogu", (), "--model.penalty_mask", "all")
-        sft = ["--data.path", MIXED / "sft.train.jsonl", "--data.val_path", MIXED / "sft.val.jsonl"]
-        sft += ["--model.optimizer.lr", RATE, *do.base]
+        sft: Words = ["--data.path", MIXED / "sft.train.jsonl", "--data.val_path", MIXED / "sft.val.jsonl"]
+        sft = [*sft, "--model.optimizer.lr", RATE, *do.base]
         found.append(do.run("fit", config("mogu/controls/safety_sft"), SFT, *sft))
         found.append(do.export(SFT, SFT / "adapter", "peft", "best"))
         return [

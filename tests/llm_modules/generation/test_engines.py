@@ -36,12 +36,8 @@ def tokens(completions: Sequence[Completion]) -> list[tuple[int, ...]]:
 def miniature_prompts() -> list[list[int]]:
     tokenizer = load_tokenizer("miniature")
     words = ["a jar", "a vault without its key", "x", "a door that is stuck since the rain of last week", "bread", "it"]
-    return [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": f"How do I open {word}?"}], add_generation_prompt=True
-        )["input_ids"]
-        for word in words
-    ]
+    turns = [[{"role": "user", "content": f"How do I open {word}?"}] for word in words]
+    return [tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False) for turn in turns]
 
 
 def both(model: Any, eos: Sequence[int] = EOS, **settings: Any) -> tuple[GenerationEngine, GenerationEngine]:
@@ -234,8 +230,9 @@ def test_rows_that_begin_again_are_counted_once(monkeypatch: pytest.MonkeyPatch)
     vectors = torch.ones(num_layers(model), hidden_size(model))
     found = []
     for breaks in (False, True):
-        engine = both(model, (), slots=4, max_new_tokens=6)[0]
-        forward, passes = engine.forward, []  # type: ignore[attr-defined]
+        engine: Any = both(model, (), slots=4, max_new_tokens=6)[0]
+        forward = engine.forward
+        passes: list[int] = []
 
         def pass_or_break(*args: Any, breaks: bool = breaks, forward: Any = forward, passes: list[int] = passes) -> Any:
             logits = forward(*args)

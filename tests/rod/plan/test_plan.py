@@ -43,7 +43,8 @@ def test_keys_and_values_have_the_bytes_of_a_cache(name: str) -> None:
     cache = DynamicCache()
     with torch.no_grad():
         model(input_ids=torch.zeros((1, 5), dtype=torch.long), past_key_values=cache, use_cache=True)
-    held = sum(tensor.nbytes for layer in cache.layers for tensor in (layer.keys, layer.values))
+    layers: list[Any] = cache.layers
+    held = sum(tensor.nbytes for layer in layers for tensor in (layer.keys, layer.values))
     assert 5 * cache_bytes(build(model.config)) == held
 
 
