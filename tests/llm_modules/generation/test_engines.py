@@ -34,7 +34,7 @@ def tokens(completions: Sequence[Completion]) -> list[tuple[int, ...]]:
 
 
 def miniature_prompts() -> list[list[int]]:
-    tokenizer = load_tokenizer("miniature")
+    tokenizer: Any = load_tokenizer("miniature")
     words = ["a jar", "a vault without its key", "x", "a door that is stuck since the rain of last week", "bread", "it"]
     turns = [[{"role": "user", "content": f"How do I open {word}?"}] for word in words]
     return [tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False) for turn in turns]
