@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules.errors import InputError
 from datamodules.writing import replacing
 from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
+from rod.run_lock import RunLock
 from rod.run_record import begin, finish
 
 CONFIG = "config.yaml"
@@ -29,12 +30,13 @@ _OF_ONE_START = {"ckpt_path", "overwrite", "recovery_minutes", "resume", "step_g
 class RunFolder(SaveConfigCallback):
     """Write ``config.yaml`` and ``run.json`` into ``trainer.default_root_dir``, the former also to Weights & Biases.
 
-    A folder that holds a run of another configuration is refused. A run of the same configuration goes on: a fit by
-    ``--resume auto`` or ``--ckpt_path``, sampling and tests always.
+    A folder that holds a run of another configuration is refused, and one in which another run is at work. A run of the
+    same configuration goes on: a fit by ``--resume auto`` or ``--ckpt_path``, sampling and tests always.
     """
 
     _text = ""
     _replaces = False
+    _lock: RunLock | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the folder and write the configuration, before any weights are loaded.
@@ -46,6 +48,8 @@ class RunFolder(SaveConfigCallback):
             return
         folder = Path(trainer.default_root_dir)
         if trainer.is_global_zero:
+            self._lock = RunLock()
+            self._lock.acquire(folder)
             self._text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
             self._check(folder, stage)
             self._replaces = stage == "fit" and bool(self.config.get("overwrite")) and (folder / CONFIG).is_file()
@@ -70,6 +74,16 @@ class RunFolder(SaveConfigCallback):
         self._begin(folder, "fit")
         (folder / REPLACED).unlink()
         self._replaces = False
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let other runs into the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let other runs into the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the run as finished."""

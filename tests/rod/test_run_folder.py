@@ -9,6 +9,7 @@ import torch
 
 from datamodules.errors import InputError
 from rod.run_folder import CONFIG, DONE, checkpoints_of, newest_checkpoint
+from rod.run_lock import RunLock
 from tests.rod.fits import fit_config, rod, stop_at
 
 META = "meta.pt"
@@ -33,6 +34,22 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     for path in (folder / "fit.yaml", folder / "run" / CONFIG):
         path.write_text(path.read_text().replace(str(finished), str(folder)))
     return folder
+
+
+def test_a_run_is_refused_while_another_one_works_in_its_folder(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "stopped").touch()
+    other = RunLock()
+    other.acquire(copied / "run")
+    before = content_of(copied / "run")
+    again = ("fit", "--config", copied / "fit.yaml", "--overwrite", "true")
+    assert rod(*again) == 2
+    assert "another run is at work in" in capsys.readouterr().err
+    assert content_of(copied / "run") == before
+    other.release()
+    assert rod(*again) == 0
+    assert rod(*again) == 0  # in the same process
 
 
 def content_of(folder: Path) -> dict[Path, bytes]:

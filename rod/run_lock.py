@@ -1,0 +1,43 @@
+"""One run at a time in a folder."""
+
+import os
+from pathlib import Path
+
+from datamodules.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+
+class RunLock:
+    """Holds a folder until `release` or the end of the process, however it ends."""
+
+    def __init__(self) -> None:
+        self._handle: int | None = None
+
+    def acquire(self, folder: Path) -> None:
+        """Create and lock a folder; InputError if another run holds it. File systems without locks are let pass."""
+        if fcntl is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise InputError(
+                f"trainer.default_root_dir: another run is at work in '{folder}'; wait for its end, or name another "
+                "folder"
+            ) from error
+        except OSError:
+            os.close(handle)
+            return
+        self._handle = handle
+
+    def release(self) -> None:
+        """Let other runs in; without effect if the folder is not held."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
