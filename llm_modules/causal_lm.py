@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,15 +21,8 @@ from llm_modules.backbone.origin import check_origin, origin_of
 from llm_modules.backbone.quantization import Quantization
 from llm_modules.backbone.sharding import call_as_forward, shard
 from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
-from llm_modules.generation import (
-    Completion,
-    EngineName,
-    GenerationEngine,
-    GenerationSettings,
-    Generator,
-    TransformersGenerator,
-)
-from llm_modules.generation.prefill import takes_no_cache
+from llm_modules.generation import Completion, EngineName, GenerationEngine, GenerationSettings
+from llm_modules.generation.choice import check_engine, fitting_engine, make_engine
 from llm_modules.loss import Likelihood, Loss, completion_loss, row_losses
 from llm_modules.optim.learning_rates import LearningRates, multiplier, print_groups
 from llm_modules.optim.parameter_groups import (
@@ -112,7 +104,7 @@ class CausalLM(TrainableCheckpoint):
         self.optimizer = optimizer
         self.schedule = schedule
         self.generation = generation or GenerationSettings()
-        self._check_engine(self.generation.engine)
+        check_engine(self.generation.engine, self.engines, type(self).__name__)
         self.learning_rates = learning_rates
         if learning_rates is not None:
             learning_rates.check_model(self.model_id)
@@ -160,37 +152,24 @@ class CausalLM(TrainableCheckpoint):
     def engine(self) -> EngineName:
         """The engine that generates: that of the settings, or ``transformers`` for a family that takes no cache.
 
-        Needs no weights, so records of settings can name it.
-
-        Raises:
-            InputError: The class cannot generate with that engine.
+        Needs no weights, so records of settings can name it. InputError if the class cannot generate with it.
         """
         if self.generation.engine != "slots":
             return self.generation.engine
         family = loading.read_config(self.backbone, self.revision, self.trust_remote_code).model_type
-        if not takes_no_cache(family):
-            return "slots"
-        self._check_engine("transformers", f"a model of the family '{family}', which takes no cache that slots hold")
-        rank_zero_warn(
-            f"models of the family '{family}' take no cache that slots could hold, so transformers generates; "
-            "model.generation.engine: transformers says so without this warning"
-        )
-        return "transformers"
+        return fitting_engine(family, self.engines, type(self).__name__)
 
     @cached_property
     def generator(self) -> GenerationEngine:
         """The generation engine; one for the life of the module, so that listeners are added once."""
-        synced = self.device_mesh is not None
-        if self.engine == "slots":
-            return Generator(
-                self.language_model, self.generation, pad_id=self.pad_id, eos_ids=self.eos_ids, synced=synced
-            )
-        if synced:
-            raise InputError(
-                "model.generation.engine: transformers does not generate with a sharded model; use slots, or the "
-                "strategy ddp"
-            )
-        return TransformersGenerator(self.language_model, self.generation, pad_id=self.pad_id, eos_ids=self.eos_ids)
+        return make_engine(
+            self.engine,
+            self.language_model,
+            self.generation,
+            pad_id=self.pad_id,
+            eos_ids=self.eos_ids,
+            synced=self.device_mesh is not None,
+        )
 
     def configure_model(self) -> None:
         """Load the backbone, add the adapter, shard. Lightning calls this in every entry point; works once."""
@@ -347,16 +326,6 @@ class CausalLM(TrainableCheckpoint):
                 sync_dist=phase == "val" and name not in loss.local,
                 add_dataloader_idx=False,
             )
-
-    def _check_engine(self, engine: EngineName, why: str = "") -> None:
-        """Raise InputError if the class cannot generate with an engine."""
-        if engine in self.engines:
-            return
-        able = " or ".join(self.engines)
-        raise InputError(
-            f"model.generation.engine: {type(self).__name__} cannot generate with {engine}"
-            + (f", the engine of {why}; it needs a model for {able}" if why else f"; use {able}")
-        )
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         if self.adapter is not None:
