@@ -15,7 +15,7 @@ from llm_modules.generation.transformers_engine import TransformersGenerator
 
 
 def check_engine(engine: EngineName, able: Sequence[EngineName], owner: str, why: str = "") -> None:
-    """Raise InputError if the LightningModule ``owner``, for which the engines ``able`` generate, cannot use an engine."""
+    """Raise InputError if ``owner``, a LightningModule that the engines ``able`` can serve, is to use another one."""
     if engine not in able:
         names = " or ".join(able)
         raise InputError(
