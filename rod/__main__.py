@@ -8,8 +8,8 @@ from collections.abc import Sequence
 LIGHTNING = "rod.cli"
 GROUPS = {
     "train": {
-        "plan": ("rod.verbs.plan", "count the memory and speed of a run on a device, before it starts"),
         "fit": (LIGHTNING, "train a model"),
+        "plan": ("rod.verbs.plan", "count the memory and speed of a run on a device, before it starts"),
         "train-judge": ("rod.verbs.train_judge", "train the refusal classifier on labelled answers"),
     },
     "sample and filter": {

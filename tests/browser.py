@@ -62,6 +62,9 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Click on the first element that a selector finds."""
+        self.run(
+            f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center', behavior: 'instant'}})"
+        )
         found = self._call("POST", "/element", {"using": "css selector", "value": selector})
         self._call("POST", f"/element/{found[ELEMENT]}/click", {})
 

@@ -79,7 +79,8 @@ def test_the_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Args:" not in text
 
 
-LIGHT = sorted(verb for verb, module in VERBS.items() if module != LIGHTNING and verb not in ("score", "train-judge"))
+HEAVY = {"plan", "score", "train-judge"}  # their options are settings of judges and models
+LIGHT = sorted(verb for verb, module in VERBS.items() if module != LIGHTNING and verb not in HEAVY)
 
 
 def test_verbs_say_what_they_do_without_importing_torch() -> None:

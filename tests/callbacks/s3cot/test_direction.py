@@ -103,7 +103,7 @@ def test_a_file_of_pairs_gives_another_direction(checkpoint: Path, tmp_path: Pat
     assert (direction.n, direction.positive) == (3, "'positive' in polite.jsonl")
     assert direction.notes.endswith("politeness")
     assert sorted(path.name for path in output.parent.iterdir()) == [
-        f"polite.{end}" for end in ("csv", "png", "safetensors")
+        f"polite.{end}" for end in ("csv", "png", "safetensors", "svg")
     ]
 
 

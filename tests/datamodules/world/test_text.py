@@ -122,7 +122,7 @@ def test_files_hold_each_problem_once_and_are_the_same_every_time(tmp_path: Path
     written = files.write_world(tmp_path / "a", **sizes, seed=1)
     again = files.write_world(tmp_path / "b", **sizes, seed=1)
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
-    assert len(written) == 3 + 2 * len(files.REQUEST_KINDS)
+    assert len(written) == 4 + 2 * len(files.REQUEST_KINDS)
     ids: list[str] = []
     for split, n in (("train", 300), ("dev", 50), ("test", 60)):
         lines = [json.loads(line) for line in (tmp_path / "a" / f"questions.{split}.jsonl").open()]
