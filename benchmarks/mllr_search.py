@@ -32,9 +32,9 @@ from datamodules.world import tuning
 from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.mllr.investigation import Investigation, ProxySettings, investigate
 from llm_modules.mllr.search import SearchSettings
-from llm_modules.optim.learning_rates import LearningRates, multiplier
+from llm_modules.optim.learning_rates import LearningRates
 from llm_modules.optim.parameter_groups import named_groups
-from llm_modules.optim.schedules import Multiplied, WarmupConstant
+from llm_modules.optim.schedules import WarmupConstant
 
 
 def pairs_of(options: argparse.Namespace) -> list[ContrastPair]:
@@ -93,8 +93,7 @@ def compare_groups(options: argparse.Namespace) -> None:
         part_of = rates.parts(model, options.backbone).of if groups else None
         named = named_groups(model.named_parameters(), part_of)
         optimizer = torch.optim.AdamW(named, lr=1e-4)
-        schedule = WarmupConstant(optimizer, 1000)
-        stepped = Multiplied(schedule, multiplier(rates, 1000)) if groups else schedule
+        stepped = rates.schedule(WarmupConstant, optimizer, 1000) if groups else WarmupConstant(optimizer, 1000)
         ids = torch.randint(3, 500, (16, 64), generator=torch.Generator().manual_seed(0))
         start = 0.0
         for step in range(options.steps + 5):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -23,15 +23,15 @@ from llm_modules.backbone.sharding import call_as_forward, shard
 from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
 from llm_modules.generation import Completion, EngineName, GenerationEngine, GenerationSettings
 from llm_modules.generation.choice import check_engine, fitting_engine, make_engine
-from llm_modules.loss import Likelihood, Loss, completion_loss, row_losses
-from llm_modules.optim.learning_rates import LearningRates, multiplier, print_groups
+from llm_modules.loss import Likelihood, Loss, completion_loss, likelihoods
+from llm_modules.optim.learning_rates import LearningRates, print_groups
 from llm_modules.optim.parameter_groups import (
     ParameterGroup,
     arrange_checkpoint,
     group_rows,
     named_groups,
 )
-from llm_modules.optim.schedules import Multiplied, ScheduleCallable, WarmupCosine
+from llm_modules.optim.schedules import ScheduleCallable, WarmupCosine
 
 
 class CausalLM(TrainableCheckpoint):
@@ -184,10 +184,6 @@ class CausalLM(TrainableCheckpoint):
             random_weights=self.random_weights,
             quantization=self.quantization,
         )
-        if getattr(model, "is_quantized", False):
-            if self.device_mesh is not None:
-                raise InputError("model.quantization: a quantised backbone is not sharded; use the strategy ddp")
-            model.requires_grad_(False)
         if self.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model = self._with_adapter(model)
@@ -213,7 +209,7 @@ class CausalLM(TrainableCheckpoint):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Log the batch's `loss` and return its share of the epoch's mean."""
         loss = self.loss(batch)
-        self._log_loss("train", loss)
+        loss.log(self.log, "train")
         if loss.tokens is not None:
             self.log("train/tokens", loss.tokens.float(), reduce_fx="sum", on_step=True, on_epoch=False)
         return loss.to_minimise()
@@ -223,7 +219,7 @@ class CausalLM(TrainableCheckpoint):
         if isinstance(batch, PromptBatch):
             return self.complete(batch)
         loss = self.loss(batch)
-        self._log_loss("val", loss)
+        loss.log(self.log, "val")
         return loss.mean()
 
     def test_step(self, batch: PromptBatch | ResponseBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -248,9 +244,7 @@ class CausalLM(TrainableCheckpoint):
         """Likelihoods of the given responses, in order."""
         model = self.language_model
         decoder = decoder_of(model)
-        losses = call_as_forward(model, lambda: row_losses(decoder, self.head, batch.batch, reduction="sum"))
-        tokens = (batch.batch.labels[:, 1:] != IGNORE_INDEX).sum(dim=1)
-        return [Likelihood(nll=nll, n_tokens=n) for nll, n in zip(losses.tolist(), tokens.tolist(), strict=True)]
+        return call_as_forward(model, lambda: likelihoods(decoder, self.head, batch.batch))
 
     def part_of(self) -> Callable[[nn.Parameter], str]:
         """A function from a trainable parameter to its part; parts may have different learning rates.
@@ -285,13 +279,10 @@ class CausalLM(TrainableCheckpoint):
             group["lr"] *= self.rate_of_part(group["part"])
         steps = int(self.trainer.estimated_stepping_batches)
         rates = self.learning_rates
-        if rates is not None:
-            rates.check_visible(optimizer)
-        schedule = self.schedule(optimizer, steps)
-        if rates is not None:
-            if self.trainer.is_global_zero:
-                print_groups(optimizer, rates, steps, frozen=[p for p in self.parameters() if not p.requires_grad])
-            schedule = Multiplied(schedule, multiplier(rates, steps))
+        make = self.schedule
+        schedule = make(optimizer, steps) if rates is None else rates.schedule(make, optimizer, steps)
+        if rates is not None and self.trainer.is_global_zero:
+            print_groups(optimizer, rates, steps, frozen=[p for p in self.parameters() if not p.requires_grad])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -312,20 +303,6 @@ class CausalLM(TrainableCheckpoint):
         # Sharded strategies find each parameter's state by its name themselves.
         if resumes and checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:
             arrange_checkpoint(checkpoint, self.parameter_groups())
-
-    def _log_loss(self, phase: Literal["train", "val"], loss: Loss) -> None:
-        values = {"loss": loss.mean()} | {name: value.mean() for name, value in (loss.logged | loss.local).items()}
-        for name, value in values.items():
-            self.log(
-                f"{phase}/{name}",
-                value.detach(),
-                prog_bar=name == "loss",
-                # Training logs single steps, for which the size has no effect; counting tokens would wait for the GPU.
-                batch_size=max(1, loss.count) if phase == "val" else 1,
-                # Other processes would wait for a value that this batch lacks.
-                sync_dist=phase == "val" and name not in loss.local,
-                add_dataloader_idx=False,
-            )
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         if self.adapter is not None:

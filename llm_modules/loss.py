@@ -69,6 +69,21 @@ class Loss:
             return self.values.sum() / (self.per_batch or len(self.values))
         return self.values if self.per_batch is None else self.values * (self.tokens / self.per_batch)
 
+    def log(self, write: Callable[..., None], phase: Literal["train", "val"]) -> None:
+        """Log the means as ``{phase}/{name}``; ``write`` is the ``log`` of a LightningModule."""
+        values = {"loss": self.mean()} | {name: value.mean() for name, value in (self.logged | self.local).items()}
+        for name, value in values.items():
+            write(
+                f"{phase}/{name}",
+                value.detach(),
+                prog_bar=name == "loss",
+                # Training logs single steps, for which the size has no effect; counting tokens would wait for the GPU.
+                batch_size=max(1, self.count) if phase == "val" else 1,
+                # Other processes would wait for a value that this batch lacks.
+                sync_dist=phase == "val" and name not in self.local,
+                add_dataloader_idx=False,
+            )
+
 
 @dataclass(frozen=True)
 class Likelihood:
@@ -98,6 +113,13 @@ def row_losses(
     row would hold several documents.
     """
     return row_losses_of(last_hidden(decoder, batch), batch, head, reduction)
+
+
+def likelihoods(decoder: nn.Module, head: OutputHead, batch: SupervisedBatch) -> list[Likelihood]:
+    """Likelihood of the labelled tokens of each row."""
+    losses = row_losses(decoder, head, batch, reduction="sum")
+    tokens = (batch.labels[:, 1:] != IGNORE_INDEX).sum(dim=1)
+    return [Likelihood(nll=nll, n_tokens=n) for nll, n in zip(losses.tolist(), tokens.tolist(), strict=True)]
 
 
 def row_losses_of(

@@ -1,14 +1,13 @@
 """One run at a time in a folder."""
 
 import os
+import sys
 from pathlib import Path
 
 from datamodules.errors import InputError
 
-try:
+if sys.platform != "win32":  # which has no such locks
     import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 
 class RunLock:
@@ -19,7 +18,7 @@ class RunLock:
 
     def acquire(self, folder: Path) -> None:
         """Create and lock a folder; InputError if another run holds it. File systems without locks are let pass."""
-        if fcntl is None:
+        if sys.platform == "win32":
             return
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)

@@ -124,7 +124,7 @@ def load_model(
     quantization: Quantization | None = None,
     **options: Any,
 ) -> PreTrainedModel:
-    """A causal language model in training mode, on the CPU unless an option says otherwise.
+    """A causal language model in training mode, on the CPU unless an option says otherwise; frozen if quantised.
 
     Args:
         name: Hub id, folder, GGUF file (dequantised) or ``miniature``.
@@ -184,6 +184,8 @@ def load_model(
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {first_line(error)}") from error
     if found:
         _check_weights(found, name)
+    if getattr(model, "is_quantized", False):
+        model.requires_grad_(False)
     # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
     return model.train()
 

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from datamodules.errors import InputError
 from llm_modules.backbone.architecture import decoder_layers
 
 Result = TypeVar("Result")
@@ -17,8 +18,14 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Shard each decoder layer, then the rest of the model, over a one-dimensional mesh, in place.
 
     ``model`` is the Hugging Face model inside any PEFT wrapper: generation calls this one, and the hooks that gather
-    parameters are on it. RuntimeError if a parameter is not sharded: ranks would silently train different models.
+    parameters are on it.
+
+    Raises:
+        InputError: The model is quantised.
+        RuntimeError: A parameter is not sharded: ranks would silently train different models.
     """
+    if getattr(model, "is_quantized", False):
+        raise InputError("model.quantization: a quantised backbone is not sharded; use the strategy ddp")
     for layer in decoder_layers(model):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)

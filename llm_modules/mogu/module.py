@@ -161,7 +161,7 @@ class MoGU(CausalLM):
         if not isinstance(batch, RouterBatch):
             return super().validation_step(batch, batch_idx, dataloader_idx)
         loss, gates = self._loss_and_gates(batch)
-        self._log_loss("val", loss)
+        loss.log(self.log, "val")
         return {"loss": loss.mean(), "gates": gates}
 
     def _loss_and_gates(self, batch: RouterBatch) -> tuple[Loss, Tensor]:

@@ -14,6 +14,7 @@ from datamodules.errors import InputError
 from llm_modules.optim.module_names import Module, modules_of, parameters_by_module, select
 from llm_modules.optim.parameter_groups import group_rows, group_table, kind_of
 from llm_modules.optim.robust_modules import RobustModules
+from llm_modules.optim.schedules import Multiplied, ScheduleCallable
 
 Policy = Literal["modular", "freeze", "warmup", "uniform"]
 Part = Literal["robust", "rest"]
@@ -152,6 +153,13 @@ class LearningRates:
             return 0.0
         return 0.0 if step < round(self.warmup * total_steps) else 1.0
 
+    def schedule(self, make: ScheduleCallable, optimizer: Optimizer, total_steps: int) -> Multiplied:
+        """The schedule that ``make`` gives, multiplied by the factor of each part; errors as in `check_visible`."""
+        self.check_visible(optimizer)
+        return Multiplied(
+            make(optimizer, total_steps), lambda group, step: self.lr_mult(group["part"], step, total_steps)
+        )
+
     def check_visible(self, optimizer: Optimizer) -> None:
         """Raise if the reduced rate is too small to change weights in their dtype (1e-8 in bfloat16).
 
@@ -209,11 +217,6 @@ def weights_by_module(model: nn.Module) -> dict[Module, int]:
         for module in modules:
             sizes[module] = sizes.get(module, 0) + parameter.numel() // len(modules)
     return sizes
-
-
-def multiplier(rates: LearningRates, total_steps: int) -> Callable[[dict, int], float]:
-    """Factor of a group at a step, in the form that `llm_modules.optim.schedules.Multiplied` takes."""
-    return lambda group, step: rates.lr_mult(group["part"], step, total_steps)
 
 
 def print_groups(optimizer: Optimizer, rates: LearningRates, total_steps: int, frozen: Sequence[Tensor]) -> None:

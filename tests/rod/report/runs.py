@@ -69,8 +69,9 @@ def save_test(folder: Path, predictions: list[Prediction], *, done: bool = True,
 def save_config(folder: Path, verb: str, *, done: bool = True, command: str = "") -> None:
     """A run's configuration and record."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"seed_everything": 0, "trainer": {"devices": 1}, "model": {"class_path": "a.S3CoT", "init_args": {}}}
-    config["model"]["init_args"] = {"backbone": "tiny", "optimizer": {"init_args": {"lr": 1e-4}}}  # type: ignore[index]
+    settings = {"backbone": "tiny", "optimizer": {"init_args": {"lr": 1e-4}}}
+    model = {"class_path": "a.S3CoT", "init_args": settings}
+    config = {"seed_everything": 0, "trainer": {"devices": 1}, "model": model}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     start = {
         "verb": verb,
