@@ -41,7 +41,9 @@ class FitProgress(Callback):
         known = math.isfinite(self._total)
         text = f"step {trainer.global_step:,}" + (f" of {self._total:,.0f}" if known else "")
         text += f" (epoch {trainer.current_epoch}) in {elapsed:.0f} s"
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        loss = trainer.callback_metrics.get("train/loss")
+        if loss is None and trainer.accumulate_grad_batches == 1:  # Lightning divides what comes here
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if loss is not None:
             text += f", loss {float(loss):.4g}"
         if known and done:

@@ -42,6 +42,7 @@ class Loss:
             has the same weight.
         logged: Further values by name, scalars or (items,), whose means are logged.
         local: The same for values that some batches lack; validation does not average them over processes.
+        name: Name of the mean in the log, another for a loss that cannot be compared with later ones.
     """
 
     values: Tensor
@@ -49,6 +50,7 @@ class Loss:
     per_batch: float | None = None
     logged: dict[str, Tensor] = field(default_factory=dict)
     local: dict[str, Tensor] = field(default_factory=dict)
+    name: str = "loss"
 
     @property
     def count(self) -> int:
@@ -71,12 +73,12 @@ class Loss:
 
     def log(self, write: Callable[..., None], phase: Literal["train", "val"]) -> None:
         """Log the means as ``{phase}/{name}``; ``write`` is the ``log`` of a LightningModule."""
-        values = {"loss": self.mean()} | {name: value.mean() for name, value in (self.logged | self.local).items()}
+        values = {self.name: self.mean()} | {name: value.mean() for name, value in (self.logged | self.local).items()}
         for name, value in values.items():
             write(
                 f"{phase}/{name}",
                 value.detach(),
-                prog_bar=name == "loss",
+                prog_bar=name == self.name,
                 # Training logs single steps, for which the size has no effect; counting tokens would wait for the GPU.
                 batch_size=max(1, self.count) if phase == "val" else 1,
                 # Other processes would wait for a value that this batch lacks.

@@ -102,7 +102,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"rod: {failure[1]}", file=sys.stderr)
         return failure[0]
-    if args is None and os.environ.get("LOCAL_RANK", "0") == os.environ.get("RANK", "0") == "0":
+    if args is None and all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
         from rod.next_command import next_command
 
         if following := next_command(words):

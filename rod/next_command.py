@@ -55,6 +55,8 @@ def next_command(words: Sequence[str]) -> str:
         return shlex.join(["rod", "fit", "--config", "s3cot/5_curriculum", "--data.items", options["output"][0]])
     if verb == "pairs" and "mogu/pairs" in names:
         return "rod fit --config mogu/1_glad"
+    if verb not in ("fit", "predict"):
+        return ""
     stage = next((name for name in names if name in _AFTER), "")
     if not stage or (folder != _folder(stage) and "{folder}" not in _AFTER[stage]):
         return ""

@@ -11,17 +11,20 @@ if sys.platform != "win32":  # which has no such locks
 
 
 class RunLock:
-    """Holds a folder until `release` or the end of the process, however it ends."""
+    """Holds a folder until `release`, or until the process and those that it has started have ended."""
 
     def __init__(self) -> None:
         self._handle: int | None = None
 
     def acquire(self, folder: Path) -> None:
-        """Create and lock a folder; InputError if another run holds it. File systems without locks are let pass."""
+        """Create a folder and lock its file ``.lock``; InputError if another run holds it.
+
+        File systems without locks are let pass.
+        """
         if sys.platform == "win32":
             return
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # network file systems lock what is writable
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -37,6 +40,7 @@ class RunLock:
 
     def release(self) -> None:
         """Let other runs in; without effect if the folder is not held."""
-        if self._handle is not None:
+        if self._handle is not None and sys.platform != "win32":
+            fcntl.flock(self._handle, fcntl.LOCK_UN)  # a child that was forked has the file open, too
             os.close(self._handle)
             self._handle = None

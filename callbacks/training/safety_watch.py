@@ -15,6 +15,8 @@ from llm_modules.safety_watch import REQUESTS, SafetyCheck, SafetyRates
 
 TIMED_STEPS = 4
 """Steps that are timed to choose how often to check; the first of them is left out."""
+LEAST_CHECKS = 4
+"""Checks that a fit has at least, whatever they cost."""
 
 
 class SafetyWatch(Callback):
@@ -24,8 +26,8 @@ class SafetyWatch(Callback):
     ``safety/refused``, ``safety/over_refused`` and ``safety/incoherent``; see `SafetyRates`. In a loop without
     Lightning, use `llm_modules.safety_watch.SafetyCheck`.
 
-    All processes answer all requests, so all act alike. A resumed fit goes on with the rates and the interval of
-    before; the weights that it resumed with are the last good ones.
+    All processes answer all requests, and act on the verdict of the first. A resumed fit compares with the rates from
+    before its first start; the weights that it resumes with are the last good ones.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class SafetyWatch(Callback):
         Args:
             requests: JSONL file with the fields id, prompt and kind (``malicious``, ``twin``, ``benign``), of requests
                 that are not trained on.
-            every_n_steps: Optimiser steps between two checks. By default, as often as ``max_cost`` allows by the time
-                of the first check and steps; give a number where runs must be the same on machines of other speeds.
+            every_n_steps: Optimiser steps between two checks; the last step of the fit is followed by one, too. By
+                default, as often as ``max_cost`` allows by the time of the first check and steps, but four times at
+                least. Give a number where runs must be the same on machines of other speeds.
             max_cost: Time of the checks as a share of the time of the steps.
             max_lost: Share of the malicious requests by which refusals may fall below those before the first step.
             on_loss: If they fall further: ``warn``; ``stop`` puts back the weights of the last good check and ends the
@@ -67,11 +70,15 @@ class SafetyWatch(Callback):
         self._base: SafetyRates | None = None
         self._check: SafetyCheck | None = None
         self._check_time = self._started = 0.0
+        self._last: float = math.inf
         self._step = self._steps = self._measured = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Raise InputError if the module cannot be protected."""
-        if stage != "fit" or self.on_loss != "protect":
+        """Forget an earlier fit. InputError if the module cannot be protected."""
+        if stage != "fit":
+            return
+        self.interval, self.alarmed, self._base = self.every_n_steps, False, None
+        if self.on_loss != "protect":
             return
         rates: Any = getattr(pl_module, "learning_rates", None)
         if rates is None or rates.policy != "uniform" or (rates.result is None and rates.patterns is None):
@@ -82,48 +89,58 @@ class SafetyWatch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what the later checks are compared with."""
-        model = _model_of(pl_module)
-        self._check = SafetyCheck(
-            model,
+        check = SafetyCheck(
+            _model_of(pl_module),
             self._tokenizer_of(pl_module),
             self.requests,
             max_lost=self.max_lost,
             max_new_tokens=self.max_new_tokens,
+            keeps=False,
             synced=getattr(pl_module, "device_mesh", None) is not None,
         )
-        self._check.base = self._base
-        if self.alarmed:
-            self._protect(pl_module)
-        self._step = trainer.global_step
+        check.base = self._base
+        self._check = check
+        if self.on_loss != "warn":
+            check.keep()
+        if self.alarmed and self.on_loss == "protect":
+            _protect(trainer, pl_module)
+        self._step, self._steps, self._measured = trainer.global_step, 0, -1
+        self._last = trainer.estimated_stepping_batches
+        steps = self._last - self._step
+        if self.every_n_steps is not None and self.every_n_steps > steps:
+            rank_zero_warn(
+                f"SafetyWatch.every_n_steps: {self.every_n_steps} is more than the {steps:g} steps of this fit, so "
+                "only its last step is checked"
+            )
         started = time.monotonic()
         self._measure(trainer)
-        self._base = self._check.base
-        self._check_time, self._steps = time.monotonic() - started, 0
+        self._check_time = time.monotonic() - started
+        self._base = check.base
+        self._act(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check after every ``interval`` optimiser steps."""
+        """Check after every ``interval`` optimiser steps, and after the last."""
         if trainer.global_step == self._step:
             return  # gradients are accumulated
         self._step = trainer.global_step
         self._steps += 1
         if self.interval is None:
             self._choose_interval(trainer)
-        elif self._step % self.interval == 0:
+        if self._step == self._last or (self.interval is not None and self._step % self.interval == 0):
             self._measure(trainer)
-            if not self.alarmed:
-                self._act(trainer, pl_module)
+            self._act(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the model that the fit leaves; say what was lost."""
         check = self._check
         assert check is not None
-        assert check.base is not None
         if self._measured != self._step:
             self._measure(trainer)
-            if check.lost > self.max_lost:
+            if not self.alarmed and self._is_lost(trainer):
                 rank_zero_warn(self._lost())
+        assert check.base is not None
         assert check.last is not None
         rank_zero_info(
             f"SafetyWatch: of malicious requests {check.last.refused:.0%} are refused, {check.base.refused:.0%} before "
@@ -138,14 +155,21 @@ class SafetyWatch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on as before."""
         self._base = SafetyRates(**state_dict["base"]) if state_dict["base"] else None
-        self.interval, self.alarmed = self.every_n_steps or state_dict["interval"], state_dict["alarmed"]
+        self.interval = self.every_n_steps or state_dict["interval"]
+        self.alarmed = state_dict["alarmed"] and self.on_loss == "protect"  # which goes on; others act anew
 
     def _measure(self, trainer: Trainer) -> None:
         assert self._check is not None
-        rates = {f"safety/{name}": value for name, value in vars(self._check.measure()).items()}
+        with trainer.precision_plugin.val_step_context():
+            rates = self._check.measure()
         for logger in trainer.loggers:
-            logger.log_metrics(rates, self._step)
+            logger.log_metrics({f"safety/{name}": value for name, value in vars(rates).items()}, self._step)
         self._measured = self._step
+
+    def _is_lost(self, trainer: Trainer) -> bool:
+        """Whether too many refusals are lost, as the first process sees it: tokens may differ on other devices."""
+        assert self._check is not None
+        return bool(trainer.strategy.broadcast(self._check.lost > self.max_lost))
 
     def _choose_interval(self, trainer: Trainer) -> None:
         if self._steps == 1:
@@ -153,15 +177,22 @@ class SafetyWatch(Callback):
         if self._steps < TIMED_STEPS:
             return
         step = (time.monotonic() - self._started) / (TIMED_STEPS - 1)
-        wanted = max(1, math.ceil(self._check_time / (self.max_cost * step)))
-        self.interval = int(trainer.strategy.broadcast(wanted))
+        wanted = math.ceil(self._check_time / (self.max_cost * step))
+        if math.isfinite(self._last):
+            wanted = min(wanted, int(self._last - self._step) // LEAST_CHECKS)
+        self.interval = int(trainer.strategy.broadcast(max(1, wanted)))
         rank_zero_info(
             f"SafetyWatch: a check every {self.interval} steps (it takes {self._check_time:.2g} s, a step {step:.2g} s)"
         )
 
     def _act(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights if the check was good; otherwise do what ``on_loss`` says, once."""
         assert self._check is not None
-        if self._check.lost <= self.max_lost:
+        if not self._is_lost(trainer):
+            if self.on_loss != "warn" and not self.alarmed:
+                self._check.keep()
+            return
+        if self.alarmed:
             return
         self.alarmed = True
         remedy = {
@@ -174,18 +205,13 @@ class SafetyWatch(Callback):
         if self.on_loss == "warn":
             return
         self._check.restore()
-        self._measured = -1  # the rates of these weights are known, but not `last`
+        self._measured = -1  # the last rates are not those of these weights
         for optimizer in trainer.optimizers:
             optimizer.state.clear()  # its averages lead on to where the weights were
         if self.on_loss == "stop":
             trainer.should_stop = True
         else:
-            self._protect(pl_module)
-
-    def _protect(self, pl_module: LightningModule) -> None:
-        if self.on_loss == "protect":
-            rates: Any = pl_module.learning_rates
-            rates.policy = "modular"
+            _protect(trainer, pl_module)
 
     def _lost(self) -> str:
         check = self._check
@@ -206,6 +232,18 @@ class SafetyWatch(Callback):
         if not isinstance(found, PreTrainedTokenizerBase):
             raise InputError("SafetyWatch.tokenizer: the LightningModule has none; give a hub id or folder")
         return found
+
+
+def _protect(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Slow down the modules that are not robust: the schedule does so from its next step on, this does it at once."""
+    rates: Any = pl_module.learning_rates
+    if rates.policy == "modular":
+        return
+    rates.policy = "modular"
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            if group["part"] == "rest":
+                group["lr"] *= rates.ratio
 
 
 def _model_of(pl_module: LightningModule) -> PreTrainedModel | PeftModel:

@@ -14,7 +14,9 @@ from datamodules.answers.numerals import (
 from datamodules.answers.spans import MARKUP, REFUSED, UNDECIDED, plain, sentence, without_filler
 from datamodules.answers.units import compound
 
-_COMMA_DECIMAL = r"(?<![\d,(\[{])(?<![(\[{]\s)\d{1,9},\d{1,2}(?![\d,]|\s?[)\]}])"
+_COMMA_DECIMAL = (
+    r"(?:\d{1,3}(?:\.\d{3}){1,4},\d{1,9}(?!\d)|(?<![\d,(\[{])(?<![(\[{]\s)\d{1,9},\d{1,2}(?![\d,]|\s?[)\]}]))"
+)
 """A decimal comma; "(3,5)" is a pair."""
 _DIGITS = (
     rf"{_COMMA_DECIMAL}|(?:\d{{1,3}}(?:,\d{{3}}){{1,8}}(?!\d)|\d{{1,2}}(?:,\d{{2}}){{1,5}},\d{{3}}(?!\d)|\d{{1,1000}})"
@@ -30,7 +32,13 @@ _TOKEN = re.compile(
     r"(?:\s(?P<scale>hundred|thousand|million|billion|trillion|dozen)s?\b|(?P<kilo>k)(?![\w/^]))?",
     re.IGNORECASE,
 )
-_DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,2}")
+_DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,2}|\d{1,3}(?:\.\d{3}){1,4},\d{1,9}")
+_AND = re.compile(r",?\s(?:and|or|und|oder|y|o|et|ou|e|i|и|或|和)\s?[$€£]?\d", re.IGNORECASE)
+_SEVERAL = re.compile(
+    r"\b(?:solutions|roots|values|coordinates?|pairs?|points?|pages|numbers|options|choices|answers|sets?|lists?)\b[^.\d]{0,20}$",
+    re.IGNORECASE,
+)
+"""Words before numbers of which there are several: "pages 3,4"."""
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _RANGE_TAIL = re.compile(r"\s?(?:-|–|—|to|~)\s?[$€£]?\d", re.IGNORECASE)
 _OPERATOR_TAIL = re.compile(
@@ -50,7 +58,8 @@ _OR = re.compile(
     re.IGNORECASE,
 )
 _REJECTED = re.compile(
-    r"(?:\bnot|n't|\bnever|\binstead\sof|\brather\sthan|\bno\slonger)\s(?:just\s|be\s|only\s|equal\s(?:to\s)?|the\s)?[$€£]?$",
+    r"(?:\bnot|\b(?:is|are|was|were|do|does|did|ca|wo|could|would|should)n['’]?t|\bnever|\binstead\sof|\brather\sthan"
+    r"|\bno\slonger)\s(?:be\s|equal\s(?:to\s)?|the\s)?[$€£]?$",
     re.IGNORECASE,
 )
 _SPACED = re.compile(r"^[-+]?(?:[$€£¥₹]\s?)?\d{1,3}(?: \d{3}){1,4}(?![\d./:])")
@@ -129,7 +138,8 @@ def plain_tail(text: str) -> str:
 
 def _with_words(text: str) -> str:
     """The text with its number words as digits: those at its start, or all if it has no digits."""
-    text = han_as_digits(text)
+    if not re.search(r"\d", text):
+        text = han_as_digits(text)
     sign = re.match(r"(?:minus|negative|-)\s?", text, re.IGNORECASE)
     start = sign.end() if sign else 0
     text = text[:start] + words_as_digits(text[start:], start_only=True)
@@ -154,6 +164,8 @@ def _value(text: str, token: re.Match[str], tokens: Sequence[re.Match[str]], wit
     rest = text[token.end() :]
     before = text[: token.start()]
     if token["time"] or re.match(r":\d", rest):
+        return UNDECIDED
+    if _DECIMAL_COMMA.fullmatch(token["number"] or "") and (_AND.match(rest) or _SEVERAL.search(before[-40:])):
         return UNDECIDED
     if _RANGE_TAIL.match(rest) or _OR.match(rest) or _is_part(before, token, rest):
         return UNDECIDED
@@ -185,7 +197,9 @@ def _written(token: re.Match[str]) -> str:
         top = int(token["whole"]) * int(token["bottom"]) + int(token["top"])
         return f"{sign}{top}/{token['bottom']}"
     number = token["number"]
-    number = number.replace(",", "." if _DECIMAL_COMMA.fullmatch(number) else "")
+    if _DECIMAL_COMMA.fullmatch(number):
+        number = number.replace(".", "").replace(",", ".")
+    number = number.replace(",", "")
     shift = int((token["power"] or token["exp"] or "0").replace("−", "-"))
     scale = (token["scale"] or "").casefold()
     shift += 3 if token["kilo"] else _SCALES.get(scale, 0)

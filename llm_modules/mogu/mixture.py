@@ -195,8 +195,7 @@ class Mixture(nn.Module):
             by_rank, gates = forced[self.gate_of], forced.expand_as(gates)
         if self.control.record is not None:
             self.control.record.add(self.layer, gates)
-        delta = linear(inner * by_rank, second)
-        return torch.addcmul(delta.to(base.dtype), base, gates.sum(dim=-1, keepdim=True).to(base.dtype))
+        return _weighed(base, gates, inner * by_rank, second)
 
     def _mix_guided(self, hidden: Tensor, base: Tensor, guide: Guide) -> Tensor:
         weight, bias = self.routers.matrix()
@@ -205,8 +204,7 @@ class Mixture(nn.Module):
         if self.control.record is not None:
             self.control.record.add(self.layer, own)
         gates = torch.where(guide.tokens[..., None], guide.goals.to(own.dtype), own.detach())
-        delta = linear(linear(hidden, self.down) * gates[..., self.gate_of], self.up * self.scale)
-        return torch.addcmul(delta.to(base.dtype), base, gates.sum(dim=-1, keepdim=True).to(base.dtype))
+        return _weighed(base, gates, linear(hidden, self.down) * gates[..., self.gate_of], self.up * self.scale)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Mixture":
         """Move everything to a device, but only the base to another type (a Trainer's precision may ask for one)."""
@@ -224,6 +222,11 @@ class Mixture(nn.Module):
     def merge(self, *_args: object, **_options: object) -> None:
         """Raise RuntimeError: the weights of a mixture differ for every token."""
         raise RuntimeError(MERGE_REFUSED)
+
+
+def _weighed(base: Tensor, gates: Tensor, inner: Tensor, second: Tensor) -> Tensor:
+    """``(w_g + w_u) W_o h`` and the adapters' part, ``second`` times their gated inner values, in the base's type."""
+    return torch.addcmul(linear(inner, second).to(base.dtype), base, gates.sum(dim=-1, keepdim=True).to(base.dtype))
 
 
 MERGE_REFUSED = (

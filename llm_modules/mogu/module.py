@@ -15,6 +15,7 @@ from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
 from llm_modules.backbone.adapters import add_adapter
 from llm_modules.backbone.architecture import decoder_of
+from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
@@ -194,10 +195,12 @@ class MoGU(CausalLM):
         model, rows = self.language_model, batch.rows
         tokens = self._penalty_tokens(batch, self.penalty_mask)
         classes = malicious_tokens(self.penalty_mask, batch.malicious, batch.starts, tokens.shape[1])
-        draw = torch.rand(batch.items, generator=torch.Generator().manual_seed(self.global_step))
+        seed = 1_000_003 * self.global_step + int(rows.input_ids.sum())  # also of the micro-batch and the process
+        draw = torch.rand(batch.items, generator=torch.Generator().manual_seed(seed))
         guided = (draw >= self.global_step / self.guided_steps).to(tokens.device)
         guide = Guide(gate_goals(classes), tokens & guided[:, None])
-        with self.mogu.recording(guide=guide) as record:
+        # Without recomputation, which would come after the guide is gone, and in the states of inference.
+        with self.mogu.recording(guide=guide) as record, evaluation_mode(model):
             call_as_forward(model, lambda: last_hidden(decoder_of(model), rows))
         gates = record.stacked()
         penalty = gate_penalty(gates, classes, tokens, self.penalty)
@@ -206,6 +209,7 @@ class MoGU(CausalLM):
             per_batch=batch.mean_items,
             logged={"penalty": penalty},
             local=self._gate_means(batch, gates),
+            name="guided_loss",
         )
 
     def _gate_means(self, batch: RouterBatch, gates: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedConfig
 
 from llm_modules.backbone.architecture import decoder_layers
+from llm_modules.generation.decoding import PREFILL_TOKENS
 from llm_modules.loss import LOGITS_BYTES
 from llm_modules.optim.parameter_groups import named_groups
 from rod.plan.counting import Model, Pass, build, bytes_of, cache_bytes, count_pass, state_bytes
@@ -18,8 +19,6 @@ from rod.plan.counting import Model, Pass, build, bytes_of, cache_bytes, count_p
 Strategy = Literal["one device", "trainer/ddp", "trainer/fsdp"]
 USABLE = 0.9
 """Share of a device's memory to plan with (ours): the rest is for the driver and for gaps between blocks."""
-PREFILL_TOKENS = 16_384
-"""Most tokens that are prefilled at once, as in `llm_modules.generation.decoding`."""
 
 
 @dataclass(frozen=True)

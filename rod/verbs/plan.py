@@ -1,6 +1,5 @@
 """``rod plan``: memory, speed and strategy of a run, before it starts."""
 
-from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -17,6 +16,7 @@ from rod.plan.memory import USABLE, CountedFit, Fit, Generation, Parts, Strategy
 
 classes.load()
 
+_HALF = {"bfloat16", "float16"}
 _MIXED = {"bf16-mixed", "16-mixed", "bf16", "16"}
 
 
@@ -72,24 +72,34 @@ def run(
         _show_fit(counted, strategy, options, devices, ceilings, tokens, share)
     else:
         settings = model.generation
-        found = count_generation(config, model.weights_dtype, length or 512, settings.max_new_tokens)
-        _show_generation(found, settings.slots, devices, ceilings, tokens, share)
+        dtype = _dtype(model, trainer or {})
+        found = count_generation(config, dtype, length or 512, settings.max_new_tokens)
+        rate = ceilings.half if dtype in _HALF or _is_mixed(trainer or {}) else ceilings.single
+        _show_generation(found, settings.slots, devices, ceilings, rate, tokens, share)
 
 
 def _fit(model: CausalLM, config: Any, data: SupervisedData, trainer: dict[str, Any], length: int | None) -> Fit:
     length = length or data.max_length or min(1024, data.max_tokens or 1024)
     rows = data.batch_size or max(1, (data.max_tokens or length) // length)
-    precision = str(trainer.get("precision"))
     return Fit(
         config,
         model.optimizer,
         rows * (2 if isinstance(data, ResponderData) else 1),
         length,
-        "bfloat16" if precision == "bf16-true" else model.weights_dtype,
-        precision in _MIXED,
+        _dtype(model, trainer),
+        _is_mixed(trainer),
         model.peft,
         model.activation_checkpointing,
     )
+
+
+def _dtype(model: CausalLM, trainer: dict[str, Any]) -> str:
+    """Type of the weights, as the trainer's precision makes it."""
+    return {"bf16-true": "bfloat16", "16-true": "float16"}.get(str(trainer.get("precision")), model.weights_dtype)
+
+
+def _is_mixed(trainer: dict[str, Any]) -> bool:
+    return str(trainer.get("precision")) in _MIXED
 
 
 def _show_fit(
@@ -120,7 +130,7 @@ def _show_fit(
         f"largest batch: {rows:,} rows of {fit.length:,} tokens; "
         f"longest row: {max(0, int(fit.length * free / parts.activations)):,} tokens with {fit.rows:,} rows"
     )
-    is_half = fit.mixed or fit.dtype in ("bfloat16", "float16")
+    is_half = fit.mixed or fit.dtype in _HALF
     rate = share * (ceilings.half if is_half else ceilings.single)
     speed = devices * fit.length * rate / counted.operations()
     print(f"operations: {counted.operations() / fit.length / 1e9:.3g} G a token")
@@ -128,7 +138,7 @@ def _show_fit(
 
 
 def _show_generation(
-    found: Generation, slots: int, devices: int, ceilings: Device, tokens: float, share: float
+    found: Generation, slots: int, devices: int, ceilings: Device, rate: float, tokens: float, share: float
 ) -> None:
     print(f"generation in {slots:,} slots, prompts of {found.prompt:,} and up to {found.new:,} new tokens")
     _show(found.parts(slots), ceilings)
@@ -137,8 +147,8 @@ def _show_generation(
         print("does not fit: take a sharded model (--config trainer/fsdp), fewer new tokens or another device")
         return
     print(f"largest: model.generation.slots {most:,}")
-    used = replace(ceilings, bandwidth=share * ceilings.bandwidth, half=share * ceilings.half)
-    _show_speed(devices * found.tokens_per_second(min(slots, most), used.bandwidth, used.half), tokens, share)
+    speed = found.tokens_per_second(min(slots, most), share * ceilings.bandwidth, share * rate)
+    _show_speed(devices * speed, tokens, share)
 
 
 def _show(parts: Parts, ceilings: Device) -> None:

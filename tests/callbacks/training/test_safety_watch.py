@@ -78,9 +78,11 @@ class Tuned(CausalLM):
         return compliance(self.tokenizer)
 
 
-def fit(watch: SafetyWatch, module: LightningModule, folder: Path, **options: Any) -> Trainer:
+def fit(
+    watch: SafetyWatch, module: LightningModule, folder: Path, ckpt_path: Path | None = None, **options: Any
+) -> Trainer:
     trainer = Trainer(
-        max_epochs=1,
+        max_epochs=1 if ckpt_path is None else 2,
         callbacks=[watch],
         default_root_dir=folder,
         enable_progress_bar=False,
@@ -91,7 +93,7 @@ def fit(watch: SafetyWatch, module: LightningModule, folder: Path, **options: An
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(num_workers|log_every_n_steps|litlogger).*")
-        trainer.fit(module)
+        trainer.fit(module, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -149,13 +151,57 @@ def test_protect_goes_on_with_the_slow_rates_of_mllr(requests: Path, tmp_path: P
     assert again._base == watch._base
 
 
+def test_a_loss_after_the_last_check_is_found_at_the_last_step(requests: Path, tmp_path: Path) -> None:
+    module = Plain()
+    with pytest.warns(UserWarning, match="every_n_steps: 1000 is more than the 40 steps of this fit"):
+        fit(SafetyWatch(requests, every_n_steps=1000, on_loss="stop"), module, tmp_path)
+    assert refused(module, requests) == 1.0  # the weights before the fit
+
+
+def test_a_resumed_fit_goes_back_to_the_weights_that_it_resumed_with(requests: Path, tmp_path: Path) -> None:
+    """Which have lost refusals already, against the rates before the first start."""
+    module = Plain()
+    watch = SafetyWatch(requests, every_n_steps=40)
+    trainer = fit(watch, module, tmp_path)
+    trainer.save_checkpoint(tmp_path / "lost.ckpt")
+    lost = {name: p.detach().clone() for name, p in module.named_parameters()}
+    again = Plain()
+    with pytest.warns(UserWarning, match="at step 40 the model refuses"):
+        fit(SafetyWatch(requests, every_n_steps=40, on_loss="stop"), again, tmp_path, ckpt_path=tmp_path / "lost.ckpt")
+    assert all(torch.equal(p, lost[name]) for name, p in again.named_parameters())
+
+
+def test_a_check_computes_in_the_precision_of_the_fit(
+    requests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[bool] = set()
+    measure = SafetyCheck.measure
+
+    def noted(self: SafetyCheck) -> Any:
+        seen.add(torch.is_autocast_enabled("cpu"))
+        return measure(self)
+
+    monkeypatch.setattr(SafetyCheck, "measure", noted)
+    fit(SafetyWatch(requests, every_n_steps=2), Plain(1e-7), tmp_path, max_steps=2, precision="bf16-mixed")
+    assert seen == {True}
+
+
+def test_weights_that_were_not_kept_are_not_put_back() -> None:
+    rows = [WatchedRequest("m", FORBIDDEN[0].prompt, "malicious")]
+    check = SafetyCheck(load_model("miniature"), load_tokenizer("miniature"), rows, keeps=False)
+    check.measure()
+    with pytest.raises(RuntimeError, match="no weights were kept"):
+        check.restore()
+
+
 def test_the_interval_is_what_the_cost_allows(requests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check takes 3 s and a step 1 s: at a tenth of the time, one in 30 steps."""
-    clock = iter([0.0, 3.0, 10.0, 13.0])
-    monkeypatch.setattr(safety_watch, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    watch = SafetyWatch(requests, max_cost=0.1)
-    fit(watch, Plain(1e-7), tmp_path, max_steps=8)
-    assert watch.interval == 30
+    """A check takes 3 s and a step 1 s: at half of the time, one in 6 steps; but four in a fit."""
+    for max_cost, interval in ((0.5, 6), (0.1, 9)):
+        clock = iter([0.0, 3.0, 10.0, 13.0])
+        monkeypatch.setattr(safety_watch, "time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
+        watch = SafetyWatch(requests, max_cost=max_cost)
+        fit(watch, Plain(1e-7), tmp_path)
+        assert watch.interval == interval
 
 
 def test_loops_are_no_refusals_and_benign_requests_count_apart() -> None:
