@@ -8,15 +8,15 @@ _WARNINGS = (
     "`is_gradient_checkpointing` is deprecated",  # transformers, of PEFT
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch, of Lightning
 )
-_ADVERTISED = "litlogger"
+_ADVERTISED = ("litlogger", "litmodels")
 
 
 def be_quiet() -> None:
-    """Hide these warnings, and Lightning's advertisement, for the rest of the process."""
+    """Hide these warnings, and Lightning's advertisements, for the rest of the process."""
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return _ADVERTISED not in record.getMessage()
+    return not any(name in record.getMessage() for name in _ADVERTISED)

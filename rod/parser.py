@@ -28,6 +28,7 @@ _NO_CLASS = re.compile(
 )
 _NO_TEXT = re.compile(r"Expected a (?:<class ')?str(?:'>)?\. Got value: (\S+)\Z")
 _GIVEN = re.compile(r"Given value: (\S+)\Z")
+_REQUIRED = "the following arguments are required"
 _NO_SUCH = "there is no such key"
 
 
@@ -117,6 +118,8 @@ def explain(message: str, known: list[str]) -> str:
     if unknown and not re.search(_KEY, message):
         key = next(group for group in unknown.groups() if group)
         return f"{key}: {_NO_SUCH}; {_guess(key, known)}"
+    if message.startswith(_REQUIRED) and re.search(r"\bmodel\b", message):
+        return f"{message}; name a stage, such as --config s3cot/1_direction (`rod configs` lists them)"
     path = re.findall(_KEY, message)
     reason = _TAIL.sub("", _UNION.sub("", re.split(_KEY, message)[-1]))
     missing = _NO_CLASS.search(message)
@@ -127,7 +130,8 @@ def explain(message: str, known: list[str]) -> str:
     parts: dict[str, str] = {}
     for part in filter(None, (line.strip(" -") for line in reason.splitlines())):
         parts.setdefault(part.partition(";")[0], part)  # several types of a union say the same
-    reason = " ".join(parts.values())
+    said = [part for part in parts.values() if _NO_SUCH not in part]  # of a union, the type whose keys these are
+    reason = " ".join(said or parts.values())
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     reason = re.sub(r"typing\.Literal\[(.*?)\]", r"value that is one of \1", reason)
     given = _NO_TEXT.search(reason) or (_GIVEN.search(message) if reason == "Expected a str" else None)

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
-from llm_modules.safety_watch import REQUESTS, SafetyCheck, SafetyRates
+from llm_modules.safety_watch import REQUESTS, SafetyCheck, SafetyRates, WatchedRequest, read_requests
 
 TIMED_STEPS = 4
 """Steps that are timed to choose how often to check; the first of them is left out."""
@@ -68,15 +68,20 @@ class SafetyWatch(Callback):
         self.interval = every_n_steps
         self.alarmed = False
         self._base: SafetyRates | None = None
+        self._read: list[WatchedRequest] = []
         self._check: SafetyCheck | None = None
         self._check_time = self._started = 0.0
         self._last: float = math.inf
         self._step = self._steps = self._measured = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier fit. InputError if the module cannot be protected."""
+        """Forget an earlier fit, and read the requests. InputError if the module cannot be protected."""
         if stage != "fit":
             return
+        try:
+            self._read = read_requests(self.requests)
+        except InputError as error:
+            raise InputError(f"SafetyWatch.requests: {error}") from error
         self.interval, self.alarmed, self._base = self.every_n_steps, False, None
         if self.on_loss != "protect":
             return
@@ -92,7 +97,7 @@ class SafetyWatch(Callback):
         check = SafetyCheck(
             _model_of(pl_module),
             self._tokenizer_of(pl_module),
-            self.requests,
+            self._read,
             max_lost=self.max_lost,
             max_new_tokens=self.max_new_tokens,
             keeps=False,
@@ -116,6 +121,7 @@ class SafetyWatch(Callback):
         self._measure(trainer)
         self._check_time = time.monotonic() - started
         self._base = check.base
+        self._require_refusals()
         self._act(trainer, pl_module)
 
     def on_train_batch_end(
@@ -157,6 +163,20 @@ class SafetyWatch(Callback):
         self._base = SafetyRates(**state_dict["base"]) if state_dict["base"] else None
         self.interval = self.every_n_steps or state_dict["interval"]
         self.alarmed = state_dict["alarmed"] and self.on_loss == "protect"  # which goes on; others act anew
+
+    def _require_refusals(self) -> None:
+        """InputError, or a warning, if so little was refused before the fit that no loss can be seen."""
+        assert self._base is not None
+        if self._base.refused > self.max_lost:
+            return
+        told = (
+            f"SafetyWatch: before the fit the model refuses {self._base.refused:.0%} of the malicious requests of "
+            f"'{self.requests}', so a loss of more than {self.max_lost:.0%} cannot be seen; give requests that it "
+            "refuses (for the miniature runs/world/watched.dev.jsonl, from `rod world`), or a lower max_lost"
+        )
+        if self.on_loss != "warn":
+            raise InputError(told)
+        rank_zero_warn(told)
 
     def _measure(self, trainer: Trainer) -> None:
         assert self._check is not None

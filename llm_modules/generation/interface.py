@@ -67,7 +67,7 @@ class GenerationSettings:
         temperature: 0 takes the most likely token.
         top_p: Sample from the smallest set of tokens with this probability; 1 keeps all.
         top_k: Sample from the most likely tokens; 0 keeps all.
-        slots: Rows decoded together; halved if the device runs out of memory.
+        slots: Rows decoded together; halved if the device runs out of memory (``slots`` only).
         engine: What generates; see docs/engines.md.
     """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, first_line
 from llm_modules.optim.module_names import Module
 
 
@@ -91,7 +91,11 @@ class RobustModules:
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            raise InputError(f"{path}: no result of a search can be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else first_line(error)
+            raise InputError(
+                f"learning_rates.result: no result of a search can be read from '{path}' ({reason}); make it with "
+                "rod predict --config mllr/1_probe_and_search"
+            ) from error
         known = {f.name for f in fields(cls)} - {"source"}
         needed = {"model", "revision", "layers", "types", "robust", "tau", "seeds"}
         if not isinstance(content, dict) or not needed <= content.keys() <= known:

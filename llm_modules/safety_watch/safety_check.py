@@ -95,9 +95,8 @@ class SafetyCheck:
         Raises:
             InputError: There is no malicious request, or a line of the file is bad.
         """
-        self.requests = read_records(requests, WatchedRequest, strict=True) if isinstance(requests, Path) else requests
-        if not any(request.kind == "malicious" for request in self.requests):
-            raise InputError(f"{requests}: no request has the kind 'malicious', whose refusals are watched")
+        self.requests = read_requests(requests) if isinstance(requests, Path) else requests
+        _require_malicious(self.requests, "requests")
         if not 0 <= max_lost <= 1 or max_new_tokens < 1:
             raise InputError(
                 "max_lost must be between 0 and 1 and max_new_tokens 1 or more; they are "
@@ -159,6 +158,18 @@ class SafetyCheck:
 
     def _trained(self) -> list[tuple[str, Tensor]]:
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+
+
+def read_requests(path: Path) -> list[WatchedRequest]:
+    """Read a JSONL file of requests to watch; InputError if a line is bad, or none is malicious."""
+    found = read_records(path, WatchedRequest, strict=True)
+    _require_malicious(found, str(path))
+    return found
+
+
+def _require_malicious(requests: Sequence[WatchedRequest], source: str) -> None:
+    if not any(request.kind == "malicious" for request in requests):
+        raise InputError(f"{source}: no request has the kind 'malicious', whose refusals are watched")
 
 
 def _share(flags: Sequence[bool]) -> float:

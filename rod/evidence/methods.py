@@ -12,6 +12,8 @@ from rod.evidence.s3cot.evidence import S3CoTEvidence
 METHODS: Sequence[Evidence] = (S3CoTEvidence(), MLLREvidence(), MoGUEvidence())
 
 
-def real_methods(data: Path) -> Sequence[Evidence]:
-    """The methods with evidence on a real model; ``data`` is a folder of published data sets."""
-    return (RealMoGUEvidence(data),)
+def on_real_model(data: Path) -> Sequence[Evidence]:
+    """The methods with evidence on a real model; InputError if the folder ``data`` lacks one of their data sets."""
+    mogu = RealMoGUEvidence(data)
+    mogu.require_data()
+    return (mogu,)

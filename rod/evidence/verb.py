@@ -26,12 +26,12 @@ def run(
             far MoGU is.
     """
     from datamodules.errors import InputError
-    from rod.evidence.methods import METHODS, real_methods
+    from rod.evidence.methods import METHODS, on_real_model
     from rod.evidence.report import report
     from rod.report.page import write_report
     from rod.steps import console, run_steps
 
-    known = {method.method: method for method in (METHODS if real is None else real_methods(real))}
+    known = {method.method: method for method in (METHODS if real is None else on_real_model(real))}
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
     chosen = [known[name] for name in methods or known]

@@ -11,10 +11,12 @@ from llm_modules.backbone.loading import read_config
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu.module import MoGU
 from rod import classes
+from rod.noise import be_quiet
 from rod.plan.devices import Device, DeviceName, device_of
 from rod.plan.memory import USABLE, CountedFit, Fit, Generation, Parts, Strategy, choose, count_generation
 
 classes.load()
+be_quiet()
 
 _HALF = {"bfloat16", "float16"}
 _MIXED = {"bf16-mixed", "16-mixed", "bf16", "16"}
@@ -59,6 +61,8 @@ def run(
     for name, value in (("devices", devices), ("length", length), ("tokens", tokens), ("share", share)):
         if value is not None and not value > 0:
             raise InputError(f"--{name}: must be more than 0, is {value}")
+    if share > 1:
+        raise InputError(f"--share: must be at most 1, is {share:g}")
     if isinstance(model, MoGU):
         raise InputError("rod plan: the routers of MoGU are not planned; plan its responders, which take more memory")
     if model.quantization is not None:

@@ -11,12 +11,16 @@ from callbacks.fit_progress import FitProgress
 
 
 class Line(LightningModule):
-    def __init__(self) -> None:
+    def __init__(self, logs: bool = False) -> None:
         super().__init__()
+        self.logs = logs
         self.weight = torch.nn.Parameter(torch.ones(1))
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        return (self.weight * batch).sum()
+        loss = (self.weight * batch).sum()
+        if self.logs:
+            self.log("train/loss", loss.detach())
+        return loss
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -28,15 +32,15 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     told: list[str] = []
     monkeypatch.setattr("callbacks.fit_progress.rank_zero_info", told.append)
 
-    def fit(seconds: float, terminal: bool) -> list[str]:
+    def fit(seconds: float, terminal: bool, logs: bool = False, **more: Any) -> list[str]:
         monkeypatch.setattr("callbacks.fit_progress.LINE_SECONDS", seconds)
         monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
-        options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+        options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False} | more
         trainer = Trainer(
             max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, callbacks=[FitProgress()], **options
         )
         rows: Any = list(torch.ones(3, 1))
-        trainer.fit(Line(), DataLoader(rows))
+        trainer.fit(Line(logs), DataLoader(rows))
         return told
 
     return fit
@@ -47,6 +51,11 @@ def test_steps_loss_and_time_left(lines: Any) -> None:
     assert len(told) == 4
     assert re.fullmatch(r"step 1 of 3 \(epoch 0\) in \d+ s, loss 1, about \d+ s left", told[0])
     assert told[-1].startswith("trained 3 steps in ")
+
+
+@pytest.mark.parametrize(("logs", "said"), [(True, ", loss 1, "), (False, " s, about")])
+def test_accumulated_gradients_do_not_divide_the_loss(lines: Any, logs: bool, said: str) -> None:
+    assert said in lines(0.0, terminal=False, logs=logs, accumulate_grad_batches=3)[-2]
 
 
 def test_no_line_before_half_a_minute(lines: Any) -> None:

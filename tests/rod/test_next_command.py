@@ -38,6 +38,8 @@ def test_a_run_elsewhere_is_not_followed_by_a_stage_that_would_not_find_it() -> 
         ("filter --traces t --by gold --output i.jsonl", "rod fit --config s3cot/5_curriculum --data.items i.jsonl"),
         ("pairs --config mogu/pairs", "rod fit --config mogu/1_glad"),
         ("fit --config s3cot/5_curriculum --print_config", ""),
+        ("plan --config s3cot/3_sample", ""),
+        ("validate --config s3cot/5_curriculum", ""),
         ("configs", ""),
     ],
 )

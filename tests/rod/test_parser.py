@@ -1,5 +1,6 @@
 """The options of a verb come from its function."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import InputError
-from rod.__main__ import LIGHTNING, VERBS
+from rod.__main__ import LIGHTNING, VERBS, main
 from rod.parser import run_verb
 
 CALLS: list[tuple[object, ...]] = []
@@ -26,6 +27,16 @@ def verb(runs: list[Path], /, files: str | list[str], alpha: float = 0.5, names:
         names: Some names.
     """
     CALLS.append((runs, files, alpha, names))
+
+
+@dataclasses.dataclass
+class Blue:
+    shade: int = 1
+
+
+@dataclasses.dataclass
+class Red:
+    depth: int = 1
 
 
 def call(*words: str) -> tuple[object, ...]:
@@ -123,3 +134,19 @@ def test_a_text_in_a_file_that_yaml_reads_as_something_else(tmp_path: Path) -> N
     (tmp_path / "c.yaml").write_text("name: no")
     with pytest.raises(InputError, match=r"name: Expected a str; YAML reads yes, no, .* write it in quotes"):
         run_verb(verb, ["--config", str(tmp_path / "c.yaml")], "verb")
+
+
+def test_a_bad_value_of_one_type_of_a_union_is_told_without_the_keys_of_the_others() -> None:
+    def paint(colour: Blue | Red | None = None) -> None:
+        """Do."""
+
+    with pytest.raises(InputError, match=r"^colour\.shade: Expected a int\. Got value: dark$"):
+        run_verb(paint, ["--colour", "{shade: dark}"], "paint")
+    with pytest.raises(InputError, match=r"^colour\.tone: there is no such key; "):
+        run_verb(paint, ["--colour", "{tone: 3}"], "paint")
+
+
+@pytest.mark.parametrize("verb", ["fit", "plan"])
+def test_a_verb_without_a_stage_names_one(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb]) == 2
+    assert "--config s3cot/1_direction" in capsys.readouterr().err

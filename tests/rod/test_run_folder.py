@@ -1,6 +1,8 @@
 """What a run folder holds: the checkpoints that are its own, those that a new run replaces, and those to go on from."""
 
+import multiprocessing
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -50,6 +52,24 @@ def test_a_run_is_refused_while_another_one_works_in_its_folder(
     other.release()
     assert rod(*again) == 0
     assert rod(*again) == 0  # in the same process
+
+
+def test_a_forked_child_does_not_hold_the_folder(tmp_path: Path) -> None:
+    """Workers of a DataLoader are such children, and may live longer than the run."""
+    held = RunLock()
+    held.acquire(tmp_path)
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    try:
+        held.release()
+        other = RunLock()
+        other.acquire(tmp_path)
+        with pytest.raises(InputError, match="another run is at work"):
+            RunLock().acquire(tmp_path)
+        other.release()
+    finally:
+        child.kill()
+        child.join()
 
 
 def content_of(folder: Path) -> dict[Path, bytes]:

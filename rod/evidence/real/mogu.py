@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from datamodules.errors import InputError
 from rod.evidence.commands import Commands, Words
 from rod.evidence.figures import ConditionPoint, plot_safety
 from rod.evidence.rows import Row, Rows, Section, Value, values_of_test
@@ -23,6 +24,9 @@ SOURCES: Mapping[str, str | None] = {
     "near_twins": None,  # written for this project
 }
 """Benign requests: configuration in ``mogu/real`` -> file in the folder of data sets."""
+ADVBENCH = "advbench/advbench.jsonl"
+WATCHED = "alpaca_subsets/eval_wizardlm_test_set.jsonl"
+"""Benign requests that over-refusal is measured on while the routers learn."""
 OTHER = "activation_steering_demo/condition_harmful__train.jsonl"
 N_OTHER = "120"
 RATE = "2e-4"
@@ -39,7 +43,15 @@ SUITES = {
 }
 """Suite -> name in the report; the last two are benign."""
 BENIGN = ("xstest-safe", "just_eval")
-_FILES = ("malicious_instruct", "jailbreakbench", "strongreject", "simple_safety_tests", "xstest", "just_eval")
+_FILES = {
+    "malicious_instruct": "malicious_instruct/malicious_instruct.jsonl",
+    "jailbreakbench": "jailbreakbench/jailbreakbench.jsonl",
+    "strongreject": "strongreject/strongreject.jsonl",
+    "simple_safety_tests": "simple_safety_tests/simple_safety_tests.jsonl",
+    "xstest": "xstest/xstest_prompts.jsonl",
+    "just_eval": "just_eval/just_eval_instruct_1000.jsonl",
+}
+"""Shipped suite -> its local file."""
 CONDITIONS = ("base", "unwilling", "mogu", "mogu_always", "mogu_paper", "safety_sft", "self_reminder")
 LIMIT, TOKENS = "100", "48"
 """Records of a suite, and tokens of an answer: a refusal shows in its first words."""
@@ -59,6 +71,13 @@ class RealMoGUEvidence:
     def __init__(self, data: Path) -> None:
         """Take the folder of the published data sets."""
         self.data = data.resolve()
+
+    def require_data(self) -> None:
+        """InputError that names the data sets which the folder lacks."""
+        files = [name for name in SOURCES.values() if name] + [OTHER, ADVBENCH, WATCHED, *_FILES.values()]
+        if missing := [name for name in files if not (self.data / name).is_file()]:
+            lacking = ", ".join(missing)
+            raise InputError(f"--real: the folder '{self.data}' has no {lacking}; see the suites' YAML files")
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed; all seeds share the model."""
@@ -146,7 +165,7 @@ class _Commands(Commands):
         """Pairs of these sources, drawn anew for each seed."""
         traces = ", ".join(str(_answers(source) / "traces/traces.jsonl") for source in sources)
         words: Words = ["pairs", *config("mogu/pairs", "mogu/real/advbench"), "--answers", f"[{traces}]", *more]
-        words = [*words, "--malicious", self.data / "advbench/advbench.jsonl", "--output", output]
+        words = [*words, "--malicious", self.data / ADVBENCH, "--output", output]
         return self.step([*words, "--seed", str(self.seed), "--overwrite", "true"], output / "report.json")
 
     def responders(self) -> list[Step]:
@@ -160,7 +179,7 @@ class _Commands(Commands):
 
     def router(self, root: Path, output: Path, files: Words, *words: str | Path) -> list[Step]:
         """Train the routers and export the MoGU folder."""
-        requests = self.data / "alpaca_subsets/eval_wizardlm_test_set.jsonl"
+        requests = self.data / WATCHED
         watched: Words = ["--data.val_requests", requests, "--data.val_fields", "{question: Instruction}"]
         fit = self.run("fit", [*config("mogu/3_router"), *files], root, *watched, *self.base, *words)
         return [fit, self.export(root, output, "mogu", "best")]

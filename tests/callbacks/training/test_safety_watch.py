@@ -194,6 +194,25 @@ def test_weights_that_were_not_kept_are_not_put_back() -> None:
         check.restore()
 
 
+def test_a_model_that_refuses_too_little_to_lose_is_told_of(requests: Path, tmp_path: Path) -> None:
+    """The requests that come along are in words that the miniature does not know."""
+    with pytest.warns(UserWarning, match=r"before the fit the model refuses 0% .* cannot be seen"):
+        fit(SafetyWatch(every_n_steps=1), Plain(1e-7), tmp_path, max_steps=1)
+    with pytest.raises(InputError, match=r"before the fit the model refuses 0%"):
+        fit(SafetyWatch(every_n_steps=1, on_loss="stop"), Plain(1e-7), tmp_path, max_steps=1)
+
+
+def test_requests_are_read_before_the_model_is_loaded(tmp_path: Path) -> None:
+    class Unloaded(Plain):
+        def configure_model(self) -> None:
+            raise AssertionError("too early")
+
+    (tmp_path / "benign.jsonl").write_text('{"id": "b", "prompt": "Hello", "kind": "benign"}\n')
+    for name, message in (("none.jsonl", r"none\.jsonl: cannot be read"), ("benign.jsonl", "no request has the kind")):
+        with pytest.raises(InputError, match=rf"SafetyWatch\.requests: .*{message}"):
+            fit(SafetyWatch(tmp_path / name), Unloaded(), tmp_path)
+
+
 def test_the_interval_is_what_the_cost_allows(requests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check takes 3 s and a step 1 s: at half of the time, one in 6 steps; but four in a fit."""
     for max_cost, interval in ((0.5, 6), (0.1, 9)):

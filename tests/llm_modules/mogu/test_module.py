@@ -238,8 +238,10 @@ def test_guided_steps_train_each_layer_by_the_penalty_with_the_gates_before_it_r
     n = len(list(second.routers.parameters()))
     for a, b in zip(before[-n:], grads(module)[-n:], strict=True):
         torch.testing.assert_close(a, b)  # the first layer's routers have no part in the second's
+    assert loss.name == "guided_loss", "a whole loss is larger, and does not diverge"
     module.guided_steps = 0
     assert {"ce", "penalty"} <= module.loss(batch).logged.keys()
+    assert module.loss(batch).name == "loss"
 
 
 def test_the_folder_of_a_run_is_measured_without_its_parts(tmp_path: Path) -> None:

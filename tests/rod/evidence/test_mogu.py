@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rod.__main__ import main
 from rod.evidence.mogu.evidence import CONDITIONS, MoGUEvidence
 from rod.evidence.real.mogu import CONDITIONS as REAL
 from rod.evidence.real.mogu import SUITES, TESTS, RealMoGUEvidence
@@ -105,6 +106,16 @@ def test_on_a_real_model_every_file_that_a_step_reads_is_data_or_written_by_an_e
             if word.startswith("runs/") and word != str(_output(step)):
                 assert any(Path(word).is_relative_to(place) for place in made), (step.name, word)
         made.add(_output(step))
+
+
+def test_a_folder_without_the_data_sets_is_refused_before_anything_is_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evidence", "--real", str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "--real: the folder" in said.err
+    assert "advbench/advbench.jsonl" in said.err
+    assert not (tmp_path / "out").exists()
 
 
 def _output(step: Step) -> Path:

@@ -1,5 +1,6 @@
 """The plan counts what a built model has, without storage, and the command tells it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,11 @@ def test_the_command_needs_no_weights(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "take: --config trainer/ddp" in told
     words = ["plan", "--config", "s3cot/3_sample", "--steer", "null", "--model.backbone", str(tmp_path / "base")]
     assert main([*words, "--device", "RTX4090"]) == 0
-    assert "largest: model.generation.slots" in capsys.readouterr().out
+    single = capsys.readouterr().out
+    assert "largest: model.generation.slots" in single
+    assert main([*words, "--device", "RTX4090", "--trainer.precision", "bf16-true"]) == 0
+    half = capsys.readouterr().out
+    slots = [int(re.findall(r"slots ([\d,]+)", told)[-1].replace(",", "")) for told in (single, half)]
+    assert slots[1] > 1.9 * slots[0], "keys and values of half the size"
     assert main(["plan", "--config", str(config), "--devices", "0"]) == 2
     assert "--devices: must be more than 0, is 0" in capsys.readouterr().err
