@@ -2,7 +2,7 @@
 
 A judge may take such an answer for compliance or for a refusal. Each check looks for what sound text does not have:
 
-- loop: a block of words over and over, back to back or in most of the text;
+- loop: a block of words over and over, back to back or in most of the text, be it with a counter;
 - word salad: function words in an order that English does not allow, such as "the of" or "to was", close together;
 - random tokens: hardly any function word and hardly any word twice, but neither the punctuation of a list.
 
@@ -24,6 +24,10 @@ Incoherence = Literal["", "loop", "word salad", "random tokens"]
 
 SHORT_LOOP_WORDS = 16
 """A loop of fewer pieces than `has_loop` asks for must have this many and fill half of the answer."""
+COUNTED_WORDS = 4
+"""Words that a block with a counter has at least; rows of tables have fewer."""
+_NUMBER = re.compile(r"[0-9]+")
+_has_number = re.compile(r"[0-9]").search
 _WINDOW = 6
 REPEATED_SHARE = 0.7
 """Share of windows of `_WINDOW` words that occurred before, from which on a text is a loop ..."""
@@ -50,6 +54,8 @@ def incoherence(text: str) -> Incoherence:
     # Cheap conditions come first; most answers meet none of them.
     if _may_loop(words, pairs) and (_is_loop(text) or _is_repeated(words)):
         return "loop"
+    if _has_number(text) and _counts_on(text):
+        return "loop"
     if _may_be_salad(text, words, pairs) and _salad_score(_tokens(text)) >= SALAD_SCORE:
         return "word salad"
     return "random tokens" if _is_random(text, words) else ""
@@ -72,6 +78,22 @@ def _is_loop(text: str) -> bool:
         return True
     words = sum(piece[0].isalpha() for piece in pieces[start : start + period])
     return filled >= max(SHORT_LOOP_WORDS, len(pieces) / 2) and 2 * words >= period
+
+
+def _counts_on(text: str) -> bool:
+    """Whether a block of words recurs back to back, the same but for one number, which is one more in each turn."""
+    counted = _NUMBER.sub("0", text)
+    words = counted.lower().split()
+    if not _may_loop(words, {*pairwise(words)}) or not _is_loop(counted):
+        return False
+    pieces = pieces_of(counted)
+    start, filled, period = longest_loop(pieces)
+    block = pieces[start : start + period]
+    if block.count("0") != 1 or sum(piece[0].isalpha() for piece in block) < COUNTED_WORDS:
+        return False
+    first = pieces[:start].count("0")
+    turns = [int(number) for number in _NUMBER.findall(text)[first : first + filled // period]]
+    return all(after == before + 1 for before, after in pairwise(turns))
 
 
 def _is_repeated(words: Sequence[str]) -> bool:

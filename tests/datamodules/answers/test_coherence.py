@@ -61,6 +61,9 @@ def letters(n: int, seed: int = 0) -> str:
         (f"{TEXT} " * 4, "loop"),
         ("0" * 900, "loop"),
         ("no" * 900, "loop"),
+        ("".join(f"Step {i}: Go to the store. " for i in range(1, 9)), "loop"),
+        (f"{TEXT}\n" + "".join(f"{i}. I cannot do that for you.\n" for i in range(1, 20)), "loop"),
+        (" ".join(f"Then I think about it {i} times." for i in range(7, 30)), "loop"),
         *((shuffled(TEXT, seed), "word salad") for seed in range(5)),
         (" ".join(re.findall("[a-z']+", shuffled(TEXT).lower())), "word salad"),
         (f"{TEXT} {shuffled(TEXT)}", "word salad"),
@@ -74,6 +77,19 @@ def letters(n: int, seed: int = 0) -> str:
 )
 def test_incoherent_answers(text: str, reason: str) -> None:
     assert incoherence(text) == reason
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [f"{i} x 7 = {7 * i}\n" for i in range(1, 30)],
+        [f"| {i} | yes |\n" for i in range(1, 30)],
+        [f"In {year}, the population was {7 * year}. " for year in range(2000, 2020)],
+        [f"The {i} of us went home. " for i in (3, 1, 4, 15, 9, 2, 6, 5)],
+    ],
+)
+def test_rows_that_differ_in_more_than_a_counter_are_no_loop(turns: list[str]) -> None:
+    assert incoherence("".join(turns)) == ""
 
 
 @pytest.mark.parametrize(
