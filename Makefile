@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: setup test lint format demo evidence evidence-real miniature lock clean
+.PHONY: setup test lint format docs demo evidence evidence-real miniature lock clean
 
 setup: $(READY)  ## Make .venv and install the project with its pinned dependencies.
 
@@ -26,6 +26,10 @@ lint: $(READY)  ## Style and types.
 format: $(READY)  ## Rewrite the code in the project's style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## The docs site, in site/; a warning or a dead link is an error.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --clean --site-dir site
 
 demo: $(READY)  ## One seed of every method on the embedded miniature: tables, and figures in runs/demo.
 	$(BIN)/rod evidence --seeds 1 --controls false --output runs/demo

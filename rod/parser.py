@@ -67,22 +67,34 @@ def run_verb(function: Callable[..., object], args: Sequence[str], verb: str) ->
     are positional only take the words without a name (``rod compare A B``). An option that is a list of texts takes
     several words (``--traces a.jsonl b.jsonl``). InputError if the words do not fit the signature.
     """
+    parser = verb_parser(function, verb)
     parameters = inspect.signature(function).parameters
-    unnamed = [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
+    unnamed = _unnamed(function)
     lists = {name for name, parameter in parameters.items() if "list[str]" in str(parameter.annotation)}
-    parser = Parser(prog=f"rod {verb}", description=(inspect.getdoc(function) or "").partition("Args:")[0])
-    reads_config = "config" not in parameters
-    if reads_config:
-        parser.add_argument("--config", action="config")
-    for name in unnamed:
-        _add_unnamed(parser, parameters[name], function.__doc__ or "")
-    parser.add_function_arguments(function, as_group=False, skip=set(unnamed))
     words = _gathered(args, lists.difference(unnamed))
     options = parser.instantiate_classes(parser.parse_args(words)).as_dict()
-    if reads_config:
+    if "config" not in parameters:
         del options["config"]
     values = [options.pop(name) for name in unnamed]
     function(*values, **options)
+
+
+def verb_parser(function: Callable[..., object], verb: str) -> Parser:
+    """The parser of a verb: see `run_verb`."""
+    parameters = inspect.signature(function).parameters
+    parser = Parser(prog=f"rod {verb}", description=(inspect.getdoc(function) or "").partition("Args:")[0])
+    if "config" not in parameters:
+        parser.add_argument("--config", action="config")
+    unnamed = _unnamed(function)
+    for name in unnamed:
+        _add_unnamed(parser, parameters[name], function.__doc__ or "")
+    parser.add_function_arguments(function, as_group=False, skip=set(unnamed))
+    return parser
+
+
+def _unnamed(function: Callable[..., object]) -> list[str]:
+    parameters = inspect.signature(function).parameters
+    return [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
 
 
 def _add_unnamed(parser: Parser, parameter: inspect.Parameter, docstring: str) -> None:

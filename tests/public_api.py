@@ -9,24 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rod import classes
+from rod.reference import rooms
 
 FILE = Path(__file__).with_suffix(".txt")
-STOREYS = ("datamodules", "llm_modules", "callbacks")
 
 
 def public_api() -> str:
     """One line per public function, class and public method."""
     lines = [line for room in rooms() for line in _room(room)]
     return "\n".join([*lines, "", "# Classes that a configuration may name", *_configurable()]) + "\n"
-
-
-def rooms() -> list[str]:
-    """Packages with a public face: those whose ``__init__`` has an ``__all__``."""
-    root = Path(__file__).resolve().parents[1]
-    found = [
-        path for storey in STOREYS for path in (root / storey).rglob("__init__.py") if "__all__" in path.read_text()
-    ]
-    return sorted(".".join(path.relative_to(root).parent.parts) for path in found)
 
 
 def _room(name: str) -> Iterator[str]:

@@ -33,7 +33,11 @@ class GateFigures(Callback):
     """
 
     def __init__(self, output: Path | None = None) -> None:
-        """``output``: folder; the run folder by default."""
+        """Set the place of the files.
+
+        Args:
+            output: Folder; the run folder by default.
+        """
         self.output = output
         self._gates: dict[str, list[Tensor]] = {}
         self._tokens: dict[str, tuple[list[str], Tensor]] = {}
@@ -92,7 +96,11 @@ class SuiteGates(Callback):
     """
 
     def __init__(self, output: Path | None = None) -> None:
-        """``output``: folder; the run folder by default."""
+        """Set the place of the files.
+
+        Args:
+            output: Folder; the run folder by default.
+        """
         self.output = output
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

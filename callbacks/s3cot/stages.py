@@ -13,7 +13,11 @@ class StageFigure(Callback):
     """Draws ``stages.png`` when training begins: the pairs that each stage of the curriculum trains on, by length."""
 
     def __init__(self, output: Path | None = None) -> None:
-        """Set the PNG file; ``stages.png`` in the run folder by default."""
+        """Set the place of the figure.
+
+        Args:
+            output: PNG file; ``stages.png`` in the run folder by default.
+        """
         self.output = output
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

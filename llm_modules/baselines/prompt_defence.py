@@ -21,7 +21,12 @@ Turns = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A request and its answer, shown before the user's request."""
+    """A request and its answer, shown before the user's request.
+
+    Attributes:
+        request: The user's turn.
+        response: The assistant's turn.
+    """
 
     request: str
     response: str

@@ -20,20 +20,18 @@ SEEDED: frozenset[str] = frozenset({"gaussian"})
 class Perturbation:
     """A perturbation of modules, relative to the norm of their weights: large and small modules compare.
 
-    ============ ==================================================================
-    kind         W becomes
-    ============ ==================================================================
-    ``gaussian`` W + eps |W| / sqrt(n) * N(0, 1), drawn for each module
-    ``zero``     0
-    ``scale``    (1 - eps) W
-    ``delta``    W + eps |W| / |D| * D, D the change of W by a short pilot fine-tune
-    ============ ==================================================================
+    | kind | W becomes |
+    |---|---|
+    | ``gaussian`` | W + eps norm(W) / sqrt(n) * N(0, 1), drawn for each module |
+    | ``zero`` | 0 |
+    | ``scale`` | (1 - eps) W |
+    | ``delta`` | W + eps norm(W) / norm(D) * D, D the change of W by a short pilot fine-tune |
     """
 
     def __init__(
         self, model: nn.Module, kind: Kind = "gaussian", eps: float = 0.5, pilot: nn.Module | None = None
     ) -> None:
-        """Prepare; |.| is the Frobenius norm, n the number of weights, ``pilot`` the tuned model for ``delta``.
+        """Prepare; the norm is Frobenius's, n the number of weights, ``pilot`` the tuned model for ``delta``.
 
         InputError if ``eps`` is not positive, or the pilot is missing, of another shape or unchanged.
         """

@@ -25,14 +25,12 @@ EMBEDDINGS = "embeddings"
 class LearningRates:
     """Splits a model's parameters into the parts ``robust`` and ``rest`` and multiplies the rate of each.
 
-    ======== ======== ======================================
-    policy   robust   rest
-    ======== ======== ======================================
-    modular  1        ``ratio`` (paper: 1e-4)
-    freeze   1        0: no gradient, no optimiser state
-    warmup   1        0 at first, then 1 (SWAT)
-    uniform  1        1
-    ======== ======== ======================================
+    | policy | robust | rest |
+    |---|---|---|
+    | modular | 1 | ``ratio`` (paper: 1e-4) |
+    | freeze | 1 | 0: no gradient, no optimiser state |
+    | warmup | 1 | 0 at first, then 1 (SWAT) |
+    | uniform | 1 | 1 |
 
     Every method takes it as ``model.learning_rates``.
 
@@ -59,7 +57,8 @@ class LearningRates:
         Args:
             result: ``robust_modules.yaml`` of a search.
             modules: Patterns of the robust modules, such as ``layers.3-5.*`` or ``layers.*.v``, in place of ``result``.
-            policy: See the table above.
+            policy: Rate of the rest: ``ratio`` times the rate (``modular``, paper), 0 (``freeze``), 0 at first and then
+                the full rate (``warmup``), or the full rate (``uniform``).
             ratio: Factor of the rest's rate under ``modular`` (paper: about 1e-4).
             warmup: Share of the steps in which ``warmup`` trains the robust modules only (ours).
             others: Part of norms, embeddings and output head (paper: the rest is all but the robust modules).

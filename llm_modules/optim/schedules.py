@@ -33,7 +33,14 @@ class WarmupCosine(LambdaLR):
     """Linear warm-up, then half a cosine down to ``final`` times the rate."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.1, final: float = 0.0) -> None:
-        """Make the schedule; ``warmup`` is the share of the steps in which the rate rises from 0."""
+        """Make the schedule.
+
+        Args:
+            optimizer: Whose rates are multiplied.
+            total_steps: Number of optimiser steps.
+            warmup: Share of the steps in which the rate rises from 0.
+            final: Factor of the rate at the last step.
+        """
         warm_steps = max(1, round(warmup * total_steps))
 
         def multiplier(step: int) -> float:
@@ -49,7 +56,13 @@ class WarmupConstant(LambdaLR):
     """Linear warm-up, then the full rate."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -> None:
-        """Make the schedule; arguments as in ``WarmupCosine``."""
+        """Make the schedule.
+
+        Args:
+            optimizer: Whose rates are multiplied.
+            total_steps: Number of optimiser steps.
+            warmup: Share of the steps in which the rate rises from 0.
+        """
         warm_steps = round(warmup * total_steps)
         super().__init__(optimizer, lambda step: min(1.0, (step + 1) / (warm_steps + 1)))
 

@@ -19,6 +19,13 @@ def test_the_workflow_runs_what_continuous_integration_runs() -> None:
     assert set(job["strategy"]["matrix"]["python"]) == told
 
 
+def test_the_docs_workflow_runs_a_target_that_exists() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/docs.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    (target,) = [step["run"].removeprefix("make ") for step in job["steps"] if "run" in step]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PROJECT["version"]
