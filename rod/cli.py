@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from jsonargparse import Namespace
@@ -199,6 +199,26 @@ class RodCLI(LightningCLI):
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.dirpath is None:
                 checkpoint.dirpath = str(Path(folder) / "checkpoints")
         return trainer
+
+
+class _Ready(Exception):
+    """The parser is built."""
+
+
+class _ParserOnly(RodCLI):
+    """Stops when its parser is built."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> NoReturn:
+        raise _Ready(parser)
+
+
+def lightnings_parser() -> LightningArgumentParser:
+    """The parser of Lightning's verbs; it parses and runs nothing."""
+    try:
+        _ParserOnly([])
+    except _Ready as ready:
+        return ready.args[0]
+    raise AssertionError("the parser was not built")
 
 
 def _listed(values: Any) -> list[Any]:

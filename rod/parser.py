@@ -68,15 +68,18 @@ def run_verb(function: Callable[..., object], args: Sequence[str], verb: str) ->
     several words (``--traces a.jsonl b.jsonl``). InputError if the words do not fit the signature.
     """
     parser = verb_parser(function, verb)
-    parameters = inspect.signature(function).parameters
-    unnamed = _unnamed(function)
-    lists = {name for name, parameter in parameters.items() if "list[str]" in str(parameter.annotation)}
-    words = _gathered(args, lists.difference(unnamed))
-    options = parser.instantiate_classes(parser.parse_args(words)).as_dict()
-    if "config" not in parameters:
+    options = parser.instantiate_classes(parser.parse_args(verb_words(function, args))).as_dict()
+    if "config" not in inspect.signature(function).parameters:
         del options["config"]
-    values = [options.pop(name) for name in unnamed]
+    values = [options.pop(name) for name in _unnamed(function)]
     function(*values, **options)
+
+
+def verb_words(function: Callable[..., object], args: Sequence[str]) -> list[str]:
+    """The words of a verb as its parser takes them: several words of an option as one list."""
+    parameters = inspect.signature(function).parameters
+    lists = {name for name, parameter in parameters.items() if "list[str]" in str(parameter.annotation)}
+    return _gathered(args, lists.difference(_unnamed(function)))
 
 
 def verb_parser(function: Callable[..., object], verb: str) -> Parser:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
 from llm_modules.judges import Judge
 from rod import classes
 from rod.__main__ import GROUPS, LIGHTNING, VERBS
-from rod.cli import RodCLI
+from rod.cli import lightnings_parser
 from rod.parser import Parser, verb_parser
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,7 @@ def verbs_page() -> str:
                 continue
             function = importlib.import_module(module).run
             lines += [_prose((inspect.getdoc(function) or "").partition("Args:")[0]), ""]
-            lines += _table(_options(verb_parser(function, verb)), anchors, "option")
+            lines += _table(options_in(verb_parser(function, verb)), anchors, "option")
     return "\n".join(lines) + "\n"
 
 
@@ -105,8 +105,8 @@ def _described() -> tuple[dict[str, list[type]], dict[type, str]]:
     kinds = {heading: classes.load(paths) for heading, paths in KINDS.items()}
     named = [cls for found in kinds.values() for cls in found]
     functions = {verb: importlib.import_module(module).run for verb, module in VERBS.items() if module != LIGHTNING}
-    options = [option for verb, function in functions.items() for option in _options(verb_parser(function, verb))]
-    kinds["Parts"] = _parts([option for cls in named for option in _options_of(cls)] + options, named)
+    options = [option for verb, function in functions.items() for option in options_in(verb_parser(function, verb))]
+    kinds["Parts"] = _parts([option for cls in named for option in options_of(cls)] + options, named)
     anchors = {cls: f"#{cls.__name__.lower()}" for found in kinds.values() for cls in found}
     return kinds, anchors | {Judge: "#judges"}
 
@@ -115,10 +115,10 @@ def _class(cls: type, anchors: dict[type, str]) -> Iterator[str]:
     told = (inspect.getdoc(cls) or "").partition("\n\n")[0]
     yield _prose(told if told and not told.startswith(f"{cls.__name__}(") else "")
     yield ""
-    options = _options_of(cls)
+    options = options_of(cls)
     parent = next((base for base in cls.__mro__[1:] if base in anchors), None)
     if parent is not None:
-        known = {option.dest for option in _options_of(parent)}
+        known = {option.dest for option in options_of(parent)}
         mine = [option for option in options if option.dest not in known]
         if known <= {option.dest for option in options}:
             options = mine
@@ -127,14 +127,15 @@ def _class(cls: type, anchors: dict[type, str]) -> Iterator[str]:
     yield from _table(options, anchors)
 
 
-def _options_of(cls: type) -> list[Any]:
+def options_of(cls: type) -> list[Any]:
+    """The actions of a class's arguments."""
     parser = Parser()
     given = GIVEN if cls.__module__.startswith("llm_modules.optim.") else set()
     parser.add_class_arguments(cls, fail_untyped=False, skip=given)
-    return _options(parser)
+    return options_in(parser)
 
 
-def _options(parser: ArgumentParser) -> list[Any]:
+def options_in(parser: ArgumentParser) -> list[Any]:
     """The actions of a parser that set a value; those of nested groups have dotted names."""
     hidden = {"help", "config", "print_config", "subcommand"}
     found = [action for action in parser._actions if action.dest not in hidden and not action.dest.endswith(".help")]
@@ -146,40 +147,26 @@ def _parts(options: list[Any], known: list[type]) -> list[type]:
     parts: set[type] = set()
     rest = list(options)
     while rest:
-        new = set(_classes_in(_type_of(rest.pop()))).difference(parts, known)
+        new = set(classes_in(type_of(rest.pop()))).difference(parts, known)
         parts |= new
-        rest += [option for part in new for option in _options_of(part)]
+        rest += [option for part in new for option in options_of(part)]
     return sorted(parts, key=lambda part: part.__name__)
 
 
-def _classes_in(kind: Any) -> Iterator[type]:
+def classes_in(kind: Any) -> Iterator[type]:
+    """The classes of ours in a type."""
     if inspect.isclass(kind) and get_origin(kind) is None:
         if kind is not Judge and kind.__module__.startswith(OURS) and (is_dataclass(kind) or "__init__" in vars(kind)):
             yield kind
         return
     for inner in get_args(kind):
-        yield from _classes_in(inner)
-
-
-class _Ready(Exception):
-    """The parser is built."""
-
-
-class _Keys(RodCLI):
-    """A command that stops when its parser is built."""
-
-    def parse_arguments(self, parser: Any, args: Any) -> NoReturn:
-        raise _Ready(self)
+        yield from classes_in(inner)
 
 
 def _lightnings_keys() -> dict[str, list[Any]]:
     """Heading -> keys that no class of ours has: those of every verb, of single verbs, and of the Trainer."""
-    try:
-        _Keys([])
-    except _Ready as ready:
-        (cli,) = ready.args
-    verbs = ("fit", "validate", "test", "predict")
-    options = {verb: {option.dest: option for option in _options(cli._subcommand_parsers[verb])} for verb in verbs}
+    parsers = lightnings_parser()._subcommands_action.choices
+    options = {verb: {option.dest: option for option in options_in(parser)} for verb, parser in parsers.items()}
     everywhere = [dest for dest in options["fit"] if all(dest in found for found in options.values())]
     headings = {"Every verb": [options["fit"][dest] for dest in everywhere if not dest.startswith("trainer")]}
     for verb, found in options.items():
@@ -197,7 +184,7 @@ def _table(options: list[Any], anchors: dict[type, str], head: str = "key") -> l
         return ["No keys of its own."] if head == "key" else ["No options."]
     rows = [
         f"| `{option.option_strings[0] if head == 'option' and option.option_strings else option.dest}` "
-        f"| {type_text(_type_of(option), anchors)} | {_default(option)} | {_prose(option.help or '', cell=True)} |"
+        f"| {type_text(type_of(option), anchors)} | {_default(option)} | {_prose(option.help or '', cell=True)} |"
         for option in options
     ]
     return [
@@ -211,7 +198,8 @@ def _table(options: list[Any], anchors: dict[type, str], head: str = "key") -> l
     ]
 
 
-def _type_of(option: Any) -> Any:
+def type_of(option: Any) -> Any:
+    """The type of an action's value."""
     return getattr(option, "_typehint", None) or option.type
 
 

@@ -1,4 +1,4 @@
-"""Commands in pages and in the comments of configurations."""
+"""Commands and options in pages and in the comments of configurations."""
 
 import re
 import shlex
@@ -21,3 +21,27 @@ def configs_of(words: list[str]) -> list[str]:
     """The configurations of a command, without files that a stage writes or the reader has."""
     named = [name for word, name in pairwise(words) if word == "--config"]
     return [name for name in named if not re.match(r"runs/|\w+\.yaml$", name)]
+
+
+def runnable(words: list[str]) -> list[str]:
+    """A command without the files that a stage writes or the reader has, and with a stage for ``STAGE``."""
+    stage = {"fit": "mllr/0_pilot", "test": "test"}.get(words[0], "s3cot/1_direction")
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word != "--config":
+            kept += [word] * (word != "...")
+        elif configs_of(pair := [word, next(rest)]):
+            kept += [word, stage if pair[1] == "STAGE" else pair[1]]
+    return kept
+
+
+def spans(page: Path) -> list[str]:
+    """Texts between backticks outside of blocks, such as ``rod filter --by agreement`` and ``--data.limit 20``."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+
+
+def option_names(text: str) -> list[str]:
+    """The options in a text, without dashes and ``+``."""
+    return re.findall(r"(?<![\w-])--([a-zA-Z][\w.-]*)", text)

@@ -1,19 +1,52 @@
-"""Commands in README, docs and the comments of configurations name verbs, configurations and keys that exist."""
+"""Commands in README, docs and the comments of configurations parse; options that a text names exist."""
 
+import importlib
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from rod.__main__ import LIGHTNING, VERBS, main
+from rod import classes
+from rod.__main__ import LIGHTNING, VERBS
+from rod.cli import lightnings_parser
+from rod.parser import verb_parser, verb_words
+from rod.reference import classes_in, options_in, options_of, type_of
 from rod.shipped import CONFIGS, find
 from tests.conftest import ROOT
-from tests.rod.commands import commands, configs_of
+from tests.rod.commands import commands, configs_of, option_names, runnable, spans
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted(CONFIGS.rglob("*.yaml"))]
+TEXTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*TEXTS, *sorted(CONFIGS.rglob("*.yaml"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+ANY = list(VERBS)
+
+
+def first_seen() -> dict[Path, list[list[str]]]:
+    """Page -> its commands, each on the first page that has one with such words; other files make no other words."""
+    seen: set[tuple[str, ...]] = set()
+    found: dict[Path, list[list[str]]] = {}
+    for page in PAGES:
+        for words in map(runnable, commands(page)):
+            alike = tuple("FILE" if re.search(r"^runs/|\.\w+$", word) else word for word in words)
+            if alike not in seen:
+                seen.add(alike)
+                found.setdefault(page, []).append(words)
+    return found
+
+
+COMMANDS = first_seen()
+LIGHTNINGS = cache(lightnings_parser)
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_verbs_and_configurations_exist(page: Path) -> None:
     for words in commands(page):
         assert words[0] in VERBS, words
@@ -22,15 +55,92 @@ def test_verbs_and_configurations_exist(page: Path) -> None:
                 find(name)
 
 
-@pytest.mark.slow
-def test_keys_of_the_readme_exist(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Except in what an earlier command writes."""
-    monkeypatch.chdir(ROOT)
-    choice = "runs/s3cot/2_calibrate/choice.yaml"
-    ours = [words for words in commands(README) if VERBS[words[0]] == LIGHTNING and choice not in words]
-    assert len(ours) > 15
-    for words in ours:
-        with pytest.raises(SystemExit) as done:
-            main([*words, "--print_config"])
-        assert done.value.code == 0, words
-        capsys.readouterr()
+def test_there_are_commands() -> None:
+    assert len(COMMANDS[README]) > 25
+    assert sum(map(len, COMMANDS.values())) > 100
+
+
+@pytest.mark.parametrize("page", COMMANDS, ids=named)
+def test_commands_parse(page: Path) -> None:
+    for words in COMMANDS[page]:
+        if VERBS[words[0]] == LIGHTNING:
+            LIGHTNINGS().parse_args(words)
+        else:
+            function = importlib.import_module(VERBS[words[0]]).run
+            verb_parser(function, words[0]).parse_args(verb_words(function, words[1:]))
+
+
+@cache
+def options(verb: str) -> dict[str, object]:
+    """Name -> action of each option of a verb."""
+    if VERBS[verb] == LIGHTNING:
+        parser = LIGHTNINGS()._subcommands_action.choices[verb]
+    else:
+        parser = verb_parser(importlib.import_module(VERBS[verb]).run, verb)
+    return {option.dest: option for option in options_in(parser)} | {"config": None, "print_config": None, "help": None}
+
+
+KINDS = {"model": classes.load(classes.MODELS), "data": classes.load(classes.DATA)}
+ARGUMENTS = cache(options_of)
+
+
+def exists(name: str, verbs: list[str]) -> bool:
+    """Whether a verb, or a class that its configuration may name, has an option."""
+    head, _, rest = name.partition(".")
+    for verb in verbs:
+        if rest and verb == "plan" and verbs == ANY:
+            continue  # it takes any configuration unread
+        known = options(verb)
+        if name in known or any(leads_to([option], name) for option in known.values() if option is not None):
+            return True
+        if rest and head in KINDS and head in known and (rest == "help" or leads_to_class(KINDS[head], rest)):
+            return True
+    return False
+
+
+def leads_to(found: list[object], name: str) -> bool:
+    """Whether one of some options has a name, or a class of it has what follows; classes of others have anything."""
+    for option in found:
+        dest = option.dest  # type: ignore[attr-defined]
+        if name == dest:
+            return True
+        if name.startswith(f"{dest}.") and dest not in ("model", "data"):
+            inner = list(classes_in(type_of(option)))
+            return not inner or leads_to_class(inner, name.removeprefix(f"{dest}."))
+    return False
+
+
+def leads_to_class(found: list[type], name: str) -> bool:
+    return any(leads_to(ARGUMENTS(cls), name) for cls in found)
+
+
+def option_spans(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each option that a text names, and the verbs that it may be of."""
+    for span in spans(page):
+        verb = re.match(r"rod ([\w-]+)", span)
+        if verb and verb[1] not in VERBS:
+            assert verb[1] == "--help", f"there is no verb: {span}"
+        elif verb or span.startswith("--"):
+            for name in option_names(span):
+                yield name, [verb[1]] if verb else ANY
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=named)
+def test_options_in_texts_exist(page: Path) -> None:
+    assert [name for name, verbs in option_spans(page) if not exists(name, verbs)] == []
+
+
+def test_an_option_that_does_not_exist_is_found() -> None:
+    for name in ("model.backbon", "data.alpa", "trainer.max_stepps", "model.generation.slot", "steer.position", "bye"):
+        assert not exists(name, ANY), name
+    for name in ("model.peft.r", "data.alpha", "model.generation.slots", "steer.positions", "by"):
+        assert exists(name, ANY), name
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=named)
+def test_scripts_and_targets_exist(page: Path) -> None:
+    text = page.read_text()
+    for script in re.findall(r"python ((?:benchmarks|tests|rod)/[\w/]+\.py)", text):
+        assert (ROOT / script).is_file(), script
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets
