@@ -16,7 +16,9 @@ from llm_modules.backbone.loading import MINIATURE, load_model, load_tokenizer
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu import MoGUModel, output_projections, random_adapter
 from llm_modules.s3cot import Direction
+from tests.architectures import ARCHITECTURES
 from tests.conftest import ROOT
+from tests.llm_modules.mllr.test_search import told_apart
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -45,13 +47,9 @@ def of_data() -> dict[str, Any]:
 
 
 def of_mllr() -> dict[str, Any]:
-    # Two kinds of prompts that any model tells apart, and a search that takes seconds.
-    return {
-        "model": load_model("miniature").eval(),
-        "malicious_ids": [[1, 5 + i] + [40] * 6 for i in range(24)],
-        "benign_ids": [[1, 5 + i] + [900] * 6 for i in range(24)],
-        "families": list(range(24)),
-    }
+    malicious, benign = told_apart()
+    ids = {"malicious_ids": malicious, "benign_ids": benign, "families": list(range(24))}
+    return {"model": ARCHITECTURES["llama"](), **ids}
 
 
 def of_mogu() -> dict[str, Any]:
