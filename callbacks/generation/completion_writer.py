@@ -85,6 +85,11 @@ class CompletionWriter(Callback, GenerationListener):
                 "data.alphas: nothing applies the strengths, because the run has no steering; name a direction with "
                 "steer.direction"
             )
+        if module.engine == "vllm" and getattr(data, "responses", ()):
+            raise InputError(
+                "model.generation.engine: vllm generates, and cannot measure given responses; leave out suites of kind "
+                "perplexity, or use slots"
+            )
         self.check(trainer, module, data)
         folder = self.folder(trainer)
         settings = generation_settings(trainer, module)

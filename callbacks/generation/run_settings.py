@@ -10,10 +10,11 @@ from callbacks.generation.steering import SteeringIdentity, steering_of
 from callbacks.trainer_parts import datamodule_of
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation.engine import engine_version
+from llm_modules.generation.vllm_engine import engine_options
 
 RECORDED = {"engine_version"}
 """Settings that are recorded and may differ when a run resumes."""
-FORMERLY = {"engine": "slots"}
+FORMERLY = {"engine": "slots", "engine_options": None}
 """Values of settings that older records lack."""
 
 
@@ -21,7 +22,7 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
     """Every setting that the completion of a given prompt depends on, as plain values; not slots and processes."""
     steering = steering_of(trainer)
     generation = asdict(module.generation)
-    for name in ("slots", "engine"):
+    for name in ("slots", "engine", "vllm"):
         generation.pop(name)
     return {
         "model": module.model_id,
@@ -32,7 +33,8 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "generation": generation,
         "engine": module.engine,
-        "engine_version": engine_version(module.engine),
+        "engine_version": engine_version(module.engine, module.generation),
+        "engine_options": (engine_options(module.generation) or None) if module.engine == "vllm" else None,
         "method": module.generation_identity() or None,
         **asdict(steering.identity() if steering else SteeringIdentity()),
         "seed": getattr(datamodule_of(trainer), "seed", None),

@@ -21,6 +21,7 @@ from llm_modules.s3cot import (
     Direction,
     Positions,
     Steering,
+    VllmSteering,
     layer_indicator,
     random_like,
     read_direction,
@@ -60,7 +61,7 @@ class Steer(SteeringCallback):
         self.random = random
         self.allow_other_model = allow_other_model
         self.direction: Direction | None = None
-        self._steering: Steering | None = None
+        self._steering: Steering | VllmSteering | None = None
         self._seed = 0
         self._stack = ExitStack()
 
@@ -131,9 +132,9 @@ class Steer(SteeringCallback):
 
     def _attach(self, module: CausalLM) -> None:
         self._stack.close()
-        model = module.language_model
-        direction = self._load(module, model)
-        self._steering = self._stack.enter_context(Steering(model, direction.vectors, self.positions))
+        direction = self._load(module, module.outline)
+        kind = Steering if module.vllm_model is None else VllmSteering
+        self._steering = self._stack.enter_context(kind(module.outline, direction.vectors, self.positions))
         listeners = module.generator.listeners
         listeners.append(self._steering)
         self._stack.callback(listeners.remove, self._steering)

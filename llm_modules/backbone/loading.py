@@ -13,10 +13,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from datamodules.errors import InputError, first_line
 from llm_modules.backbone.checksums import WEIGHTS_SUFFIXES, check_folder
@@ -188,6 +190,26 @@ def load_model(
         model.requires_grad_(False)
     # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
     return model.train()
+
+
+def without_weights(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A model's modules on torch's meta device, with its generation settings; nothing but settings is read.
+
+    InputError if they are missing or unreadable.
+    """
+    config = read_config(name, revision, trust_remote_code)
+    path, file = source(name)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    if not file and cached_file(path, GENERATION_CONFIG_NAME, revision=revision, **_IF_THERE) is not None:
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
+    return model
+
+
+_IF_THERE: dict[str, Any] = {
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
 
 
 def _check_settings(folder: Path) -> None:

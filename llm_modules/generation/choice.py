@@ -45,7 +45,15 @@ def make_engine(
     eos_ids: Collection[int],
     synced: bool,
 ) -> GenerationEngine:
-    """The engine, ready to generate; arguments as in `Generator`. InputError if it takes no sharded model."""
+    """The engine for a model of this process; arguments as in `Generator`.
+
+    InputError if it takes no sharded model, or is ``vllm``, which holds its weights itself.
+    """
+    if name == "vllm":
+        raise InputError(
+            "model.generation.engine: vllm generates in predict, test and validate, with weights that are in files; "
+            "use slots"
+        )
     if name == "slots":
         return Generator(model, settings, pad_id=pad_id, eos_ids=eos_ids, synced=synced)
     if synced:

@@ -9,13 +9,19 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.generation.interface import Completion, EngineName, GenerationListener, GenerationSettings
+from llm_modules.generation.interface import Completion, EngineName, GenerationListener, GenerationSettings, Steered
+from llm_modules.generation.vllm_process import vllm_version
 
 _LIBRARIES: dict[EngineName, str] = {"slots": "lightning-rod", "transformers": "transformers"}
 
 
-def engine_version(engine: EngineName) -> str:
-    """The version of the package that generates; that of a checkout that is not installed is unknown."""
+def engine_version(engine: EngineName, settings: GenerationSettings) -> str:
+    """The version of the package that generates; that of a checkout that is not installed is unknown.
+
+    InputError if the engine is ``vllm`` and is not installed.
+    """
+    if engine == "vllm":
+        return vllm_version(settings.vllm.python)
     try:
         return version(_LIBRARIES[engine])
     except PackageNotFoundError:
@@ -51,7 +57,10 @@ class GenerationEngine(ABC):
     @property
     def description(self) -> str:
         """Name and version for records, such as ``transformers 5.23.0``."""
-        return f"{self.name} {engine_version(self.name)}"
+        return f"{self.name} {engine_version(self.name, self.settings)}"
+
+    def close(self) -> None:  # noqa: B027
+        """Free what only generation holds; a later call takes it again."""
 
     def generate(
         self,
@@ -121,11 +130,11 @@ class GenerationEngine(ABC):
         for listener in self.listeners:
             listener.rows_begin_again(rows)
 
-    def finish(self, row: int, token_ids: tuple[int, ...]) -> Completion:
-        """The completion of a row, told to the listeners."""
+    def finish(self, row: int, token_ids: tuple[int, ...], steered: Steered | None = None) -> Completion:
+        """The completion of a row, told to the listeners; ``steered`` if the engine knows it, and no listener does."""
         done = [done for listener in self.listeners if (done := listener.steered(row)) is not None]
         ends = token_ids[-1] in self.eos_ids
-        completion = Completion(token_ids, "stop" if ends else "length", done[0] if done else None)
+        completion = Completion(token_ids, "stop" if ends else "length", done[0] if done else steered)
         for listener in self.listeners:
             listener.row_finished(row, completion)
         return completion

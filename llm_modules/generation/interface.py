@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -10,8 +11,9 @@ from transformers import Cache
 
 from datamodules.errors import InputError
 
-EngineName = Literal["slots", "transformers"]
-"""``slots``: the project's own loop; ``transformers``: the library's ``generate``, a batch at a time."""
+EngineName = Literal["slots", "transformers", "vllm"]
+"""``slots``: the project's own loop; ``transformers``: the library's ``generate``, a batch at a time; ``vllm``: vLLM in
+a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,19 @@ class Completion:
 
 
 @dataclass
+class VllmSettings:
+    """How the engine ``vllm`` runs.
+
+    Attributes:
+        python: Interpreter of an environment with vLLM; by default the one that ``make engine`` makes in a checkout.
+        options: Options of vLLM's own, fields of its ``EngineArgs``, such as ``tensor_parallel_size``.
+    """
+
+    python: Path = Path(__file__).parents[2] / ".venv-engine/bin/python"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class GenerationSettings:
     """How completions are generated.
 
@@ -69,6 +84,7 @@ class GenerationSettings:
         top_k: Sample from the most likely tokens; 0 keeps all.
         slots: Rows decoded together; halved if the device runs out of memory (``slots`` only).
         engine: What generates; see docs/engines.md.
+        vllm: How the engine ``vllm`` runs.
     """
 
     max_new_tokens: int = 512
@@ -77,6 +93,7 @@ class GenerationSettings:
     top_k: int = 0
     slots: int = 64
     engine: EngineName = "slots"
+    vllm: VllmSettings = field(default_factory=VllmSettings)
 
     def __post_init__(self) -> None:
         for ok, name, remedy in (

@@ -13,7 +13,7 @@ from callbacks.generation.traces import TraceWriter
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records
-from llm_modules.generation import Completion, GenerationListener
+from llm_modules.generation import Completion, GenerationListener, GenerationSettings
 from llm_modules.generation.engine import engine_version
 from tests.callbacks.generation.sampling_run import data, module, predict, prepare, steer, trainer
 from tests.processes import Processes
@@ -250,10 +250,13 @@ def test_the_transformers_engine_writes_the_same_traces_under_its_name(source: P
         run = trainer(tmp_path / engine, steer(source), writer := TraceWriter())
         run.predict(module(source, engine=engine), data(source), return_predictions=False)
         traces = read_records(writer.merged_file(run), Trace, strict=True)
-        assert {trace.engine for trace in traces} == {f"{engine} {engine_version(engine)}"}
+        assert {trace.engine for trace in traces} == {f"{engine} {engine_version(engine, GenerationSettings())}"}
         found[engine] = [replace(trace, engine=None) for trace in traces]
         settings = json.loads((tmp_path / engine / "traces" / "settings.json").read_text())
-        assert (settings["engine"], settings["engine_version"]) == (engine, engine_version(engine))
+        assert (settings["engine"], settings["engine_version"]) == (
+            engine,
+            engine_version(engine, GenerationSettings()),
+        )
     assert found["slots"] == found["transformers"]
     run = trainer(tmp_path / "slots", steer(source), TraceWriter())
     with pytest.raises(InputError, match="engine: slots there, transformers now"):

@@ -1,0 +1,239 @@
+"""The engine ``vllm``: vLLM in a process and an environment of its own."""
+
+import base64
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from datamodules.errors import InputError
+from llm_modules.backbone.architecture import decoder_layers, hidden_size
+from llm_modules.generation.engine import GenerationEngine
+from llm_modules.generation.interface import Completion, GenerationListener, GenerationSettings, Steered
+from llm_modules.generation.vllm_model import VllmModel, visible_devices
+from llm_modules.generation.vllm_process import VllmProcess, vllm_version
+
+IN_FLIGHT = 2
+"""Rows that vLLM holds, as a multiple of ``slots``: the others wait here."""
+_OURS = ("max_num_seqs", "worker_extension_cls", "logits_processors", "async_scheduling", *VllmModel("").options)
+
+
+class VllmSteering(GenerationListener):
+    """Strengths of the rows that vLLM completes; what `Steering` is for a model of this process."""
+
+    def __init__(self, outline: PreTrainedModel, vectors: Tensor, positions: str) -> None:
+        """Keep what to add, (layers, hidden), and where; InputError if it does not fit a model of this outline."""
+        shape = (len(decoder_layers(outline)), hidden_size(outline))
+        if tuple(vectors.shape) != shape:
+            raise InputError(
+                f"direction: vectors {tuple(vectors.shape)} do not fit a model of {shape} (layers, hidden)"
+            )
+        self.vectors, self.positions = vectors.detach().float().cpu().contiguous(), positions
+        self._strengths: list[dict[str, float]] = []
+
+    def __enter__(self) -> "VllmSteering":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._strengths = []
+
+    def set_strengths(self, strengths: Tensor) -> None:
+        """Set the strengths of a batch, (rows, layers)."""
+        self._strengths = [
+            {str(layer): row[layer] for layer in range(len(row)) if row[layer]} for row in strengths.float().tolist()
+        ]
+
+    def of(self, row: int) -> dict[str, float]:
+        """Strengths of a row by layer, without zeros."""
+        return self._strengths[row]
+
+    def message(self) -> dict[str, Any]:
+        """What the process needs to know."""
+        data = base64.b64encode(self.vectors.numpy().tobytes()).decode()
+        return {"vectors": data, "layers": len(self.vectors), "positions": self.positions}
+
+
+class VllmGenerator(GenerationEngine):
+    """Lets a vLLM process complete rows; it starts with the first of them and ends with `close`.
+
+    Tokens are those of the other engines but for rounding, sampled ones too: each row draws from the stream of its
+    seed. A row that vLLM cannot complete is left out, and told when all others are complete.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        model: VllmModel,
+        outline: PreTrainedModel,
+        settings: GenerationSettings,
+        *,
+        pad_id: int,
+        eos_ids: Collection[int],
+        device: torch.device | None = None,
+    ) -> None:
+        """Prepare generation; nothing is started.
+
+        Args:
+            model: What vLLM loads.
+            outline: The same model without weights.
+            settings: May be replaced between calls; ``vllm`` may not.
+            pad_id: Any token of the vocabulary.
+            eos_ids: Tokens that end a completion; empty if only its length ends it.
+            device: Device of this process, whose number chooses the GPUs of vLLM; the CPU leaves it to vLLM.
+
+        Raises:
+            InputError: vLLM is not installed, or an option of it is one that this engine sets itself.
+        """
+        super().__init__(settings, pad_id=pad_id, eos_ids=eos_ids)
+        self.version = vllm_version(settings.vllm.python)
+        for name in settings.vllm.options:
+            if name in _OURS:
+                where = "model.generation.slots" if name == "max_num_seqs" else "the options of model"
+                raise InputError(f"model.generation.vllm.options: {name} follows from {where}; leave it out")
+        self.vllm_model, self._device = model, device or torch.device("cpu")
+        self.read_positions(outline)
+        longest = settings.vllm.options.get("max_model_len")
+        if longest is not None:
+            self.max_positions = min(int(longest), self.max_positions or int(longest))
+        self._process: VllmProcess | None = None
+        self._steers = False  # whether the process was started for steering
+        self._steering: VllmSteering | None = None
+        self._next = 0  # requests of earlier calls have lower numbers
+
+    def close(self) -> None:
+        """End the process; a later call starts it again."""
+        self._end(failed=False)
+
+    def _complete(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limits: Sequence[int]
+    ) -> list[Completion]:
+        steering = self._check_listeners()
+        if not prompts:
+            return []
+        done: dict[int, Completion] = {}
+        failed: dict[int, str] = {}
+        try:
+            process = self._ready(steering)
+            first, self._next = self._next, self._next + len(prompts)
+            requests = self._requests(prompts, seeds, limits, steering, first)
+            in_flight = 0
+            while len(done) + len(failed) < len(prompts):
+                while in_flight < IN_FLIGHT * self.settings.slots and (request := next(requests, None)) is not None:
+                    process.send(request)
+                    in_flight += 1
+                message = process.receive()
+                if "tokens" in message:
+                    self.tokens_generated(message["tokens"])
+                    continue
+                in_flight -= 1
+                row = message["row"] - first
+                if "failed" in message:
+                    failed[row] = message["failed"]
+                    continue
+                steered = Steered(*(message["steered"] or (0, 0.0))) if steering is not None else None
+                done[row] = self.finish(row, tuple(message["ids"]), steered)
+        except BaseException:  # a listener ends the call, too: what is in flight must not come with the next one
+            self._end(failed=True)
+            raise
+        if failed:
+            row = min(failed)
+            raise InputError(
+                f"vLLM could not complete {len(failed)} of {len(prompts)} rows (row {row}: {failed[row]}); the others "
+                "are complete and kept, and the same command tries these again"
+            )
+        return [done[row] for row in range(len(prompts))]
+
+    def _requests(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        limits: Sequence[int],
+        steering: VllmSteering | None,
+        first: int,
+    ) -> Iterator[dict[str, Any]]:
+        """The requests for rows; made when they are sent."""
+        for row, prompt in enumerate(prompts):
+            # With a temperature the row's own random numbers choose, and leave vLLM one possible token.
+            sampling = {"temperature": 0.0, "max_tokens": limits[row], "stop_token_ids": sorted(self.eos_ids)}
+            names = ("temperature", "top_p", "top_k")
+            draws = {"seed": seeds[row], **{name: getattr(self.settings, name) for name in names}}
+            yield {
+                "row": first + row,
+                "prompt": list(prompt),
+                "strengths": steering.of(row) if steering is not None else {},
+                "sampling": sampling,
+                "draws": draws if self.settings.temperature else None,
+            }
+
+    def _check_listeners(self) -> VllmSteering | None:
+        """The steering among the listeners; InputError if one of them needs each forward pass."""
+        for listener in self.listeners:
+            for hook in ("before_forward", "batch_starts"):
+                if getattr(type(listener), hook) is not getattr(GenerationListener, hook):
+                    raise InputError(
+                        f"model.generation.engine: {type(listener).__name__} takes part in each forward pass, which "
+                        "vllm keeps in its own process; use slots or transformers"
+                    )
+        return next((listener for listener in self.listeners if isinstance(listener, VllmSteering)), None)
+
+    def _ready(self, steering: VllmSteering | None) -> VllmProcess:
+        """The process, started if need be, with this steering."""
+        if self._process is not None and steering is not None and not self._steers:
+            self.close()  # it may run compiled code, which ignores steering
+        if self._process is None:
+            self._start(steering is not None)
+        assert self._process is not None
+        if steering is not self._steering:
+            self._process.send({"steer": steering.message() if steering is not None else None})
+            self._steering = steering
+        return self._process
+
+    def _start(self, steers: bool) -> None:
+        settings = self.settings.vllm
+        options: dict[str, Any] = {
+            "max_num_seqs": self.settings.slots,
+            "worker_extension_cls": "rod_steering.SteeringExtension",
+            "logits_processors": ["rod_sampling:RowSampling"],
+            "async_scheduling": False,  # a pass that is scheduled ahead of a row's end would be counted
+            **self.vllm_model.options,
+            **settings.options,
+        }
+        if steers:
+            options["enforce_eager"] = True  # captured graphs and compiled code ignore hooks
+        environment: dict[str, str] = {}
+        ray = options.get("distributed_executor_backend") == "ray"
+        if self._device.type == "cuda" and not ray:
+            each = int(options.get("tensor_parallel_size", 1)) * int(options.get("pipeline_parallel_size", 1))
+            environment["CUDA_VISIBLE_DEVICES"] = visible_devices(self._device.index or 0, each)
+        rank_zero_info(f"vLLM {self.version} starts and loads {self.vllm_model.path}")
+        self._process, self._steers, self._steering = VllmProcess(settings.python, environment), steers, None
+        self._process.send({"options": options, "adapter": self.vllm_model.adapter})
+        self._process.receive()
+
+    def _end(self, failed: bool) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.close(keep_log=failed)
+
+
+def engine_options(settings: GenerationSettings) -> dict[str, Any]:
+    """Options of vLLM that may change completions, for records: not where and with how much memory it runs."""
+    return {name: value for name, value in asdict(settings.vllm)["options"].items() if name not in _PLACEMENT}
+
+
+_PLACEMENT = {
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "distributed_executor_backend",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "max_num_batched_tokens",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+}

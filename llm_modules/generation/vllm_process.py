@@ -1,0 +1,140 @@
+"""The process that runs vLLM, in an environment of its own, and whether that environment is there."""
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from datamodules.errors import InputError
+
+TESTED = ("0.32.0",)
+"""Versions of vLLM that the tests have run with; ``make engine`` installs the last."""
+FOLDER = Path(__file__).parent / "vllm_worker"
+ON_CPU = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "4"}
+"""Variables of vLLM for CPUs, unless they are set: threads go where the system wants, 4 GiB for keys and values."""
+_VERSION = """
+from importlib.metadata import PackageNotFoundError, version
+for name in ("vllm", "vllm-cpu"):
+    try:
+        print(version(name))
+        break
+    except PackageNotFoundError:
+        pass
+"""
+_MEMORY = ("out of memory", "outofmemory", "kv cache", "gpu memory utilization", "cannot allocate", "can't allocate")
+
+
+@lru_cache
+def vllm_version(python: Path) -> str:
+    """The version of vLLM that an interpreter has; a warning if it is an untested one.
+
+    InputError if there is no such interpreter, or it has no vLLM.
+    """
+    install = (
+        "in a checkout, 'make engine' makes it; elsewhere, install vLLM "
+        f"{TESTED[-1]} in an environment of its own and give its interpreter"
+    )
+    try:
+        run = subprocess.run([python, "-c", _VERSION], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(f"model.generation.vllm.python: '{python}' is no Python interpreter; {install}") from error
+    version = run.stdout.strip().partition("+")[0]
+    if not version:
+        raise InputError(f"model.generation.vllm.python: '{python}' has no vLLM; {install}")
+    if version not in TESTED:
+        rank_zero_warn(f"vLLM {version} is untested here (tested: {', '.join(TESTED)}); 'make test-engine' tests it")
+    return version
+
+
+class VllmProcess:
+    """A process that reads and writes messages, JSON objects on lines.
+
+    The first message to it is ``{"options": fields of EngineArgs, "adapter": folder or null}``; it answers
+    ``{"ready": version}``. Then it takes ``{"steer": {"vectors": float32 in base64, "layers": n, "positions": name}}``
+    (or null), and requests ``{"row": number, "prompt": ids, "strengths": {layer: strength}, "sampling": fields of
+    SamplingParams, "draws": {"seed", "temperature", "top_p", "top_k"} or null}``. It answers each with ``{"row":
+    number, "ids": ids, "steered": [places, relative size] or null, "reused": prompt tokens}`` when it is complete, or
+    ``{"row": number, "failed": reason}``, and says ``{"tokens": number}`` now and then. A last ``{"failed": reason}``
+    means that it ends. Its log is a temporary file, which stays if it failed.
+    """
+
+    def __init__(self, python: Path, environment: Mapping[str, str]) -> None:
+        """Start it.
+
+        Args:
+            python: Interpreter of an environment with vLLM.
+            environment: Variables that it has beside those of this process.
+        """
+        handle, log = tempfile.mkstemp(prefix="rod-vllm-", suffix=".log")
+        self.log = Path(log)
+        with os.fdopen(handle, "w") as errors:
+            self._process = subprocess.Popen(
+                [python, FOLDER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                # Other processes of vLLM import the extension, too.
+                env={**ON_CPU, **os.environ, **environment, "PYTHONPATH": str(FOLDER)},
+                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+            )
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message. If the process has ended, `receive` tells it, after what it had said before."""
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe(self._process.stdin).write(json.dumps(message) + "\n")
+            self._pipe(self._process.stdin).flush()
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for a message; InputError if the process failed or ended."""
+        line = self._pipe(self._process.stdout).readline()
+        message: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"failed": self._last_words()}
+        if "failed" in message and "row" not in message:
+            reason = str(message["failed"]).strip()
+            raise InputError(
+                f"vLLM failed: {reason}{_remedy(reason)}; rows that were complete are kept, and the same command goes "
+                f"on from them (log: {self.log})"
+            )
+        return message
+
+    def close(self, keep_log: bool = False) -> None:
+        """End the process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe(pipe).close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if not keep_log:
+            self.log.unlink(missing_ok=True)
+
+    def _pipe(self, pipe: IO[str] | None) -> IO[str]:
+        assert pipe is not None
+        return pipe
+
+    def _last_words(self) -> str:
+        """Why a process that says nothing more has ended: its signal, and the last line of its log."""
+        code = self._process.wait()
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        how = f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}"
+        if code == -9:
+            how += " (as the system does when it is out of memory)"
+        return f"{how}; its last line: {lines[-1]}" if lines else how
+
+
+def _remedy(reason: str) -> str:
+    if not any(words in reason.lower() for words in _MEMORY):
+        return ""
+    return (
+        " (out of memory: lower model.generation.slots, or max_model_len or gpu_memory_utilization in "
+        "model.generation.vllm.options)"
+    )

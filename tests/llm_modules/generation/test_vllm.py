@@ -1,0 +1,171 @@
+"""vLLM itself against the other engines; ``make test-engine`` runs these, in about two minutes for each model."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from llm_modules.backbone.architecture import hidden_size, num_layers
+from llm_modules.backbone.loading import load_model, load_tokenizer, resolve
+from llm_modules.generation import (
+    Completion,
+    GenerationEngine,
+    GenerationSettings,
+    Generator,
+    TransformersGenerator,
+)
+from llm_modules.generation.vllm_engine import VllmGenerator, VllmSteering
+from llm_modules.generation.vllm_model import VllmModel
+from llm_modules.generation.vllm_process import TESTED, VllmProcess
+from llm_modules.s3cot import Steering
+from llm_modules.s3cot.steering import Positions
+
+SETTINGS = GenerationSettings()
+SMOLLM2 = Path(os.environ.get("ROD_SMOLLM2", "models/smollm2-135m"))
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not SETTINGS.vllm.python.exists(), reason="there is no vLLM: 'make engine' installs it"),
+]
+NEW = 24
+# Passes of 64 tokens cut prompts and mix them with rows that are decoded; blocks of 32 tokens are reused.
+OPTIONS = {"max_num_batched_tokens": 64, "block_size": 32, "max_model_len": 512}
+
+
+class Model:
+    """A model of this process, the same in vLLM, and prompts of many lengths, each twice."""
+
+    def __init__(self, name: str) -> None:
+        self.model: Any = load_model(name, dtype="float32").eval()
+        tokenizer: Any = load_tokenizer(name)
+        self.ends = [tokenizer.eos_token_id]
+        things = ["a jar", "a vault without its key", "x", "a door that is stuck since the rain of last week", "it"]
+        questions = [f"How do I open {thing}?" * (1 + 3 * (i % 3)) for i, thing in enumerate(things)]
+        turns = [[{"role": "user", "content": question}] for question in questions]
+        prompts = [tokenizer.apply_chat_template(t, add_generation_prompt=True, return_dict=False) for t in turns]
+        self.prompts: list[list[int]] = [*prompts, *prompts]
+        self.vectors = torch.randn(
+            num_layers(self.model), hidden_size(self.model), generator=torch.Generator().manual_seed(0)
+        )
+        self.vectors *= 0.3 * self.residual() / self.vectors.norm(dim=1, keepdim=True)
+        settings = GenerationSettings(engine="vllm", slots=6, max_new_tokens=NEW)
+        settings.vllm.options = dict(OPTIONS)
+        self.vllm = VllmGenerator(VllmModel(resolve(name)), self.model, settings, pad_id=0, eos_ids=self.ends)
+
+    @torch.no_grad()
+    def residual(self) -> float:
+        """Mean norm of the residual stream."""
+        states = self.model(torch.tensor(self.prompts[:1]), output_hidden_states=True).hidden_states
+        return float(torch.stack(states[1:]).norm(dim=-1).mean())
+
+    @property
+    def others(self) -> list[GenerationEngine]:
+        settings = GenerationSettings(slots=6, max_new_tokens=NEW)
+        return [kind(self.model, settings, pad_id=0, eos_ids=self.ends) for kind in (Generator, TransformersGenerator)]
+
+    def strengths(self) -> Tensor:
+        """0, and others in layers that differ from row to row."""
+        found = torch.zeros(len(self.prompts), len(self.vectors))
+        middle = len(self.vectors) // 2
+        alphas = [0.0, 1.0, -1.0, 2.0, -0.5]
+        for row in range(len(self.prompts)):
+            found[row, middle - row % 5 % 2 : middle + 2] = alphas[row % 5]
+        return found
+
+    def steered(self, engine: GenerationEngine, positions: Positions) -> list[Completion]:
+        kind: Any = VllmSteering if isinstance(engine, VllmGenerator) else Steering
+        with kind(self.model, self.vectors, positions) as steering:
+            steering.set_strengths(self.strengths())
+            engine.listeners.append(steering)
+            found = engine.generate(self.prompts)
+            engine.listeners.remove(steering)
+        return found
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "miniature",
+        pytest.param(
+            str(SMOLLM2),
+            id="smollm2",
+            marks=pytest.mark.skipif(not SMOLLM2.is_dir(), reason=f"no {SMOLLM2}: 'rod real-model' fetches it"),
+        ),
+    ],
+)
+def model(request: pytest.FixtureRequest) -> Iterator[Model]:
+    made = Model(request.param)
+    yield made
+    made.vllm.close()
+
+
+@pytest.fixture
+def reused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Prompt tokens that each row took over from another."""
+    found: list[int] = []
+    receive = VllmProcess.receive
+
+    def watch(process: VllmProcess) -> dict[str, Any]:
+        message = receive(process)
+        found.extend([message["reused"]] if "reused" in message else [])
+        return message
+
+    monkeypatch.setattr(VllmProcess, "receive", watch)
+    return found
+
+
+@pytest.mark.parametrize("positions", get_args(Positions))
+def test_steered_greedy_tokens_places_and_sizes_are_those_of_the_other_engines(
+    model: Model, positions: Positions, reused: list[int]
+) -> None:
+    found = model.steered(model.vllm, positions)
+    assert any(reused), "no prefix was reused"
+    for engine in model.others:
+        expected = model.steered(engine, positions)
+        assert found == expected
+        for row, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert one.steered is not None
+            assert other.steered is not None
+            assert one.steered.places == other.steered.places
+            assert bool(one.steered.places) == bool(model.strengths()[row].any())
+            rel = 0.3 if max(reused) else 1e-3  # of a reused prefix the size is not measured again
+            assert one.steered.relative_size == pytest.approx(other.steered.relative_size, rel=rel)
+
+
+def test_greedy_tokens_without_steering_are_those_of_the_other_engines(model: Model) -> None:
+    limits = [1 + 5 * (row % 6) for row in range(len(model.prompts))]
+    found = model.vllm.generate(model.prompts, max_new_tokens=limits)
+    for engine in model.others:
+        assert found == engine.generate(model.prompts, max_new_tokens=limits)
+    assert all(done.steered is None for done in found)
+
+
+def test_the_steering_of_earlier_rows_leaves_nothing(model: Model) -> None:
+    plain = model.vllm.generate(model.prompts)
+    steered = model.steered(model.vllm, "all")
+    assert model.vllm.generate(model.prompts) == plain
+    changed = [one != other for one, other in zip(steered, plain, strict=True)]
+    assert any(changed)
+    assert not any(change for change, row in zip(changed, model.strengths(), strict=True) if not row.any())
+
+
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.9, 0), (1.0, 20)])
+def test_sampled_tokens_are_those_of_the_other_engines(model: Model, top_p: float, top_k: int) -> None:
+    seeds, limits = range(50, 50 + len(model.prompts)), [NEW - row for row in range(len(model.prompts))]
+    engines = [model.vllm, *model.others]
+    before = model.vllm.settings
+    for engine in engines:
+        engine.settings = replace(engine.settings, temperature=2.0, top_p=top_p, top_k=top_k)
+    found = [engine.generate(model.prompts, seeds, limits) for engine in engines]
+    model.vllm.settings = before
+    assert found[0] == found[1] == found[2]
+    assert any(found[0][row].token_ids[:15] != found[0][row + 5].token_ids[:15] for row in range(5)), "two seeds"
+
+
+def test_a_version_that_was_tested(model: Model) -> None:
+    assert model.vllm.version in TESTED
+    assert Path(model.vllm.settings.vllm.python).exists()

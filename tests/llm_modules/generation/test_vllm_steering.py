@@ -1,0 +1,148 @@
+"""Steering inside vLLM's workers, on layers that stand for those of vLLM: which tokens of which rows, however passes
+are cut."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from llm_modules.generation.vllm_worker.rod_steering import Part, PassSteering, cache_salt, decoder_layers
+from llm_modules.s3cot.steering import Positions
+
+HIDDEN = 4
+PROMPTS = {7: 5, 8: 3, 9: 6}  # row -> tokens of its prompt
+STRENGTHS = {7: {"1": 2.0, "2": 2.0}, 8: {}, 9: {"0": -1.0, "2": -1.0}}
+
+
+class Layer(nn.Module):
+    """Returns what it adds and the stream, as vLLM's layers do."""
+
+    def forward(self, change: Tensor, stream: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(change), stream + change
+
+
+class Runner:
+    """Computes parts of rows; keeps what was added to each (row, place, layer)."""
+
+    def __init__(self, positions: str) -> None:
+        self.layers = nn.ModuleList(Layer() for _ in range(3))
+        vectors = torch.arange(1.0, 4)[:, None].expand(3, HIDDEN)
+        self.parts: list[Part] = []
+        self.pass_: Any = None
+        self.steering = PassSteering(self.layers, vectors, positions, lambda: self.pass_, lambda: self.parts)
+        self.added: dict[tuple[int, int, int], float] = {}
+
+    def __call__(self, *parts: tuple[int, int, int]) -> None:
+        """Run a pass of parts (row, first place, tokens)."""
+        self.parts, self.pass_, start = [], object(), 0
+        for row, first, n in parts:
+            self.parts.append(Part(str(row), row, STRENGTHS[row], PROMPTS[row], first, start, start + n))
+            start += n
+        change, stream = torch.zeros(start, HIDDEN), torch.full((start, HIDDEN), 10.0)
+        for layer, module in enumerate(self.layers):
+            before = change + stream
+            change, stream = module(change, stream)
+            for part in self.parts:
+                for token in range(part.start, part.end):
+                    added = float((change + stream - before)[token, 0])
+                    self.added[part.row, part.first + token - part.start, layer] = added
+
+
+def expected(positions: str, generated: int) -> dict[tuple[int, int, int], float]:
+    def here(row: int, place: int) -> bool:
+        prompt = PROMPTS[row]
+        return {
+            "all": True,
+            "prompt": place < prompt,
+            "last": place == prompt - 1,
+            "generated": place >= prompt,
+        }[positions]
+
+    return {
+        (row, place, layer): (layer + 1) * STRENGTHS[row].get(str(layer), 0.0) if here(row, place) else 0.0
+        for row in PROMPTS
+        for place in range(PROMPTS[row] + generated)
+        for layer in range(3)
+    }
+
+
+def counts(runner: Runner) -> dict[int, int]:
+    return {row: runner.steering.pop(row)[0] for row in PROMPTS}
+
+
+def wanted(places: dict[tuple[int, int, int], float]) -> dict[int, int]:
+    return {row: sum(bool(value) for (of, *_), value in places.items() if of == row) for row in PROMPTS}
+
+
+@pytest.mark.parametrize("positions", get_args(Positions))
+@pytest.mark.parametrize(
+    "passes",
+    [
+        [[(7, 0, 5), (8, 0, 3), (9, 0, 6)], [(7, 5, 1), (8, 3, 1), (9, 6, 1)], [(7, 6, 1), (8, 4, 1), (9, 7, 1)]],
+        # prompts in chunks, beside rows that are decoded, in changing order
+        [[(9, 0, 2)], [(9, 2, 3), (7, 0, 1)], [(7, 1, 4), (9, 5, 1), (8, 0, 2)], [(8, 2, 1), (7, 5, 1), (9, 6, 1)],
+         [(7, 6, 1), (9, 7, 1), (8, 3, 1)], [(8, 4, 1)]],
+        # row 9 is set back, and computes its tokens again
+        [[(7, 0, 5), (8, 0, 3), (9, 0, 6)], [(9, 6, 1)], [(7, 5, 1), (8, 3, 1)], [(7, 6, 1), (8, 4, 1), (9, 0, 7)],
+         [(9, 7, 1)]],
+    ],
+)  # fmt: skip
+def test_the_same_places_are_steered_and_counted_however_passes_are_cut(
+    positions: str, passes: Sequence[Sequence[tuple[int, int, int]]]
+) -> None:
+    runner = Runner(positions)
+    for parts in passes:
+        runner(*parts)
+    assert runner.added == expected(positions, 2)
+    assert counts(runner) == wanted(runner.added)
+    assert counts(runner) == {7: 0, 8: 0, 9: 0}, "rows are forgotten once they are told"
+
+
+def test_places_of_a_reused_prefix_count_and_have_no_size_of_their_own() -> None:
+    runner = Runner("all")
+    runner((7, 4, 1))  # four tokens were computed by another row of the same strengths
+    runner((7, 5, 1))
+    places, computed, total = runner.steering.pop(7)
+    assert (places, computed) == (2 * 6, 2 * 2)
+    # 2 * 2 = 4 beside 10 in layer 1, 3 * 2 = 6 beside 14 in layer 2
+    assert total == pytest.approx(2 * (4 / 10 + 6 / 14), rel=1e-6)
+
+
+def test_passes_of_no_request_and_removed_hooks_change_nothing() -> None:
+    runner = Runner("all")
+    stream = torch.ones(2, HIDDEN)
+    for _ in range(2):
+        change, _ = runner.layers[1](torch.zeros(2, HIDDEN), stream)
+        assert not change.any()
+        runner((7, 0, 1))
+        runner.steering.remove()
+
+
+def test_many_rows_get_entries_of_their_own() -> None:
+    runner = Runner("last")
+    for row in range(100, 300):
+        PROMPTS[row], STRENGTHS[row] = 1, {"1": float(row)}
+    runner(*((row, 0, 1) for row in range(100, 300)))
+    assert all(runner.added[row, 0, 1] == 2 * row for row in range(100, 300))
+    assert all(runner.steering.pop(row)[0] == 1 for row in range(100, 300))
+    for row in range(100, 300):
+        del PROMPTS[row], STRENGTHS[row]
+
+
+def test_keys_and_values_are_shared_by_prompts_that_are_steered_alike() -> None:
+    one = {"2": 1.0, "3": 1.0}
+    assert cache_salt("all", one, 5) == cache_salt("all", dict(reversed(one.items())), 9)
+    assert cache_salt("all", one, 5) != cache_salt("all", {"2": 1.0}, 5)
+    assert cache_salt("last", one, 5) != cache_salt("last", one, 9), "the last token is another"
+    assert cache_salt("last", one, 5) != cache_salt("prompt", one, 5)
+
+
+def test_decoder_layers_are_the_list_of_their_number() -> None:
+    model = nn.ModuleDict(
+        {"vision_tower": nn.ModuleList(nn.Identity() for _ in range(3)), "layers": Runner("all").layers}
+    )
+    assert decoder_layers(model, 3) is model["layers"]
+    with pytest.raises(ValueError, match="has no list of 4 decoder layers"):
+        decoder_layers(model, 4)
