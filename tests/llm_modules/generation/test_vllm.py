@@ -158,8 +158,10 @@ def test_sampled_tokens_are_those_of_the_other_engines(model: Model, top_p: floa
     seeds, limits = range(50, 50 + len(model.prompts)), [NEW - row for row in range(len(model.prompts))]
     engines = [model.vllm, *model.others]
     before = model.vllm.settings
+    # A flat distribution over many tokens is a matter of rounding.
+    temperature = 2.0 if model.model.config.vocab_size < 2000 else 0.7
     for engine in engines:
-        engine.settings = replace(engine.settings, temperature=2.0, top_p=top_p, top_k=top_k)
+        engine.settings = replace(engine.settings, temperature=temperature, top_p=top_p, top_k=top_k)
     found = [engine.generate(model.prompts, seeds, limits) for engine in engines]
     model.vllm.settings = before
     assert found[0] == found[1] == found[2]
