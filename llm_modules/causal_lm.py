@@ -19,7 +19,7 @@ from llm_modules.backbone.checkpoint import TrainableCheckpoint
 from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.origin import check_origin, origin_of
 from llm_modules.backbone.quantization import Quantization
-from llm_modules.backbone.sharding import call_as_forward, shard
+from llm_modules.backbone.sharding import call_as_forward, data_mesh, shard
 from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
 from llm_modules.generation import Completion, EngineName, GenerationEngine, GenerationSettings
 from llm_modules.generation.choice import check_engine, fitting_engine, make_engine
@@ -211,6 +211,7 @@ class CausalLM(TrainableCheckpoint):
             self.vllm_model = self._for_vllm()
             check_vocabulary(self.outline, self.tokenizer, self.backbone, self.tokenizer_name)
             return
+        mesh = None if self.device_mesh is None else data_mesh(self.device_mesh)
         model = loading.load_model(
             self.backbone,
             revision=self.revision,
@@ -227,8 +228,8 @@ class CausalLM(TrainableCheckpoint):
         self.head.check()
         if self.learning_rates is not None:
             self.learning_rates.freeze(self.model, self.model_id, self.part_of())
-        if self.device_mesh is not None:
-            shard(self.language_model, self.device_mesh["data_parallel"])
+        if mesh is not None:
+            shard(self.language_model, mesh)
 
     def loss(self, batch: Any) -> Loss:
         """The loss of a training batch: the hook that a method overrides.

@@ -14,6 +14,16 @@ from llm_modules.backbone.architecture import decoder_layers
 Result = TypeVar("Result")
 
 
+def data_mesh(mesh: DeviceMesh) -> DeviceMesh:
+    """The dimension of Lightning's mesh that a model is sharded over. InputError if layers are to be split, too."""
+    if mesh["tensor_parallel"].size() > 1:
+        raise InputError(
+            "trainer.strategy.tensor_parallel_size: must be 1: steering, adapters, routers and learning rates by "
+            "module act on whole layers; raise data_parallel_size in its place (FSDP2)"
+        )
+    return mesh["data_parallel"]
+
+
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Shard each decoder layer, then the rest of the model, over a one-dimensional mesh, in place.
 
