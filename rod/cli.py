@@ -212,12 +212,13 @@ class _ParserOnly(RodCLI):
         raise _Ready(parser)
 
 
-def lightnings_parser() -> LightningArgumentParser:
-    """The parser of Lightning's verbs; it parses and runs nothing."""
+def lightnings_parsers() -> dict[str, LightningArgumentParser]:
+    """Verb of Lightning's -> its parser; nothing is parsed or run."""
     try:
         _ParserOnly([])
     except _Ready as ready:
-        return ready.args[0]
+        action = ready.args[0]._subcommands_action
+        return dict(action.choices)
     raise AssertionError("the parser was not built")
 
 

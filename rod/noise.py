@@ -6,6 +6,7 @@ import warnings
 _WARNINGS = (
     "`loftq_config` specified but will be ignored",  # PEFT, of the default that the parser hands on
     "`is_gradient_checkpointing` is deprecated",  # transformers, of PEFT
+    "`torch.distributed.reduce_op` is deprecated",  # torch, of NiceGUI, which looks at every object
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch, of Lightning
 )
 _ADVERTISED = ("litlogger", "litmodels")

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from llm_modules.judges import Judge
 from rod import classes
 from rod.__main__ import GROUPS, LIGHTNING, VERBS
-from rod.cli import lightnings_parser
+from rod.cli import lightnings_parsers
 from rod.parser import Parser, verb_parser
 
 ROOT = Path(__file__).parents[1]
@@ -165,7 +165,7 @@ def classes_in(kind: Any) -> Iterator[type]:
 
 def _lightnings_keys() -> dict[str, list[Any]]:
     """Heading -> keys that no class of ours has: those of every verb, of single verbs, and of the Trainer."""
-    parsers = lightnings_parser()._subcommands_action.choices
+    parsers = lightnings_parsers()
     options = {verb: {option.dest: option for option in options_in(parser)} for verb, parser in parsers.items()}
     everywhere = [dest for dest in options["fit"] if all(dest in found for found in options.values())]
     headings = {"Every verb": [options["fit"][dest] for dest in everywhere if not dest.startswith("trainer")]}

@@ -34,13 +34,13 @@ class Browser:
         self._address = f"{address}/session"
         self._address += "/" + self._call("POST", "", {"capabilities": {"alwaysMatch": always}})["sessionId"]
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Open a file in a window of a size and a theme."""
+    def open(self, path: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Open a file or an address in a window of a size and a theme."""
         theme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
         self.command("Emulation.setEmulatedMedia", theme)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.command("Emulation.setDeviceMetricsOverride", size)
-        self._call("POST", "/url", {"url": path.resolve().as_uri()})
+        self._call("POST", "/url", {"url": path if isinstance(path, str) else path.resolve().as_uri()})
 
     def command(self, name: str, options: dict[str, Any]) -> Any:
         """A command of Chromium's own protocol."""

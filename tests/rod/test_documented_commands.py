@@ -7,10 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from rod import classes
 from rod.__main__ import LIGHTNING, VERBS
-from rod.cli import lightnings_parser
+from rod.cli import lightnings_parsers
 from rod.parser import verb_parser, verb_words
 from rod.reference import classes_in, options_in, options_of, type_of
 from rod.shipped import CONFIGS, find
@@ -39,7 +40,7 @@ def first_seen() -> dict[Path, list[list[str]]]:
 
 
 COMMANDS = first_seen()
-LIGHTNINGS = cache(lightnings_parser)
+LIGHTNINGS = cache(lightnings_parsers)
 
 
 def named(page: Path) -> str:
@@ -64,7 +65,7 @@ def test_there_are_commands() -> None:
 def test_commands_parse(page: Path) -> None:
     for words in COMMANDS[page]:
         if VERBS[words[0]] == LIGHTNING:
-            LIGHTNINGS().parse_args(words)
+            LIGHTNINGS()[words[0]].parse_args(words[1:])
         else:
             function = importlib.import_module(VERBS[words[0]]).run
             verb_parser(function, words[0]).parse_args(verb_words(function, words[1:]))
@@ -73,8 +74,9 @@ def test_commands_parse(page: Path) -> None:
 @cache
 def options(verb: str) -> dict[str, object]:
     """Name -> action of each option of a verb."""
+    parser: ArgumentParser
     if VERBS[verb] == LIGHTNING:
-        parser = LIGHTNINGS()._subcommands_action.choices[verb]
+        parser = LIGHTNINGS()[verb]
     else:
         parser = verb_parser(importlib.import_module(VERBS[verb]).run, verb)
     return {option.dest: option for option in options_in(parser)} | {"config": None, "print_config": None, "help": None}

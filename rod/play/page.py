@@ -1,0 +1,207 @@
+"""The page of ``rod play``, with NiceGUI: it serves every script and style itself."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from nicegui import run, ui
+
+from datamodules.answers import AnswerChecker
+from datamodules.errors import InputError
+from llm_modules.mogu.module import MoGU
+from rod.play import direction as directions
+from rod.play import shown
+from rod.play.asking import Answer, Options, Player, agreement
+
+LARGEST = 200 * 2**20
+"""Bytes of a direction file."""
+SYSTEMS = {"plain": "none", "system1": "System 1: be brief", "system2": "System 2: step by step"}
+EVERY = 0.1
+"""Seconds between updates of the page."""
+
+
+def build(player: Player, checker: AnswerChecker, examples: list[str]) -> FastAPI:
+    """The application that serves the page."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    ui.run_with(
+        app,
+        root=lambda: Page(player, checker, examples).show(),
+        title="rod play",
+        dark=None,
+        language="en-US",
+        show_welcome_message=False,
+    )
+    return app
+
+
+class Page:
+    """One browser window."""
+
+    def __init__(self, player: Player, checker: AnswerChecker, examples: list[str]) -> None:
+        """Keep what all windows share."""
+        self.player, self.checker, self.examples = player, checker, examples
+        self.alpha = player.steer.alpha if player.steer else 0.0
+        self.answers: list[Answer] = []
+        self.asked = 0
+        """Number of questions so far; an older one stops when a newer one begins."""
+
+    def show(self) -> None:
+        """Put the elements on the page."""
+        ui.add_css(shown.STYLE)
+        ui.html("<h1>rod play</h1>", sanitize=False)
+        ui.label(" against ".join(self.player.names)).classes("note")
+        default = "system2" if self.player.steer else "plain"
+        self.question = ui.textarea("Question", value=self.examples[0] if self.examples else "").props(
+            "outlined autogrow"
+        )
+        self.question.classes("w-full").on("keydown.ctrl.enter", self.ask)
+        with ui.row().classes("items-center gap-2"):
+            for example in self.examples:
+                ui.button(example[:60], on_click=lambda _, text=example: self.take(text)).props("flat dense no-caps")
+        with ui.row().classes("items-center gap-4"):
+            self.system = ui.select(SYSTEMS, value=default, label="Instruction").classes("w-52")
+            self.most = ui.number("Most tokens", value=256, min=1, max=100_000, precision=0).classes("w-28")
+            self.temperature = ui.number("Temperature", value=0.0, min=0, max=5, step=0.1).classes("w-28")
+            self.seed = ui.number("Seed", value=0, min=0, precision=0).classes("w-20")
+            ui.button("Ask", on_click=self.ask).props("id=ask")
+            ui.button("Stop", on_click=self.stop).props("outline")
+        if self.player.can_steer:
+            self.steering()
+        self.grid = ui.element("section").classes("answers").props('aria-label="Answers" aria-live="polite"')
+        if any(isinstance(module, MoGU) for module in self.player.models):
+            ui.html(shown.LEGEND, sanitize=False)
+        self.lay_out()
+
+    def steering(self) -> None:
+        """The slider, the places, the curve and the file to drop."""
+        self.steer_box = ui.column().classes("w-full gap-1")
+        with ui.expansion("Another direction").classes("w-full"):
+            ui.label(
+                "A direction of this project, or vectors named direction.N: .safetensors or .gguf. It stays here."
+            ).classes("note")
+            ui.upload(
+                label="Drop a direction file",
+                auto_upload=True,
+                max_files=1,
+                max_file_size=LARGEST,
+                on_upload=self.dropped,
+            ).props('accept=".safetensors,.gguf"')
+        self.lay_out_steering()
+
+    def lay_out_steering(self) -> None:
+        """Show the slider of the direction that is there."""
+        steer = self.player.steer
+        self.steer_box.clear()
+        if steer is None:
+            return
+        with self.steer_box:
+            self.strength = ui.label().classes("note")
+            slider = ui.slider(min=steer.strongest, max=steer.weakest, step=0.05, value=self.alpha).props(
+                'label aria-label="Strength of steering; negative shortens" id=strength'
+            )
+            slider.on("change", lambda event: self.slid(float(event.args)))
+            self.chart = ui.echart(shown.curve(steer, self.alpha)).classes("w-full h-56") if steer.curve else None
+        self.tell_strength()
+
+    def tell_strength(self) -> None:
+        """Say the strength in words."""
+        steer = self.player.steer
+        assert steer is not None
+        where = f"{steer.name}, layers {steer.layers}, positions {steer.positions}"
+        measured = shown.nearest(steer, self.alpha)
+        self.strength.text = f"Strength {self.alpha:g} (0: none, negative: shorter). Direction {where}. {measured}"
+
+    async def slid(self, alpha: float) -> None:
+        """Take another strength and, if there are answers, ask again."""
+        self.alpha = alpha
+        self.tell_strength()
+        if self.chart is not None and self.player.steer is not None:
+            self.chart.options.update(shown.curve(self.player.steer, alpha))
+            self.chart.update()
+        if self.asked:
+            await self.ask()
+
+    async def dropped(self, event: Any) -> None:
+        """Read a direction that was dropped on the page; it replaces the one before."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"dropped{Path(event.file.name).suffix}"
+            path.write_bytes(await event.file.read())
+            try:
+                steer = await run.io_bound(directions.from_file, path, self.player.models[0])
+            except InputError as error:
+                ui.notify(str(error).replace(str(path), event.file.name), type="negative", multi_line=True)
+                return
+        steer.name = event.file.name
+        self.player.steer, self.alpha = steer, steer.alpha
+        self.lay_out_steering()
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """Show an empty answer of each voice."""
+        self.answers = self.player.answers(self.alpha)
+        self.cards = []
+        self.grid.clear()
+        with self.grid:
+            for answer in self.answers:
+                with ui.element("article").classes("answer"):
+                    ui.html(f"<h2>{shown.escape(answer.voice.name)}</h2>", sanitize=False)
+                    count = ui.html("", sanitize=False).classes("note")
+                    self.cards.append((count, ui.html("", sanitize=False).classes("said")))
+
+    def take(self, text: str) -> None:
+        """Put an example into the question."""
+        self.question.value = text
+
+    def stop(self) -> None:
+        """Let the question that is being answered stop."""
+        self.asked += 1
+
+    async def ask(self) -> None:
+        """Ask the question, and show the answers while they grow."""
+        self.asked += 1
+        mine, text = self.asked, (self.question.value or "").strip()
+        if not text:
+            ui.notify("Write a question first.")
+            return
+        options = Options(
+            self.system.value,
+            self.alpha,
+            int(self.most.value or 256),
+            float(self.temperature.value or 0),
+            int(self.seed.value or 0),
+        )
+        self.lay_out()
+        answers = self.answers
+        growing = self.player.ask(text, options, answers)
+        try:
+            while mine == self.asked and await run.io_bound(advance, growing):
+                self.update(answers, [""] * len(answers))
+        except InputError as error:
+            ui.notify(str(error), type="negative", multi_line=True)
+        finally:
+            await run.io_bound(growing.close)
+        if mine == self.asked or self.answers is answers:
+            self.update(answers, await run.io_bound(agreement, answers, self.checker))
+
+    def update(self, answers: list[Answer], told: list[str]) -> None:
+        """Show what the answers are so far."""
+        if self.answers is not answers:
+            return
+        longest = max(len(answer.token_ids) for answer in answers)
+        for answer, (count, said), how in zip(answers, self.cards, told, strict=True):
+            count.content = shown.counts(answer, longest, how)
+            said.content = shown.text_of(answer)
+
+
+def advance(growing: Iterator[None]) -> bool:
+    """Let answers grow for a moment; False at their end."""
+    until = time.monotonic() + EVERY
+    while time.monotonic() < until:
+        try:
+            next(growing)
+        except StopIteration:
+            return False
+    return True

@@ -1,0 +1,118 @@
+"""The page of ``rod play`` in a real browser."""
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rod.__main__ import main
+from tests.browser import Browser, browser, missing
+from tests.processes import Processes
+from tests.rod.play.test_play import free_port, save_calibration
+
+pytest.importorskip("nicegui", reason="needs pip install 'lightning-rod[play]'")
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.slow]
+LEFT = "\ue012"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder, port = tmp_path_factory.mktemp("play"), free_port()
+    from rod.play.direction import of_the_miniature
+    from rod.play.models import load
+
+    of_the_miniature(load("miniature")).direction.save(folder / "direction.safetensors")
+    calibration = save_calibration(folder / "2_calibrate", folder / "direction.safetensors")
+    words = ["play", "--port", str(port), "--calibration", str(calibration), "--browser", "false"]
+    server = Processes(main, words, log=folder / "log")
+    try:
+        wait_for(f"http://localhost:{port}/", server)
+        yield f"http://localhost:{port}/"
+    finally:
+        server.kill()
+
+
+def wait_for(address: str, server: Processes) -> None:
+    for _ in range(600):
+        assert server.running(), server.log.read_text()[-4000:]
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(server.log.read_text()[-4000:])
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as session:
+        yield session
+
+
+def until(chromium: Browser, script: str) -> None:
+    """Wait until JavaScript is true."""
+    for _ in range(600):
+        if chromium.run(f"Boolean({script})"):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"never true: {script}; the page says: {chromium.run('document.body.innerText')[:2000]}")
+
+
+ANSWERS = "document.querySelector('.answers').innerText"
+
+
+def test_ask_and_slide(chromium: Browser, address: str) -> None:
+    chromium.open(address)
+    until(chromium, "document.querySelector('#ask')")
+    time.sleep(0.5)  # the page is wired up over its socket
+    chromium.click("#ask")
+    until(chromium, f"{ANSWERS}.includes('same answer')")
+    first = chromium.run(ANSWERS)
+    assert "steered by -1.25" in first
+    chromium.run("document.querySelector('#strength [tabindex]').focus()")
+    chromium.press(LEFT, LEFT)
+    until(chromium, "document.body.innerText.includes('Strength -1.35')")
+    until(chromium, f"{ANSWERS}.includes('steered by -1.35') && {ANSWERS}.split('first token').length == 3")
+    assert "Measured at -1.5" in chromium.run("document.body.innerText")
+    assert chromium.run("Boolean(document.querySelector('canvas, svg'))"), "the curve"
+    assert chromium.logs() == []
+
+
+def test_nothing_is_loaded_from_elsewhere(chromium: Browser, address: str) -> None:
+    chromium.open(address)
+    until(chromium, "document.querySelector('#ask')")
+    names = chromium.run("performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert names
+    assert [
+        name for name in names if not name.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
+    ] == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (820, 1100), (390, 844)])
+def test_every_size_and_theme(chromium: Browser, address: str, width: int, height: int, dark: bool) -> None:
+    chromium.open(address, width=width, height=height, dark=dark)
+    until(chromium, "document.querySelector('#ask')")
+    until(
+        chromium,
+        f"getComputedStyle(document.body).backgroundColor == 'rgb({'22, 24, 27' if dark else '255, 255, 255'})'",
+    )
+    assert chromium.run("document.documentElement.scrollWidth") <= width, "nothing sticks out at the side"
+    assert chromium.logs() == []
+
+
+def test_others_need_the_password(tmp_path: Path) -> None:
+    port = free_port()
+    words = ["play", "--port", str(port), "--password", "correct horse", "--browser", "false"]
+    server = Processes(main, words, log=tmp_path / "log")
+    try:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            wait_for(f"http://localhost:{port}/", server)
+        assert refused.value.code == 401
+    finally:
+        server.kill()
