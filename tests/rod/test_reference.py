@@ -39,7 +39,7 @@ def test_known_keys_are_as_the_code_has_them(pages: dict[str, str]) -> None:
     for row in (
         "| `trainer.max_steps` | int | `-1` |",
         "| `evaluate.judges` | list of [Judge](#judges) |",
-        "| `engine` | `slots`, `transformers` | `slots` |",
+        "| `penalty` | `mse`, `l1` | `mse` |",
         "| `generation` | [GenerationSettings](#generationsettings) |",
         "Also takes the keys of [CausalLM](#causallm).",
     ):
