@@ -1,13 +1,11 @@
 """The page of ``rod play``, with NiceGUI: it serves every script and style itself."""
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from fastapi import FastAPI
-from nicegui import run, ui
 
 from datamodules.answers import AnswerChecker
 from datamodules.errors import InputError
@@ -23,12 +21,15 @@ EVERY = 0.1
 """Seconds between updates of the page."""
 
 
-def build(player: Player, checker: AnswerChecker, examples: list[str]) -> FastAPI:
-    """The application that serves the page."""
+def build(player: Player, checker: AnswerChecker, examples: list[str]) -> Any:
+    """The application that serves the page (ASGI)."""
+    from fastapi import FastAPI
+    from nicegui import ui
+
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     ui.run_with(
         app,
-        root=lambda: Page(player, checker, examples).show(),
+        root=lambda: Page(ui, player, checker, examples).show(),
         title="rod play",
         dark=None,
         language="en-US",
@@ -40,8 +41,9 @@ def build(player: Player, checker: AnswerChecker, examples: list[str]) -> FastAP
 class Page:
     """One browser window."""
 
-    def __init__(self, player: Player, checker: AnswerChecker, examples: list[str]) -> None:
-        """Keep what all windows share."""
+    def __init__(self, ui: Any, player: Player, checker: AnswerChecker, examples: list[str]) -> None:
+        """Keep what all windows share; ``ui`` is NiceGUI's."""
+        self.ui = ui
         self.player, self.checker, self.examples = player, checker, examples
         self.alpha = player.steer.alpha if player.steer else 0.0
         self.answers: list[Answer] = []
@@ -50,39 +52,41 @@ class Page:
 
     def show(self) -> None:
         """Put the elements on the page."""
-        ui.add_css(shown.STYLE)
-        ui.html("<h1>rod play</h1>", sanitize=False)
-        ui.label(" against ".join(self.player.names)).classes("note")
+        self.ui.add_css(shown.STYLE)
+        self.ui.html("<h1>rod play</h1>", sanitize=False)
+        self.ui.label(" against ".join(self.player.names)).classes("note")
         default = "system2" if self.player.steer else "plain"
-        self.question = ui.textarea("Question", value=self.examples[0] if self.examples else "").props(
+        self.question = self.ui.textarea("Question", value=self.examples[0] if self.examples else "").props(
             "outlined autogrow"
         )
         self.question.classes("w-full").on("keydown.ctrl.enter", self.ask)
-        with ui.row().classes("items-center gap-2"):
+        with self.ui.row().classes("items-center gap-2"):
             for example in self.examples:
-                ui.button(example[:60], on_click=lambda _, text=example: self.take(text)).props("flat dense no-caps")
-        with ui.row().classes("items-center gap-4"):
-            self.system = ui.select(SYSTEMS, value=default, label="Instruction").classes("w-52")
-            self.most = ui.number("Most tokens", value=256, min=1, max=100_000, precision=0).classes("w-28")
-            self.temperature = ui.number("Temperature", value=0.0, min=0, max=5, step=0.1).classes("w-28")
-            self.seed = ui.number("Seed", value=0, min=0, precision=0).classes("w-20")
-            ui.button("Ask", on_click=self.ask).props("id=ask")
-            ui.button("Stop", on_click=self.stop).props("outline")
+                self.ui.button(example[:60], on_click=lambda _, text=example: self.take(text)).props(
+                    "flat dense no-caps"
+                )
+        with self.ui.row().classes("items-center gap-4"):
+            self.system = self.ui.select(SYSTEMS, value=default, label="Instruction").classes("w-52")
+            self.most = self.ui.number("Most tokens", value=256, min=1, max=100_000, precision=0).classes("w-28")
+            self.temperature = self.ui.number("Temperature", value=0.0, min=0, max=5, step=0.1).classes("w-28")
+            self.seed = self.ui.number("Seed", value=0, min=0, precision=0).classes("w-20")
+            self.ui.button("Ask", on_click=self.ask).props("id=ask")
+            self.ui.button("Stop", on_click=self.stop).props("outline")
         if self.player.can_steer:
             self.steering()
-        self.grid = ui.element("section").classes("answers").props('aria-label="Answers" aria-live="polite"')
+        self.grid = self.ui.element("section").classes("answers").props('aria-label="Answers" aria-live="polite"')
         if any(isinstance(module, MoGU) for module in self.player.models):
-            ui.html(shown.LEGEND, sanitize=False)
+            self.ui.html(shown.LEGEND, sanitize=False)
         self.lay_out()
 
     def steering(self) -> None:
         """The slider, the places, the curve and the file to drop."""
-        self.steer_box = ui.column().classes("w-full gap-1")
-        with ui.expansion("Another direction").classes("w-full"):
-            ui.label(
+        self.steer_box = self.ui.column().classes("w-full gap-1")
+        with self.ui.expansion("Another direction").classes("w-full"):
+            self.ui.label(
                 "A direction of this project, or vectors named direction.N: .safetensors or .gguf. It stays here."
             ).classes("note")
-            ui.upload(
+            self.ui.upload(
                 label="Drop a direction file",
                 auto_upload=True,
                 max_files=1,
@@ -98,12 +102,12 @@ class Page:
         if steer is None:
             return
         with self.steer_box:
-            self.strength = ui.label().classes("note")
-            slider = ui.slider(min=steer.strongest, max=steer.weakest, step=0.05, value=self.alpha).props(
+            self.strength = self.ui.label().classes("note")
+            slider = self.ui.slider(min=steer.strongest, max=steer.weakest, step=0.05, value=self.alpha).props(
                 'label aria-label="Strength of steering; negative shortens" id=strength'
             )
             slider.on("change", lambda event: self.slid(float(event.args)))
-            self.chart = ui.echart(shown.curve(steer, self.alpha)).classes("w-full h-56") if steer.curve else None
+            self.chart = self.ui.echart(shown.curve(steer, self.alpha)).classes("w-full h-56") if steer.curve else None
         self.tell_strength()
 
     def tell_strength(self) -> None:
@@ -130,9 +134,9 @@ class Page:
             path = Path(folder) / f"dropped{Path(event.file.name).suffix}"
             path.write_bytes(await event.file.read())
             try:
-                steer = await run.io_bound(directions.from_file, path, self.player.models[0])
+                steer = await asyncio.to_thread(directions.from_file, path, self.player.models[0])
             except InputError as error:
-                ui.notify(str(error).replace(str(path), event.file.name), type="negative", multi_line=True)
+                self.ui.notify(str(error).replace(str(path), event.file.name), type="negative", multi_line=True)
                 return
         steer.name = event.file.name
         self.player.steer, self.alpha = steer, steer.alpha
@@ -146,10 +150,10 @@ class Page:
         self.grid.clear()
         with self.grid:
             for answer in self.answers:
-                with ui.element("article").classes("answer"):
-                    ui.html(f"<h2>{shown.escape(answer.voice.name)}</h2>", sanitize=False)
-                    count = ui.html("", sanitize=False).classes("note")
-                    self.cards.append((count, ui.html("", sanitize=False).classes("said")))
+                with self.ui.element("article").classes("answer"):
+                    self.ui.html(f"<h2>{shown.escape(answer.voice.name)}</h2>", sanitize=False)
+                    count = self.ui.html("", sanitize=False).classes("note")
+                    self.cards.append((count, self.ui.html("", sanitize=False).classes("said")))
 
     def take(self, text: str) -> None:
         """Put an example into the question."""
@@ -164,7 +168,7 @@ class Page:
         self.asked += 1
         mine, text = self.asked, (self.question.value or "").strip()
         if not text:
-            ui.notify("Write a question first.")
+            self.ui.notify("Write a question first.")
             return
         options = Options(
             self.system.value,
@@ -177,14 +181,14 @@ class Page:
         answers = self.answers
         growing = self.player.ask(text, options, answers)
         try:
-            while mine == self.asked and await run.io_bound(advance, growing):
+            while mine == self.asked and await asyncio.to_thread(advance, growing):
                 self.update(answers, [""] * len(answers))
         except InputError as error:
-            ui.notify(str(error), type="negative", multi_line=True)
+            self.ui.notify(str(error), type="negative", multi_line=True)
         finally:
-            await run.io_bound(growing.close)
+            await asyncio.to_thread(growing.close)
         if mine == self.asked or self.answers is answers:
-            self.update(answers, await run.io_bound(agreement, answers, self.checker))
+            self.update(answers, await asyncio.to_thread(agreement, answers, self.checker))
 
     def update(self, answers: list[Answer], told: list[str]) -> None:
         """Show what the answers are so far."""

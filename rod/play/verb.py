@@ -45,14 +45,14 @@ def run(
     from rod.play.asking import Player
     from rod.play.direction import chosen
     from rod.play.models import examples, load
+    from rod.play.page import build
 
     access.check_address(host, port, password)
     if not 1 <= len(models) <= 2:
         raise InputError(f"models: {len(models)} are given; give one or two")
     try:
+        import nicegui  # noqa: F401 - before models are loaded
         import uvicorn
-
-        from rod.play.page import build
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"nicegui", "fastapi", "uvicorn"}:
             raise
