@@ -5,12 +5,11 @@ import json
 import os
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
-
-from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.errors import InputError
 
@@ -49,7 +48,9 @@ def vllm_version(python: Path) -> str:
     if not version:
         raise InputError(f"model.generation.vllm.python: '{python}' has no vLLM; {install}")
     if version not in TESTED:
-        rank_zero_warn(f"vLLM {version} is untested here (tested: {', '.join(TESTED)}); 'make test-engine' tests it")
+        warnings.warn(
+            f"vLLM {version} is untested here (tested: {', '.join(TESTED)}); 'make test-engine' tests it", stacklevel=2
+        )
     return version
 
 
