@@ -1,6 +1,7 @@
 """The command: verbs, errors in one line, run folders, checkpoints that do not override, export."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from functools import partialmethod
@@ -25,6 +26,14 @@ from tests.tiny import save_tiny
 def config(tmp_path: Path) -> Path:
     """A fit of one epoch of a LoRA adapter on a tiny model."""
     return fit_config(tmp_path, max_epochs=1)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of such a fit, with its base beside the run; nothing may be changed there."""
+    folder = tmp_path_factory.mktemp("fitted")
+    assert rod("fit", "--config", fit_config(folder, max_epochs=1)) == 0
+    return folder / "run/checkpoints/end.ckpt"
 
 
 def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
@@ -147,10 +156,11 @@ def test_a_callback_alone_is_a_list_of_one(config: Path) -> None:
     assert rod("validate", "--config", config, "--trainer.limit_val_batches", 1, *steer) == 2
 
 
-def test_a_checkpoint_at_an_address(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rod("fit", "--config", config) == 0
+def test_a_checkpoint_at_an_address(
+    config: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["validate", "--config", config, "--trainer.default_root_dir", tmp_path / "measured", "--ckpt_path"]
-    assert rod(*words, f"file://{tmp_path}/run/checkpoints/end.ckpt") == 0
+    assert rod(*words, f"file://{fitted}") == 0
     assert rod(*words, f"file://{tmp_path}/no.ckpt") == 2
     assert f"ckpt_path: there is no file 'file://{tmp_path}/no.ckpt'" in capsys.readouterr().err
 
@@ -167,9 +177,9 @@ def test_an_export_reads_the_checkpoint_before_the_model(
     assert "x.ckpt' is empty" in capsys.readouterr().err
 
 
-def test_a_distributed_checkpoint_is_exported(config: Path, tmp_path: Path) -> None:
-    assert rod("fit", "--config", config) == 0
-    checkpoint, sharded = tmp_path / "run/checkpoints/end.ckpt", tmp_path / "run/checkpoints/sharded.ckpt"
+def test_a_distributed_checkpoint_is_exported(fitted: Path, tmp_path: Path) -> None:
+    shutil.copy(config_of(fitted), tmp_path)
+    checkpoint, sharded = fitted, tmp_path / "sharded.ckpt"
     content = torch.load(checkpoint, weights_only=True)
     torch.distributed.checkpoint.save({"state_dict": content.pop("state_dict")}, checkpoint_id=sharded, no_dist=True)
     torch.save(content, sharded / "meta.pt")
@@ -236,13 +246,12 @@ def test_a_run_begins_without_what_libraries_say_about_themselves(
     assert [message for message in said if "deprecated" in message or "loftq" in message] == []
 
 
-def test_a_checkpoint_does_not_override_the_configuration(config: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_does_not_override_the_configuration(config: Path, fitted: Path, tmp_path: Path) -> None:
     """Lightning's CLI would take ``model`` from the checkpoint's hyper-parameters, unsaid."""
     from rod.cli import RodCLI
 
-    assert rod("fit", "--config", config) == 0
-    checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
-    content = torch.load(checkpoint, weights_only=True)
+    checkpoint = tmp_path / "other.ckpt"
+    content = torch.load(fitted, weights_only=True)
     content["hyper_parameters"] = {"backbone": "/no/such"}
     torch.save(content, checkpoint)
     words = ["fit", "--config", config, "--ckpt_path", checkpoint, "--trainer.max_epochs", 2]
@@ -253,9 +262,8 @@ def test_a_checkpoint_does_not_override_the_configuration(config: Path, tmp_path
     assert cli.trainer.global_step == 12
 
 
-def test_exports_give_the_same_logits_in_plain_libraries(config: Path, tmp_path: Path) -> None:
-    assert rod("fit", "--config", config) == 0
-    checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
+def test_exports_give_the_same_logits_in_plain_libraries(fitted: Path, tmp_path: Path) -> None:
+    checkpoint, base = fitted, fitted.parents[2] / "base"
     assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "merged") == 0
     assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "adapter", "--format", "peft") == 0
 
@@ -264,7 +272,7 @@ def test_exports_give_the_same_logits_in_plain_libraries(config: Path, tmp_path:
     model: Any = ours.model
     with torch.no_grad():
         expected = model(input_ids=ids).logits
-        untrained = AutoModelForCausalLM.from_pretrained(tmp_path / "base")(input_ids=ids).logits
+        untrained = AutoModelForCausalLM.from_pretrained(base)(input_ids=ids).logits
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")(input_ids=ids).logits
         adapter = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()(input_ids=ids).logits
     assert not torch.allclose(expected, untrained, atol=1e-3), "the adapter must have learned something to compare"
@@ -274,10 +282,9 @@ def test_exports_give_the_same_logits_in_plain_libraries(config: Path, tmp_path:
 
 
 def test_an_export_has_a_card_and_goes_to_the_hub(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert rod("fit", "--config", config) == 0
-    export = ["export", "--checkpoint", tmp_path / "run" / "checkpoints" / "end.ckpt"]
+    export = ["export", "--checkpoint", fitted]
     calls: list[tuple[str, dict[str, Any]]] = []
 
     class Hub:
@@ -300,7 +307,7 @@ def test_an_export_has_a_card_and_goes_to_the_hub(
         "library_name": "peft",
         "tags": ["lightning-rod", "causallm"],
     }
-    assert str(tmp_path) not in card
+    assert str(fitted.parents[2]) not in card
     assert "A PEFT adapter for `base` (a local folder), trained by Lightning Rod's `CausalLM` in 6 optimiser" in card
     assert "| train/loss | " in card
     modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
@@ -317,22 +324,20 @@ def test_an_export_has_a_card_and_goes_to_the_hub(
 
 
 def test_an_export_takes_the_place_of_an_earlier_one(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights in one file would be loaded in place of those in shards; into the folder that one stands in, too."""
-    assert rod("fit", "--config", config) == 0
     save_tiny(tmp_path / "out", layers=2, seed=7)
     (tmp_path / "out" / "notes.txt").write_text("mine")
     monkeypatch.chdir(tmp_path / "out")
     save = LlamaForCausalLM.save_pretrained
     monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", partialmethod(save, max_shard_size="40KB"))
-    checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
-    assert rod("export", "--checkpoint", checkpoint, "--output", ".", "--overwrite", "true") == 0
+    assert rod("export", "--checkpoint", fitted, "--output", ".", "--overwrite", "true") == 0
     assert not (tmp_path / "out" / "model.safetensors").exists()
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     ids = torch.tensor([[5, 9, 80, 17]])
-    module = load_module(config_of(checkpoint), checkpoint)
+    module = load_module(config_of(fitted), fitted)
     assert isinstance(module.model, PeftModel)
     with torch.no_grad():
         expected = module.model(input_ids=ids).logits

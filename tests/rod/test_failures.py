@@ -2,9 +2,7 @@
 
 import errno
 import json
-import os
-import subprocess
-import sys
+import resource
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,31 +14,30 @@ from datamodules.records.shards import JsonlShard
 from datamodules.writing import filling, replacing
 from rod.__main__ import main
 from rod.failures import explain_failure
-from tests.conftest import ROOT
+from tests.processes import Processes
 from tests.rod.fits import fit_config, rod
 
-LIMITED = """
-import resource, sys
-from rod.__main__ import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-sys.exit(main(sys.argv[2:]))
-"""
-"""A process whose files may have a number of bytes: what comes after is refused, as on a full disk."""
+
+def main_with_files_of(n: int, words: list[str]) -> int:
+    """The command, whose files may have ``n`` bytes: what comes after is refused, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))
+    return main(words)
 
 
-def limited(n: int, *words: object) -> tuple[int, str]:
-    """Run a command with files of at most ``n`` bytes; its status and the last line that it says."""
-    command = [sys.executable, "-c", LIMITED, str(n), *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120)
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr.splitlines()[-1]
+def limited(tmp_path: Path, n: int, *words: object) -> tuple[int, str]:
+    """Run the command with files of at most ``n`` bytes; its status and the last line that it says."""
+    log = tmp_path / "log.txt"
+    log.unlink(missing_ok=True)
+    status = Processes(main_with_files_of, n, [str(word) for word in words], log=log).wait()
+    said = log.read_text()
+    assert "Traceback" not in said
+    return status, said.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_a_full_disk_while_a_checkpoint_and_an_export_are_written(tmp_path: Path) -> None:
     config = fit_config(tmp_path)
-    status, said = limited(12_000, "fit", "--config", config)
+    status, said = limited(tmp_path, 12_000, "fit", "--config", config)
     checkpoint = tmp_path / "run/checkpoints/end.ckpt"
     assert status == 1
     assert said.startswith(
@@ -50,7 +47,7 @@ def test_a_full_disk_while_a_checkpoint_and_an_export_are_written(tmp_path: Path
     assert rod("fit", "--config", config, "--resume", "auto") == 0
 
     words = ["export", "--checkpoint", checkpoint, "--output", tmp_path / "model"]
-    status, said = limited(9_000, *words)
+    status, said = limited(tmp_path, 9_000, *words)
     assert status == 1
     assert f"rod: error: no space is left on the device while writing '{tmp_path / 'model'}'; free" in said
     assert not [path for path in tmp_path.iterdir() if "model" in path.name]
@@ -64,7 +61,7 @@ def test_a_full_disk_while_traces_are_written(tmp_path: Path) -> None:
     questions.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = ["predict", "--config", "s3cot/3_sample", "--steer", "null", "--data.questions", questions]
     words += ["--data.alphas", "[0]", "--model.generation.max_new_tokens", 4]
-    status, said = limited(20_000, *words, "--trainer.default_root_dir", tmp_path / "run")
+    status, said = limited(tmp_path, 20_000, *words, "--trainer.default_root_dir", tmp_path / "run")
     shard = tmp_path / "run/traces/traces.rank0.jsonl"
     assert (status, f"while writing '{shard}'" in said) == (1, True)
     assert 0 < len(shard.read_text().splitlines()) < 40

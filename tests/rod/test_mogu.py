@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +24,12 @@ from llm_modules.mogu.target import output_projections
 from rod.__main__ import main
 from tests.architectures import ARCHITECTURES
 from tests.conftest import ROOT
+from tests.processes import Processes
 from tests.tiny import save_tiny, tiny_tokenizer
 
 STAGES = ROOT / "configs/mogu"
+KINDS = ("llama", "gemma3", "phi3", "falcon_alibi", "opt", "gpt_neox", "gpt2", "qwen3_moe")
+"""Each kind of attention and of projections once; Mistral, Qwen and the others have the layers of one of these."""
 PROMPTS = [[70, 71, 72], [80, 81, 82, 83]]
 
 
@@ -81,41 +81,32 @@ def three_fits(base: Path, pairs: Path, *words: object) -> None:
     rod(*export, "--format", "mogu")
 
 
-GENERATE = """
-import json, sys
-from llm_modules.generation import GenerationSettings
-from llm_modules.mogu import MoGUModel
-for folder in sys.argv[2:]:
-    found = MoGUModel.from_pretrained(folder).generate(json.loads(sys.argv[1]), GenerationSettings(max_new_tokens=8))
-    print(json.dumps([done.token_ids for done in found]))
-"""
-
-
-def in_another_process(*folders: Path) -> list[list[list[int]]]:
-    command = [sys.executable, "-W", "ignore", "-c", GENERATE, json.dumps(PROMPTS), *map(str, folders)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def generated(folder: Path) -> list[list[int]]:
     found = MoGUModel.from_pretrained(folder).generate(PROMPTS, GenerationSettings(max_new_tokens=8))
     return [list(done.token_ids) for done in found]
 
 
+def write_generated(folders: list[Path], out: Path) -> None:
+    out.write_text(json.dumps([generated(folder) for folder in folders]))
+
+
+def in_another_process(tmp_path: Path, *folders: Path) -> list[list[list[int]]]:
+    Processes(write_generated, folders, tmp_path / "generated.json", log=tmp_path / "log.txt").succeed()
+    return json.loads((tmp_path / "generated.json").read_text())
+
+
 @pytest.mark.slow
-def test_the_three_fits_of_every_family_are_loaded_in_a_new_process(
+def test_the_three_fits_of_every_kind_of_family_are_loaded_in_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = ROOT.parent / "shared/data"
     pairs = real_pairs(data, tmp_path / "pairs") if data.is_dir() else write_pairs(tmp_path / "pairs")
     folders = []
-    for name, build in ARCHITECTURES.items():
+    for name in KINDS:
         place = tmp_path / name
         place.mkdir()
         monkeypatch.chdir(place)
-        tokenizer, model = tiny_tokenizer(), build()
+        tokenizer, model = tiny_tokenizer(), ARCHITECTURES[name]()
         model.resize_token_embeddings(len(tokenizer))
         model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
         model.save_pretrained("base")
@@ -129,7 +120,7 @@ def test_the_three_fits_of_every_family_are_loaded_in_a_new_process(
         tokens = json.loads(Path("runs/mogu/3_router/gates_tokens.json").read_text())
         assert all(0 <= gate <= 1 for text, *gates in tokens["malicious"] for gate in gates)
         folders.append(place / "runs/mogu/mogu")
-    assert in_another_process(*folders) == [generated(folder) for folder in folders]
+    assert in_another_process(tmp_path, *folders) == [generated(folder) for folder in folders]
 
 
 @pytest.mark.slow
@@ -156,7 +147,8 @@ def test_a_real_checkpoint_learns_from_advbench_and_alpaca(
     held_out = ["--config", STAGES / "4_test.yaml", "--config", STAGES / "real/held_out.yaml", *plain]
     rod("test", *held_out, "--model.backbone", base, "--data.max_new_tokens", 2)
     assert len(Path("runs/mogu/4_test/predictions.jsonl").read_text().splitlines()) == report["held_out"]
-    assert in_another_process(tmp_path / "runs/mogu/mogu") == [generated(tmp_path / "runs/mogu/mogu")]
+    folder = tmp_path / "runs/mogu/mogu"
+    assert in_another_process(tmp_path, folder) == [generated(folder)]
 
 
 @pytest.mark.slow
@@ -196,10 +188,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         }
         file = tmp_path / f"{devices}.yaml"
         file.write_text(yaml.safe_dump(config))
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "rod", "fit", "--config", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+        Processes(main, ["fit", "--config", str(file)], ranks=devices, log=tmp_path / "log.txt").succeed()
         states[devices] = torch.load(place / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert states[1].keys() == states[2].keys()
     assert states[1]

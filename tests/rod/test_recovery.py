@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,40 +34,67 @@ def assert_same_fit(one: Path, other: Path) -> None:
     assert logged(other) == logged(one)
 
 
+Whole = Callable[[dict[str, Any]], Path]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The run of a fit that nothing stopped, by the trainer's settings; each is made once."""
+    made: dict[str, Path] = {}
+
+    def run(trainer: dict[str, Any]) -> Path:
+        if (key := str(trainer)) not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            assert rod("fit", "--config", fit_config(folder, **trainer)) == 0
+            made[key] = folder / "run"
+        return made[key]
+
+    return run
+
+
 _EVERY_STEP = {
     "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
     "init_args": {"filename": "every", "every_n_train_steps": 1},
 }
 PLACES = {
-    "within an epoch": (2, "training batch", {}, 2),
-    "within the second epoch": (9, "training batch", {}, 9),
-    "between two steps": (5, "training batch", {"accumulate_grad_batches": 3}, 1),
-    "in the first validation": (1, "validation", {}, 6),
-    "in the last validation": (2, "validation", {"accumulate_grad_batches": 3}, 4),
-    "in a validation after another checkpoint of the step": (1, "validation", {"callbacks": [_EVERY_STEP]}, 6),
-    "in a validation within an epoch": (3, "validation", {"val_check_interval": 2}, 6),
-    "at the end of an epoch without validation": (6, "training batch", {"limit_val_batches": 0}, 6),
+    "within an epoch": (2, "training batch", {}, 2, []),
+    "within the second epoch": (9, "training batch", {}, 9, []),
+    "between two steps": (5, "training batch", {"accumulate_grad_batches": 3}, 1, []),
+    "in the first validation": (1, "validation", {}, 6, []),
+    "in the last validation": (2, "validation", {"accumulate_grad_batches": 3}, 4, []),
+    "in a validation after another checkpoint of the step": (1, "validation", {}, 6, [_EVERY_STEP]),
+    "in a validation within an epoch": (3, "validation", {"val_check_interval": 2}, 6, []),
+    "at the end of an epoch without validation": (6, "training batch", {"limit_val_batches": 0}, 6, []),
 }
 
 
-@pytest.mark.parametrize(("count", "place", "trainer", "kept"), PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(("count", "place", "trainer", "kept", "others"), PLACES.values(), ids=PLACES)
 def test_sigterm_leaves_a_checkpoint_and_loses_nothing(
-    count: int, place: str, trainer: dict[str, Any], kept: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    count: int,
+    place: str,
+    trainer: dict[str, Any],
+    kept: int,
+    others: list[dict[str, Any]],
+    whole: Whole,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also between two optimizer steps and within a validation, where the state of the last step is kept."""
-    others = trainer.pop("callbacks", [])
     config = fit_config(tmp_path, stop_at(tmp_path, count, place), *others, **trainer)
     assert rod("fit", "--config", config) == 143
     assert "rod: stopped by SIGTERM" in capsys.readouterr().err
     assert (tmp_path / f"run/checkpoints/recovery-step={kept}.ckpt").is_file()
     assert not (tmp_path / "run" / "done").exists()
 
+    assert rod("fit", "--config", config, "--resume", "auto") == 0
+    assert_same_fit(whole(trainer), tmp_path / "run")
+
+
+def test_an_interrupted_run_is_not_begun_again_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = fit_config(tmp_path, stop_at(tmp_path, 2))
+    assert rod("fit", "--config", config) == 143
     assert rod("fit", "--config", config) == 2
     assert "holds an interrupted run; pass --resume auto" in capsys.readouterr().err
-    assert rod("fit", "--config", config, "--resume", "auto") == 0
-    # The file `stopped` is there now: nothing stops this one.
-    assert rod("fit", "--config", config, "--trainer.default_root_dir", tmp_path / "whole") == 0
-    assert_same_fit(tmp_path / "whole", tmp_path / "run")
 
 
 def test_checkpoints_come_by_time_two_are_kept_and_a_finished_fit_needs_none(tmp_path: Path) -> None:
@@ -80,7 +108,7 @@ def test_checkpoints_come_by_time_two_are_kept_and_a_finished_fit_needs_none(tmp
     assert [path.name for path in folder.iterdir()] == ["end.ckpt"]
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole: Whole, tmp_path: Path) -> None:
     config = fit_config(tmp_path, stop_at(tmp_path, 5, kind="Crash"))
     with pytest.raises(RuntimeError, match="crashed"):
         rod("fit", "--config", config, "--recovery_minutes", 1e-9)
@@ -88,8 +116,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path) -> N
     newest.write_bytes(newest.read_bytes()[:-1000])
     with pytest.warns(UserWarning, match=r"recovery-step=4.ckpt' is cut, damaged or no checkpoint"):
         assert rod("fit", "--config", config, "--resume", "auto") == 0
-    assert rod("fit", "--config", config, "--trainer.default_root_dir", tmp_path / "whole") == 0
-    assert_same_fit(tmp_path / "whole", tmp_path / "run")
+    assert_same_fit(whole({}), tmp_path / "run")
 
 
 def test_a_run_that_replaces_another_leaves_none_of_its_checkpoints(tmp_path: Path) -> None:
@@ -133,7 +160,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_job_of_slurm_queues_itself_again_and_goes_on(
-    tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    whole: Whole, tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The job's script always says the same: also that an earlier run is to be replaced, and where to start."""
     config = fit_config(tmp_path, stop_at(tmp_path, 8, name="SIGUSR1"))
@@ -146,15 +173,16 @@ def test_a_job_of_slurm_queues_itself_again_and_goes_on(
     assert rod(*words) == 0
     assert "continuing with batch 2 of epoch 1" in caplog.text
     monkeypatch.delenv("SLURM_RESTART_COUNT")
-    assert rod(*words, "--trainer.default_root_dir", tmp_path / "whole") == 0
-    assert_same_fit(tmp_path / "whole", tmp_path / "run")
+    assert_same_fit(whole({}), tmp_path / "run")
 
     caplog.clear()
     assert rod("fit", "--config", config) == 0
     assert "holds the finished run; there is nothing left to do" in caplog.text
 
 
-def test_a_checkpoint_of_lightning_s_own_handler_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_lightning_s_own_handler_is_found(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = fit_config(tmp_path, stop_at(tmp_path, 4))
     assert rod("fit", "--config", config) == 143
     recovery = tmp_path / "run/checkpoints/recovery-step=4.ckpt"
@@ -165,8 +193,7 @@ def test_a_checkpoint_of_lightning_s_own_handler_is_found(tmp_path: Path, monkey
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
     assert rod("fit", "--config", config) == 0
-    assert rod("fit", "--config", config, "--trainer.default_root_dir", tmp_path / "whole") == 0
-    assert_same_fit(tmp_path / "whole", tmp_path / "run")
+    assert_same_fit(whole({}), tmp_path / "run")
 
 
 def test_sampling_in_a_job_of_slurm_goes_on(tmp_path: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from rod.__main__ import main
 from rod.steps import config
+from tests.processes import Processes
 
 
 @pytest.fixture
@@ -19,13 +19,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def without_settings(words: list[str]) -> int:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    return main(words)
+
+
 def command(folder: Path, *words: object) -> Path:
     """Run a command with the fragment in a process of its own, which alone ends a W&B run; gives that run's folder."""
     everything = [*words, *config("logger/wandb")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    subprocess.run(
-        [sys.executable, "-m", "rod", *map(str, everything)], cwd=folder, env=environment, check=True, timeout=300
-    )
+    Processes(without_settings, [str(word) for word in everything], log=folder / "log.txt", cwd=folder).succeed()
     (run,) = folder.glob("runs/wandb/offline-run-*")
     return run
 

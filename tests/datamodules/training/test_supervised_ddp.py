@@ -1,8 +1,6 @@
 """Two processes share the batches of an epoch, also after one of them was interrupted."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,11 +15,10 @@ from tests.datamodules.training.test_supervised import (
     make_trainer,
     weights,
 )
+from tests.processes import Processes
 
-ROOT = Path(__file__).resolve().parents[3]
 
-
-def main(folder: Path, kill: int, ckpt_path: str | None) -> None:
+def main(folder: Path, kill: int, ckpt_path: Path | None) -> None:
     """Train on two processes and write down what each of them saw."""
     model = TinyModel(asks_steps=True)
     trainer = make_trainer(
@@ -37,8 +34,8 @@ def main(folder: Path, kill: int, ckpt_path: str | None) -> None:
 
 
 def run(folder: Path, kill: int = -1, ckpt_path: Path | None = None) -> list[list]:
-    command = [sys.executable, "-m", "tests.datamodules.training.test_supervised_ddp", folder, kill, ckpt_path or ""]
-    subprocess.run([str(word) for word in command], cwd=ROOT, check=True, capture_output=True, timeout=300)
+    folder.mkdir(exist_ok=True)
+    Processes(main, folder, kill, ckpt_path, ranks=2, log=folder / "log.txt").succeed()
     return [json.loads((folder / f"seen{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -56,7 +53,3 @@ def test_two_processes_share_an_epoch_and_resume_inside_it(tmp_path):
     for rank in (0, 1):
         resumed, uninterrupted = (torch.load(tmp_path / f / f"weights{rank}.pt") for f in ("part", "whole"))
         assert torch.equal(resumed, uninterrupted)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] or None)

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from torch.distributed.fsdp import fully_shard
 from datamodules.errors import InputError
 from llm_modules.generation import Completion, GenerationListener, GenerationSettings, Generator, decoding
 from tests.architectures import ARCHITECTURES, MAX_POSITIONS, VOCAB
+from tests.processes import Processes
 
-ROOT = Path(__file__).resolve().parents[3]
 EOS = (2, 5)
 
 
@@ -321,21 +319,7 @@ def test_a_row_that_does_not_fit_alone_is_an_error_of_one_line() -> None:
 @pytest.mark.slow
 def test_ranks_of_a_sharded_model_keep_step_with_uneven_prompts(tmp_path: Path) -> None:
     """2 processes, one with many prompts, one with few, then with none: the same completions as in one process."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(random.randint(20_000, 40_000)),
-        "WORLD_SIZE": "2",
-    }
-    ranks = [
-        subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=environment | {"RANK": str(rank)})
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    finally:
-        for process in ranks:
-            process.kill()
+    Processes(run_rank, tmp_path, ranks=2, log=tmp_path / "log.txt").succeed()
     prompts, limits = ragged(14), limits_of(14)
     want = texts(make(slots=3).generate(prompts, max_new_tokens=limits))
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
@@ -348,8 +332,8 @@ def test_ranks_of_a_sharded_model_keep_step_with_uneven_prompts(tmp_path: Path) 
 
 def run_rank(folder: Path) -> None:
     """What each process of the sharded test does."""
-    distributed.init_process_group("gloo")
-    rank = distributed.get_rank()
+    rank = int(os.environ["LOCAL_RANK"])
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
     model = ARCHITECTURES["llama"]()
     mesh = init_device_mesh("cpu", (2,))
     for layer in model.model.layers:
@@ -366,7 +350,3 @@ def run_rank(folder: Path) -> None:
     record = {"uneven": texts(uneven), "one_idle": texts(one_idle), "passes": len(recorder.passes)}
     (folder / f"{rank}.json").write_text(json.dumps(record))
     distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    run_rank(Path(sys.argv[1]))

@@ -60,21 +60,26 @@ SERVE = """
 import sys, torch
 import llm_modules.mogu.serving
 from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
-assert not [name for name in sys.modules if name.startswith("lightning")]
-prompts = eval(sys.argv[2])
-for prompt in prompts:
-    out = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
-    print(out[0, len(prompt):].tolist())
+for folder in sys.argv[2:]:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert not [name for name in sys.modules if name.startswith("lightning")]
+    for prompt in eval(sys.argv[1]):
+        out = model.generate(
+            torch.tensor([prompt]), max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+        print(out[0, len(prompt):].tolist())
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3"])
-def test_plain_transformers_serves_the_folder_in_a_new_process(name: str, tmp_path: Path) -> None:
-    mogu, folder = save(name, tmp_path)
-    expected = [list(done.token_ids) for done in mogu.generate(PROMPTS, SETTINGS, mode="keep_cache", eos_ids=[])]
-    command = [sys.executable, "-W", "ignore", "-c", SERVE, str(folder), str(PROMPTS)]
+def test_plain_transformers_serves_the_folders_in_a_new_process(tmp_path: Path) -> None:
+    expected, folders = [], []
+    for name in ("llama", "gpt2", "gemma3"):
+        mogu, folder = save(name, tmp_path / name)
+        made = mogu.generate(PROMPTS, SETTINGS, mode="keep_cache", eos_ids=[])
+        expected += [list(done.token_ids) for done in made]
+        folders.append(str(folder))
+    command = [sys.executable, "-W", "ignore", "-c", SERVE, str(PROMPTS), *folders]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]

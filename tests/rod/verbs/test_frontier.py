@@ -1,7 +1,5 @@
 import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import pytest
 
 from rod.__main__ import main
 from tests.callbacks.evaluation.evaluation_run import metrics, predictions, results, write
-from tests.conftest import ROOT
+from tests.processes import Processes
 
 
 def rod(*words: object) -> int:
@@ -104,13 +102,17 @@ def test_tokens_are_counted_with_a_tokenizer(shared_data: Path, tmp_path: Path) 
     assert rod("score", file, "--output", tmp_path / "no", *words[:-1], tmp_path / "absent") == 2
 
 
+def offline(words: list[str]) -> int:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    return main(words)
+
+
 def test_a_project_gets_the_figures(runs: list[Path], tmp_path: Path) -> None:
     """In a process of its own, which alone ends a W&B run."""
     words = ["frontier", *runs, "--output", tmp_path / "out", "--wandb", "lengths"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    command = [sys.executable, "-m", "rod", *map(str, words)]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=300)
+    Processes(offline, [str(word) for word in words], log=tmp_path / "log.txt").succeed()
     (logged,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
     images = (logged / "files/media/images").rglob("*.png")
     assert {path.name.split("_")[0] for path in images} == {"frontier", "budgets"}
