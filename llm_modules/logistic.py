@@ -49,3 +49,11 @@ def fit_logistic(
 
         optimizer.step(closure)
     return weights.detach(), bias.detach()
+
+
+def auroc(positive: Tensor, negative: Tensor) -> float:
+    """Chance that a positive exceeds a negative; ties count half."""
+    ordered, _ = negative.sort()
+    below = torch.searchsorted(ordered, positive, right=False).double()
+    upto = torch.searchsorted(ordered, positive, right=True).double()
+    return float(((below + upto) / 2).mean() / len(negative))

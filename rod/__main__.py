@@ -17,6 +17,10 @@ GROUPS = {
         "filter": ("rod.verbs.filter", "keep the traces that are right, or that agree"),
         "import-traces": ("rod.verbs.import_traces", "turn responses of another tool into traces"),
         "make-twins": ("rod.verbs.make_twins", "swap words of malicious requests to make benign near-twins"),
+        "triage": (
+            "rod.verbs.triage",
+            "drop the samples of a fine-tuning set that look most malicious to the model",
+        ),
         "pairs": ("rod.verbs.pairs", "make the training pairs of MoGU's responders and routers"),
     },
     "measure": {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
-from llm_modules.logistic import fit_logistic
+from llm_modules.logistic import auroc, fit_logistic
 
 MALICIOUS, BENIGN = 1, 0
 
@@ -89,14 +89,6 @@ class SecurityProbe:
             margin=float(signed.mean()),
             malicious_margin=float(signed[malicious].mean()),
         )
-
-
-def auroc(positive: Tensor, negative: Tensor) -> float:
-    """Chance that a positive exceeds a negative; ties count half."""
-    ordered, _ = negative.sort()
-    below = torch.searchsorted(ordered, positive, right=False).double()
-    upto = torch.searchsorted(ordered, positive, right=True).double()
-    return float(((below + upto) / 2).mean() / len(negative))
 
 
 def require_accuracy(scores: Scores, floor: float) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from datamodules.errors import InputError
-from llm_modules.mllr.probe import BENIGN, MALICIOUS, Scores, SecurityProbe, auroc, require_accuracy
+from llm_modules.logistic import auroc
+from llm_modules.mllr.probe import BENIGN, MALICIOUS, Scores, SecurityProbe, require_accuracy
 
 LABELS = torch.tensor([MALICIOUS] * 30 + [BENIGN] * 30)
 

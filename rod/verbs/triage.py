@@ -1,0 +1,133 @@
+"""``rod triage``: rank the samples of a fine-tuning set by how malicious they look to the model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llm_modules.causal_lm import CausalLM
+
+
+def run(
+    path: Path,
+    pairs: Path,
+    model: str,
+    output: Path,
+    drop: float = 0.1,
+    at: Literal["response", "prompt"] = "response",
+    fields: dict[str, str] | None = None,
+    limit: int = 200,
+    floor: float = 0.9,
+    chat_template: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Rank the samples of a fine-tuning set by how malicious they look to the model, and drop the worst.
+
+    In the layer that tells malicious requests from their benign twins best, a line goes through the mean hidden states
+    of both. A sample's score is its place on it: 0 where benign requests are, 1 where malicious ones are. The method is
+    ours, after the idea of DataShield (arXiv 2606.00160).
+
+    Writes to the folder ``output``: ``kept.jsonl``, the samples that are left, in their order with all their
+    fields; ``dropped.jsonl``, the others, the worst first; ``scores.csv``, the score of each.
+
+    Args:
+        path: The fine-tuning set, in any form that `InstructionData` reads.
+        pairs: JSONL file of malicious requests with benign twins, as `rod make-twins` writes them.
+        model: The model to be tuned: hub id, folder or miniature.
+        output: The folder to write.
+        drop: Share of the samples to drop, from 0 to 1.
+        at: Read the state at the end of the ``response``, or of the ``prompt``.
+        fields: The file's names of the parts of a sample, as in ``data.fields``.
+        limit: Number of pairs.
+        floor: Least AUROC on held-out pairs; with less, the model does not tell the requests apart.
+        chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
+        overwrite: Overwrite existing files.
+    """
+    import csv
+    import json
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from datamodules.errors import InputError
+    from datamodules.mllr.twin_data import Twins
+    from datamodules.prompts import encode_prompt, render_prompt
+    from datamodules.prompts.conversation import ConversationEncoder
+    from datamodules.records.conversations import read_conversations
+    from datamodules.records.files import read_file
+    from datamodules.records.reader import read_records
+    from datamodules.writing import replacing
+    from llm_modules.causal_lm import CausalLM
+    from llm_modules.safety_watch.triage import BATCH_SIZE, RefusalAxis, last_states
+    from rod.verbs.files import require_new
+
+    if not 0 <= drop < 1:
+        raise InputError(f"--drop: must be a share from 0 to less than 1, is {drop:g}")
+    files = [output / name for name in ("kept.jsonl", "dropped.jsonl", "scores.csv")]
+    require_new(files, overwrite)
+    twins = read_records(pairs, Twins)[:limit]
+    conversations = read_conversations(path, fields=fields)
+    module = CausalLM(model, dtype="auto")
+    tokenizer = module.tokenizer
+    encode = ConversationEncoder(tokenizer, chat_template, loss_turns="last")
+    rows = {c.number: _upto(examples[-1], at) for c in conversations if (examples := encode(c))}
+    asked = [
+        [encode_prompt(tokenizer, render_prompt(tokenizer, text, template=chat_template)) for text in texts]
+        for texts in ([pair.malicious for pair in twins], [pair.benign for pair in twins])
+    ]
+    module.configure_model()
+    module.eval()
+    axis = RefusalAxis.fit(*(_states(module, prompts) for prompts in asked))
+    if axis.auroc < floor:
+        raise InputError(
+            f"--pairs: the model tells malicious requests from their twins with an AUROC of {axis.auroc:.3f} in its "
+            f"best layer, less than {floor:g}: a score would say little; give clearer pairs, or lower --floor knowingly"
+        )
+    numbers, of_line = [*rows], dict[int, float]()
+    batches = last_states(module.language_model, [*rows.values()], module.pad_id)
+    for chosen, states in track(batches, "Reading", total=-(-len(rows) // BATCH_SIZE), console=Console(stderr=True)):
+        scored = zip(chosen, axis.score(states).tolist(), strict=True)
+        of_line.update((numbers[row], score) for row, score in scored)
+    worst = sorted(of_line, key=lambda number: (-of_line[number], number))[: round(drop * len(of_line))]
+    good = {c.number for c in conversations}
+    found = (line for line in read_file(path, lambda _: None) if line.number in good)
+    lines = {line.number: json.dumps(line.values, ensure_ascii=False, default=str) for line in found}
+    kept = [number for number in lines if number not in set(worst)]
+    output.mkdir(parents=True, exist_ok=True)
+    for file, chosen in zip(files, (kept, worst), strict=False):
+        with replacing(file) as written:
+            written.write("".join(f"{lines[number]}\n" for number in chosen).encode())
+    with files[2].open("w", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table)
+        writer.writerow(["line", "score", "kept"])
+        writer.writerows([number, f"{of_line[number]:.4f}", number not in set(worst)] for number in sorted(of_line))
+    console = Console()
+    spread = f"scores from {min(of_line.values()):.2f} to {max(of_line.values()):.2f}"
+    told = f"layer {axis.layer}, AUROC {axis.auroc:.3f} on held-out pairs; {spread}"
+    console.print(f"{told}; kept {len(kept):,} of {len(lines):,} samples", highlight=False, soft_wrap=True)
+    for number in worst[:3]:
+        console.print(f"  {of_line[number]:.2f}  line {number}: {lines[number][:100]}", highlight=False, markup=False)
+    console.print(f"wrote {files[0]}", highlight=False, soft_wrap=True)
+
+
+def _upto(example: tuple[list[int], list[int]], at: str) -> list[int]:
+    """The tokens of an example up to the end of its last response, or of the prompt before it."""
+    from datamodules.batch import IGNORE_INDEX
+
+    ids, labels = example
+    learnt = [place for place, label in enumerate(labels) if label != IGNORE_INDEX]
+    return ids[: learnt[-1] + 1] if at == "response" else ids[: learnt[0]]
+
+
+def _states(module: "CausalLM", rows: Sequence[Sequence[int]]) -> "Tensor":
+    """States of rows, in their order."""
+    import torch
+
+    from llm_modules.safety_watch.triage import last_states
+
+    found: dict[int, Tensor] = {}
+    for chosen, states in last_states(module.language_model, rows, module.pad_id):
+        found.update(zip(chosen, states, strict=True))
+    return torch.stack([found[row] for row in range(len(rows))])
