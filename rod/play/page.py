@@ -4,12 +4,15 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from datamodules.answers import AnswerChecker
 from datamodules.errors import InputError
 from llm_modules.mogu.module import MoGU
+from llm_modules.s3cot import Positions
 from rod.play import direction as directions
 from rod.play import shown
 from rod.play.asking import Answer, Options, Player, agreement
@@ -82,14 +85,17 @@ class Page:
     def steering(self) -> None:
         """The slider, the places, the curve and the file to drop."""
         self.steer_box = self.ui.column().classes("w-full gap-1")
-        with self.ui.expansion("Another direction").classes("w-full"):
+        with self.ui.expansion("Other places, another direction").classes("w-full"):
+            with self.ui.row().classes("items-center gap-4"):
+                self.layers = self.ui.input("Layers").on("change", self.placed)
+                self.positions = self.ui.select(list(get_args(Positions)), label="Positions").classes("w-32")
+                self.positions.on_value_change(self.placed)
             self.ui.label(
                 "A direction of this project, or vectors named direction.N: .safetensors or .gguf. It stays here."
             ).classes("note")
             self.ui.upload(
                 label="Drop a direction file",
                 auto_upload=True,
-                max_files=1,
                 max_file_size=LARGEST,
                 on_upload=self.dropped,
             ).props('accept=".safetensors,.gguf"')
@@ -101,6 +107,7 @@ class Page:
         self.steer_box.clear()
         if steer is None:
             return
+        self.layers.value, self.positions.value = steer.layers, steer.positions
         with self.steer_box:
             self.strength = self.ui.label().classes("note")
             slider = self.ui.slider(min=steer.strongest, max=steer.weakest, step=0.05, value=self.alpha).props(
@@ -109,6 +116,22 @@ class Page:
             slider.on("change", lambda event: self.slid(float(event.args)))
             self.chart = self.ui.echart(shown.curve(steer, self.alpha)).classes("w-full h-56") if steer.curve else None
         self.tell_strength()
+
+    def placed(self) -> None:
+        """Steer at the layers and positions that are chosen, if the model has them."""
+        before = self.player.steer
+        chosen = (self.layers.value, self.positions.value)
+        if before is None or None in chosen or chosen == (before.layers, before.positions):
+            return
+        after = replace(before, layers=chosen[0], positions=chosen[1])
+        try:
+            after.check(self.player.models[0])
+        except InputError as error:
+            self.ui.notify(str(error), type="negative", multi_line=True)
+            return
+        self.player.steer = after
+        self.lay_out_steering()
+        self.lay_out()
 
     def tell_strength(self) -> None:
         """Say the strength in words."""
@@ -129,7 +152,8 @@ class Page:
             await self.ask()
 
     async def dropped(self, event: Any) -> None:
-        """Read a direction that was dropped on the page; it replaces the one before."""
+        """Read a direction that was dropped on the page; it replaces the one before, at the same places if it can."""
+        event.sender.reset()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"dropped{Path(event.file.name).suffix}"
             path.write_bytes(await event.file.read())
@@ -139,6 +163,11 @@ class Page:
                 self.ui.notify(str(error).replace(str(path), event.file.name), type="negative", multi_line=True)
                 return
         steer.name = event.file.name
+        if (before := self.player.steer) is not None:
+            same = replace(steer, layers=before.layers, positions=before.positions, alpha=self.alpha)
+            with suppress(InputError):
+                same.check(self.player.models[0])
+                steer = same
         self.player.steer, self.alpha = steer, steer.alpha
         self.lay_out_steering()
         self.lay_out()

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from llm_modules.s3cot import Direction
 from rod.__main__ import main
+from rod.play.direction import of_the_miniature
+from rod.play.models import load
 from tests.browser import Browser, browser, missing
 from tests.processes import Processes
 from tests.rod.play.test_play import free_port, save_calibration
@@ -21,9 +25,6 @@ LEFT = "\ue012"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, port = tmp_path_factory.mktemp("play"), free_port()
-    from rod.play.direction import of_the_miniature
-    from rod.play.models import load
-
     of_the_miniature(load("miniature")).direction.save(folder / "direction.safetensors")
     calibration = save_calibration(folder / "2_calibrate", folder / "direction.safetensors")
     words = ["play", "--port", str(port), "--calibration", str(calibration), "--browser", "false"]
@@ -80,6 +81,29 @@ def test_ask_and_slide(chromium: Browser, address: str) -> None:
     until(chromium, f"{ANSWERS}.includes('steered by -1.35') && {ANSWERS}.split('first token').length == 3")
     assert "Measured at -1.5" in chromium.run("document.body.innerText")
     assert chromium.run("Boolean(document.querySelector('canvas, svg'))"), "the curve"
+    assert chromium.logs() == []
+
+
+def drop(chromium: Browser, file: Path) -> None:
+    root = chromium.command("DOM.getDocument", {})["root"]["nodeId"]
+    found = chromium.command("DOM.querySelector", {"nodeId": root, "selector": "input[type=file]"})
+    chromium.command("DOM.setFileInputFiles", {"nodeId": found["nodeId"], "files": [str(file)]})
+
+
+def test_a_direction_is_dropped(chromium: Browser, address: str, tmp_path: Path) -> None:
+    chromium.open(address)
+    until(chromium, "document.querySelector('#strength')")
+    chromium.click(".q-expansion-item .q-item")
+    until(chromium, "document.querySelector('input[type=file]')")
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    drop(chromium, tmp_path / "bad.safetensors")
+    until(chromium, "document.querySelector('.q-notification')")
+    assert str(tmp_path) not in chromium.run("document.querySelector('.q-notification').innerText")
+    model = load("miniature").language_model
+    vectors = torch.ones(model.config.num_hidden_layers, model.config.hidden_size)
+    Direction(vectors=vectors).save(tmp_path / "mine.safetensors")
+    drop(chromium, tmp_path / "mine.safetensors")
+    until(chromium, "document.body.innerText.includes('Direction mine.safetensors, layers 2-3, positions last')")
     assert chromium.logs() == []
 
 
