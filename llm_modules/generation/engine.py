@@ -21,7 +21,7 @@ def engine_version(engine: EngineName, settings: GenerationSettings) -> str:
     InputError if the engine is ``vllm`` and is not installed.
     """
     if engine == "vllm":
-        return vllm_version(settings.vllm.python)
+        return vllm_version(settings.vllm.interpreter)
     try:
         return version(_LIBRARIES[engine])
     except PackageNotFoundError:

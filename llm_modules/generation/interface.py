@@ -65,12 +65,17 @@ class VllmSettings:
     """How the engine ``vllm`` runs.
 
     Attributes:
-        python: Interpreter of an environment with vLLM; by default the one that ``make engine`` makes in a checkout.
+        python: Interpreter of an environment with vLLM; ``make engine`` makes the default, in a checkout.
         options: Options of vLLM's own, fields of its ``EngineArgs``, such as ``tensor_parallel_size``.
     """
 
-    python: Path = Path(__file__).parents[2] / ".venv-engine/bin/python"
+    python: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def interpreter(self) -> Path:
+        """``python``, or its default."""
+        return self.python or Path(__file__).parents[2] / ".venv-engine/bin/python"
 
 
 @dataclass

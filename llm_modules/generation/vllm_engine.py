@@ -90,7 +90,7 @@ class VllmGenerator(GenerationEngine):
             InputError: vLLM is not installed, or an option of it is one that this engine sets itself.
         """
         super().__init__(settings, pad_id=pad_id, eos_ids=eos_ids)
-        self.version = vllm_version(settings.vllm.python)
+        self.version = vllm_version(settings.vllm.interpreter)
         for name in settings.vllm.options:
             if name in _OURS:
                 where = "model.generation.slots" if name == "max_num_seqs" else "the options of model"
@@ -211,7 +211,7 @@ class VllmGenerator(GenerationEngine):
             each = int(options.get("tensor_parallel_size", 1)) * int(options.get("pipeline_parallel_size", 1))
             environment["CUDA_VISIBLE_DEVICES"] = visible_devices(self._device.index or 0, each)
         rank_zero_info(f"vLLM {self.version} starts and loads {self.vllm_model.path}")
-        self._process, self._steers, self._steering = VllmProcess(settings.python, environment), steers, None
+        self._process, self._steers, self._steering = VllmProcess(settings.interpreter, environment), steers, None
         self._process.send({"options": options, "adapter": self.vllm_model.adapter})
         self._process.receive()
 

@@ -29,7 +29,7 @@ SETTINGS = GenerationSettings()
 SMOLLM2 = Path(os.environ.get("ROD_SMOLLM2", "models/smollm2-135m"))
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(not SETTINGS.vllm.python.exists(), reason="there is no vLLM: 'make engine' installs it"),
+    pytest.mark.skipif(not SETTINGS.vllm.interpreter.exists(), reason="there is no vLLM: 'make engine' installs it"),
 ]
 NEW = 24
 # Passes of 64 tokens cut prompts and mix them with rows that are decoded; blocks of 32 tokens are reused.
@@ -170,4 +170,4 @@ def test_sampled_tokens_are_those_of_the_other_engines(model: Model, top_p: floa
 
 def test_a_version_that_was_tested(model: Model) -> None:
     assert model.vllm.version in TESTED
-    assert Path(model.vllm.settings.vllm.python).exists()
+    assert Path(model.vllm.settings.vllm.interpreter).exists()
