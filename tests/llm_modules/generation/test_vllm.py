@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
 from llm_modules.backbone.architecture import hidden_size, num_layers
@@ -20,7 +21,7 @@ from llm_modules.generation import (
     TransformersGenerator,
 )
 from llm_modules.generation.vllm_engine import VllmGenerator, VllmSteering
-from llm_modules.generation.vllm_model import VllmModel
+from llm_modules.generation.vllm_model import VllmModel, vllm_model
 from llm_modules.generation.vllm_process import TESTED, VllmProcess
 from llm_modules.s3cot import Steering
 from llm_modules.s3cot.steering import Positions
@@ -158,14 +159,45 @@ def test_sampled_tokens_are_those_of_the_other_engines(model: Model, top_p: floa
     seeds, limits = range(50, 50 + len(model.prompts)), [NEW - row for row in range(len(model.prompts))]
     engines = [model.vllm, *model.others]
     before = model.vllm.settings
-    # A flat distribution over many tokens is a matter of rounding.
-    temperature = 2.0 if model.model.config.vocab_size < 2000 else 0.7
+    large = model.model.config.vocab_size > 10_000
+    if large and (top_p, top_k) == (1.0, 0):
+        pytest.skip("which of many unlikely tokens is drawn, rounding decides")
+    temperature = 0.7 if large else 2.0
     for engine in engines:
         engine.settings = replace(engine.settings, temperature=temperature, top_p=top_p, top_k=top_k)
     found = [engine.generate(model.prompts, seeds, limits) for engine in engines]
     model.vllm.settings = before
     assert found[0] == found[1] == found[2]
     assert any(found[0][row].token_ids[:15] != found[0][row + 5].token_ids[:15] for row in range(5)), "two seeds"
+
+
+def test_an_adapter_is_served_as_it_is(tmp_path: Path) -> None:
+    base = load_model("miniature")
+    adapted: Any = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(0))
+    adapted.save_pretrained(tmp_path)
+    served = vllm_model(
+        "miniature",
+        base.config,
+        revision=None,
+        dtype="float32",
+        trust_remote_code=False,
+        adapter=str(tmp_path),
+    )
+    settings = GenerationSettings(slots=4, max_new_tokens=NEW)
+    prompts = [[1, 972, 201, 30 + row] for row in range(6)]
+    expected = Generator(adapted, settings, pad_id=0, eos_ids=()).generate(prompts)
+    with adapted.disable_adapter():
+        plain = Generator(adapted, settings, pad_id=0, eos_ids=()).generate(prompts)
+    settings.vllm.options = {"enforce_eager": True}
+    engine = VllmGenerator(served, load_model("miniature"), settings, pad_id=0, eos_ids=())
+    found = engine.generate(prompts)
+    engine.close()
+    assert found == expected
+    assert found != plain
 
 
 def test_a_version_that_was_tested(model: Model) -> None:

@@ -1,0 +1,241 @@
+"""The engines of `model.generation.engine`, and transformers' continuous batching, on three works: one table.
+
+    python benchmarks/engines.py
+    python benchmarks/engines.py --model models/smollm2-135m --rows 12 --tokens 24 --slots 12 --repeats 2
+
+Works: (a) rows of equal lengths, (b) lengths that vary tenfold, with the same mean, (c) questions with six strengths
+each, steered in four layers at all positions, rows of one question beside each other. Decoding is greedy and how many
+tokens a row has is set beforehand, the same for every engine.
+
+Each engine has a process of its own, which waits while the others run. They run in turn, forwards and backwards, after
+a work that is not timed; a ratio is the median over the repeats of two runs next to each other: tokens/s wander on a
+shared machine, their ratios far less, and ratios of CPU time least on a busy one. "first row" is the time until a row is complete. "memory" is the most that the
+engine's processes held while they lived, vLLM's with 1 GiB set aside for keys and values. "same rows" counts rows whose
+tokens are those of slots.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+from benchmarks.generation import Job, Texts, continuous
+from llm_modules.backbone.architecture import hidden_size, num_layers
+from llm_modules.backbone.loading import load_model, resolve
+from llm_modules.generation import Completion, GenerationListener, GenerationSettings, Generator, TransformersGenerator
+from llm_modules.generation.interface import VllmSettings
+from llm_modules.generation.vllm_engine import VllmGenerator, VllmSteering
+from llm_modules.generation.vllm_model import VllmModel
+from llm_modules.s3cot import Steering
+
+ENGINES = ("slots", "transformers", "continuous", "vllm")
+NAMES = {"transformers": "transformers, static batches", "continuous": "transformers, continuous batching"}
+ALPHAS = (0.0, -0.1, -0.2, -0.3, -0.4, -0.5)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job, and the strength of each row in the middle layers; None without steering."""
+
+    name: str
+    job: Job
+    strengths: list[float] | None = None
+
+
+@dataclass
+class Run:
+    """What an engine took for a work, each time, and what it wrote."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    texts: Texts = field(default_factory=list)
+
+
+class FirstRow(GenerationListener):
+    """Notes when the first row is complete."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def row_finished(self, row: int, completion: Completion) -> None:
+        """Note the time."""
+        self.at = self.at or time.perf_counter()
+
+
+def works(vocab: int, rows: int, tokens: int, slots: int) -> list[Work]:
+    draw = random.Random(0)
+
+    def prompts(number: int) -> Texts:
+        return [[draw.randrange(3, vocab) for _ in range(draw.randint(40, 80))] for _ in range(number)]
+
+    low = 2 * tokens / 11
+    lengths = [round(low + row * 9 * low / (rows - 1)) for row in range(rows)]
+    draw.shuffle(lengths)
+    questions = [prompt for prompt in prompts(rows // len(ALPHAS)) for _ in ALPHAS]
+    steered = Job(questions, [tokens] * len(questions), slots)
+    return [
+        Work("(a) equal lengths", Job(prompts(rows), [tokens] * rows, slots)),
+        Work("(b) tenfold lengths", Job(prompts(rows), lengths, slots)),
+        Work("(c) six strengths", steered, list(ALPHAS) * (rows // len(ALPHAS))),
+    ]
+
+
+def serve(kind: str, name: str, dtype: Any, slots: int, pipe: Connection) -> None:
+    """Do works that come through a pipe; answer with seconds, CPU seconds, seconds to the first row, texts and memory."""
+    torch.set_num_threads(1)
+    model: Any = load_model(name, dtype=dtype).eval()
+    model.generation_config.eos_token_id = None
+    do = continuous_way(model) if kind == "continuous" else engine_way(kind, name, dtype, model, slots)
+    while (work := pipe.recv()) is not None:
+        began, cpu = time.perf_counter(), cpu_seconds()
+        texts, first = do(work)
+        ended = time.perf_counter()
+        pipe.send((ended - began, cpu_seconds() - cpu, (first or ended) - began, texts, peak_memory()))
+
+
+def continuous_way(model: Any) -> Callable[[Work], tuple[Texts, float | None]]:
+    return lambda work: (continuous(model, work.job), None)
+
+
+def engine_way(
+    kind: str, name: str, dtype: Any, model: Any, slots: int
+) -> Callable[[Work], tuple[Texts, float | None]]:
+    settings = GenerationSettings(slots=slots)
+    engine: Any
+    if kind == "vllm":
+        settings.vllm = VllmSettings(options={"enforce_eager": True})
+        engine = VllmGenerator(VllmModel(resolve(name), dtype=dtype), model, settings, pad_id=0, eos_ids=())
+    else:
+        engine = (Generator if kind == "slots" else TransformersGenerator)(model, settings, pad_id=0, eos_ids=())
+    vectors = torch.randn(num_layers(model), hidden_size(model), generator=torch.Generator().manual_seed(0))
+
+    def do(work: Work) -> tuple[Texts, float | None]:
+        first = FirstRow()
+        steering: Any = VllmSteering if kind == "vllm" else Steering
+        with steering(model, vectors, "all") as added:
+            engine.listeners = [first]
+            if work.strengths is not None:
+                middle = num_layers(model) // 2
+                strengths = torch.zeros(len(work.strengths), num_layers(model))
+                strengths[:, middle - 2 : middle + 2] = torch.tensor(work.strengths)[:, None]
+                added.set_strengths(strengths)
+                engine.listeners.append(added)
+            done = engine.generate(work.job.prompts, max_new_tokens=work.job.lengths)
+        return [list(completion.token_ids) for completion in done], first.at
+
+    return do
+
+
+def peak_memory() -> float:
+    """Most GiB that this process, or a process of vLLM under it, has held."""
+
+    def most(status: Path) -> int:
+        lines = status.read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+
+    return max(most(process / "status") for process in processes()) / 2**20
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of a process of vLLM under it."""
+    ticks = sum(int(tick) for process in processes() for tick in (process / "stat").read_text().split()[13:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def processes() -> list[Path]:
+    own = Path("/proc/self")
+    children = [pid for file in own.glob("task/*/children") for pid in file.read_text().split()]
+    return [own, *(Path("/proc") / pid for pid in children)]
+
+
+def table(found: dict[tuple[str, str], Run], all_works: list[Work], memory: dict[str, float]) -> None:
+    print("\n| work | engine | tokens/s | slots is | by CPU time | first row, s | memory, GiB | same rows |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
+    for work in all_works:
+        ours = found["slots", work.name]
+        for kind in ENGINES:
+            run = found.get((kind, work.name))
+            if run is None:
+                continue
+            ratio, by_cpu = (
+                statistics.median(theirs / own for theirs, own in zip(one, other, strict=True))
+                for one, other in ((run.wall, ours.wall), (run.cpu, ours.cpu))
+            )
+            same = sum(one == other for one, other in zip(run.texts, ours.texts, strict=True))
+            first = "-" if kind == "continuous" else f"{statistics.median(run.first):.1f}"
+            print(
+                f"| {work.name} | {NAMES.get(kind, kind)} | {work.job.tokens / statistics.median(run.wall):.0f} | "
+                f"{ratio:.2f}x | {by_cpu:.2f}x | {first} | {memory[kind]:.2f} | {same}/{len(run.texts)} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="miniature", help="folder of a checkpoint, or miniature")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=32, help="mean tokens of a row")
+    parser.add_argument("--slots", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
+    args = parser.parse_args()
+
+    os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    config: Any = load_model(args.model).config
+    all_works = works(config.vocab_size, args.rows, args.tokens, args.slots)
+    warm_up = works(config.vocab_size, 2 * len(ALPHAS), 4, args.slots)
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for kind in args.engines:
+        pipes[kind], theirs = context.Pipe()
+        context.Process(target=serve, args=(kind, args.model, args.dtype, args.slots, theirs), daemon=True).start()
+
+    def run(kind: str, work: Work) -> tuple[float, float, float, Texts, float]:
+        pipes[kind].send(work)
+        answer: tuple[float, float, float, Texts, float] = pipes[kind].recv()
+        return answer
+
+    found: dict[tuple[str, str], Run] = {}
+    memory: dict[str, float] = {}
+    # Continuous batching has no rows to steer: it packs them, and says not where.
+    jobs = [(kind, i) for i, work in enumerate(all_works) for kind in args.engines]
+    jobs = [(kind, i) for kind, i in jobs if kind != "continuous" or all_works[i].strengths is None]
+    for kind, i in sorted(jobs, key=lambda job: -job[1]):  # steered first: vLLM starts once
+        run(kind, warm_up[i])
+    for repeat in range(args.repeats):
+        for kind, i in jobs if repeat % 2 == 0 else reversed(jobs):
+            work = all_works[i]
+            wall, cpu, first, texts, memory[kind] = run(kind, work)
+            if [len(text) for text in texts] != work.job.lengths:
+                raise RuntimeError(f"{kind} did not generate what was asked for")
+            entry = found.setdefault((kind, work.name), Run())
+            entry.wall.append(wall)
+            entry.cpu.append(cpu)
+            entry.first.append(first)
+            entry.texts = texts
+            print(f"repeat {repeat + 1}: {work.name}: {kind}: {wall:.1f} s", flush=True)
+    for pipe in pipes.values():
+        pipe.send(None)
+    print(
+        f"\n{args.model}, {args.dtype}, {args.rows} rows of {args.tokens} tokens on average, {args.slots} slots, one "
+        f"thread, median of {args.repeats}"
+    )
+    table(found, all_works, memory)
+
+
+if __name__ == "__main__":
+    main()
