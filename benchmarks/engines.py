@@ -9,9 +9,9 @@ tokens a row has is set beforehand, the same for every engine.
 
 Each engine has a process of its own, which waits while the others run. They run in turn, forwards and backwards, after
 a work that is not timed; a ratio is the median over the repeats of two runs next to each other: tokens/s wander on a
-shared machine, their ratios far less, and ratios of CPU time least on a busy one. "first row" is the time until a row is complete. "memory" is the most that the
-engine's processes held while they lived, vLLM's with 1 GiB set aside for keys and values. "same rows" counts rows whose
-tokens are those of slots.
+shared machine, their ratios far less, and ratios of CPU time least on a busy one. "first row" is the time until a row
+is complete. "memory" is the most that the engine's processes held while they lived, vLLM's with 1 GiB set aside for
+keys and values. "same rows" counts rows whose tokens are those of slots.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def works(vocab: int, rows: int, tokens: int, slots: int) -> list[Work]:
 
 
 def serve(kind: str, name: str, dtype: Any, slots: int, pipe: Connection) -> None:
-    """Do works that come through a pipe; answer with seconds, CPU seconds, seconds to the first row, texts and memory."""
+    """Do works that come through a pipe; answer with seconds, CPU seconds, those to the first row, texts, memory."""
     torch.set_num_threads(1)
     model: Any = load_model(name, dtype=dtype).eval()
     model.generation_config.eos_token_id = None

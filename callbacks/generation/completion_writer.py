@@ -85,7 +85,7 @@ class CompletionWriter(Callback, GenerationListener):
                 "data.alphas: nothing applies the strengths, because the run has no steering; name a direction with "
                 "steer.direction"
             )
-        if module.engine == "vllm" and getattr(data, "responses", ()):
+        if module.engine == "vllm" and getattr(data, "responses", None):
             raise InputError(
                 "model.generation.engine: vllm generates, and cannot measure given responses; leave out suites of kind "
                 "perplexity, or use slots"

@@ -133,11 +133,16 @@ class Steer(SteeringCallback):
     def _attach(self, module: CausalLM) -> None:
         self._stack.close()
         direction = self._load(module, module.outline)
-        kind = Steering if module.vllm_model is None else VllmSteering
-        self._steering = self._stack.enter_context(kind(module.outline, direction.vectors, self.positions))
+        steering: Steering | VllmSteering
+        if module.vllm_model is None:
+            steering = Steering(module.outline, direction.vectors, self.positions)
+        else:
+            steering = VllmSteering(module.outline, direction.vectors, self.positions)
+        self._stack.enter_context(steering)
         listeners = module.generator.listeners
-        listeners.append(self._steering)
-        self._stack.callback(listeners.remove, self._steering)
+        listeners.append(steering)
+        self._stack.callback(listeners.remove, steering)
+        self._steering = steering
 
     def _set_strengths(self, batch: Any) -> None:
         if isinstance(batch, PromptBatch):

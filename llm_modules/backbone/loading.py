@@ -202,7 +202,7 @@ def without_weights(name: str, revision: str | None = None, trust_remote_code: b
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     if not file and cached_file(path, GENERATION_CONFIG_NAME, revision=revision, **_IF_THERE) is not None:
-        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision or "main")
     return model
 
 

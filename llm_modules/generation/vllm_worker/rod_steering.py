@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -58,7 +58,7 @@ class PassSteering:
 
     def __init__(
         self,
-        layers: Sequence[nn.Module],
+        layers: nn.ModuleList,
         vectors: Tensor,
         positions: str,
         key: Callable[[], Any],
@@ -192,8 +192,9 @@ class SteeringExtension:
 
     def rod_steer(self, vectors: str, layers: int, positions: str) -> None:
         """Steer the requests that follow by vectors (layers, hidden), float32 in base64; 0 layers end it."""
-        if getattr(self, "rod", None) is not None:
-            self.rod.remove()
+        before: PassSteering | None = getattr(self, "rod", None)
+        if before is not None:
+            before.remove()
         self.rod: PassSteering | None = None
         if not layers:
             return

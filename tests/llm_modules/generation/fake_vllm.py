@@ -18,7 +18,7 @@ def tell(**message: object) -> None:
 
 def complete(row: int, message: dict) -> None:
     sampling, last = message["sampling"], message["prompt"][-1]
-    ids = []
+    ids: list[int] = []
     while len(ids) < sampling["max_tokens"]:
         ids.append(last + len(ids) + 1)
         if ids[-1] in sampling["stop_token_ids"]:

@@ -29,7 +29,7 @@ def update(removed: Any = (), added: Any = (), moved: Any = ()) -> Any:
 def test_each_row_draws_from_the_stream_of_its_seed_wherever_it_is_in_the_batch() -> None:
     sampling = RowSampling(None, None, False)
     outputs: dict[str, list[int]] = {"a": [], "b": [], "c": [], "greedy": []}
-    rows = {"a": (7, 1.0, 1.0, 0), "b": (8, 0.7, 0.9, 0), "c": (9, 1.0, 1.0, 5)}
+    rows: dict[str, tuple[int, Any, Any, Any]] = {"a": (7, 1.0, 1.0, 0), "b": (8, 0.7, 0.9, 0), "c": (9, 1.0, 1.0, 5)}
 
     def added(index: int, name: str) -> Any:
         return index, params(*rows[name]) if name in rows else params(None), None, outputs[name]
@@ -52,8 +52,9 @@ def test_each_row_draws_from_the_stream_of_its_seed_wherever_it_is_in_the_batch(
             if name == "greedy":
                 assert torch.equal(logits[index], before[index])
             else:
-                seed, *settings = rows[name]
+                seed, temperature, top_p, top_k = rows[name]
                 uniform = row_uniforms(seed, LIMIT)[len(outputs[name])]
-                assert chosen[index] == int(sample_tokens(before[index : index + 1], uniform[None], *settings))
+                own = before[index : index + 1]
+                assert chosen[index] == int(sample_tokens(own, uniform[None], temperature, top_p, top_k))
             outputs[name].append(chosen[index])
     assert [len(output) for output in outputs.values()] == [3, 5, 5, 8]
