@@ -16,12 +16,12 @@ from tests.rod.commands import commands
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 PAGE = ROOT / "docs" / "recipes.md"
-WRITTEN = "qwen2.5-7b-instruct"
+WRITTEN = "qwen2_5-7b-instruct"
 """The recipe in the page's commands."""
 THINKING = CHAT_TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
 RECIPES: dict[str, tuple[type[PreTrainedConfig], str]] = {
-    "qwen2.5-7b-instruct": (Qwen2Config, CHAT_TEMPLATE),
-    "llama-3.1-8b-instruct": (LlamaConfig, CHAT_TEMPLATE),
+    "qwen2_5-7b-instruct": (Qwen2Config, CHAT_TEMPLATE),
+    "llama-3_1-8b-instruct": (LlamaConfig, CHAT_TEMPLATE),
     "qwen3-4b-thinking": (Qwen3Config, THINKING),
     "r1-distill-qwen-7b": (Qwen2Config, THINKING),
 }
