@@ -53,7 +53,7 @@ def fit_logistic(
 
 def auroc(positive: Tensor, negative: Tensor) -> float:
     """Chance that a positive exceeds a negative; ties count half."""
-    ordered, _ = negative.sort()
+    ordered, positive = negative.sort().values, positive.contiguous()
     below = torch.searchsorted(ordered, positive, right=False).double()
     upto = torch.searchsorted(ordered, positive, right=True).double()
     return float(((below + upto) / 2).mean() / len(negative))
