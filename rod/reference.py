@@ -241,7 +241,7 @@ def type_text(kind: Any, anchors: dict[type, str]) -> str:
         return f"list of {type_text(inner[0], anchors)}" if inner else "list"
     if origin is dict or kind is dict:
         return "mapping"
-    if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
+    if origin is Callable:
         return f"class: {type_text(inner[-1], anchors)}" if inner else "class"
     if origin is not None:  # Sequence, Iterable
         return f"list of {type_text(inner[0], anchors)}"

@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rod import classes
 from rod.reference import rooms
@@ -40,12 +41,12 @@ def _lines(name: str, thing: object) -> Iterator[str]:
             yield f"{name}.{method}{_parameters(function)}"
 
 
-def _parameters(thing: object) -> str:
+def _parameters(thing: Any) -> str:
     try:
         names = [
             f"{'*' * (p.kind == p.VAR_POSITIONAL) + '**' * (p.kind == p.VAR_KEYWORD)}{p.name}"
             + ("=" if p.default is not p.empty else "")
-            for p in inspect.signature(thing).parameters.values()  # type: ignore[arg-type]
+            for p in inspect.signature(thing).parameters.values()
             if p.name != "self"
         ]
     except ValueError:  # a literal or a generic alias has no signature

@@ -7,7 +7,8 @@ decoder-only model of transformers, any device.
 """
 
 import inspect
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from collections.abc import Generator as Steps
 from typing import Any
 
 import torch
@@ -92,10 +93,11 @@ class Generator(GenerationEngine):
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int] | None = None,
         max_new_tokens: Sequence[int] | None = None,
-    ) -> Iterator[tuple[int, int]]:
+    ) -> Steps[tuple[int, int], None, None]:
         """Like `generate`, but yield each token as it comes: (row, token id), including an end-of-sequence token.
 
-        Generation starts when the first token is requested. Nothing else may run on the model until the last one.
+        Generation starts when the first token is requested. Nothing else may run on the model until the last one, or
+        until the generator is closed.
         """
         limits = self.limits(prompts, max_new_tokens)
         decoding = Decoding(self, prompts, seeds if seeds is not None else range(len(prompts)), limits)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -161,9 +161,7 @@ class Player:
             if self.steer is not None and any(answer.voice.alpha for answer in answers):
                 self._steer(stack, module, [answer.voice.alpha for answer in answers])
             if isinstance(generator, generation.Generator):
-                stream = generator.stream(prompts, seeds)
-                stack.callback(stream.close)  # type: ignore[attr-defined]
-                yield from stream
+                yield from stack.enter_context(closing(generator.stream(prompts, seeds)))
             else:  # a model without a cache does not stream
                 for row, completion in enumerate(generator.generate(prompts, seeds)):
                     yield from ((row, token) for token in completion.token_ids)

@@ -1,11 +1,13 @@
 """``rod play``: a local page to try models on."""
 
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 
 def run(
-    models: list[str] = ["miniature"],  # noqa: B006 - the parser copies it
+    models: Sequence[str] = ("miniature",),
     /,
     direction: Path | None = None,
     calibration: Path | None = None,
@@ -50,13 +52,10 @@ def run(
     access.check_address(host, port, password)
     if not 1 <= len(models) <= 2:
         raise InputError(f"models: {len(models)} are given; give one or two")
-    try:
-        import nicegui  # noqa: F401 - before models are loaded
-        import uvicorn
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"nicegui", "fastapi", "uvicorn"}:
-            raise
-        raise InputError("rod play needs NiceGUI: pip install 'lightning-rod[play]'") from error
+    if any(find_spec(name) is None for name in ("nicegui", "fastapi", "uvicorn")):
+        raise InputError("rod play needs NiceGUI: pip install 'lightning-rod[play]'")
+    import uvicorn
+
     be_quiet()
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     loaded = [load(name, dtype).to(place) for name in models]

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from argparse import Action
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_commands_parse(page: Path) -> None:
 
 
 @cache
-def options(verb: str) -> dict[str, object]:
+def options(verb: str) -> dict[str, Action | None]:
     """Name -> action of each option of a verb."""
     parser: ArgumentParser
     if VERBS[verb] == LIGHTNING:
@@ -100,15 +101,14 @@ def exists(name: str, verbs: list[str]) -> bool:
     return False
 
 
-def leads_to(found: list[object], name: str) -> bool:
+def leads_to(found: list[Action], name: str) -> bool:
     """Whether one of some options has a name, or a class of it has what follows; classes of others have anything."""
     for option in found:
-        dest = option.dest  # type: ignore[attr-defined]
-        if name == dest:
+        if name == option.dest:
             return True
-        if name.startswith(f"{dest}.") and dest not in ("model", "data"):
+        if name.startswith(f"{option.dest}.") and option.dest not in ("model", "data"):
             inner = list(classes_in(type_of(option)))
-            return not inner or leads_to_class(inner, name.removeprefix(f"{dest}."))
+            return not inner or leads_to_class(inner, name.removeprefix(f"{option.dest}."))
     return False
 
 

@@ -44,6 +44,7 @@ class Model:
         self.model: Any = load_model(name, dtype="float32").eval()
         tokenizer: Any = load_tokenizer(name)
         self.ends = [tokenizer.eos_token_id]
+        self.is_large = self.model.config.vocab_size > 10_000
         things = ["a jar", "a vault without its key", "x", "a door that is stuck since the rain of last week", "it"]
         questions = [f"How do I open {thing}?" * (1 + 3 * (i % 3)) for i, thing in enumerate(things)]
         turns = [[{"role": "user", "content": question}] for question in questions]
@@ -154,15 +155,18 @@ def test_the_steering_of_earlier_rows_leaves_nothing(model: Model) -> None:
     assert not any(change for change, row in zip(changed, model.strengths(), strict=True) if not row.any())
 
 
-@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.9, 0), (1.0, 20)])
-def test_sampled_tokens_are_those_of_the_other_engines(model: Model, top_p: float, top_k: int) -> None:
+def test_sampled_tokens_are_those_of_the_other_engines(model: Model) -> None:
+    check_samples(model, top_p=0.9, top_k=0)
+    check_samples(model, top_p=1.0, top_k=20)
+    if not model.is_large:  # in a large vocabulary rounding chooses among the many unlikely tokens
+        check_samples(model, top_p=1.0, top_k=0)
+
+
+def check_samples(model: Model, top_p: float, top_k: int) -> None:
     seeds, limits = range(50, 50 + len(model.prompts)), [NEW - row for row in range(len(model.prompts))]
     engines = [model.vllm, *model.others]
     before = model.vllm.settings
-    large = model.model.config.vocab_size > 10_000
-    if large and (top_p, top_k) == (1.0, 0):
-        pytest.skip("which of many unlikely tokens is drawn, rounding decides")
-    temperature = 0.7 if large else 2.0
+    temperature = 0.7 if model.is_large else 2.0
     for engine in engines:
         engine.settings = replace(engine.settings, temperature=temperature, top_p=top_p, top_k=top_k)
     found = [engine.generate(model.prompts, seeds, limits) for engine in engines]
