@@ -2,29 +2,26 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from datamodules.batch import IGNORE_INDEX, PromptBatch, ResponseBatch
 from datamodules.errors import InputError
 from llm_modules.backbone import loading
 from llm_modules.backbone.adapters import add_adapter, load_adapter
 from llm_modules.backbone.architecture import decoder_of
-from llm_modules.backbone.checkpoint import TrainableCheckpoint
 from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.origin import check_origin, origin_of
 from llm_modules.backbone.quantization import Quantization
 from llm_modules.backbone.sharding import call_as_forward, data_mesh, shard
-from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
-from llm_modules.generation import Completion, EngineName, GenerationEngine, GenerationSettings
-from llm_modules.generation.choice import check_engine, fitting_engine, make_engine
-from llm_modules.generation.vllm_engine import VllmGenerator
-from llm_modules.generation.vllm_model import VllmModel, vllm_model
+from llm_modules.backbone.vocabulary import check_vocabulary
+from llm_modules.generating import Generating
+from llm_modules.generation import GenerationSettings
 from llm_modules.loss import Likelihood, Loss, completion_loss, likelihoods
 from llm_modules.optim.learning_rates import LearningRates, print_groups
 from llm_modules.optim.parameter_groups import (
@@ -36,7 +33,7 @@ from llm_modules.optim.parameter_groups import (
 from llm_modules.optim.schedules import ScheduleCallable, WarmupCosine
 
 
-class CausalLM(TrainableCheckpoint):
+class CausalLM(Generating):
     """Fine-tunes any Hugging Face causal language model and generates with it.
 
     ``fit`` takes ``SupervisedBatch``. ``validate``, ``test`` and ``predict`` take ``PromptBatch`` and return one
@@ -45,12 +42,7 @@ class CausalLM(TrainableCheckpoint):
 
     A method is a subclass that overrides `loss`, which returns a `Loss`, and if need be `configure_model`, `part_of`
     and `rate_of_part` (parts with a learning rate of their own), or `predict_step`.
-
-    Attributes:
-        engines: The engines that can generate for the class.
     """
-
-    engines: ClassVar[tuple[EngineName, ...]] = ("slots", "transformers", "vllm")
 
     def __init__(
         self,
@@ -89,127 +81,37 @@ class CausalLM(TrainableCheckpoint):
             generation: Settings of the generation.
             learning_rates: Learning rates by module; one rate for all modules without it.
         """
-        super().__init__()
-        if peft is not None and adapter is not None:
-            raise InputError("model.peft and model.adapter: give one, a new adapter to train or a folder with one")
-        self.backbone = backbone
-        self.revision = revision
-        self.tokenizer_name = tokenizer or backbone
-        self.random_weights = random_weights
-        self.weights_dtype = dtype
-        self.attn_implementation = attn_implementation
-        self.trust_remote_code = trust_remote_code
-        self.quantization = quantization
-        self.peft = peft
-        self.adapter = adapter
+        super().__init__(
+            backbone=backbone,
+            revision=revision,
+            tokenizer=tokenizer,
+            random_weights=random_weights,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
+            quantization=quantization,
+            peft=peft,
+            adapter=adapter,
+            generation=generation,
+        )
         self.activation_checkpointing = activation_checkpointing
         self.optimizer = optimizer
         self.schedule = schedule
-        self.generation = generation or GenerationSettings()
-        check_engine(self.generation.engine, self.engines, type(self).__name__)
         self.learning_rates = learning_rates
         if learning_rates is not None:
             learning_rates.check_model(self.model_id)
-        self.model: PreTrainedModel | PeftModel | None = None
-        self.vllm_model: VllmModel | None = None
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer; needs no weights, so a DataModule can check its input first."""
-        return loading.load_tokenizer(self.tokenizer_name, self.revision, self.trust_remote_code)
-
-    @cached_property
-    def max_positions(self) -> int | None:
-        """Longest input in tokens; needs no weights, so prompts can be checked first."""
-        return loading.max_positions(self.backbone, self.revision, self.trust_remote_code)
-
-    @property
-    def model_id(self) -> str:
-        """Name of the backbone in records and files."""
-        return loading.model_id(self.backbone)
-
-    @property
-    def language_model(self) -> PreTrainedModel:
-        """The Hugging Face model inside any adapter wrapper. RuntimeError if ``configure_model`` has not run.
-
-        InputError if its weights are in a process of vLLM.
-        """
-        if self.vllm_model is not None:
-            raise InputError(
-                "model.generation.engine: vllm holds the weights in a process of its own, and this run needs more of "
-                "the model than its completions; use slots"
-            )
-        if self.model is None:
-            raise RuntimeError("the model is not loaded yet: call configure_model first")
-        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        return cast(PreTrainedModel, inner)
-
-    @property
-    def outline(self) -> PreTrainedModel:
-        """The language model, to read its shape; where vLLM holds the weights, the same modules without them."""
-        return self.language_model if self.vllm_model is None else self._without_weights
-
-    @cached_property
-    def _without_weights(self) -> PreTrainedModel:
-        return loading.without_weights(self.backbone, self.revision, self.trust_remote_code)
-
-    @cached_property
-    def eos_ids(self) -> set[int]:
-        """Ids of the tokens that end a completion."""
-        return required_end_ids(self.outline, self.tokenizer, self.tokenizer_name)
-
-    @property
-    def pad_id(self) -> int:
-        """Id of the token that fills up prompts."""
-        return padding_id(self.outline, self.tokenizer)
 
     @cached_property
     def head(self) -> OutputHead:
         """The output head: last hidden states to logits."""
         return OutputHead(self.language_model)
 
-    @cached_property
-    def engine(self) -> EngineName:
-        """The engine that generates: that of the settings, or ``transformers`` for a family that takes no cache.
-
-        Needs no weights, so records of settings can name it. InputError if the class cannot generate with it.
-        """
-        if self.generation.engine != "slots":
-            return self.generation.engine
-        family = loading.read_config(self.backbone, self.revision, self.trust_remote_code).model_type
-        return fitting_engine(family, self.engines, type(self).__name__)
-
-    @cached_property
-    def generator(self) -> GenerationEngine:
-        """The generation engine; one for the life of the module, so that listeners are added once."""
-        if self.vllm_model is not None:
-            return VllmGenerator(
-                self.vllm_model,
-                self.outline,
-                self.generation,
-                pad_id=self.pad_id,
-                eos_ids=self.eos_ids,
-                device=self.device,
-            )
-        return make_engine(
-            self.engine,
-            self.language_model,
-            self.generation,
-            pad_id=self.pad_id,
-            eos_ids=self.eos_ids,
-            synced=self.device_mesh is not None,
-        )
-
     def configure_model(self) -> None:
         """Load the backbone, add the adapter, shard. Lightning calls this in every entry point; works once.
 
         With the engine ``vllm``, runs that only generate load nothing here: vLLM does, once there is a prompt.
         """
-        if self.model is not None or self.vllm_model is not None:
-            return
-        if self.engine == "vllm" and self._trainer is not None and self.trainer.state.fn != "fit":
-            self.vllm_model = self._for_vllm()
-            check_vocabulary(self.outline, self.tokenizer, self.backbone, self.tokenizer_name)
+        if self.model is not None or self.left_to_vllm():
             return
         mesh = None if self.device_mesh is None else data_mesh(self.device_mesh)
         model = loading.load_model(
@@ -263,19 +165,6 @@ class CausalLM(TrainableCheckpoint):
         """Generate one completion per row; for given responses, return the ``Likelihood`` of each."""
         return self.complete(batch) if isinstance(batch, PromptBatch) else self.likelihoods(batch)
 
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        """Generate one completion per row."""
-        return self.complete(batch)
-
-    def complete(self, batch: PromptBatch) -> list[Completion]:
-        """Completions of the rows of the batch, in order; each row samples with its own seed."""
-        budget = self.generator.settings.max_new_tokens
-        return self.generator.generate(
-            [row.token_ids for row in batch.rows],
-            [row.seed for row in batch.rows],
-            [row.max_new_tokens or budget for row in batch.rows],
-        )
-
     @torch.no_grad()
     def likelihoods(self, batch: ResponseBatch) -> list[Likelihood]:
         """Likelihoods of the given responses, in order."""
@@ -302,10 +191,6 @@ class CausalLM(TrainableCheckpoint):
         """The trainable parameters in named groups, one per part and kind of parameter."""
         return named_groups(self.named_parameters(), self.part_of())
 
-    def generation_identity(self) -> dict[str, Any]:
-        """Further settings that completions depend on, besides model, adapter and generation; plain values."""
-        return {}
-
     def configure_optimizers(self) -> Any:
         """The optimiser over named groups, and its schedule, multiplied by the factors of ``learning_rates``."""
         groups = self.parameter_groups()
@@ -321,12 +206,6 @@ class CausalLM(TrainableCheckpoint):
         if rates is not None and self.trainer.is_global_zero:
             print_groups(optimizer, rates, steps, frozen=[p for p in self.parameters() if not p.requires_grad])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def teardown(self, stage: str) -> None:
-        """End vLLM, if it runs."""
-        generator = self.__dict__.get("generator")
-        if isinstance(generator, GenerationEngine):
-            generator.close()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained, on what, and a table of its parameter groups."""
@@ -346,26 +225,6 @@ class CausalLM(TrainableCheckpoint):
         # Sharded strategies find each parameter's state by its name themselves.
         if resumes and checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:
             arrange_checkpoint(checkpoint, self.parameter_groups())
-
-    def _for_vllm(self) -> VllmModel:
-        refused = {
-            "model.random_weights: vLLM loads weights from files": self.random_weights,
-            "model.quantization: vLLM has its own, model.generation.vllm.options.quantization": self.quantization,
-            "model.peft: an adapter that is not trained; leave it out": self.peft,
-            "model.attn_implementation: vLLM has its own; leave it out": self.attn_implementation,
-            "ckpt_path: vLLM loads folders; 'rod export' writes one for model.backbone": self.trainer.ckpt_path,
-            "trainer.precision: vLLM computes in model.dtype; set that one": self.trainer.precision != "32-true",
-            "trainer.strategy: vLLM loads the whole model in each process; use ddp": self.device_mesh is not None,
-        }
-        return vllm_model(
-            self.backbone,
-            loading.read_config(self.backbone, self.revision, self.trust_remote_code),
-            revision=self.revision,
-            dtype=self.weights_dtype,
-            trust_remote_code=self.trust_remote_code,
-            adapter=self.adapter,
-            refused=[reason for reason, given in refused.items() if given],
-        )
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         if self.adapter is not None:

@@ -138,7 +138,7 @@ class Evaluate(CompletionWriter):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the processes' files, score, write and print."""
         self.close()
-        language_model(pl_module).generator.close()  # judges may need its memory
+        language_model(pl_module).end_vllm()  # judges may need its memory
         merged = self.merge(trainer)
         if trainer.is_global_zero:
             self._report(trainer, language_model(pl_module), merged)

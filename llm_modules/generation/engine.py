@@ -59,9 +59,6 @@ class GenerationEngine(ABC):
         """Name and version for records, such as ``transformers 5.23.0``."""
         return f"{self.name} {engine_version(self.name, self.settings)}"
 
-    def close(self) -> None:  # noqa: B027
-        """Free what only generation holds; a later call takes it again."""
-
     def generate(
         self,
         prompts: Sequence[Sequence[int]],

@@ -1,6 +1,7 @@
 """Generation by a MoGU: in every row the first tokens come from the mixture, the rest from the base model."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from collections.abc import Generator as Steps
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class MoGUGenerator(Generator):
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int] | None = None,
         max_new_tokens: Sequence[int] | None = None,
-    ) -> Iterator[tuple[int, int]]:
+    ) -> Steps[tuple[int, int], None, None]:
         """As `Generator.stream`; one stream at a time."""
         self._begin(prompts)
         yield from super().stream(prompts, seeds, max_new_tokens)
