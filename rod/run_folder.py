@@ -23,8 +23,8 @@ DONE = "done"
 """Name of the empty file that marks a finished run."""
 REPLACED = ".replaced"
 """Name of the empty file in a run that a fit is about to replace, until that fit has started to train."""
-_OF_ONE_START = {"ckpt_path", "overwrite", "recovery_minutes", "resume", "step_guard"}
-"""Keys that may differ when a run goes on."""
+_OF_ONE_START = {"overwrite", "recovery_minutes", "resume", "step_guard"}
+"""Keys that may differ when a run goes on; in a fit ``ckpt_path`` may, too."""
 
 
 class RunFolder(SaveConfigCallback):
@@ -116,7 +116,7 @@ class RunFolder(SaveConfigCallback):
     def _check(self, folder: Path, verb: str) -> None:
         if self.config.get("overwrite") or not (folder / CONFIG).is_file():
             return
-        other = difference(folder / CONFIG, self._text)
+        other = difference(folder / CONFIG, self._text, verb)
         if other is not None:
             raise InputError(
                 f"trainer.default_root_dir: '{folder}' holds a run with another configuration ({other}); name another "
@@ -130,15 +130,16 @@ class RunFolder(SaveConfigCallback):
             )
 
 
-def difference(path: Path, text: str) -> str | None:
+def difference(path: Path, text: str, verb: str) -> str | None:
     """The first key in which a run's ``config.yaml`` and a configuration differ, with both values; None if none does.
 
     Keys that may differ when a run goes on are not compared.
     """
     with path.open(encoding="utf-8") as file:
         before, now = (dict(_flat(yaml.safe_load(source) or {})) for source in (file, text))
+    of_one_start = _OF_ONE_START | {"ckpt_path"} if verb == "fit" else _OF_ONE_START
     for key in [*now, *(key for key in before if key not in now)]:
-        if key.split(".")[0] not in _OF_ONE_START and before.get(key) != now.get(key):
+        if key.split(".")[0] not in of_one_start and before.get(key) != now.get(key):
             return f"{key}: {before.get(key)} there, {now.get(key)} now"
     return None
 

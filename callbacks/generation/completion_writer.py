@@ -4,7 +4,7 @@ import glob
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from llm_modules.generation import Completion, GenerationListener
 FLUSH_ROWS = 64
 FLUSH_SECONDS = 2.0
 _SETTINGS = "settings.json"
+_CHECKPOINT = "checkpoint"
 
 Finished = tuple[PromptRow, Completion]
 
@@ -97,12 +98,11 @@ class CompletionWriter(Callback, GenerationListener):
             for path in (*folder.glob(self.shards), self.merged_file(trainer), folder / _SETTINGS):
                 path.unlink(missing_ok=True)
         trainer.strategy.barrier("old completions are removed")
-        self._check_settings(folder, settings)
+        # Lightning does not know the checkpoint before the model is set up.
+        self._check_settings(folder, settings, [*RECORDED, _CHECKPOINT])
         data.skip(self.done(folder, data))
         # No process writes before all have read the same ids.
         trainer.strategy.barrier("completions are read")
-        if trainer.is_global_zero:
-            write_lines(folder / _SETTINGS, [json.dumps(settings, indent=2)])
 
     @property
     def shards(self) -> str:
@@ -178,11 +178,17 @@ class CompletionWriter(Callback, GenerationListener):
         if verb != self.verb:
             return
         self.trainer, self.module = trainer, language_model(pl_module)
-        self._shard = JsonlShard(self.folder(trainer) / f"{self.name}.rank{trainer.global_rank}.jsonl")
+        folder, settings = self.folder(trainer), generation_settings(trainer, self.module)
+        self._check_settings(folder, settings, RECORDED)
+        trainer.strategy.barrier("settings are compared")
+        if trainer.is_global_zero:
+            write_lines(folder / _SETTINGS, [json.dumps(settings, indent=2)])
+        trainer.strategy.barrier("settings are written")
+        self._shard = JsonlShard(folder / f"{self.name}.rank{trainer.global_rank}.jsonl")
         self._flushed = time.monotonic()
         self.module.generator.listeners.append(self)
 
-    def _check_settings(self, folder: Path, settings: dict[str, Any]) -> None:
+    def _check_settings(self, folder: Path, settings: dict[str, Any], but: Collection[str]) -> None:
         path = folder / _SETTINGS
         if not path.is_file():
             if any(folder.glob(self.shards)):
@@ -192,7 +198,7 @@ class CompletionWriter(Callback, GenerationListener):
                 )
             return
         before = FORMERLY | json.loads(path.read_text(encoding="utf-8"))
-        compared = (before.keys() | settings.keys()) - RECORDED
+        compared = (before.keys() | settings.keys()).difference(but)
         differing = sorted(key for key in compared if before.get(key) != settings.get(key))
         if differing:
             listed = "; ".join(f"{key}: {before.get(key)} there, {settings.get(key)} now" for key in differing)

@@ -184,3 +184,18 @@ def test_a_distributed_checkpoint_counts_as_its_keys_say(copied: Path) -> None:
     torch.save({"lr_schedulers": []}, sharded / META)
     with pytest.warns(UserWarning, match="another project"), pytest.raises(InputError, match="1 of 1 are damaged"):
         newest_checkpoint(run)
+
+
+@pytest.mark.slow
+def test_another_checkpoint_is_another_run_except_for_a_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = fit_config(tmp_path)
+    assert rod("fit", "--config", config) == 0
+    first = tmp_path / "run/checkpoints/end.ckpt"
+    second = tmp_path / "second.ckpt"
+    shutil.copyfile(first, second)
+    validate = ["validate", "--config", config, "--trainer.default_root_dir", tmp_path / "validated"]
+    assert rod(*validate, "--ckpt_path", first) == 0
+    assert rod(*validate, "--ckpt_path", first) == 0
+    capsys.readouterr()
+    assert rod(*validate, "--ckpt_path", second) == 2
+    assert f"another configuration (ckpt_path: {first} there, {second} now)" in capsys.readouterr().err

@@ -270,3 +270,25 @@ def test_a_run_from_before_engines_were_recorded_resumes(source: Path, tmp_path:
     del settings["engine"], settings["engine_version"]
     path.write_text(json.dumps(settings))
     assert sample(source, tmp_path)[1] == 0
+
+
+def test_a_run_of_another_checkpoint_does_not_go_on(source: Path, tmp_path: Path) -> None:
+    """Lightning knows the checkpoint only after the model is set up."""
+    checkpoints = [tmp_path / f"{name}.ckpt" for name in "ab"]
+    for checkpoint in checkpoints:
+        saved = trainer(tmp_path)
+        made = module(source)
+        made.configure_model()
+        saved.strategy.connect(made)
+        saved.save_checkpoint(checkpoint)
+
+    def resume(checkpoint: Path) -> None:
+        run = trainer(tmp_path, steer(source), TraceWriter())
+        run.predict(module(source), data(source), ckpt_path=str(checkpoint), return_predictions=False)
+
+    resume(checkpoints[0])
+    settings = json.loads((tmp_path / "traces" / "settings.json").read_text())
+    assert settings["checkpoint"] == str(checkpoints[0])
+    resume(checkpoints[0])
+    with pytest.raises(InputError, match=r"checkpoint: \S+a.ckpt there, \S+b.ckpt now"):
+        resume(checkpoints[1])
