@@ -11,7 +11,8 @@ Each engine has a process of its own, which waits while the others run. They run
 a work that is not timed; a ratio is the median over the repeats of two runs next to each other: tokens/s wander on a
 shared machine, their ratios far less, and ratios of CPU time least on a busy one. "first row" is the time until a row
 is complete. "memory" is the most that the engine's processes held while they lived, vLLM's with 1 GiB set aside for
-keys and values. "same rows" counts rows whose tokens are those of slots.
+keys and values. "same rows" counts rows whose tokens are those of slots. vLLM runs eagerly in all works, as steering
+needs it; in runs without steering it compiles code of its own unless it is told not to.
 """
 
 import argparse
@@ -203,6 +204,7 @@ def main() -> None:
     for kind in args.engines:
         pipes[kind], theirs = context.Pipe()
         context.Process(target=serve, args=(kind, args.model, args.dtype, args.slots, theirs), daemon=True).start()
+        theirs.close()  # a process that dies is then told by its pipe
 
     def run(kind: str, work: Work) -> tuple[float, float, float, Texts, float]:
         pipes[kind].send(work)

@@ -109,9 +109,9 @@ class CausalLM(Generating):
     def configure_model(self) -> None:
         """Load the backbone, add the adapter, shard. Lightning calls this in every entry point; works once.
 
-        With the engine ``vllm``, runs that only generate load nothing here: vLLM does, once there is a prompt.
+        With the engines ``vllm`` and ``server``, runs that only generate load nothing here.
         """
-        if self.model is not None or self.left_to_vllm():
+        if self.model is not None or self.is_elsewhere():
             return
         mesh = None if self.device_mesh is None else data_mesh(self.device_mesh)
         model = loading.load_model(

@@ -1,6 +1,6 @@
 """A language model that completes prompts: what `CausalLM` is besides training."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, cast
 
 from peft import PeftConfig, PeftModel
@@ -14,6 +14,8 @@ from llm_modules.backbone.quantization import Quantization
 from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
 from llm_modules.generation import Completion, EngineName, GenerationEngine, GenerationSettings
 from llm_modules.generation.choice import check_engine, fitting_engine, make_engine
+from llm_modules.generation.interface import ELSEWHERE
+from llm_modules.generation.server_engine import ServerGenerator
 from llm_modules.generation.vllm_engine import VllmGenerator
 from llm_modules.generation.vllm_model import VllmModel, vllm_model
 
@@ -21,13 +23,13 @@ from llm_modules.generation.vllm_model import VllmModel, vllm_model
 class Generating(TrainableCheckpoint):
     """Names a model, finds its tokenizer, and generates with the engine of its settings, here or in vLLM.
 
-    A subclass loads the weights into ``model``, unless `left_to_vllm`.
+    A subclass loads the weights into ``model``, unless it `is_elsewhere`.
 
     Attributes:
         engines: The engines that can generate for the class.
     """
 
-    engines: ClassVar[tuple[EngineName, ...]] = ("slots", "transformers", "vllm")
+    engines: ClassVar[tuple[EngineName, ...]] = ("slots", "transformers", "vllm", "server")
 
     def __init__(
         self,
@@ -82,12 +84,12 @@ class Generating(TrainableCheckpoint):
     def language_model(self) -> PreTrainedModel:
         """The Hugging Face model inside any adapter wrapper. RuntimeError if ``configure_model`` has not run.
 
-        InputError if its weights are in a process of vLLM.
+        InputError if its weights are in another process.
         """
         if self.vllm_model is not None:
             raise InputError(
-                "model.generation.engine: vllm holds the weights in a process of its own, and this run needs more of "
-                "the model than its completions; use slots"
+                f"model.generation.engine: {self.engine} holds the weights in another process, and this run needs more "
+                "of the model than its completions; use slots"
             )
         if self.model is None:
             raise RuntimeError("the model is not loaded yet: call configure_model first")
@@ -96,7 +98,7 @@ class Generating(TrainableCheckpoint):
 
     @property
     def outline(self) -> PreTrainedModel:
-        """The language model, to read its shape; where vLLM holds the weights, the same modules without them."""
+        """The language model, to read its shape; if another process holds the weights, the same modules without."""
         return self.language_model if self.vllm_model is None else self._without_weights
 
     @cached_property
@@ -129,19 +131,22 @@ class Generating(TrainableCheckpoint):
         """The generation engine; one for the life of the module, so that listeners are added once."""
         pad, ends = self.pad_id, self.eos_ids
         if self.vllm_model is not None:
-            vllm, outline = self.vllm_model, self.outline
-            return VllmGenerator(vllm, outline, self.generation, pad_id=pad, eos_ids=ends, device=self.device)
+            vllm, outline, settings = self.vllm_model, self.outline, self.generation
+            if self.engine == "server":
+                encode = partial(self.tokenizer.encode, add_special_tokens=False)
+                return ServerGenerator(vllm, outline, settings, pad_id=pad, eos_ids=ends, encode=encode)
+            return VllmGenerator(vllm, outline, settings, pad_id=pad, eos_ids=ends, device=self.device)
         model, synced = self.language_model, self.device_mesh is not None
         return make_engine(self.engine, model, self.generation, pad_id=pad, eos_ids=ends, synced=synced)
 
-    def left_to_vllm(self) -> bool:
-        """Whether vLLM loads the weights, once there is a prompt: so in runs that only generate. Works once.
+    def is_elsewhere(self) -> bool:
+        """Whether another process holds the weights: vLLM, once there is a prompt, or a server. Works once.
 
-        InputError if vLLM cannot load the model as it is set.
+        So it is in runs that only generate. InputError if it cannot load the model as it is set.
         """
         if self.vllm_model is not None:
             return True
-        if self.engine != "vllm" or self._trainer is None or self.trainer.state.fn == "fit":
+        if self.engine not in ELSEWHERE or self._trainer is None or self.trainer.state.fn == "fit":
             return False
         self.vllm_model = self._for_vllm()
         check_vocabulary(self.outline, self.tokenizer, self.backbone, self.tokenizer_name)
@@ -164,6 +169,15 @@ class Generating(TrainableCheckpoint):
         """Further settings that completions depend on, besides model, adapter and generation; plain values."""
         return {}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compare the checkpoint with what is trained; InputError also if another process holds the weights."""
+        if self.vllm_model is not None:
+            raise InputError(
+                f"ckpt_path: {self._loader} loads folders, no checkpoints; 'rod export' writes one for model.backbone, "
+                "or use model.generation.engine: slots"
+            )
+        super().on_load_checkpoint(checkpoint)
+
     def teardown(self, stage: str) -> None:
         """End vLLM, if it runs."""
         self.end_vllm()
@@ -174,15 +188,20 @@ class Generating(TrainableCheckpoint):
         if isinstance(generator, VllmGenerator):
             generator.close()
 
+    @property
+    def _loader(self) -> str:
+        """What loads the weights, in words."""
+        return "vLLM" if self.engine == "vllm" else "the server"
+
     def _for_vllm(self) -> VllmModel:
+        who = self._loader
         refused = {
-            "model.random_weights: vLLM loads weights from files": self.random_weights,
-            "model.quantization: vLLM has its own, model.generation.vllm.options.quantization": self.quantization,
+            f"model.random_weights: {who} loads weights from files": self.random_weights,
+            f"model.quantization: {who} has its own (of vLLM, its option quantization)": self.quantization,
             "model.peft: an adapter that is not trained; leave it out": self.peft,
-            "model.attn_implementation: vLLM has its own; leave it out": self.attn_implementation,
-            "ckpt_path: vLLM loads folders; 'rod export' writes one for model.backbone": self.trainer.ckpt_path,
-            "trainer.precision: vLLM computes in model.dtype; set that one": self.trainer.precision != "32-true",
-            "trainer.strategy: vLLM loads the whole model in each process; use ddp": self.device_mesh is not None,
+            f"model.attn_implementation: {who} has its own; leave it out": self.attn_implementation,
+            f"trainer.precision: {who} computes in model.dtype; set that one": self.trainer.precision != "32-true",
+            f"trainer.strategy: {who} has the whole model; use ddp": self.device_mesh is not None,
         }
         return vllm_model(
             self.backbone,

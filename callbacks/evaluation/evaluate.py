@@ -169,6 +169,7 @@ class Evaluate(CompletionWriter):
     def _report(self, trainer: Trainer, module: CausalLM, merged: Path) -> None:
         folder = self.folder(trainer)
         wanted = {row.id for row in _data_of(trainer).rows}
+        failures = self.told_of_failures(_data_of(trainer))
         found = read_records(merged, Prediction, strict=True) if merged.stat().st_size else []
         with AnswerChecker() as checker:
             asked = [p for p in found if p.id in wanted]
@@ -184,9 +185,10 @@ class Evaluate(CompletionWriter):
             "baseline_file": str(self.baseline_file) if self.baseline_file else None,
             "versions": library_versions(),
             "budgets": budgets,
+            "failures": failures,
         }
         write_lines(folder / "metrics.json", [metrics_json(self.results, about)])
-        print_table(self.results, f"{module.model_id}", hints=answer_hints(scored))
+        print_table(self.results, f"{module.model_id}", hints=[*failures, *answer_hints(scored)])
         rank_zero_info(f"predictions.jsonl and metrics.json in {folder}")
         self._log(trainer, scored)
 

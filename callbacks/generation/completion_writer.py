@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from callbacks.generation.failed_rows import FailedRows
 from callbacks.generation.run_settings import FORMERLY, RECORDED, generation_settings
 from callbacks.generation.steering import steering_of
 from callbacks.trainer_parts import language_model
@@ -21,6 +22,7 @@ from datamodules.prompts.prompt_data import GenerationData
 from datamodules.records.shards import JsonlShard, id_lines, merge_shards, write_lines
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationListener
+from llm_modules.generation.interface import ELSEWHERE
 
 FLUSH_ROWS = 64
 FLUSH_SECONDS = 2.0
@@ -35,7 +37,8 @@ class CompletionWriter(Callback, GenerationListener):
 
     A finished row is written after at most ``FLUSH_ROWS`` further rows or ``FLUSH_SECONDS`` seconds. A run that is
     started again in the same folder, with any number of processes, skips the rows that are already there. The folder's
-    ``settings.json`` records the generation settings; a run with other settings is refused, never mixed in.
+    ``settings.json`` records the generation settings; a run with other settings is refused, never mixed in. Rows that
+    fail alone are set aside by `FailedRows`.
 
     Attributes:
         verb: The `Trainer` method during which the callback is active.
@@ -52,6 +55,8 @@ class CompletionWriter(Callback, GenerationListener):
         self.module: CausalLM | None = None
         self.trainer: Trainer | None = None
         self._shard: JsonlShard | None = None
+        self._failed: FailedRows | None = None
+        self._complete = 0
         self._rows: tuple[PromptRow, ...] = ()
         self._finished: list[Finished] = []
         self._flushed = 0.0
@@ -86,10 +91,10 @@ class CompletionWriter(Callback, GenerationListener):
                 "data.alphas: nothing applies the strengths, because the run has no steering; name a direction with "
                 "steer.direction"
             )
-        if module.engine == "vllm" and getattr(data, "responses", None):
+        if module.engine in ELSEWHERE and getattr(data, "responses", None):
             raise InputError(
-                "model.generation.engine: vllm generates, and cannot measure given responses; leave out suites of kind "
-                "perplexity, or use slots"
+                f"model.generation.engine: {module.engine} generates, and cannot measure given responses; leave out "
+                "suites of kind perplexity, or use slots"
             )
         self.check(trainer, module, data)
         folder = self.folder(trainer)
@@ -122,6 +127,12 @@ class CompletionWriter(Callback, GenerationListener):
         if len(self._finished) >= FLUSH_ROWS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
+    def row_failed(self, row: int, reason: str) -> bool:
+        """Set a row aside."""
+        assert self._failed is not None
+        self._failed.add(self._rows[row].id, reason)
+        return True
+
     def append(self, records: Sequence[Any]) -> None:
         """Write records that were not generated."""
         assert self._shard is not None
@@ -141,9 +152,13 @@ class CompletionWriter(Callback, GenerationListener):
         trainer.strategy.barrier("all completions are written")
         path = self.merged_file(trainer)
         if trainer.is_global_zero:
-            merge_shards(Path(glob.escape(str(self.folder(trainer)))) / self.shards, path)
+            self._complete = merge_shards(Path(glob.escape(str(self.folder(trainer)))) / self.shards, path)
         trainer.strategy.barrier("completions are merged")
         return path
+
+    def told_of_failures(self, data: GenerationData) -> list[str]:
+        """What to tell of rows that failed; for after `merge`. InputError if no row at all is complete."""
+        return self._failed.in_words(len(data.rows), self._complete) if self._failed is not None else []
 
     def close(self) -> None:
         """Write what has finished, close the file, stop listening. A second call does nothing."""
@@ -181,8 +196,10 @@ class CompletionWriter(Callback, GenerationListener):
         folder, settings = self.folder(trainer), generation_settings(trainer, self.module)
         self._check_settings(folder, settings, RECORDED)
         trainer.strategy.barrier("settings are compared")
+        self._failed = FailedRows(folder, trainer.global_rank)
         if trainer.is_global_zero:
             write_lines(folder / _SETTINGS, [json.dumps(settings, indent=2)])
+            self._failed.remove()
         trainer.strategy.barrier("settings are written")
         self._shard = JsonlShard(folder / f"{self.name}.rank{trainer.global_rank}.jsonl")
         self._flushed = time.monotonic()

@@ -22,7 +22,7 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
     """Every setting that the completion of a given prompt depends on, as plain values; not slots and processes."""
     steering = steering_of(trainer)
     generation = asdict(module.generation)
-    for name in ("slots", "engine", "vllm"):
+    for name in ("slots", "engine", "vllm", "server"):
         generation.pop(name)
     return {
         "model": module.model_id,

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from callbacks.generation.completion_writer import CompletionWriter, Finished
 from callbacks.generation.steering import steering_of
+from callbacks.trainer_parts import datamodule_of
 from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.prompts.chat_template import decode_completion
 from datamodules.prompts.prompt_data import GenerationData
@@ -98,6 +99,9 @@ class TraceWriter(CompletionWriter):
         """Merge the files of all processes."""
         self.close()
         rank_zero_info(f"traces in {self.merge(trainer)}")
+        if trainer.is_global_zero:
+            for words in self.told_of_failures(datamodule_of(trainer)):
+                rank_zero_warn(words)
 
     def close(self) -> None:
         """Write what has finished and end the worker processes that check answers."""

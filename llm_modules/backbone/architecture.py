@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
@@ -99,6 +99,13 @@ def num_layers(model: nn.Module) -> int:
 def hidden_size(model: nn.Module) -> int:
     """Width of the residual stream: the last dimension of a decoder layer's output."""
     return int(unwrap(model).config.get_text_config().hidden_size)
+
+
+def check_vectors(model: nn.Module, vectors: Tensor) -> None:
+    """Raise InputError unless ``vectors`` are one for each decoder layer, (layers, hidden)."""
+    shape = (len(decoder_layers(model)), hidden_size(model))
+    if tuple(vectors.shape) != shape:
+        raise InputError(f"direction: vectors {tuple(vectors.shape)} do not fit a model of {shape} (layers, hidden)")
 
 
 def embedding_rows(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from datamodules.errors import InputError
 from llm_modules.generation.engine import GenerationEngine
 from llm_modules.generation.generator import Generator
-from llm_modules.generation.interface import EngineName, GenerationSettings
+from llm_modules.generation.interface import ELSEWHERE, EngineName, GenerationSettings
 from llm_modules.generation.prefill import takes_no_cache
 from llm_modules.generation.transformers_engine import TransformersGenerator
 
@@ -47,11 +47,11 @@ def make_engine(
 ) -> GenerationEngine:
     """The engine for a model of this process; arguments as in `Generator`.
 
-    InputError if it takes no sharded model, or is ``vllm``, which holds its weights itself.
+    InputError if it takes no sharded model, or is one of `ELSEWHERE`.
     """
-    if name == "vllm":
+    if name in ELSEWHERE:
         raise InputError(
-            "model.generation.engine: vllm generates in predict, test and validate, with weights that are in files; "
+            f"model.generation.engine: {name} generates in predict, test and validate, with weights that are in files; "
             "use slots"
         )
     if name == "slots":

@@ -1,7 +1,7 @@
 """What every generation engine has: its settings, its listeners, the checks of its input."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.generation.interface import Completion, EngineName, GenerationListener, GenerationSettings, Steered
+from llm_modules.generation.server import find_server
 from llm_modules.generation.vllm_process import vllm_version
 
 _LIBRARIES: dict[EngineName, str] = {"slots": "lightning-rod", "transformers": "transformers"}
@@ -18,10 +19,13 @@ _LIBRARIES: dict[EngineName, str] = {"slots": "lightning-rod", "transformers": "
 def engine_version(engine: EngineName, settings: GenerationSettings) -> str:
     """The version of the package that generates; that of a checkout that is not installed is unknown.
 
-    InputError if the engine is ``vllm`` and is not installed.
+    That of a server is what it says. InputError if the engine is ``vllm`` and is not installed, or ``server`` and does
+    not answer.
     """
     if engine == "vllm":
         return vllm_version(settings.vllm.interpreter)
+    if engine == "server":
+        return find_server(settings.server).version
     try:
         return version(_LIBRARIES[engine])
     except PackageNotFoundError:
@@ -76,11 +80,12 @@ class GenerationEngine(ABC):
             max_new_tokens: A limit per row that overrides the setting.
 
         Returns:
-            One completion per prompt, in the order of the prompts.
+            One completion per prompt, in the order of the prompts, without rows that fail alone (in an engine of
+            another process) and that a listener sets aside.
 
         Raises:
-            InputError: A prompt is empty or longer than the model's positions, a limit is below 1, or the device has
-                no memory for a single row.
+            InputError: A prompt is empty or longer than the model's positions, a limit is below 1, the device has no
+                memory for a single row, or rows have failed alone and no listener sets them aside.
         """
         limits = self.limits(prompts, max_new_tokens)
         return self._complete(prompts, seeds if seeds is not None else range(len(prompts)), limits)
@@ -135,6 +140,20 @@ class GenerationEngine(ABC):
         for listener in self.listeners:
             listener.row_finished(row, completion)
         return completion
+
+    def fail(self, row: int, reason: str) -> dict[int, str]:
+        """Tell the listeners that a row has failed alone; returns it with the reason unless one sets it aside."""
+        taken = [listener.row_failed(row, reason) for listener in self.listeners]
+        return {} if any(taken) else {row: reason}
+
+    def check_failed(self, failed: Mapping[int, str], rows: int) -> None:
+        """Raise InputError if, of so many rows, some have failed and no listener has set them aside."""
+        if failed:
+            row = min(failed)
+            raise InputError(
+                f"{self.name} could not complete {len(failed)} of {rows} rows (row {row}: {failed[row]}); the others "
+                "are complete"
+            )
 
 
 def refuse_prompt_learning(model: Any) -> None:

@@ -11,9 +11,11 @@ from transformers import Cache
 
 from datamodules.errors import InputError
 
-EngineName = Literal["slots", "transformers", "vllm"]
+EngineName = Literal["slots", "transformers", "vllm", "server"]
 """``slots``: the project's own loop; ``transformers``: the library's ``generate``, a batch at a time; ``vllm``: vLLM in
-a process of its own."""
+a process of its own; ``server``: a server with OpenAI's API, such as that of vLLM."""
+ELSEWHERE: tuple[EngineName, ...] = ("vllm", "server")
+"""Engines that hold the weights outside of this process."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,21 @@ class VllmSettings:
 
 
 @dataclass
+class ServerSettings:
+    """Which server the engine ``server`` asks.
+
+    Attributes:
+        url: Address, such as ``http://localhost:8000``.
+        model: Name of the model there; by default the one that is ``model.backbone`` or ``model.adapter``.
+        api_key_env: Environment variable with the key; no key is sent if empty.
+    """
+
+    url: str = ""
+    model: str = ""
+    api_key_env: str = ""
+
+
+@dataclass
 class GenerationSettings:
     """How completions are generated.
 
@@ -87,9 +104,11 @@ class GenerationSettings:
         temperature: 0 takes the most likely token.
         top_p: Sample from the smallest set of tokens with this probability; 1 keeps all.
         top_k: Sample from the most likely tokens; 0 keeps all.
-        slots: Rows decoded together; halved if the device runs out of memory (``slots`` only).
+        slots: Rows decoded together; halved if the device runs out of memory (``slots`` only). Of a ``server``: rows
+            that it is asked for at a time.
         engine: What generates; see docs/engines.md.
         vllm: How the engine ``vllm`` runs.
+        server: Which server the engine ``server`` asks.
     """
 
     max_new_tokens: int = 512
@@ -99,6 +118,7 @@ class GenerationSettings:
     slots: int = 64
     engine: EngineName = "slots"
     vllm: VllmSettings = field(default_factory=VllmSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
 
     def __post_init__(self) -> None:
         for ok, name, remedy in (
@@ -134,6 +154,10 @@ class GenerationListener:
 
     def rows_begin_again(self, rows: Sequence[int]) -> None:
         """Called if what was generated for these rows is thrown away."""
+
+    def row_failed(self, row: int, reason: str) -> bool:
+        """Called for a row that cannot be completed while others can; returns whether the listener sets it aside."""
+        return False
 
     def row_finished(self, row: int, completion: Completion) -> None:
         """Called once for each row, as soon as it is complete."""

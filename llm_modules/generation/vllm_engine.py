@@ -1,8 +1,8 @@
 """The engine ``vllm``: vLLM in a process and an environment of its own."""
 
 import base64
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,27 +11,40 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.backbone.architecture import decoder_layers, hidden_size
+from llm_modules.backbone.architecture import check_vectors
 from llm_modules.generation.engine import GenerationEngine
 from llm_modules.generation.interface import Completion, GenerationListener, GenerationSettings, Steered
 from llm_modules.generation.vllm_model import VllmModel, visible_devices
 from llm_modules.generation.vllm_process import VllmProcess, vllm_version
+from llm_modules.generation.vllm_worker.rod_environment import EXTENSION, SAMPLING
 
 IN_FLIGHT = 2
 """Rows that vLLM holds, as a multiple of ``slots``: the others wait here."""
-_OURS = ("max_num_seqs", "worker_extension_cls", "logits_processors", "async_scheduling", *VllmModel("").options)
+_OURS = {
+    *("max_num_seqs", "worker_extension_cls", "logits_processors", "async_scheduling"),
+    *VllmModel("", adapter="any").options,
+}
+"""Options of vLLM that follow from others."""
+_PLACEMENT = {
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "distributed_executor_backend",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "max_num_batched_tokens",
+    "enforce_eager",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+}
+"""Options of vLLM about where and with how much memory it runs."""
 
 
 class VllmSteering(GenerationListener):
-    """Strengths of the rows that vLLM completes; what `Steering` is for a model of this process."""
+    """Strengths of the rows that another process completes; what `Steering` is for a model of this process."""
 
     def __init__(self, outline: PreTrainedModel, vectors: Tensor, positions: str) -> None:
         """Keep what to add, (layers, hidden), and where; InputError if it does not fit a model of this outline."""
-        shape = (len(decoder_layers(outline)), hidden_size(outline))
-        if tuple(vectors.shape) != shape:
-            raise InputError(
-                f"direction: vectors {tuple(vectors.shape)} do not fit a model of {shape} (layers, hidden)"
-            )
+        check_vectors(outline, vectors)
         self.vectors, self.positions = vectors.detach().float().cpu().contiguous(), positions
         self._strengths: list[dict[str, float]] = []
 
@@ -52,16 +65,29 @@ class VllmSteering(GenerationListener):
         return self._strengths[row]
 
     def message(self) -> dict[str, Any]:
-        """What the process needs to know."""
+        """What vLLM's workers need to know, with a name that says it, too."""
         data = base64.b64encode(self.vectors.numpy().tobytes()).decode()
-        return {"vectors": data, "layers": len(self.vectors), "positions": self.positions}
+        name = hashlib.sha256(f"{self.positions} {len(self.vectors)} {data}".encode()).hexdigest()[:32]
+        return {"name": name, "vectors": data, "layers": len(self.vectors), "positions": self.positions}
+
+
+def remote_steering(listeners: Sequence[GenerationListener]) -> VllmSteering | None:
+    """The steering among listeners; InputError if one of them needs each forward pass."""
+    for listener in listeners:
+        for hook in ("before_forward", "batch_starts"):
+            if getattr(type(listener), hook) is not getattr(GenerationListener, hook):
+                raise InputError(
+                    f"model.generation.engine: {type(listener).__name__} takes part in each forward pass, which "
+                    "another process computes; use slots or transformers"
+                )
+    return next((listener for listener in listeners if isinstance(listener, VllmSteering)), None)
 
 
 class VllmGenerator(GenerationEngine):
     """Lets a vLLM process complete rows; it starts with the first of them and ends with `close`.
 
     Tokens are those of the other engines but for rounding, sampled ones too: each row draws from the stream of its
-    seed. A row that vLLM cannot complete is left out, and told when all others are complete.
+    seed.
     """
 
     name = "vllm"
@@ -97,9 +123,13 @@ class VllmGenerator(GenerationEngine):
                 raise InputError(f"model.generation.vllm.options: {name} follows from {where}; leave it out")
         self.vllm_model, self._device = model, device or torch.device("cpu")
         self.read_positions(outline)
+        for name in ("max_model_len", "tensor_parallel_size", "pipeline_parallel_size"):
+            given = settings.vllm.options.get(name, 1)
+            if not isinstance(given, int) or given < 1:
+                raise InputError(f"model.generation.vllm.options: {name} is {given!r}; give a number from 1 on")
         longest = settings.vllm.options.get("max_model_len")
         if longest is not None:
-            self.max_positions = min(int(longest), self.max_positions or int(longest))
+            self.max_positions = min(longest, self.max_positions or longest)
         self._process: VllmProcess | None = None
         self._steers = False  # whether the process was started for steering
         self._steering: VllmSteering | None = None
@@ -107,22 +137,25 @@ class VllmGenerator(GenerationEngine):
 
     def close(self) -> None:
         """End the process; a later call starts it again."""
-        self._end(failed=False)
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
     def _complete(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limits: Sequence[int]
     ) -> list[Completion]:
-        steering = self._check_listeners()
+        steering = remote_steering(self.listeners)
         if not prompts:
             return []
         done: dict[int, Completion] = {}
         failed: dict[int, str] = {}
+        left = len(prompts)
         try:
             process = self._ready(steering)
             first, self._next = self._next, self._next + len(prompts)
             requests = self._requests(prompts, seeds, limits, steering, first)
             in_flight = 0
-            while len(done) + len(failed) < len(prompts):
+            while left:
                 while in_flight < IN_FLIGHT * self.settings.slots and (request := next(requests, None)) is not None:
                     process.send(request)
                     in_flight += 1
@@ -131,22 +164,18 @@ class VllmGenerator(GenerationEngine):
                     self.tokens_generated(message["tokens"])
                     continue
                 in_flight -= 1
+                left -= 1
                 row = message["row"] - first
                 if "failed" in message:
-                    failed[row] = message["failed"]
+                    failed |= self.fail(row, message["failed"])
                     continue
                 steered = Steered(*(message["steered"] or (0, 0.0))) if steering is not None else None
                 done[row] = self.finish(row, tuple(message["ids"]), steered)
         except BaseException:  # a listener ends the call, too: what is in flight must not come with the next one
-            self._end(failed=True)
+            self.close()
             raise
-        if failed:
-            row = min(failed)
-            raise InputError(
-                f"vLLM could not complete {len(failed)} of {len(prompts)} rows (row {row}: {failed[row]}); the others "
-                "are complete and kept, and the same command tries these again"
-            )
-        return [done[row] for row in range(len(prompts))]
+        self.check_failed(failed, len(prompts))
+        return [done[row] for row in sorted(done)]
 
     def _requests(
         self,
@@ -170,17 +199,6 @@ class VllmGenerator(GenerationEngine):
                 "draws": draws if self.settings.temperature else None,
             }
 
-    def _check_listeners(self) -> VllmSteering | None:
-        """The steering among the listeners; InputError if one of them needs each forward pass."""
-        for listener in self.listeners:
-            for hook in ("before_forward", "batch_starts"):
-                if getattr(type(listener), hook) is not getattr(GenerationListener, hook):
-                    raise InputError(
-                        f"model.generation.engine: {type(listener).__name__} takes part in each forward pass, which "
-                        "vllm keeps in its own process; use slots or transformers"
-                    )
-        return next((listener for listener in self.listeners if isinstance(listener, VllmSteering)), None)
-
     def _ready(self, steering: VllmSteering | None) -> VllmProcess:
         """The process, started if need be, with this steering."""
         if self._process is not None and steering is not None and not self._steers:
@@ -197,8 +215,8 @@ class VllmGenerator(GenerationEngine):
         settings = self.settings.vllm
         options: dict[str, Any] = {
             "max_num_seqs": self.settings.slots,
-            "worker_extension_cls": "rod_steering.SteeringExtension",
-            "logits_processors": ["rod_sampling:RowSampling"],
+            "worker_extension_cls": EXTENSION,
+            "logits_processors": [SAMPLING],
             "async_scheduling": False,  # a pass that is scheduled ahead of a row's end would be counted
             **self.vllm_model.options,
             **settings.options,
@@ -208,32 +226,14 @@ class VllmGenerator(GenerationEngine):
         environment: dict[str, str] = {}
         ray = options.get("distributed_executor_backend") == "ray"
         if self._device.type == "cuda" and not ray:
-            each = int(options.get("tensor_parallel_size", 1)) * int(options.get("pipeline_parallel_size", 1))
+            each = options.get("tensor_parallel_size", 1) * options.get("pipeline_parallel_size", 1)
             environment["CUDA_VISIBLE_DEVICES"] = visible_devices(self._device.index or 0, each)
         rank_zero_info(f"vLLM {self.version} starts and loads {self.vllm_model.path}")
         self._process, self._steers, self._steering = VllmProcess(settings.interpreter, environment), steers, None
         self._process.send({"options": options, "adapter": self.vllm_model.adapter})
         self._process.receive()
 
-    def _end(self, failed: bool) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.close(keep_log=failed)
-
 
 def engine_options(settings: GenerationSettings) -> dict[str, Any]:
     """Options of vLLM that may change completions, for records: not where and with how much memory it runs."""
-    return {name: value for name, value in asdict(settings.vllm)["options"].items() if name not in _PLACEMENT}
-
-
-_PLACEMENT = {
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "distributed_executor_backend",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "max_num_batched_tokens",
-    "enforce_eager",
-    "enable_prefix_caching",
-    "enable_chunked_prefill",
-}
+    return {name: value for name, value in settings.vllm.options.items() if name not in _PLACEMENT}

@@ -16,6 +16,7 @@ from llm_modules.backbone.loading import source
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks of an adapter for which vLLM has room."""
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def _rank_of(adapter: str) -> int:
         kind = config["peft_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"model.adapter: '{adapter}' has no readable adapter_config.json") from error
+    start = config.get("init_lora_weights")
     cannot = {
         f"the type {kind}": kind != "LORA",
         "DoRA": config.get("use_dora"),
@@ -113,6 +115,8 @@ def _rank_of(adapter: str) -> int:
         "trained tokens": config.get("trainable_token_indices"),
         "targets that are parameters": config.get("target_parameters"),
         "replicated layers": config.get("layer_replication"),
+        f"init_lora_weights: {start}, which changes the base": str(start).lower().startswith(_CHANGE_THE_BASE),
+        **{name: config.get(name) for name in ("alora_invocation_tokens", "use_bdlora", "use_qalora")},
     }
     found = [name for name, has in cannot.items() if has]
     most = max(config.get("r", 0), *(config.get("rank_pattern") or {}).values(), 0)

@@ -3,21 +3,24 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import warnings
+import weakref
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 from datamodules.errors import InputError
+from llm_modules.generation.vllm_worker.rod_environment import ON_CPU
 
 TESTED = ("0.32.0",)
 """Versions of vLLM that the tests have run with; ``make engine`` installs the last."""
 FOLDER = Path(__file__).parent / "vllm_worker"
-ON_CPU = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "4"}
-"""Variables of vLLM for CPUs, unless they are set: threads go where the system wants, 4 GiB for keys and values."""
+_LAUNCHED = {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""Variables by which torchrun or Lightning place this process among others; vLLM would take them for its own."""
 _VERSION = """
 from importlib.metadata import PackageNotFoundError, version
 for name in ("vllm", "vllm-cpu"):
@@ -47,23 +50,28 @@ def vllm_version(python: Path) -> str:
     version = run.stdout.strip().partition("+")[0]
     if not version:
         raise InputError(f"model.generation.vllm.python: '{python}' has no vLLM; {install}")
+    tell_untested(version)
+    return version
+
+
+def tell_untested(version: str) -> None:
+    """Warn if a version of vLLM is none of `TESTED`."""
     if version not in TESTED:
         warnings.warn(
-            f"vLLM {version} is untested here (tested: {', '.join(TESTED)}); 'make test-engine' tests it", stacklevel=2
+            f"vLLM {version} is untested here (tested: {', '.join(TESTED)}); 'make test-engine' tests it", stacklevel=3
         )
-    return version
 
 
 class VllmProcess:
     """A process that reads and writes messages, JSON objects on lines.
 
     The first message to it is ``{"options": fields of EngineArgs, "adapter": folder or null}``; it answers
-    ``{"ready": version}``. Then it takes ``{"steer": {"vectors": float32 in base64, "layers": n, "positions": name}}``
+    ``{"ready": version}``. Then it takes ``{"steer": arguments of SteeringExtension.rod_steer}``
     (or null), and requests ``{"row": number, "prompt": ids, "strengths": {layer: strength}, "sampling": fields of
     SamplingParams, "draws": {"seed", "temperature", "top_p", "top_k"} or null}``. It answers each with ``{"row":
     number, "ids": ids, "steered": [places, relative size] or null, "reused": prompt tokens}`` when it is complete, or
     ``{"row": number, "failed": reason}``, and says ``{"tokens": number}`` now and then. A last ``{"failed": reason}``
-    means that it ends. Its log is a temporary file, which stays if it failed.
+    means that it ends. It ends with this object. Its log is a temporary file, which stays if vLLM failed.
     """
 
     def __init__(self, python: Path, environment: Mapping[str, str]) -> None:
@@ -82,10 +90,13 @@ class VllmProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                # Other processes of vLLM import the extension, too.
-                env={**ON_CPU, **os.environ, **environment, "PYTHONPATH": str(FOLDER)},
-                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+                env=worker_environment(environment),
+                # Ctrl-C is for this process, which then ends that one, and those that it has started.
+                start_new_session=True,
             )
+        # Lightning calls no teardown after an exception.
+        self._end_later = weakref.finalize(self, _end_group, self._process, 0.0)
+        self._drop_log = weakref.finalize(self, self.log.unlink, missing_ok=True)
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message. If the process has ended, `receive` tells it, after what it had said before."""
@@ -98,6 +109,7 @@ class VllmProcess:
         line = self._pipe(self._process.stdout).readline()
         message: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"failed": self._last_words()}
         if "failed" in message and "row" not in message:
+            self._drop_log.detach()
             reason = str(message["failed"]).strip()
             raise InputError(
                 f"vLLM failed: {reason}{_remedy(reason)}; rows that were complete are kept, and the same command goes "
@@ -105,18 +117,11 @@ class VllmProcess:
             )
         return message
 
-    def close(self, keep_log: bool = False) -> None:
-        """End the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                self._pipe(pipe).close()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if not keep_log:
-            self.log.unlink(missing_ok=True)
+    def close(self) -> None:
+        """End the process, and those that it has started."""
+        if self._end_later.detach() is not None:
+            _end_group(self._process, 10.0)
+        self._drop_log()
 
     def _pipe(self, pipe: IO[str] | None) -> IO[str]:
         assert pipe is not None
@@ -130,6 +135,30 @@ class VllmProcess:
         if code == -9:
             how += " (as the system does when it is out of memory)"
         return f"{how}; its last line: {lines[-1]}" if lines else how
+
+
+def worker_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a process of vLLM: those of this one without its place among others, and ``more``."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _LAUNCHED and not name.startswith("TORCHELASTIC_")
+    }
+    # Other processes of vLLM import the extension, too.
+    return {**ON_CPU, **own, **more, "PYTHONPATH": str(FOLDER)}
+
+
+def _end_group(process: subprocess.Popen[str], seconds: float) -> None:
+    """Close a process's pipes, so that it ends; kill what is left of its group after that time."""
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(BrokenPipeError):
+            if pipe is not None:
+                pipe.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=seconds)
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing is left of it
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _remedy(reason: str) -> str:

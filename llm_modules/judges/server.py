@@ -6,26 +6,21 @@ server that answers 429 or 503, sends nonsense or takes too long is asked once.
 
 import hashlib
 import json
-import math
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from datamodules.errors import InputError
+from llm_modules.generation.http_retries import RETRIED, retry_after
 from llm_modules.judges.judge import Exchange, Judge, Verdict, on_answers
 from llm_modules.judges.reply_cache import ReplyCache
 from llm_modules.judges.templates import Message, Template, kind_of, load_template
-
-_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 
 
 class ServerJudge(Judge):
@@ -179,8 +174,8 @@ class ServerJudge(Judge):
         }
         response = client.post(f"{self.base_url}/chat/completions", json=body, headers=self._headers())
         if response.status_code != 200:
-            again = response.status_code in _RETRIED
-            raise _Failure(f"the server answered {response.status_code}", again, _retry_after(response.headers))
+            again = response.status_code in RETRIED
+            raise _Failure(f"the server answered {response.status_code}", again, retry_after(response.headers))
         try:
             content = response.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -233,22 +228,6 @@ class _Outage:
     def is_over_limit(self) -> bool:
         with self._lock:
             return self._row >= self.limit
-
-
-def _retry_after(headers: Mapping[str, Any]) -> float | None:
-    """Seconds of a Retry-After header, given as a number or a date."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
 
 
 def _say(error: Exception) -> str:

@@ -13,8 +13,8 @@ from transformers import Cache
 
 from datamodules.errors import InputError
 from llm_modules.backbone.architecture import (
+    check_vectors,
     decoder_layers,
-    hidden_size,
     inner_decoder,
     residual_of,
     uncompiled,
@@ -63,12 +63,8 @@ class Steering(GenerationListener):
         Raises:
             InputError: The vectors do not fit the model.
         """
+        check_vectors(model, vectors)
         self._layers = decoder_layers(model)
-        shape = (len(self._layers), hidden_size(model))
-        if tuple(vectors.shape) != shape:
-            raise InputError(
-                f"direction: vectors {tuple(vectors.shape)} do not fit a model of {shape} (layers, hidden)"
-            )
         self._decoder = inner_decoder(model)
         self._vectors = vectors.detach().float()
         self._positions = positions

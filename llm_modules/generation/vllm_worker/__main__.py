@@ -11,9 +11,11 @@ import threading
 import time
 from typing import Any
 
-# One process that dies with its parent, and the batch that the extension reads; both can be set from outside.
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+from rod_environment import RUNNER
+
+# One process that dies with its parent.
+for name, value in {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", **RUNNER}.items():
+    os.environ.setdefault(name, value)
 
 PROGRESS_SECONDS = 0.2
 Lines = queue.Queue[dict[str, Any]]
@@ -29,7 +31,7 @@ class Worker:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self.out, self.ids = out, dict[int, list[int]]()
-        self.steers = False
+        self.steering: str | None = None
         self.tokens, self.told = 0, time.monotonic()
         self.lora = LoRARequest("adapter", 1, adapter) if adapter else None
         self.engine = LLMEngine.from_engine_args(EngineArgs(**options))
@@ -76,14 +78,19 @@ class Worker:
         row, ids, strengths = message["row"], message["prompt"], message["strengths"]
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
         if strengths:
-            prompt["cache_salt"] = cache_salt(self.positions, strengths, len(ids))
+            prompt["cache_salt"] = cache_salt(self.steering, self.positions, strengths, len(ids))
         try:
             params = SamplingParams(
                 **message["sampling"],
                 ignore_eos=True,  # the ends are in stop_token_ids
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
-                extra_args={"row": row, "strengths": strengths, "draws": message["draws"]},
+                extra_args={
+                    "row": row,
+                    "steering": self.steering,
+                    "strengths": strengths,
+                    "draws": message["draws"],
+                },
             )
             self.engine.add_request(str(row), prompt, params, lora_request=self.lora)
         except ValueError as error:
@@ -92,29 +99,30 @@ class Worker:
         self.ids[row] = []
 
     def _steer(self, message: dict[str, Any] | None) -> None:
-        self.steers = message is not None
-        message = message or {"vectors": "", "layers": 0, "positions": "all"}
-        self.positions = message["positions"]
-        self.engine.collective_rpc("rod_steer", args=(message["vectors"], message["layers"], self.positions))
-        self.engine.reset_prefix_cache()
+        self.steering = message and message["name"]
+        if message is not None:
+            self.positions = message["positions"]
+            self.engine.collective_rpc("rod_steer", kwargs=message)
 
     def _steered(self, rows: list[int]) -> dict[int, list[float]]:
         """Of complete rows: places, and the mean relative size there."""
-        if not self.steers or not rows:
+        if self.steering is None or not rows:
             return {}
-        parts = [part for part in self.engine.collective_rpc("rod_steered", args=(rows,)) if part is not None]
-        found = {}
-        for i, row in enumerate(rows):  # the layers of a model may be spread over workers
-            places, computed, total = (sum(part[i][column] for part in parts) for column in range(3))
-            found[row] = [places, total / computed if computed else 0.0]
-        return found
+        from rod_steering import summed
+
+        found = summed(self.engine.collective_rpc("rod_steered", args=(self.steering, rows)))
+        return dict(zip(rows, found, strict=True))
 
 
 def read(lines: Lines) -> None:
-    """Put messages into the queue; end the process when the input ends, whatever it is doing."""
-    for line in sys.stdin:
-        lines.put(json.loads(line))
-    os._exit(0)
+    """Put messages into the queue; end the process when the input ends or makes no sense, whatever it is doing."""
+    try:
+        for line in sys.stdin:
+            lines.put(json.loads(line))
+    except ValueError as error:
+        print(f"a message that is no JSON: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(0)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Sampling inside vLLM's workers by the random numbers of each row: the tokens that the other engines sample."""
 
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class RowSampling(LogitsProcessor):
         for index, params, _, output in batch_update.added:
             self.rows.pop(index, None)
             own = (params.extra_args or {}).get("draws")
+            own = json.loads(own) if isinstance(own, str) else own  # a request to the server carries JSON
             if own is not None:
                 uniforms = self.sampling.row_uniforms(own["seed"], params.max_tokens).tolist()
                 self.rows[index] = Draws(uniforms, (own["temperature"], own["top_p"], own["top_k"]), output)

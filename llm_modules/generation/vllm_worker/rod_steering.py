@@ -1,10 +1,11 @@
 """Steering inside vLLM's workers, by its own extension point ``worker_extension_cls``."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -13,12 +14,23 @@ from torch import Tensor, nn
 END = 2**62
 
 
-def cache_salt(positions: str, strengths: dict[str, float], prompt: int) -> str:
+def cache_salt(steering: str | None, positions: str, strengths: dict[str, float], prompt: int) -> str:
     """What a steered prompt shares its keys and values with: prompts that are steered alike at each of their tokens.
 
-    Where a token is steered depends on the length of the ``prompt``, unless all are.
+    ``steering`` is its name. Where a token is steered depends on the length of the ``prompt``, unless all are.
     """
-    return json.dumps([positions, sorted(strengths.items()), None if positions == "all" else prompt])
+    alike = json.dumps([steering, positions, sorted(strengths.items()), None if positions == "all" else prompt])
+    return hashlib.sha256(alike.encode()).hexdigest()
+
+
+def summed(workers: list[list[tuple[int, int, float]] | None]) -> list[tuple[int, float]]:
+    """Places of rows, and the mean relative size there, over the workers that the layers are spread over."""
+    parts = [part for part in workers if part is not None]
+    found = []
+    for own in zip(*parts, strict=True):
+        places, computed, total = (sum(column) for column in zip(*own, strict=True))
+        found.append((int(places), total / computed if computed else 0.0))
+    return found
 
 
 def steered_range(positions: str, prompt: int) -> tuple[int, int]:
@@ -189,35 +201,48 @@ class SteeringExtension:
     """Methods that vLLM mixes into its workers; ``collective_rpc`` calls them."""
 
     model_runner: Any
+    vllm_config: Any
 
-    def rod_steer(self, vectors: str, layers: int, positions: str) -> None:
-        """Steer the requests that follow by vectors (layers, hidden), float32 in base64; 0 layers end it."""
-        before: PassSteering | None = getattr(self, "rod", None)
-        if before is not None:
-            before.remove()
-        self.rod: PassSteering | None = None
-        if not layers:
+    def rod_steer(self, name: str, vectors: str, layers: int, positions: str) -> None:
+        """Steer requests that have this ``name`` by vectors (layers, hidden), float32 in base64."""
+        if name in self._rod():
             return
         from vllm.forward_context import get_forward_context
 
         model = self.model_runner.model
         device = next(model.parameters()).device
         values = torch.frombuffer(bytearray(base64.b64decode(vectors)), dtype=torch.float32).view(layers, -1)
-        self.rod = PassSteering(
+        self._rod()[name] = PassSteering(
             decoder_layers(model, layers),
             values.to(device),
             positions,
             key=lambda: context if (context := get_forward_context()).attn_metadata is not None else None,
-            parts=partial(parts_of, self.model_runner),
+            parts=partial(parts_of, self.model_runner, name),
         )
 
-    def rod_steered(self, rows: list[int]) -> list[tuple[int, int, float]] | None:
+    def rod_steered(self, name: str, rows: list[int]) -> list[tuple[int, int, float]] | None:
         """`PassSteering.pop` of rows; None from workers that compute a share of the same layers as another."""
         from vllm.distributed import get_tensor_model_parallel_rank
 
-        assert self.rod is not None
-        found = [self.rod.pop(row) for row in rows]
+        found = [self._rod()[name].pop(row) for row in rows]
         return found if get_tensor_model_parallel_rank() == 0 else None
+
+    def rod_about(self) -> dict[str, Any]:
+        """What a client has to know before it sends rows."""
+        from rod_environment import SAMPLING
+
+        model = self.vllm_config.model_config
+        return {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "eager": bool(model.enforce_eager),
+            "draws": SAMPLING in (model.logits_processors or ()),
+        }
+
+    def _rod(self) -> "dict[str, PassSteering]":
+        """The steerings by name."""
+        if not hasattr(self, "rod"):
+            self.rod: dict[str, PassSteering] = {}
+        return self.rod
 
 
 def decoder_layers(model: nn.Module, number: int) -> nn.ModuleList:
@@ -229,22 +254,30 @@ def decoder_layers(model: nn.Module, number: int) -> nn.ModuleList:
     raise ValueError(f"{type(model).__name__} has no list of {number} decoder layers, so it cannot be steered")
 
 
-def parts_of(runner: Any) -> list[Part]:
-    """The requests of the pass that vLLM's model runner computes."""
+def parts_of(runner: Any, steering: str) -> list[Part]:
+    """The requests of the pass that vLLM's model runner computes; only those of this steering have strengths."""
     batch, starts = runner.input_batch, runner.query_start_loc.np
     found = []
     for index, name in enumerate(batch.req_ids):
         state = runner.requests[name]
         own = state.sampling_params.extra_args or {}
+        strengths = own.get("strengths") if own.get("steering") == steering else None
         found.append(
             Part(
                 name,
                 own.get("row", -1),
-                own.get("strengths") or {},
+                strengths_of(strengths) if isinstance(strengths, str) else strengths or {},
                 state.num_prompt_tokens,
                 int(batch.num_computed_tokens_cpu[index]),
                 int(starts[index]),
                 int(starts[index + 1]),
             )
         )
+    return found
+
+
+@lru_cache
+def strengths_of(text: str) -> dict[str, float]:
+    """Strengths by layer from the JSON that a request to the server carries."""
+    found: dict[str, float] = json.loads(text)
     return found

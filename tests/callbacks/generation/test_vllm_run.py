@@ -1,6 +1,7 @@
 """Runs with the engine ``vllm``: refusals before anything is loaded, resume after the process was killed."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ from llm_modules.generation.interface import VllmSettings
 from llm_modules.generation.vllm_process import vllm_version
 from llm_modules.mogu.module import MoGU
 from llm_modules.s3cot.module import S3CoT
+from tests.callbacks.evaluation import evaluation_run
 from tests.callbacks.generation.sampling_run import data, prepare, steer, trainer
 from tests.llm_modules.generation.vllm_runs import fake_python
+
+
+@pytest.fixture(autouse=True)
+def _logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +74,57 @@ def test_a_killed_process_loses_and_doubles_no_trace(
     assert predict(source, tmp_path / "killed") == whole
 
 
-def test_a_failed_request_is_tried_again_by_the_next_run(
+def test_rows_that_fail_alone_are_set_aside_and_tried_again_by_the_next_run(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole = predict(source, tmp_path / "whole")
+    assert not list((tmp_path / "whole/traces").glob("failed*"))
     monkeypatch.setenv("FAKE_VLLM", "row 3")
-    with pytest.raises(InputError, match="could not complete 1 of 6 rows"):
-        predict(source, tmp_path)
-    assert len((tmp_path / "traces/traces.rank0.jsonl").read_text().splitlines()) == 5
+    told = r"1 of 12 rows failed \(such as 'q1\|.*': The prompt is odd.\); they are missing .* set aside in .*traces"
+    with pytest.warns(UserWarning, match=told):
+        most = predict(source, tmp_path / "run")
+    assert len(most) == 11, "the second batch goes on after the row of the first"
+    (line,) = (tmp_path / "run/traces/failed.rank0.rejected.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] in {trace.id for trace in whole} - {trace.id for trace in most}
     monkeypatch.delenv("FAKE_VLLM")
-    assert len(predict(source, tmp_path)) == 12
+    assert predict(source, tmp_path / "run") == whole
+    assert not list((tmp_path / "run/traces").glob("failed*"))
+
+
+def test_a_test_measures_the_rows_that_are_complete_and_tells_of_the_others(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "maths.jsonl").write_text(
+        "\n".join(json.dumps({"id": i, "question": f"{i} + 1?", "answer": str(i + 1)}) for i in range(4))
+    )
+    monkeypatch.setenv("FAKE_VLLM", "row 3")
+    evaluation_run.run(
+        tmp_path, tmp_path / "run", "maths", model=S3CoT(str(source / "model"), generation=settings(source))
+    )
+    (told,) = evaluation_run.metrics(tmp_path / "run")["failures"]
+    assert told.startswith("1 of 8 rows failed (such as 'maths/")
+    assert sum(result["n"] for result in evaluation_run.results(tmp_path / "run").values()) == 7
+    assert told in capsys.readouterr().out
+
+
+def test_a_run_in_which_every_row_fails_ends_with_the_reason(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "rows")
+    with pytest.raises(InputError, match=r"12 of 12 rows failed \(such as .*: The prompt is odd.\), and none is comp"):
+        predict(source, tmp_path)
+
+
+def test_a_checkpoint_is_refused_before_vllm_starts(source: Path, tmp_path: Path) -> None:
+    made = S3CoT(str(source / "model"))
+    made.configure_model()
+    saved = trainer(tmp_path)
+    saved.strategy.connect(made)
+    saved.save_checkpoint(tmp_path / "a.ckpt")
+    module, run = S3CoT(str(source / "model"), generation=settings(source)), trainer(tmp_path / "run")
+    with pytest.raises(InputError, match=r"ckpt_path: vLLM loads folders, no checkpoints; 'rod export' writes one"):
+        run.predict(module, data(source, alphas=[0.0]), ckpt_path=str(tmp_path / "a.ckpt"))
+    assert module.model is None
 
 
 @pytest.mark.parametrize(
@@ -84,12 +133,14 @@ def test_a_failed_request_is_tried_again_by_the_next_run(
         ({"quantization": "4bit"}, "model.quantization: vLLM has its own"),
         ({"random_weights": True}, "model.random_weights: vLLM loads weights from files, or use model.generation"),
         ({"attn_implementation": "eager"}, "model.attn_implementation: vLLM has its own; leave it out"),
-        ({"adapter": "ADAPTER"}, r"has DoRA, which vLLM does not serve; merge it with 'rod export'"),
+        ({"adapter": {"use_dora": True}}, r"has DoRA, which vLLM does not serve; merge it with 'rod export'"),
+        ({"adapter": {"init_lora_weights": "pissa_niter_4"}}, r"has init_lora_weights: pissa_niter_4, which changes"),
     ],
 )
 def test_what_vllm_cannot_load_is_refused(source: Path, tmp_path: Path, model: dict[str, Any], message: str) -> None:
     if "adapter" in model:
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8, "use_dora": True}))
+        config = {"peft_type": "LORA", "r": 8, "init_lora_weights": True, **model["adapter"]}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
         model = {"adapter": str(tmp_path)}
     with pytest.raises(InputError, match=message):
         predict(source, tmp_path, **model)

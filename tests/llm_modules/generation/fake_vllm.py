@@ -1,13 +1,16 @@
 """A process that speaks the protocol of `VllmProcess` without vLLM: each row counts up from its prompt's last token.
 
 Run as an interpreter (``-c`` for the version, a folder for the worker). ``FAKE_VLLM`` says what goes wrong: ``start``,
-``kill N`` (it is killed when N rows are complete), ``memory N`` (it fails then), ``row N`` (this request fails).
+``kill N`` (it is killed when N rows are complete), ``memory N`` (it fails then), ``row N`` (this request fails),
+``rows`` (all requests fail). With ``child`` it has a process under it, and ends for neither closed input nor SIGTERM.
 """
 
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 
 WHAT, _, NUMBER = os.environ.get("FAKE_VLLM", "").partition(" ")
 
@@ -26,7 +29,7 @@ def complete(row: int, message: dict) -> None:
     strengths = message["strengths"]
     steered = [len(strengths) * (len(message["prompt"]) + len(ids) - 1), 0.25] if strengths else [0, 0.0]
     tell(tokens=len(ids))
-    tell(row=row, ids=ids, steered=steered if strengths is not None else None, reused=0)
+    tell(row=row, ids=ids, steered=steered, reused=0)
 
 
 def main() -> None:
@@ -38,6 +41,10 @@ def main() -> None:
     if WHAT == "start":
         tell(failed="ValueError: Model architectures ['Foo'] are not supported for now.")
         sys.exit(1)
+    if WHAT == "child":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdout=subprocess.DEVNULL)
+        print(f"child {child.pid}", file=sys.stderr, flush=True)
     tell(ready="0.32.0")
     done = 0
     for line in sys.stdin:
@@ -50,11 +57,13 @@ def main() -> None:
         if WHAT == "memory" and done == int(NUMBER):
             tell(failed="RuntimeError: CUDA out of memory. Tried to allocate 20 GiB")
             sys.exit(1)
-        if WHAT == "row" and message["row"] == int(NUMBER):
+        if WHAT == "rows" or (WHAT == "row" and message["row"] == int(NUMBER)):
             tell(row=message["row"], failed="The prompt is odd.")
             continue
         complete(message["row"], message)
         done += 1
+    if WHAT == "child":
+        time.sleep(600)
 
 
 main()

@@ -1,6 +1,11 @@
 """The engine ``vllm`` without vLLM: what is asked of the process, what it answers, and what goes wrong."""
 
+import gc
 import os
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -12,13 +17,14 @@ from llm_modules.backbone.loading import without_weights
 from llm_modules.generation import Completion, GenerationListener, Steered
 from llm_modules.generation.vllm_engine import VllmSteering
 from llm_modules.generation.vllm_model import visible_devices
-from llm_modules.generation.vllm_process import vllm_version
+from llm_modules.generation.vllm_process import FOLDER, vllm_version, worker_environment
 from tests.llm_modules.generation.vllm_runs import engine, fake_python
 
 
 @pytest.fixture
-def python(tmp_path: Path) -> Path:
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     vllm_version.cache_clear()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # of the logs
     return fake_python(tmp_path)
 
 
@@ -81,7 +87,6 @@ def test_a_process_that_ends_is_told_with_its_last_words(
     assert len(recorder.rows) == (0 if what == "start" else 2), "complete rows were handed on"
     log = Path(str(error.value).rpartition("log: ")[2].rstrip(")"))
     assert log.is_file()
-    log.unlink()
     monkeypatch.delenv("FAKE_VLLM")
     assert len(made.generate([[9, 10]] * 5)) == 5, "a new process takes over"
     made.close()
@@ -93,9 +98,27 @@ def test_a_request_that_fails_alone_is_counted_and_the_others_go_on(
     monkeypatch.setenv("FAKE_VLLM", "row 1")
     made, recorder = engine(python, slots=1, max_new_tokens=2), Recorder()
     made.listeners.append(recorder)
-    with pytest.raises(InputError, match=r"could not complete 1 of 5 rows \(row 1: The prompt is odd.\); the others"):
+    with pytest.raises(InputError, match=r"vllm could not complete 1 of 5 rows \(row 1: The prompt is odd.\); the oth"):
         made.generate([[9, 10]] * 5)
     assert sorted(recorder.rows) == [0, 2, 3, 4]
+    made.close()
+
+
+def test_a_listener_may_set_failed_rows_aside(python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Keeps(GenerationListener):
+        def __init__(self) -> None:
+            self.failed: dict[int, str] = {}
+
+        def row_failed(self, row: int, reason: str) -> bool:
+            self.failed[row] = reason
+            return True
+
+    monkeypatch.setenv("FAKE_VLLM", "row 1")
+    made, keeps = engine(python, slots=1, max_new_tokens=2), Keeps()
+    made.listeners.append(keeps)
+    found = made.generate([[9, 10 * row] for row in range(1, 4)])
+    assert [done.token_ids for done in found] == [(11, 12), (31, 32)]
+    assert keeps.failed == {1: "The prompt is odd."}
     made.close()
 
 
@@ -109,6 +132,7 @@ def test_a_listener_that_ends_the_call_ends_the_process(python: Path) -> None:
     with pytest.raises(ValueError, match="broken"):
         made.generate([[9, 10]] * 5)
     assert made._process is None
+    assert not list(python.parent.glob("*.log")), "vLLM has not failed"
     made.listeners.clear()
     assert len(made.generate([[9, 10]])) == 1
     made.close()
@@ -146,6 +170,11 @@ def test_options_that_the_engine_sets_are_refused(python: Path) -> None:
         engine(python, {"dtype": "half"})
     with pytest.raises(InputError, match=r"max_num_seqs follows from model.generation.slots"):
         engine(python, {"max_num_seqs": 3})
+    with pytest.raises(InputError, match=r"max_lora_rank follows from the options of model"):
+        engine(python, {"max_lora_rank": 8})
+    for given in ("32k", -1):
+        with pytest.raises(InputError, match=rf"options: max_model_len is '?{given}'?; give a number from 1 on"):
+            engine(python, {"max_model_len": given})
     made = engine(python, {"max_model_len": 4})
     with pytest.raises(InputError, match="Prompt 0 of the batch has 5 tokens, but the model has 4"):
         made.generate([[9] * 5])
@@ -166,3 +195,47 @@ def test_no_process_is_left(python: Path) -> None:
     made.close()
     assert process.poll() == 0
     assert not os.path.exists(log)
+
+
+def test_a_process_ends_with_its_model_and_leaves_nothing_under_it(
+    python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "child")
+    made = engine(python, max_new_tokens=1)
+    made.generate([[9]])
+    assert made._process is not None
+    process, log = made._process._process, made._process.log
+    child = int(log.read_text().rpartition("child ")[2])
+    os.kill(child, 0)
+    del made  # as after an exception, when Lightning calls no teardown
+    gc.collect()
+    assert process.poll() == -9
+    assert not log.exists()
+    assert is_gone(child)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; nobody may have waited for it."""
+    for _ in range(100):
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_launcher_does_not_place_the_processes_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+    for name in launched:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    found = worker_environment({"CUDA_VISIBLE_DEVICES": "3"})
+    assert not found.keys() & set(launched)
+    assert (found["VLLM_CPU_KVCACHE_SPACE"], found["CUDA_VISIBLE_DEVICES"]) == ("1", "3")
+    assert found["HOME"] == os.environ["HOME"]
+
+
+def test_a_message_that_is_no_json_ends_the_worker() -> None:
+    run = subprocess.run([sys.executable, FOLDER], input='{"row\n', text=True, timeout=20, capture_output=True)
+    assert run.returncode == 0
+    assert "a message that is no JSON" in run.stderr

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from llm_modules.generation.vllm_worker.rod_steering import Part, PassSteering, cache_salt, decoder_layers
+from llm_modules.generation.vllm_worker.rod_steering import Part, PassSteering, cache_salt, decoder_layers, summed
 from llm_modules.s3cot.steering import Positions
 
 HIDDEN = 4
@@ -133,10 +133,15 @@ def test_many_rows_get_entries_of_their_own() -> None:
 
 def test_keys_and_values_are_shared_by_prompts_that_are_steered_alike() -> None:
     one = {"2": 1.0, "3": 1.0}
-    assert cache_salt("all", one, 5) == cache_salt("all", dict(reversed(one.items())), 9)
-    assert cache_salt("all", one, 5) != cache_salt("all", {"2": 1.0}, 5)
-    assert cache_salt("last", one, 5) != cache_salt("last", one, 9), "the last token is another"
-    assert cache_salt("last", one, 5) != cache_salt("prompt", one, 5)
+    assert cache_salt("s", "all", one, 5) == cache_salt("s", "all", dict(reversed(one.items())), 9)
+    assert cache_salt("s", "all", one, 5) != cache_salt("s", "all", {"2": 1.0}, 5)
+    assert cache_salt("s", "last", one, 5) != cache_salt("s", "last", one, 9), "the last token is another"
+    assert cache_salt("s", "last", one, 5) != cache_salt("s", "prompt", one, 5)
+    assert cache_salt("s", "last", one, 5) != cache_salt("t", "last", one, 5), "other vectors"
+
+
+def test_workers_with_a_share_of_the_layers_are_summed() -> None:
+    assert summed([[(4, 2, 1.0), (0, 0, 0.0)], None, [(2, 2, 3.0), (0, 0, 0.0)]]) == [(6, 1.0), (0, 0.0)]
 
 
 def test_decoder_layers_are_the_list_of_their_number() -> None:

@@ -22,4 +22,4 @@ def engine(python: Path, options: dict[str, Any] | None = None, **settings: Any)
     """The engine on the miniature."""
     made = GenerationSettings(engine="vllm", vllm=VllmSettings(python, options or {}), **settings)
     outline = without_weights("miniature")
-    return VllmGenerator(VllmModel(str(MINIATURE)), outline, made, pad_id=0, eos_ids=settings.pop("eos", (2,)))
+    return VllmGenerator(VllmModel(str(MINIATURE)), outline, made, pad_id=0, eos_ids=(2,))

@@ -1,0 +1,203 @@
+"""The engine ``server`` against a server of this process: what it is asked, what it answers, and what goes wrong."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.errors import InputError
+from llm_modules.backbone.loading import MINIATURE, without_weights
+from llm_modules.generation import Completion, GenerationListener, GenerationSettings, Steered
+from llm_modules.generation.interface import ServerSettings
+from llm_modules.generation.server import _find
+from llm_modules.generation.server_engine import ServerGenerator
+from llm_modules.generation.vllm_engine import VllmSteering
+from llm_modules.generation.vllm_model import VllmModel
+from tests.llm_modules.generation.fake_server import KEY, FakeServer, serving
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    _find.cache_clear()
+    with serving(FakeServer(str(MINIATURE))) as made:
+        yield made
+
+
+def engine(server: FakeServer, path: str = str(MINIATURE), dtype: str = "float32", **settings: Any) -> ServerGenerator:
+    own = {name: settings.pop(name) for name in ("url", "model", "api_key_env") if name in settings}
+    made = GenerationSettings(engine="server", server=ServerSettings(**{"url": server.url, **own}), **settings)
+    model, outline = VllmModel(path, dtype=dtype), without_weights("miniature")
+    return ServerGenerator(model, outline, made, pad_id=0, eos_ids=(2,), encode=lambda text: [7] * len(text))
+
+
+class Recorder(GenerationListener):
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.tokens = 0
+
+    def tokens_generated(self, number: int) -> None:
+        self.tokens += number
+
+    def row_finished(self, row: int, completion: Completion) -> None:
+        self.rows.append(row)
+
+
+def test_rows_come_back_in_order_and_are_reported_as_they_end(server: FakeServer) -> None:
+    made, recorder = engine(server, slots=3, max_new_tokens=3), Recorder()
+    made.listeners.append(recorder)
+    found = made.generate([[9, 10 * row] for row in range(1, 12)], max_new_tokens=[2] * 10 + [5])
+    assert [done.token_ids for done in found[:2]] == [(11, 12), (21, 22)]
+    assert (found[-1].n_tokens, found[-1].finish_reason) == (5, "length")
+    assert (sorted(recorder.rows), recorder.tokens) == (list(range(11)), 25)
+    assert server.most_at_once <= 3
+    assert made.generate([[1, 0]])[0] == Completion((1, 2), "stop")
+    assert made.description == "server vllm 0.32.0"
+    first = server.completions[0]
+    assert (first["model"], first["temperature"], first["ignore_eos"]) == ("served", 0.0, True)
+    assert not first.keys() & {"vllm_xargs", "cache_salt"}
+
+
+def test_strengths_and_random_numbers_go_with_each_row(server: FakeServer) -> None:
+    made = engine(server, max_new_tokens=2, temperature=0.7, top_p=0.9)
+    with VllmSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
+        made.listeners.append(steering)
+        strengths = torch.zeros(3, 6)
+        strengths[1, 2:4] = -0.5
+        strengths[2, 2] = 1.0
+        steering.set_strengths(strengths)
+        found = made.generate([[30, 40 + row] for row in range(3)], seeds=[5, 6, 7])
+        made.generate([[30, 40]] * 3)
+    assert [done.steered for done in found] == [Steered(0, 0.0), Steered(6, 0.25), Steered(6, 0.25)]
+    bodies = {body["prompt"][-1]: body for body in server.completions[:3]}
+    plain, steered = bodies[40]["vllm_xargs"], bodies[41]["vllm_xargs"]
+    assert plain.keys() == {"draws"}
+    assert json.loads(steered["draws"]) == {"seed": 6, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+    assert json.loads(steered["strengths"]) == {"2": -0.5, "3": -0.5}
+    assert bodies[41]["cache_salt"] != bodies[42]["cache_salt"]
+    rows = [body["vllm_xargs"]["row"] for body in server.completions if "row" in body["vllm_xargs"]]
+    assert len(set(rows)) == 4, "no two requests have one number"
+    assert [call["method"] for call in server.calls].count("rod_steer") == 2
+    assert server.calls[0]["kwargs"]["name"] == steered["steering"]
+
+
+def test_a_failed_row_is_told_and_the_others_go_on(server: FakeServer) -> None:
+    server.fails = {20: 400}
+    made, recorder = engine(server, slots=2, max_new_tokens=2), Recorder()
+    made.listeners.append(recorder)
+    with pytest.raises(
+        InputError, match=r"1 of 5 rows \(row 1: the server answered 400: The prompt is odd.\); the others are complete"
+    ):
+        made.generate([[9, 10 * row] for row in range(1, 6)])
+    assert sorted(recorder.rows) == [0, 2, 3, 4]
+
+
+def test_a_server_that_fails_always_or_goes_ends_the_call(server: FakeServer) -> None:
+    server.fails = {10: 500}
+    made = engine(server, slots=2, max_new_tokens=2)
+    with pytest.raises(InputError, match=r"16 rows in a row have failed \(the server answered 500: The prompt is odd"):
+        made.generate([[9, 10]] * 50)
+    server.fails, server.dies_after = {}, 3
+    made, recorder = engine(server, slots=1, max_new_tokens=2), Recorder()
+    made.listeners.append(recorder)
+    with pytest.raises(
+        InputError, match=r"is gone \(.*\); rows that were complete are kept, and the same command goes"
+    ):
+        made.generate([[9, 10]] * 50)
+    assert len(recorder.rows) == 3
+    made.listeners.clear()
+    server.dies_after = None
+    assert len(made.generate([[9, 10]] * 5)) == 5
+
+
+def test_a_busy_server_is_asked_again(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    waits: list[float] = []
+    monkeypatch.setattr("llm_modules.generation.server_engine.anyio.sleep", sleep)
+    server.busy = 3
+    assert len(engine(server, slots=1, max_new_tokens=2).generate([[9, 10]] * 2)) == 2
+    assert waits == [1.0, 2.0, 4.0]
+
+
+def test_a_listener_that_ends_the_call_ends_the_requests(server: FakeServer) -> None:
+    class Breaks(GenerationListener):
+        def row_finished(self, row: int, completion: Completion) -> None:
+            raise ValueError("broken")
+
+    made = engine(server, slots=1, max_new_tokens=2)
+    made.listeners.append(Breaks())
+    with pytest.raises(ValueError, match="broken"):
+        made.generate([[9, 10]] * 50)
+    assert len(server.completions) < 50
+
+
+def test_a_server_of_texts_is_tokenised_again(server: FakeServer) -> None:
+    server.owner, server.about, server.longest = "somebody", None, None
+    made = engine(server, max_new_tokens=3, temperature=1.0, model="served")
+    with pytest.warns(UserWarning, match="samples by its own random numbers|gives texts without token ids") as told:
+        found = made.generate([[9, 10], [9, 0]], seeds=[2**40 + 3, 4])
+    assert len({str(warning.message) for warning in told}) == 2
+    assert found == [Completion((7, 7, 7), "length"), Completion((7, 7, 2), "stop")]
+    assert {body["seed"] for body in server.completions} == {3, 4}
+    assert not any(body.keys() & {"vllm_xargs", "stop_token_ids", "return_token_ids"} for body in server.completions)
+    assert made.description == "server somebody"
+
+
+@pytest.mark.parametrize(
+    ("about", "dtype", "message"),
+    [
+        (None, "float32", r"has no extension that steers; start it by llm_modules/generation/vllm_worker/serve.py"),
+        ({"dtype": "float32", "eager": False}, "float32", "runs captured graphs, which ignore steering"),
+        ({"dtype": "bfloat16", "eager": True}, "float32", "computes in bfloat16, and model.dtype is float32"),
+    ],
+)
+def test_a_server_that_cannot_steer_is_refused(server: FakeServer, about: Any, dtype: str, message: str) -> None:
+    server.about = about
+    made = engine(server, dtype=dtype)
+    with VllmSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
+        made.listeners.append(steering)
+        with pytest.raises(InputError, match=message):
+            made.generate([[9]])
+    assert not server.completions
+
+
+def test_another_model_is_refused(server: FakeServer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"serves 'served' \(from .*miniature\), and the model of this run is 'else'"):
+        engine(server, path="else")
+    with pytest.raises(InputError, match=r"server.model: http://\S+ serves 'served' .* and no 'gpt'"):
+        engine(server, model="gpt")
+    (tmp_path / "link").symlink_to(MINIATURE)
+    assert engine(server, path=str(tmp_path / "link")).served.id == "served"
+    assert engine(server, path="else", model="served").served.id == "served"
+    server.longest = 4
+    _find.cache_clear()
+    with pytest.raises(InputError, match="Prompt 0 of the batch has 5 tokens, but the model has 4"):
+        engine(server).generate([[9] * 5])
+
+
+def test_keys_come_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.key = True
+    with pytest.raises(InputError, match=r"wants a key; give the environment variable that holds it"):
+        engine(server)
+    with pytest.raises(InputError, match="the environment variable ROD_TEST_KEY is not set"):
+        engine(server, api_key_env="ROD_TEST_KEY")
+    monkeypatch.setenv("ROD_TEST_KEY", "wrong")
+    with pytest.raises(InputError, match="refuses the key in ROD_TEST_KEY"):
+        engine(server, api_key_env="ROD_TEST_KEY")
+    monkeypatch.setenv("ROD_TEST_KEY", KEY)
+    assert len(engine(server, api_key_env="ROD_TEST_KEY", max_new_tokens=1).generate([[9]])) == 1
+
+
+def test_an_address_without_a_server_is_told(server: FakeServer) -> None:
+    for url in ("", "localhost:8000", "http://user:word@localhost"):
+        with pytest.raises(InputError, match=r"server.url: give an address such as http://localhost:8000, without a"):
+            engine(server, url=url)
+    with pytest.raises(InputError, match=r"no server answers at http://127.0.0.1:9 \(ConnectError\); start it"):
+        engine(server, url="http://127.0.0.1:9/v1/")
+    server.get = lambda path: (200, {"hello": 1})  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"has no list of models at /v1/models"):
+        engine(server)
