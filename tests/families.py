@@ -62,11 +62,14 @@ _KINDS = ("layer_types", "layers_block_type")
 _CAN_BE_NONE = ("pad_token_id", "bos_token_id", "eos_token_id", "head_dim", "intermediate_size", "num_key_value_heads")
 
 _EXTRA: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1]},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8},
         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
     },
-    "deepseek_v2": {"topk_method": "greedy", "n_group": None, "topk_group": None},
+    "deepseek_v2": {"topk_method": "greedy", "n_group": None, "topk_group": None, "num_experts_per_tok": 2},
+    "dots1": {"n_shared_experts": 1, "num_experts_per_tok": 2},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1], [["global"], 1]]},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
     "jamba": {
         "attn_layer_period": 2,
@@ -78,6 +81,27 @@ _EXTRA: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
     "mamba2": {"num_heads": 8, "head_dim": 8},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 8,
+        "indexer_compress_ratio": 2,
+    },
+    "xlstm": {"hidden_size": 128, "embedding_dim": 128},
+    "zamba": {
+        "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+    },
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
+        "n_mamba_heads": 8,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "adapter_rank": 8,
+    },
+    "zaya": {"num_experts_per_tok": 1},
 }
 """What shrinking by names does not give."""
 

@@ -15,9 +15,10 @@ from datamodules.answers.spans import MARKUP, REFUSED, UNDECIDED, plain, sentenc
 from datamodules.answers.units import compound
 
 _COMMA_DECIMAL = (
-    r"(?:\d{1,3}(?:\.\d{3}){1,4},\d{1,9}(?!\d)|(?<![\d,(\[{])(?<![(\[{]\s)\d{1,9},\d{1,2}(?![\d,]|\s?[)\]}]))"
+    r"(?:[1-9]\d{0,2}(?:\.\d{3}){2,4},\d{1,9}(?!\d)"
+    r"|(?<![\d,(\[{])(?<![(\[{]\s)(?:[1-9]\d{0,2}\.\d{3},\d{1,9}|\d{1,9},\d{1,2})(?!\.?\d|,|\s?[)\]}]))"
 )
-"""A decimal comma; "(3,5)" is a pair."""
+"""A decimal comma; "(3,5)", "(2.125,3)" and "0.125,3" are pairs."""
 _DIGITS = (
     rf"{_COMMA_DECIMAL}|(?:\d{{1,3}}(?:,\d{{3}}){{1,8}}(?!\d)|\d{{1,2}}(?:,\d{{2}}){{1,5}},\d{{3}}(?!\d)|\d{{1,1000}})"
     r"(?:\.\d{1,1000})?|\.\d{1,1000}"
@@ -32,7 +33,7 @@ _TOKEN = re.compile(
     r"(?:\s(?P<scale>hundred|thousand|million|billion|trillion|dozen)s?\b|(?P<kilo>k)(?![\w/^]))?",
     re.IGNORECASE,
 )
-_DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,2}|\d{1,3}(?:\.\d{3}){1,4},\d{1,9}")
+_DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,2}|[1-9]\d{0,2}(?:\.\d{3}){1,4},\d{1,9}")
 _AND = re.compile(r",?\s(?:and|or|und|oder|y|o|et|ou|e|i|и|或|和)\s?[$€£]?\d", re.IGNORECASE)
 _SEVERAL = re.compile(
     r"\b(?:solutions|roots|values|coordinates?|pairs?|points?|pages|numbers|options|choices|answers|sets?|lists?)\b[^.\d]{0,20}$",

@@ -13,6 +13,8 @@ from llm_modules.backbone.modes import evaluation_mode
 _MULTIPLIED = ("logit_scale",)
 _DIVIDED = ("logits_scaling", "logits_mup_width_multiplier")
 """Keys of configurations that scale the logits."""
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "softcap")
+"""Keys of configurations that cap the logits."""
 
 
 class OutputHead:
@@ -28,7 +30,7 @@ class OutputHead:
         self.model = model
         config = model.config.get_text_config()
         self.vocab_size = int(config.vocab_size)
-        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
+        self.cap: float | None = next(filter(None, (getattr(config, name, None) for name in _CAPS)), None)
         multiplied, divided = (
             [float(getattr(config, name, None) or 1.0) for name in names] for names in (_MULTIPLIED, _DIVIDED)
         )

@@ -33,11 +33,8 @@ def cache_of(model: PreTrainedModel) -> tuple[str, Callable[[], Cache]]:
     Layers with a sliding window keep all columns: one that had dropped old columns could not take a new row. The
     model's mask still limits the window. InputError if the model is not decoder-only, or takes no `Cache`.
     """
-    takes = inspect.signature(inner_decoder(model).forward).parameters
-    name = next((name for name in CACHES if name in takes), "")
-    hints = get_args(takes[name].annotation) if name else ()
-    own = next((hint for hint in hints if isinstance(hint, type) and hint is not type(None)), Cache)
-    if model.config.is_encoder_decoder or not name or not issubclass(own, Cache):
+    name, own = _taken(inner_decoder(model).forward)
+    if model.config.is_encoder_decoder or not issubclass(own, Cache):
         raise InputError(
             f"{type(model).__name__} cannot generate in slots: it must be decoder-only and take a cache of "
             "transformers; set model.generation.engine: transformers"
@@ -59,13 +56,28 @@ def cache_of(model: PreTrainedModel) -> tuple[str, Callable[[], Cache]]:
     return name, make
 
 
+def _taken(forward: Callable[..., object]) -> tuple[str, type]:
+    """The argument by which a model's ``forward`` takes a cache, and its class; no name and ``object`` without one."""
+    parameters = inspect.signature(forward).parameters
+    for name in CACHES:
+        if name in parameters:
+            hints = get_args(parameters[name].annotation)
+            return name, next((hint for hint in hints if isinstance(hint, type) and hint is not type(None)), Cache)
+    return "", object
+
+
+def takes_cache(forward: Callable[..., object]) -> bool:
+    """Whether a model's ``forward`` takes a `Cache`, by its signature; xlstm has a class of its own, that is none."""
+    return issubclass(_taken(forward)[1], Cache)
+
+
 def takes_no_cache(family: str) -> bool:
-    """Whether models of a family (``model_type``) take no cache, by the signature of its class; no weights needed.
+    """Whether models of a family (``model_type``) take no `Cache`, by the signature of its class; no weights needed.
 
     False for families that transformers itself does not have: their class is known once the model is loaded.
     """
     cls = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(family, ""), None)
-    return cls is not None and not inspect.signature(cls.forward).parameters.keys() & set(CACHES)
+    return cls is not None and not takes_cache(cls.forward)
 
 
 def pads_prompts(model: PreTrainedModel) -> bool:

@@ -1,6 +1,5 @@
 """The engine ``transformers``: the library's own ``generate``, for any decoder-only model that it can decode."""
 
-import inspect
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +21,7 @@ from datamodules.errors import InputError
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.generation.engine import GenerationEngine, refuse_prompt_learning
 from llm_modules.generation.interface import Completion, GenerationSettings
-from llm_modules.generation.prefill import CACHES, left_pad, pads_prompts
+from llm_modules.generation.prefill import left_pad, pads_prompts, takes_cache
 from llm_modules.generation.token_sampling import row_uniforms, sample_tokens
 
 
@@ -56,7 +55,7 @@ class TransformersGenerator(GenerationEngine):
         self.model, self._base = model, base
         self.equal_lengths = not pads_prompts(base)
         # Without one (rwkv) each pass computes whole rows: generate would pass the states and all tokens again.
-        self.takes_cache = bool(inspect.signature(base.forward).parameters.keys() & set(CACHES))
+        self.takes_cache = takes_cache(base.forward)
         self.read_positions(base)
 
     @property

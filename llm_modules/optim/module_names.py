@@ -17,9 +17,9 @@ Ours: ``mixer`` for the inputs of linear attention, state-space models and convo
 """
 
 _NAMES: dict[tuple[str, ...], str] = {
-    ("q",): "q_proj query wq Wq q_a_proj q_b_proj project_q",
-    ("k",): "k_proj key wk Wk project_k",
-    ("v",): "v_proj value wv Wv project_v",
+    ("q",): "q_proj q query wq Wq q_a_proj q_b_proj project_q",
+    ("k",): "k_proj k key wk Wk project_k",
+    ("v",): "v_proj v value wv Wv project_v",
     ("o",): "o_proj out_proj wo o_a_proj o_b_proj attention_out",
     ("k", "v"): "kv_proj kv_a_proj_with_mqa kv_b_proj",
     ("q", "k", "v"): "qkv_proj query_key_value c_attn qkv Wqkv wqkv W_pack att_proj",
@@ -27,7 +27,8 @@ _NAMES: dict[tuple[str, ...], str] = {
     ("up",): "up_proj dense_h_to_4h fc1 c_fc fc_in w3 v1 w_1 proj_up",
     ("down",): "down_proj dense_4h_to_h fc2 fc_out w2 w_out proj_down",
     ("gate", "up"): "gate_up_proj dense_gate_up_proj Wi",
-    ("mixer",): "in_proj in_proj_qkvz in_proj_ba in_proj_qkv in_proj_z in_proj_a in_proj_b x_proj dt_proj conv1d A_log",
+    ("mixer",): "in_proj in_proj_qkvz in_proj_ba in_proj_qkv in_proj_z in_proj_a in_proj_b x_proj dt_proj conv1d A_log "
+    "ogate_preact igate_preact fgate_preact",
 }
 """Types -> names of their module in the families; a fused projection has several types."""
 _LEAVES = {name: types for types, names in _NAMES.items() for name in names.split()}

@@ -1,6 +1,5 @@
 """Steering: every row of a batch has its own strength in every layer (paper, "self-sampling")."""
 
-import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -21,7 +20,7 @@ from llm_modules.backbone.architecture import (
     with_residual,
 )
 from llm_modules.generation import GenerationListener, Steered
-from llm_modules.generation.prefill import CACHES, is_empty
+from llm_modules.generation.prefill import CACHES, is_empty, takes_cache
 from llm_modules.s3cot.steered_places import SteeredPlaces
 
 Positions = Literal["all", "prompt", "last", "generated"]
@@ -74,7 +73,7 @@ class Steering(GenerationListener):
         self._columns: slice | None = slice(None)
         self._is_token: Tensor | None = None
         self._width: int | None = None
-        self._takes = inspect.signature(self._decoder.forward).parameters.keys() & set(CACHES)
+        self._takes = takes_cache(self._decoder.forward)
         # Per batch: the distinct settings (strengths by layer), the setting of each row, the layers steered by any.
         self._settings = torch.empty(0, len(self._layers))
         self._setting_of_row = torch.empty(0, dtype=torch.long)
@@ -213,7 +212,7 @@ class Steering(GenerationListener):
         if self._idle or self._columns is None:
             return None
         hidden: Tensor = residual_of(output)
-        if hidden.ndim != 3:
+        if hidden.ndim != 3 or hidden.shape[-1] != self._vectors.shape[-1]:
             raise InputError(
                 f"steering: the decoder layers of this family return {tuple(hidden.shape)}, several residual streams "
                 "per token; a direction is defined for one, so the family cannot be steered"

@@ -91,7 +91,7 @@ def test_decoder_layers_are_found_by_their_number(family: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["deepseek_v4", "gemma3n_text"])
+@pytest.mark.parametrize("family", ["deepseek_v4", "gemma3n_text", "qwen4_exp_text"])
 def test_several_residual_streams_are_not_steered(family: str) -> None:
     model = tiny_model(family)
     with Steering(model, torch.ones(num_layers(model), HIDDEN)) as steering:

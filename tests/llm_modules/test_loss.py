@@ -11,6 +11,7 @@ from llm_modules import loss as loss_module
 from llm_modules.backbone.head import OutputHead
 from llm_modules.loss import completion_loss, row_losses
 from tests.architectures import ARCHITECTURES, VOCAB
+from tests.families import tiny_model
 
 
 def _batch(rows: int = 3, length: int = 9) -> SupervisedBatch:
@@ -42,6 +43,16 @@ def test_equals_the_models_own_loss(name: str, chunk_rows: int, monkeypatch: pyt
             assert got.grad is None or not got.grad.any(), key
         else:
             torch.testing.assert_close(got.grad, want.grad, atol=1e-5, rtol=1e-4, msg=partial("{}: {}".format, key))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "recurrent_gemma", "xlstm"])
+def test_logits_that_a_cap_bends_are_the_models_own(family: str) -> None:
+    model = tiny_model(family)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(200)
+        logits = model(input_ids=torch.arange(4)[None]).logits
+    assert logits.abs().max() > 25, "next to the cap"
+    OutputHead(model).check()
 
 
 def test_no_more_logits_than_the_bound_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -373,6 +373,11 @@ def test_a_pattern_that_takes_for_ever_is_an_error(monkeypatch: pytest.MonkeyPat
         ("See pages 3,4", None),
         ("The pair is 1,5", None),
         ("Die Antwort ist 1.234,5", "1234.5"),
+        ("Die Antwort ist 1.234.567,89", "1234567.89"),
+        ("The answer is (2.125,3)", "3"),
+        (r"\boxed{0.125,3}", "0.125"),
+        ("The answer is 0.750,2.5", "0.750"),
+        ("The answer is 0.125,0.5 m", "0.125"),
         ("The answer is 1,23,456", "123456"),
     ],
 )

@@ -26,7 +26,7 @@ from tests.architectures import ARCHITECTURES
 from tests.families import families, tiny_model
 from tests.llm_modules.generation.test_generator import EOS, limits_of, ragged
 
-WITHOUT_CACHE = ["openai-gpt", "rwkv"]
+WITHOUT_CACHE = ["openai-gpt", "rwkv", "xlstm"]
 
 
 def tokens(completions: Sequence[Completion]) -> list[tuple[int, ...]]:
