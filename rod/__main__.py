@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from rod.noise import be_quiet
+
 LIGHTNING = "rod.cli"
 GROUPS = {
     "train": {
@@ -67,6 +69,7 @@ def overview() -> str:
             *lines,
             "",
             "rod <verb> --help              the options of a verb",
+            "rod --verbose <verb> ...       with the notices of the libraries, which are hidden otherwise",
             "rod fit --config NAME ...      run a stage; later files and options override earlier ones",
             "rod fit --config NAME --model.backbone FOLDER --print_config",
             "                               print the whole configuration without running it",
@@ -81,6 +84,10 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for wrong input, or another of `rod.failures`.
     """
     words = list(sys.argv[1:] if args is None else args)
+    if words[:1] == ["--verbose"]:
+        del words[0]
+    else:
+        be_quiet()
     if not words or words[0] in {"-h", "--help", "help"}:
         print(overview())
         return 0

@@ -26,7 +26,6 @@ from datamodules.errors import InputError
 from datamodules.trainer_parts import run_seed
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
 from rod import classes
-from rod.noise import be_quiet
 from rod.parser import Parser
 from rod.recovery import RecoveryCheckpoint
 from rod.requeue import requeueing
@@ -228,7 +227,6 @@ def _listed(values: Any) -> list[Any]:
 
 def main(args: Sequence[str]) -> RodCLI:
     """Run one of Lightning's verbs, the first of the words, with its options."""
-    be_quiet()
     # Lightning starts the processes of other devices with sys.argv.
     before = sys.argv
     sys.argv = [str(Path(__file__).with_name("__main__.py")), *args]

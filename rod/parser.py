@@ -30,6 +30,7 @@ _NO_TEXT = re.compile(r"Expected a (?:<class ')?str(?:'>)?\. Got value: (\S+)\Z"
 _GIVEN = re.compile(r"Given value: (\S+)\Z")
 _REQUIRED = "the following arguments are required"
 _NO_SUCH = "there is no such key"
+_KEYED = re.compile(r"[\w.+-]+: ")
 
 
 class ConfigFile(ActionConfigFile):
@@ -145,8 +146,10 @@ def explain(message: str, known: list[str]) -> str:
     parts: dict[str, str] = {}
     for part in filter(None, (line.strip(" -") for line in reason.splitlines())):
         parts.setdefault(part.partition(";")[0], part)  # several types of a union say the same
-    said = [part for part in parts.values() if _NO_SUCH not in part]  # of a union, the type whose keys these are
-    reason = " ".join(said or parts.values())
+    # Of a union, the type whose keys these are; else the key that no type has.
+    of_a_key = [part for part in parts.values() if _KEYED.match(part) and _NO_SUCH not in part]
+    unknown_keys = [part for part in parts.values() if _NO_SUCH in part]
+    reason = " ".join(of_a_key or unknown_keys or parts.values())
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     reason = re.sub(r"typing\.Literal\[(.*?)\]", r"value that is one of \1", reason)
     given = _NO_TEXT.search(reason) or (_GIVEN.search(message) if reason == "Expected a str" else None)

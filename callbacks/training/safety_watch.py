@@ -105,8 +105,6 @@ class SafetyWatch(Callback):
         )
         check.base = self._base
         self._check = check
-        if self.on_loss != "warn":
-            check.keep()
         if self.alarmed and self.on_loss == "protect":
             _protect(trainer, pl_module)
         self._step, self._steps, self._measured = trainer.global_step, 0, -1
@@ -121,8 +119,11 @@ class SafetyWatch(Callback):
         self._measure(trainer)
         self._check_time = time.monotonic() - started
         self._base = check.base
-        self._require_refusals()
-        self._act(trainer, pl_module)
+        self._require_refusals(trainer)
+        if self.on_loss != "warn":
+            check.keep()
+        if self._is_lost(trainer):
+            self._act(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -164,13 +165,14 @@ class SafetyWatch(Callback):
         self.interval = self.every_n_steps or state_dict["interval"]
         self.alarmed = state_dict["alarmed"] and self.on_loss == "protect"  # which goes on; others act anew
 
-    def _require_refusals(self) -> None:
+    def _require_refusals(self, trainer: Trainer) -> None:
         """InputError, or a warning, if so little was refused before the fit that no loss can be seen."""
         assert self._base is not None
-        if self._base.refused > self.max_lost:
+        refused = float(trainer.strategy.broadcast(self._base.refused))
+        if refused > self.max_lost:
             return
         told = (
-            f"SafetyWatch: before the fit the model refuses {self._base.refused:.0%} of the malicious requests of "
+            f"SafetyWatch: before the fit the model refuses {refused:.0%} of the malicious requests of "
             f"'{self.requests}', so a loss of more than {self.max_lost:.0%} cannot be seen; give requests that it "
             "refuses (for the miniature runs/world/watched.dev.jsonl, from `rod world`), or a lower max_lost"
         )

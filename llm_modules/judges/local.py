@@ -133,7 +133,7 @@ class LocalJudge(Judge):
     def _start(self, template: Template) -> "Generator":
         import torch
 
-        from llm_modules.backbone.loading import load_model
+        from llm_modules.backbone.loading import choose_device, load_model
         from llm_modules.backbone.vocabulary import end_ids, padding_id
         from llm_modules.generation import GenerationSettings, Generator
 
@@ -148,9 +148,7 @@ class LocalJudge(Judge):
                 )
             except InputError as error:
                 raise InputError(f"judge {self.name}: {error}") from error
-            automatic = "cuda" if torch.cuda.is_available() else "cpu"
-            device = torch.device(automatic if self.device == "auto" else self.device)
-            torch.nn.Module.to(model.requires_grad_(False), device)
+            torch.nn.Module.to(model.requires_grad_(False), choose_device(self.device))
             tokenizer = self._load_tokenizer()
             settings = GenerationSettings(max_new_tokens=template.max_new_tokens, slots=self.slots)
             self._generator = Generator(

@@ -21,11 +21,12 @@ def load(name: str, dtype: Any = "auto") -> CausalLM:
     """Load what a word of the command names, ready to generate.
 
     A checkpoint (``.ckpt``) or a run folder with one, a MoGU folder, a PEFT folder, or a model: ``miniature``, a
-    folder, a GGUF file, a hub id. InputError if there is no such thing, or a part of it is missing.
+    folder, a GGUF file, a hub id. InputError if there is no such thing, or a part of it is missing; or for a type of
+    the weights of a run, whose own configuration says it.
     """
     folder = Path(name).expanduser()
     if folder.suffix == ".ckpt":
-        return load_module(config_of(folder), folder)
+        return _of_a_run(config_of(folder), folder, dtype)
     if (folder / SETTINGS).is_file():
         module: CausalLM = MoGU(folder=str(folder), backbone=read_settings(folder).base, dtype=dtype)
     elif (folder / "adapter_config.json").is_file():
@@ -39,11 +40,17 @@ def load(name: str, dtype: Any = "auto") -> CausalLM:
             raise InputError(
                 f"'{name}': this run folder has none of {', '.join(CHECKPOINTS)}; name a checkpoint or a model"
             )
-        return load_module(folder / CONFIG, found[0])
+        return _of_a_run(folder / CONFIG, found[0], dtype)
     else:
         module = CausalLM(backbone=str(folder) if folder.exists() else name, dtype=dtype)
     module.configure_model()
     return module.eval()
+
+
+def _of_a_run(config: Path, checkpoint: Path, dtype: Any) -> CausalLM:
+    if dtype != "auto":
+        raise InputError(f"--dtype: the type of the weights of '{checkpoint}' is that of its run, in '{config}'")
+    return load_module(config, checkpoint)
 
 
 def examples(modules: Sequence[CausalLM]) -> list[str]:

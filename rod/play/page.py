@@ -55,6 +55,7 @@ class Page:
 
     def show(self) -> None:
         """Put the elements on the page."""
+        self.ui.context.client.on_delete(self.stop)
         self.ui.add_css(shown.STYLE)
         self.ui.html("<h1>rod play</h1>", sanitize=False)
         self.ui.label(" against ".join(self.player.names)).classes("note")
@@ -189,7 +190,7 @@ class Page:
         self.question.value = text
 
     def stop(self) -> None:
-        """Let the question that is being answered stop."""
+        """Let the question that is being answered stop: other windows wait for it."""
         self.asked += 1
 
     async def ask(self) -> None:

@@ -1,5 +1,6 @@
 """What the page shows of answers, as HTML and chart options; every text of a model is escaped."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -92,7 +93,7 @@ def curve(steer: Steer, alpha: float) -> dict[str, Any]:
             "max": steer.weakest,
             **grid,
         },
-        "yAxis": {"type": "value", "min": 0, "max": 1, **grid},
+        "yAxis": {"type": "value", "min": 0, "max": max(1, *(math.ceil(one.length_ratio) for one in points)), **grid},
         "series": [
             {
                 "type": "line",

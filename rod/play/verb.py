@@ -31,18 +31,16 @@ def run(
         calibration: Run folder of ``s3cot/2_calibrate``: its direction, places and choice, and the curve it measured.
         layers: Layers to steer, such as ``anchor:5`` or ``3,5-8``.
         positions: Tokens to steer.
-        dtype: Type of the weights.
+        dtype: Type of the weights; those of a run have the type of its configuration.
         device: Device of the models, such as ``cuda:1``; the first GPU if there is one.
         port: Port of the page.
         host: Address to serve on. Any other than this machine's own needs a password.
         password: Password that the browser asks for. It is sent unencrypted: use a trusted network.
         browser: Open the page in a browser, if there is a display.
     """
-    import torch
-
     from datamodules.answers import AnswerChecker
     from datamodules.errors import InputError
-    from rod.noise import be_quiet
+    from llm_modules.backbone.loading import choose_device
     from rod.play import access
     from rod.play.asking import Player
     from rod.play.direction import chosen
@@ -56,8 +54,7 @@ def run(
         raise InputError("rod play needs NiceGUI: pip install 'lightning-rod[play]'")
     import uvicorn
 
-    be_quiet()
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = choose_device(device)
     loaded = [load(name, dtype).to(place) for name in models]
     names = [name if models.count(name) == 1 else f"{name} {index + 1}" for index, name in enumerate(models)]
     player = Player(loaded, names, chosen(loaded[0], direction, calibration, layers, positions))

@@ -11,12 +11,10 @@ from llm_modules.backbone.loading import read_config
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu.module import MoGU
 from rod import classes
-from rod.noise import be_quiet
 from rod.plan.devices import Device, DeviceName, device_of
 from rod.plan.memory import USABLE, CountedFit, Fit, Generation, Parts, Strategy, choose, count_generation
 
 classes.load()
-be_quiet()
 
 _HALF = {"bfloat16", "float16"}
 _MIXED = {"bf16-mixed", "16-mixed", "bf16", "16"}

@@ -1,13 +1,17 @@
 """``rod triage``: rank the samples of a fine-tuning set by how malicious they look to the model."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from datamodules.mllr.twin_data import Twins
     from llm_modules.causal_lm import CausalLM
+    from llm_modules.safety_watch.triage import RefusalAxis
+
+_FILES = ("kept.jsonl", "dropped.jsonl", "scores.csv")
 
 
 def run(
@@ -21,6 +25,7 @@ def run(
     limit: int = 200,
     floor: float = 0.9,
     chat_template: str | None = None,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> None:
     """Rank the samples of a fine-tuning set by how malicious they look to the model, and drop the worst.
@@ -43,73 +48,92 @@ def run(
         limit: Number of pairs.
         floor: Least AUROC on held-out pairs; with less, the model does not tell the requests apart.
         chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
+        device: Such as ``cpu`` or ``cuda:1``; a GPU if there is one by default.
         overwrite: Overwrite existing files.
     """
-    import csv
-    import json
-
     from rich.console import Console
     from rich.progress import track
 
     from datamodules.errors import InputError
     from datamodules.mllr.twin_data import Twins
-    from datamodules.prompts import encode_prompt, render_prompt
     from datamodules.prompts.conversation import ConversationEncoder
     from datamodules.records.conversations import read_conversations
-    from datamodules.records.files import read_file
     from datamodules.records.reader import read_records
-    from datamodules.writing import replacing
+    from llm_modules.backbone.loading import choose_device
     from llm_modules.causal_lm import CausalLM
-    from llm_modules.safety_watch.triage import BATCH_SIZE, RefusalAxis, last_states
+    from llm_modules.safety_watch.triage import BATCH_SIZE, last_states
     from rod.verbs.files import require_new
 
     if not 0 <= drop < 1:
         raise InputError(f"--drop: must be a share from 0 to less than 1, is {drop:g}")
-    files = [output / name for name in ("kept.jsonl", "dropped.jsonl", "scores.csv")]
-    require_new(files, overwrite)
+    require_new([output / name for name in _FILES], overwrite)
+    place = choose_device(device)
     twins = read_records(pairs, Twins)[:limit]
     conversations = read_conversations(path, fields=fields)
     module = CausalLM(model, dtype="auto")
-    tokenizer = module.tokenizer
-    encode = ConversationEncoder(tokenizer, chat_template, loss_turns="last")
+    encode = ConversationEncoder(module.tokenizer, chat_template, loss_turns="last")
     rows = {c.number: _upto(examples[-1], at) for c in conversations if (examples := encode(c))}
-    asked = [
-        [encode_prompt(tokenizer, render_prompt(tokenizer, text, template=chat_template)) for text in texts]
-        for texts in ([pair.malicious for pair in twins], [pair.benign for pair in twins])
-    ]
     module.configure_model()
-    module.eval()
-    axis = RefusalAxis.fit(*(_states(module, prompts) for prompts in asked))
+    module.eval().to(place)
+    axis = _fit_axis(module, twins, chat_template)
     if axis.auroc < floor:
         raise InputError(
             f"--pairs: the model tells malicious requests from their twins with an AUROC of {axis.auroc:.3f} in its "
             f"best layer, less than {floor:g}: a score would say little; give clearer pairs, or lower --floor knowingly"
         )
-    numbers, of_line = [*rows], dict[int, float]()
+    numbers, scores = [*rows], dict[int, float]()
     batches = last_states(module.language_model, [*rows.values()], module.pad_id)
     for chosen, states in track(batches, "Reading", total=-(-len(rows) // BATCH_SIZE), console=Console(stderr=True)):
         scored = zip(chosen, axis.score(states).tolist(), strict=True)
-        of_line.update((numbers[row], score) for row, score in scored)
-    worst = sorted(of_line, key=lambda number: (-of_line[number], number))[: round(drop * len(of_line))]
-    good = {c.number for c in conversations}
-    found = (line for line in read_file(path, lambda _: None) if line.number in good)
-    lines = {line.number: json.dumps(line.values, ensure_ascii=False, default=str) for line in found}
-    kept = [number for number in lines if number not in set(worst)]
-    output.mkdir(parents=True, exist_ok=True)
-    for file, chosen in zip(files, (kept, worst), strict=False):
-        with replacing(file) as written:
-            written.write("".join(f"{lines[number]}\n" for number in chosen).encode())
-    with files[2].open("w", newline="", encoding="utf-8") as table:
-        writer = csv.writer(table)
-        writer.writerow(["line", "score", "kept"])
-        writer.writerows([number, f"{of_line[number]:.4f}", number not in set(worst)] for number in sorted(of_line))
+        scores.update((numbers[row], score) for row, score in scored)
+    worst = sorted(scores, key=lambda number: (-scores[number], number))[: round(drop * len(scores))]
+    lines = _lines(path, {c.number for c in conversations})
+    _write(output, lines, scores, worst)
     console = Console()
-    spread = f"scores from {min(of_line.values()):.2f} to {max(of_line.values()):.2f}"
+    spread = f"scores from {min(scores.values()):.2f} to {max(scores.values()):.2f}"
     told = f"layer {axis.layer}, AUROC {axis.auroc:.3f} on held-out pairs; {spread}"
-    console.print(f"{told}; kept {len(kept):,} of {len(lines):,} samples", highlight=False, soft_wrap=True)
+    console.print(
+        f"{told}; kept {len(lines) - len(worst):,} of {len(lines):,} samples", highlight=False, soft_wrap=True
+    )
     for number in worst[:3]:
-        console.print(f"  {of_line[number]:.2f}  line {number}: {lines[number][:100]}", highlight=False, markup=False)
-    console.print(f"wrote {files[0]}", highlight=False, soft_wrap=True)
+        console.print(f"  {scores[number]:.2f}  line {number}: {lines[number][:100]}", highlight=False, markup=False)
+    console.print(f"wrote {output / _FILES[0]}", highlight=False, soft_wrap=True)
+
+
+def _fit_axis(module: "CausalLM", twins: Sequence["Twins"], chat_template: str | None) -> "RefusalAxis":
+    from datamodules.prompts import encode_prompt, render_prompt
+    from llm_modules.safety_watch.triage import RefusalAxis
+
+    def states(texts: list[str]) -> "Tensor":
+        prompts = [render_prompt(module.tokenizer, text, template=chat_template) for text in texts]
+        return _states(module, [encode_prompt(module.tokenizer, prompt) for prompt in prompts])
+
+    return RefusalAxis.fit(states([pair.malicious for pair in twins]), states([pair.benign for pair in twins]))
+
+
+def _lines(path: Path, numbers: Container[int]) -> dict[int, str]:
+    """The lines of the file with these numbers, as JSON."""
+    import json
+
+    from datamodules.records.files import read_file
+
+    found = (line for line in read_file(path, lambda _: None) if line.number in numbers)
+    return {line.number: json.dumps(line.values, ensure_ascii=False, default=str) for line in found}
+
+
+def _write(output: Path, lines: Mapping[int, str], scores: Mapping[int, float], worst: Sequence[int]) -> None:
+    import csv
+
+    from datamodules.writing import filling
+
+    dropped = set(worst)
+    with filling(output) as folder:
+        for name, chosen in zip(_FILES, ([n for n in lines if n not in dropped], worst), strict=False):
+            (folder / name).write_text("".join(f"{lines[number]}\n" for number in chosen), encoding="utf-8")
+        with (folder / _FILES[2]).open("w", newline="", encoding="utf-8") as table:
+            writer = csv.writer(table)
+            writer.writerow(["line", "score", "kept"])
+            writer.writerows([number, f"{scores[number]:.4f}", number not in dropped] for number in sorted(scores))
 
 
 def _upto(example: tuple[list[int], list[int]], at: str) -> list[int]:

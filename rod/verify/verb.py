@@ -57,12 +57,13 @@ def run(
     from callbacks.evaluation.columns import terminal
     from datamodules.errors import InputError
     from datamodules.writing import replacing
-    from llm_modules.backbone.loading import load_model, load_tokenizer, read_config
+    from llm_modules.backbone.loading import choose_device, load_model, load_tokenizer, read_config
     from rod.verify.method_checks import METHOD_CHECKS
     from rod.verify.model_checks import MODEL_CHECKS
     from rod.verify.prompt_checks import PROMPT_CHECKS
     from rod.verify.subject import Check, Subject, attempt
 
+    place = choose_device(device)
     read_config(model, revision, trust_remote_code)  # its errors are about the model, those of a tokenizer are not
     own_tokenizer = load_tokenizer(tokenizer or model, revision, trust_remote_code)
     loaded = load_model(
@@ -74,7 +75,6 @@ def run(
         random_weights=random_weights,
         quantization=quantization,
     ).eval()
-    place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if quantization is None:
         torch.nn.Module.to(loaded, place)
     subject = Subject(loaded, own_tokenizer, chat_template)

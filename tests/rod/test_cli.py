@@ -1,9 +1,11 @@
 """The command: verbs, errors in one line, run folders, checkpoints that do not override, export."""
 
 import importlib
+import os
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,20 @@ def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
     for verb in VERBS:
         assert f"\n  {verb} " in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("words", "told"), [(["--version"], 0), (["--verbose", "--version"], 1)])
+def test_notices_of_libraries_are_hidden_unless_asked_for(
+    words: list[str], told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert main(words) == 0
+        warnings.warn("`is_gradient_checkpointing` is deprecated and will be removed", FutureWarning, stacklevel=1)
+        warnings.warn("a warning of ours", UserWarning, stacklevel=1)
+    assert len(caught) == told + 1
+    assert ("HF_HUB_DISABLE_PROGRESS_BARS" in os.environ) == (not told)
 
 
 def test_every_verb_has_its_module() -> None:

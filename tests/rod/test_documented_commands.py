@@ -33,7 +33,7 @@ def first_seen() -> dict[Path, list[list[str]]]:
     found: dict[Path, list[list[str]]] = {}
     for page in PAGES:
         for words in map(runnable, commands(page)):
-            alike = tuple("FILE" if re.search(r"^runs/|\.\w+$", word) else word for word in words)
+            alike = tuple("FILE" if re.search(r"^runs/|^(?!--).*\.\w+$", word) else word for word in words)
             if alike not in seen:
                 seen.add(alike)
                 found.setdefault(page, []).append(words)

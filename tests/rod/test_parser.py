@@ -146,6 +146,14 @@ def test_a_bad_value_of_one_type_of_a_union_is_told_without_the_keys_of_the_othe
         run_verb(paint, ["--colour", "{tone: 3}"], "paint")
 
 
+def test_an_unknown_key_of_the_one_type_with_keys_is_named() -> None:
+    def paint(colour: int | Red = 1) -> None:
+        """Do."""
+
+    with pytest.raises(InputError, match=r"^colour\.depht: there is no such key; did you mean 'depth'\?$"):
+        run_verb(paint, ["--colour", "{depht: 3}"], "paint")
+
+
 @pytest.mark.parametrize("verb", ["fit", "plan"])
 def test_a_verb_without_a_stage_names_one(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb]) == 2

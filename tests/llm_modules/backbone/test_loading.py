@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.backbone.adapters import merge
-from llm_modules.backbone.loading import load_model, load_tokenizer, max_positions, model_id, source
+from llm_modules.backbone.loading import choose_device, load_model, load_tokenizer, max_positions, model_id, source
 from llm_modules.backbone.quantization import quantization_config
 from llm_modules.causal_lm import CausalLM
 from tests.supervised import RandomExamples
@@ -162,3 +162,10 @@ class TestQuantization:
         run = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
         with pytest.raises(InputError, match=r"no weight is trained; give model\.peft"):
             run.fit(CausalLM(base, quantization="4bit"), datamodule=RandomExamples())
+
+
+def test_a_device_that_is_not_there() -> None:
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("cuda:99", "cpuu"):
+        with pytest.raises(InputError, match=f"device: '{name}' cannot be used"):
+            choose_device(name)

@@ -1,24 +1,29 @@
 """The page of ``rod play`` in a real browser."""
 
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from datamodules.answers import AnswerChecker
 from llm_modules.s3cot import Direction
 from rod.__main__ import main
+from rod.play.asking import Answer, Options, Player
 from rod.play.direction import of_the_miniature
 from rod.play.models import load
+from rod.play.page import build
 from tests.browser import Browser, browser, missing
 from tests.processes import Processes
 from tests.rod.play.test_play import free_port, save_calibration
 
 pytest.importorskip("nicegui", reason="needs pip install 'lightning-rod[play]'")
 pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.slow]
+uvicorn = pytest.importorskip("uvicorn")
 LEFT = "\ue012"
 
 
@@ -105,6 +110,45 @@ def test_a_direction_is_dropped(chromium: Browser, address: str, tmp_path: Path)
     drop(chromium, tmp_path / "mine.safetensors")
     until(chromium, "document.body.innerText.includes('Direction mine.safetensors, layers 2-3, positions last')")
     assert chromium.logs() == []
+
+
+class Endless(Player):
+    """Answers without end."""
+
+    asked = closed = False
+
+    def ask(self, question: str, options: Options, answers: Sequence[Answer]) -> Generator[None, None, None]:
+        self.asked = True
+        try:
+            while True:
+                yield
+        finally:
+            self.closed = True
+
+
+def test_a_question_ends_with_its_window(chromium: Browser) -> None:
+    player, port = Endless([load("miniature")], ["miniature"]), free_port()
+    with AnswerChecker(workers=1) as checker:
+        server = uvicorn.Server(uvicorn.Config(build(player, checker, ["Why?"]), port=port, log_level="warning"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.1)
+        chromium.open(f"http://localhost:{port}/")
+        until(chromium, "document.querySelector('#ask')")
+        time.sleep(0.5)
+        chromium.click("#ask")
+        for place, done in (("", lambda: player.asked), ("about:blank", lambda: player.closed)):
+            if place:
+                assert not player.closed
+                chromium.open(place)
+            for _ in range(300):
+                if done():
+                    break
+                time.sleep(0.1)
+            assert done()
+        server.should_exit = True
+        thread.join()
 
 
 def test_nothing_is_loaded_from_elsewhere(chromium: Browser, address: str) -> None:
