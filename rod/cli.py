@@ -140,7 +140,7 @@ class RodCLI(LightningCLI):
         """
         folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
         text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
-        if not (folder / CONFIG).is_file() or difference(folder / CONFIG, text, self.subcommand) is not None:
+        if not (folder / CONFIG).is_file() or difference(folder / CONFIG, text, self.subcommand or "") is not None:
             return False
         if config.overwrite and is_restart() and not (folder / REPLACED).exists():
             rank_zero_info(f"{folder}: not replaced, because this job has been started before")
