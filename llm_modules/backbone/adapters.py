@@ -24,8 +24,11 @@ from llm_modules.backbone.modes import evaluation_mode, same_trainable
 
 _STATE_SPACE = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 """Families whose state-space modules PEFT refuses to adapt."""
-_TABLE = re.compile(r"(embed_tokens|wte|word_embeddings|embed_in|lm_head|embed_out)\.weight$")
-"""Whole embeddings and output heads among the tensors of an adapter."""
+_TABLE = re.compile(
+    r"((?P<input>embed_tokens|wte|word_embeddings|embed_in)|(?P<output>lm_head|embed_out))"
+    r"\.((token_adapter\.)?(base_layer\.)?weight|(?P<change>lora_embedding_A|lora_B\.weight))$"
+)
+"""Embeddings and output heads among the tensors of an adapter, whole or as a change that has their number of rows."""
 _OTHER_LINEAR = re.compile("Router|Grouped")
 _MERGE = "the adapter cannot be merged, export it with --format peft"
 
@@ -76,11 +79,10 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
     check_folder(folder, "model.adapter")
     try:
         stored = load_peft_weights(folder, device="cpu")
-        # It was trained with tokens of its own: its embeddings have rows for them, and come with it.
-        rows = max((len(t) for name, t in stored.items() if _TABLE.search(name)), default=0)
-        if rows > embedding_rows(model):
-            model.resize_token_embeddings(rows, mean_resizing=False)
+        _make_room(model, stored, folder)
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
         raise InputError(f"model.adapter: '{folder}' does not fit '{backbone}': {error}") from error
     # Whether embeddings are saved with an adapter, PEFT decides by the base, where that was when it was saved.
@@ -88,10 +90,14 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
     wanted = next((tensors for tensors in choices if tensors.keys() == stored.keys()), choices[0])
     missing, unused = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
     if missing:
-        there = f"; it has {unused[0]}" if unused else ""
+        why = (
+            f"it has {unused[0]}: it was made for a model whose modules have other names"
+            if unused
+            else "it was made for a smaller model, or saved in part"
+        )
         raise InputError(
             f"model.adapter: '{folder}' lacks {len(missing)} of {len(wanted)} weights of an adapter for '{backbone}', "
-            f"first {missing[0]}{there}: it was made for a model whose modules have other names"
+            f"first {missing[0]}; {why}"
         )
     if unused:
         raise InputError(
@@ -105,6 +111,25 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
     if base and not same_checkpoint(base, backbone):
         warnings.warn(f"model.adapter: '{folder}' was made for '{base}', and is loaded on '{backbone}'", stacklevel=2)
     return adapted
+
+
+def _make_room(model: PreTrainedModel, stored: dict[str, torch.Tensor], folder: str) -> None:
+    """Give a model rows for the tokens that an adapter was trained with; InputError if it lacks their weights."""
+    rows, whole = 0, set()
+    for name, tensor in stored.items():
+        if found := _TABLE.search(name):
+            rows = max(rows, tensor.shape[1 if found["change"] == "lora_embedding_A" else 0])
+            whole |= set() if found["change"] else {"input" if found["input"] else "output"}
+    if rows <= embedding_rows(model):
+        return
+    tied = model.config.get_text_config().tie_word_embeddings
+    if not whole or (not tied and len(whole) < 2):
+        raise InputError(
+            f"model.adapter: '{folder}' was trained on a model of {rows} tokens, and lacks the weights of those that "
+            f"were added to {embedding_rows(model)}: merge it into that model, or save it there with both embed_tokens "
+            "and lm_head in modules_to_save"
+        )
+    model.resize_token_embeddings(rows, mean_resizing=False)
 
 
 def merge(adapted: PeftModel) -> PreTrainedModel:

@@ -79,12 +79,20 @@ def test_every_kind_is_loaded_whole(base: str, config: PeftConfig, tmp_path: Pat
     assert torch.equal(logits(load_adapter(load_model(base), str(tmp_path), base)), logits(model))
 
 
-def test_an_adapter_with_tokens_of_its_own(base: str, tmp_path: Path) -> None:
+OWN_TOKENS: dict[str, dict[str, Any]] = {
+    "whole": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    "indices": {"target_modules": ["q_proj"], "trainable_token_indices": [1, 260]},
+    "tables": {"target_modules": ["embed_tokens", "lm_head"]},
+    "table": {"target_modules": ["q_proj", "embed_tokens"]},
+}
+
+
+@pytest.mark.parametrize("kind", ["whole", "indices", "tables"])
+def test_an_adapter_with_tokens_of_its_own(base: str, kind: str, tmp_path: Path) -> None:
     model = load_model(base)
     rows = int(model.config.vocab_size)
     model.resize_token_embeddings(rows + 2)
-    config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
-    adapted = get_peft_model(model, config)
+    adapted = get_peft_model(model, LoraConfig(r=2, **OWN_TOKENS[kind]))
     ids = torch.tensor([[5, rows, rows + 1]])
     with torch.no_grad():
         expected = adapted.eval()(input_ids=ids).logits
@@ -94,6 +102,38 @@ def test_an_adapter_with_tokens_of_its_own(base: str, tmp_path: Path) -> None:
     with torch.no_grad(), pytest.warns(UserWarning, match="was made for"):
         found = load_adapter(load_model(base), str(tmp_path), base).eval()(input_ids=ids).logits
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("tied", "kind", "stored"), [(False, "table", True), (True, "table", False)])
+def test_the_weights_of_its_own_tokens_are_missing(
+    base: str, tied: bool, kind: str, stored: bool, tmp_path: Path
+) -> None:
+    model = load_model(base)
+    model.config.tie_word_embeddings = tied
+    model.resize_token_embeddings(int(model.config.vocab_size) + 2)
+    get_peft_model(model, LoraConfig(r=2, **OWN_TOKENS[kind])).save_pretrained(
+        str(tmp_path), save_embedding_layers=stored
+    )
+    fresh = load_model(base)
+    fresh.config.tie_word_embeddings = tied
+    with pytest.raises(
+        InputError, match=r"^model\.adapter: .* of 261 tokens, and lacks the weights of those .* to 259"
+    ):
+        load_adapter(fresh, str(tmp_path), base)
+
+
+def test_own_tokens_of_tied_embeddings_come_with_either(base: str, tmp_path: Path) -> None:
+    def tied() -> Any:
+        model = load_model(base)
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        return model
+
+    model = tied()
+    model.resize_token_embeddings(261)
+    adapted = get_peft_model(model, LoraConfig(r=2, **OWN_TOKENS["table"]))
+    adapted.save_pretrained(str(tmp_path))
+    assert torch.equal(logits(load_adapter(tied(), str(tmp_path), base)), logits(adapted))
 
 
 class TestAFolderThatDoesNotFit:
@@ -112,7 +152,7 @@ class TestAFolderThatDoesNotFit:
 
     def test_a_part_is_missing(self, base: str, folder: Path) -> None:
         rewritten(folder, lambda name: None if "layers.1" in name else name)
-        with pytest.raises(InputError, match="lacks 4 of 8 weights"):
+        with pytest.raises(InputError, match=r"lacks 4 of 8 weights .*saved in part"):
             load_adapter(load_model(base), str(folder), base)
 
     def test_a_part_has_no_place(self, base: str, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
