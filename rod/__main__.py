@@ -33,6 +33,7 @@ GROUPS = {
         "compare": ("rod.verbs.compare", "compare test runs record by record, with paired significance tests"),
         "frontier": ("rod.verbs.frontier", "accuracy against tokens over any runs: Pareto front, AES, budgets, tests"),
         "report": ("rod.report.verb", "one HTML page about any runs: warnings, tables, figures, samples, comparisons"),
+        "dashboard": ("rod.verbs.dashboard", "the workspace of a method in Weights & Biases"),
         "play": ("rod.play.verb", "a local page to ask models, steer them and see MoGU's gates"),
         "swap": ("rod.verbs.swap", "restore modules of a fine-tuned model and see which bring its refusals back"),
     },

@@ -25,7 +25,7 @@ from callbacks.training.step_guard import StepGuard
 from datamodules.errors import InputError
 from datamodules.trainer_parts import run_seed
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
-from rod import classes
+from rod import classes, wandb_run
 from rod.parser import Parser
 from rod.recovery import RecoveryCheckpoint
 from rod.requeue import requeueing
@@ -132,6 +132,10 @@ class RodCLI(LightningCLI):
         if path and not resumed and path not in {"last", "best", "hpc"} and not path.startswith("registry"):
             check_checkpoint(path)
         torch.set_float32_matmul_precision("high")
+        loggers = [logger for logger in _listed(config.trainer.logger) if isinstance(logger, Namespace)]
+        if any(str(logger.get("class_path")).endswith("WandbLogger") for logger in loggers):
+            folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
+            wandb_run.describe(folder, str(self.subcommand), anew=bool(config.overwrite))
 
     def _resume(self, config: Namespace) -> bool:
         """Let a run of the same configuration go on, also if the job's command said to replace it or where to start.

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
-from typing import Any, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser
@@ -104,7 +104,7 @@ def _unnamed(function: Callable[..., object]) -> list[str]:
 def _add_unnamed(parser: Parser, parameter: inspect.Parameter, docstring: str) -> None:
     """Add a word without a name or, for a list, any number of them; at least one if there is no default."""
     texts = {entry.arg_name: entry.description for entry in docstring_parser.parse(docstring).params}
-    kinds = get_args(parameter.annotation)
+    kinds = () if get_origin(parameter.annotation) is Literal else get_args(parameter.annotation)
     more: dict[str, Any] = {"nargs": "+"} if kinds else {}
     if parameter.default is not parameter.empty:
         more = {"nargs": "*", "default": list(parameter.default)} if kinds else {"nargs": "?", "default": ""}

@@ -16,7 +16,7 @@ from datamodules.errors import InputError
 from datamodules.writing import replacing
 from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
 from rod.run_lock import RunLock
-from rod.run_record import begin, finish
+from rod.run_record import begin, finish, versions
 
 CONFIG = "config.yaml"
 DONE = "done"
@@ -59,7 +59,8 @@ class RunFolder(SaveConfigCallback):
                 self._begin(folder, stage)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-                logger.experiment.config.update(self.config.as_dict(), allow_val_change=True)
+                settings = self.config.as_dict() | {"versions": versions()}
+                logger.experiment.config.update(settings, allow_val_change=True)
         self.already_saved = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -106,7 +106,7 @@ class ReasoningMetrics(Callback):
             rank_zero_warn("val/aes is not measured: the resumed checkpoint has no baseline")
         pl_module.log_dict(self._scalars(numbers, "val"))
         if trainer.is_global_zero and self._shown:
-            log_samples(trainer, f"val/samples_epoch{trainer.current_epoch}", self._shown)
+            log_samples(trainer, "val/samples", self._shown)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """End the answer checker's processes."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rod import wandb_run
 from rod.__main__ import main
 from rod.steps import config
 from tests.processes import Processes
@@ -41,6 +42,10 @@ def test_a_test_logs_metrics_configuration_and_a_table_of_samples(folder: Path) 
     record = next(made.glob("run-*.wandb")).read_bytes().decode("utf-8", errors="ignore")
     assert "test/sums/system1/accuracy" in record
     assert "max_new_tokens" in record
+    assert "lightning-rod" in record
+    (written,) = folder.glob("runs/s3cot/6_test/*/wandb_id")
+    assert made.name.endswith(written.read_text())
+    assert f"6_test/{written.parent.name}" in record
     (table,) = (made / "files/media/table").rglob("*.json")
     shown = json.loads(table.read_text())
     assert shown["columns"][0] == "id"
@@ -52,3 +57,20 @@ def test_a_figure_is_logged_as_an_image(folder: Path) -> None:
     made = command(folder, "predict", *config("s3cot/1_direction"), *questions)
     (image,) = (made / "files/media/images").rglob("*.png")
     assert image.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_goes_on_keeps_its_id_and_a_new_one_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(wandb_run, "_ours", set())
+    monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
+    folder, ids = tmp_path / "runs/mllr/2_tune/plain", []
+    for anew, path in ((False, folder), (False, folder), (True, folder), (False, folder.with_name("mllr"))):
+        wandb_run.describe(path, "fit", anew)
+        assert os.environ["WANDB_RUN_GROUP"] == "mine"
+        assert os.environ["WANDB_NAME"] == f"2_tune/{path.name}"
+        ids.append(os.environ["WANDB_RUN_ID"])
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3

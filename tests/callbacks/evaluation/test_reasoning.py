@@ -138,7 +138,7 @@ def test_samples_reach_loggers_that_take_tables(source: Path, tmp_path: Path) ->
     logger = Tables(tmp_path)
     run = trainer(tmp_path, ReasoningMetrics(), logger=logger)
     run.validate(module(source, max_new_tokens=8), data(source, **ASKED, samples=10), verbose=False)
-    (columns, *rows) = logger.tables["val/samples_epoch0"]
+    (columns, *rows) = logger.tables["val/samples"]
     assert len(rows) == 32
     assert columns[:3] == ["id", "question", "gold"]
 
