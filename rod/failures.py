@@ -16,6 +16,8 @@ _LONGEST = 1000
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 """How safetensors tells the system's errors."""
+_UNINSTALLED = re.compile(r"Requirement '[^']+' not met\. HINT: [^\n]+")
+"""What Lightning's parts say without their package; the parser has it within pages about all that it has tried."""
 _REFUSING = {"lightning": "trainer", "lightning_utilities": "trainer", "torch.optim": "model.optimizer"}
 """Package -> the key of the values that it is given and checks."""
 
@@ -44,6 +46,8 @@ def _explain(error: BaseException) -> tuple[int, str] | None:
         return FAILED, _line(f"'{error.filename}': {error.strerror or error}; check the path and its permissions")
     if isinstance(error, UnicodeDecodeError):
         return WRONG_INPUT, _line(f"{_text_of(error)} is not UTF-8 ({error}); save it as UTF-8")
+    if isinstance(error, ValueError) and (told := _UNINSTALLED.search(str(error))):
+        return WRONG_INPUT, _line(f"trainer: {told[0]}")
     key = _key_of(error)
     if key and (kind.__name__ == "MisconfigurationException" or isinstance(error, ValueError | ModuleNotFoundError)):
         return WRONG_INPUT, _line(f"{key}: {error}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
@@ -47,6 +48,13 @@ class RunFolder(SaveConfigCallback):
         if self.already_saved:
             return
         folder = Path(trainer.default_root_dir)
+        keepers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+        if self.config.get("ckpt_path") == "last" and not any(one._find_last_checkpoints(trainer) for one in keepers):
+            # Lightning would only warn, and go on with the model as it was before training.
+            raise InputError(
+                f"ckpt_path: '{folder}' has no checkpoint called last; give its file, or leave ckpt_path out "
+                "(a fit goes on from its newest checkpoint with --resume auto)"
+            )
         if trainer.is_global_zero:
             self._lock = RunLock()
             self._lock.acquire(folder)

@@ -34,6 +34,8 @@ class BrokenLineError(InputError):
 
 
 Broken = Callable[[BrokenLineError], None]
+_SPREAD = re.compile(rb'[\[{}\]],?$|"[^"]*"\s*:')
+"""The beginning of a line of an object that goes over several."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def _remedy(line: bytes) -> str:
             return ": a comma stands behind the object; write one object a line without commas, or one JSON list"
     except (ValueError, RecursionError):
         pass
+    if _SPREAD.match(line.strip()):
+        return ": an object goes over several lines; write each on one line, or one JSON list of all"
     table = line.strip()[:1] not in (b"{", b"[", b"")
     return ": a table must have a name that ends in .csv, .tsv or .parquet" if table else ""
 

@@ -87,6 +87,15 @@ def test_a_full_disk_while_traces_are_written(tmp_path: Path) -> None:
         (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches: must be at least 1, not 0"),
         (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch: must be at least 1, not 0"),
         (["--ckpt_path", "best"], 'trainer: `.fit(ckpt_path="best")` is set but `ModelCheckpoint` is not'),
+        (["--ckpt_path", "last"], "run' has no checkpoint called last; give its file"),
+        (
+            [
+                "--trainer.plugins",
+                "[{class_path: lightning.pytorch.plugins.precision.TransformerEnginePrecision, "
+                "init_args: {weights_dtype: torch.float32}}]",
+            ],
+            "trainer: Requirement 'transformer_engine",
+        ),
         (["--seed_everything", "-1"], "trainer: -1 is not in bounds"),
         (["--model.optimizer.lr", ".nan"], "model.optimizer: Invalid learning rate: nan"),
         (["--trainer.logger", "MLFlowLogger"], "trainer: Requirement 'mlflow>=1.0.0' not met"),

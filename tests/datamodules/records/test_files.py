@@ -52,6 +52,8 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
+        ("a.jsonl", b'{\n "prompt": "a"\n}\n{\n "prompt": "b"\n}', r"a\.jsonl:1: .*an object goes over several lines"),
+        ("a.jsonl", b'"prompt","response"\na,b\n', r"a\.jsonl:1: .*a table must have a name that ends in \.csv"),
         ("a.jsonl", b'{"prompt": "a", "response": "b"},\n', r"a\.jsonl:1: .*a comma stands behind the object"),
         ("a.jsonl", b"prompt,response\na,b\n", r"a\.jsonl:1: .*a name that ends in \.csv"),
         ("a.json", b'[{"prompt": "a"},\n', r"a\.json: broken JSON"),
