@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from callbacks.generation.traces import TraceWriter
 from callbacks.s3cot.figures import SweepPoint, plot_sweep
+from callbacks.s3cot.steering_size import size_warning
 from callbacks.s3cot.strength_sweep import Choice, JudgedBy, Limits, SweepRow, choose, judged_by, measure_sweep
 from callbacks.trainer_parts import callbacks_of, datamodule_of, language_model, log_figure
 from datamodules.answers import AnswerChecker
@@ -94,6 +95,8 @@ class Calibrate(Callback):
             rank_zero_info(f"calibration: {choice.reason}")
         else:
             rank_zero_warn(f"calibration: {choice.reason}")
+            if warning := size_warning(rows):
+                rank_zero_warn(f"calibration: {warning}")
 
     def limits(self, judge: JudgedBy) -> Limits:
         """Return the limits for accuracy as it is judged."""

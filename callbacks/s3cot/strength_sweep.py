@@ -49,6 +49,8 @@ class SweepRow:
             trace of their question and sample.
         repetition: Share of traces caught in a loop (the filter's rule).
         repeated_ngrams: Mean share of repeated token windows.
+        steered_size: Mean size of what was added, relative to the residual stream; None if nothing was, or if it is not
+            known of these traces.
         wait: Occurrences of "wait" per 100 tokens; ``but`` and ``so`` alike.
     """
 
@@ -64,6 +66,7 @@ class SweepRow:
     truncation: float
     repetition: float
     repeated_ngrams: float
+    steered_size: float | None
     wait: float
     but: float
     so: float
@@ -184,6 +187,7 @@ def _row(
     truncation = sum(trace.finish_reason == "length" for trace in cell) / len(cell)
     loops = sum(has_loop(trace.completion) for trace in cell) / len(cell)
     ids = [tokenizer.encode(trace.completion, add_special_tokens=False) for trace in cell]
+    sizes = [trace.steered_size for trace in cell if trace.steered_size]
     return SweepRow(
         layer_set=layer_set,
         layers=cell[0].layers,
@@ -197,6 +201,7 @@ def _row(
         truncation=truncation,
         repetition=loops,
         repeated_ngrams=sum(map(repetition, ids)) / len(cell),
+        steered_size=sum(sizes) / len(sizes) if sizes else None,
         **hesitation_rates((trace.completion for trace in cell), sum(tokens)),
         regime=_regime(ratio, accuracy, loops, truncation, limits, base),
     )

@@ -15,7 +15,7 @@ from llm_modules.generation.interface import ServerSettings
 from llm_modules.generation.vllm_process import tell_untested
 
 URL = "model.generation.server.url"
-_SECONDS = 10.0
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def refusal(url: str, api_key_env: str) -> InputError:
 
 @lru_cache
 def _find(url: str, api_key_env: str) -> Server:
-    with httpx.Client(base_url=url, headers=headers_of(api_key_env), timeout=_SECONDS) as client:
+    with httpx.Client(base_url=url, headers=headers_of(api_key_env), timeout=_TIMEOUT) as client:
         try:
             models = client.get("/v1/models")
             version, about = client.get("/version"), client.post("/collective_rpc", json={"method": "rod_about"})
@@ -149,16 +149,20 @@ def _json(response: httpx.Response) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check_extension(server: Server, dtype: str) -> None:
-    """Raise InputError if a server cannot steer as the run wants, or computes in another type of weights."""
+def check_type(server: Server, dtype: str) -> None:
+    """Raise InputError if a server says that it computes in another type of weights."""
+    own = server.extension and server.extension.get("dtype")
+    if own and own != dtype:
+        raise InputError(f"{URL}: {server.url} computes in {own}, and model.dtype is {dtype}; they must be the same")
+
+
+def check_steering(server: Server) -> None:
+    """Raise InputError if a server cannot steer."""
     start = "start it by llm_modules/generation/vllm_worker/serve.py (docs/engines.md)"
     if server.extension is None:
         raise InputError(f"{URL}: {server.url} has no extension that steers; {start}")
     if not server.extension.get("eager"):
         raise InputError(f"{URL}: {server.url} runs captured graphs, which ignore steering; {start}")
-    own = server.extension.get("dtype")
-    if own != dtype:
-        raise InputError(f"{URL}: {server.url} computes in {own}, and model.dtype is {dtype}; they must be the same")
 
 
 def reason_of(response: httpx.Response) -> str:

@@ -18,7 +18,16 @@ from datamodules.errors import InputError
 from llm_modules.generation.engine import GenerationEngine
 from llm_modules.generation.http_retries import RETRIED, retry_after
 from llm_modules.generation.interface import Completion, GenerationSettings, Steered
-from llm_modules.generation.server import URL, check_extension, find_server, headers_of, reason_of, refusal, token_ids
+from llm_modules.generation.server import (
+    URL,
+    check_steering,
+    check_type,
+    find_server,
+    headers_of,
+    reason_of,
+    refusal,
+    token_ids,
+)
 from llm_modules.generation.vllm_engine import VllmSteering, remote_steering
 from llm_modules.generation.vllm_model import VllmModel
 from llm_modules.generation.vllm_worker.rod_steering import cache_salt, summed
@@ -81,16 +90,19 @@ class ServerGenerator(GenerationEngine):
             encode: Token ids of a text, without special tokens around it.
 
         Raises:
-            InputError: The server does not answer, or serves another model.
+            InputError: The server does not answer, or serves another model or type of weights.
         """
         super().__init__(settings, pad_id=pad_id, eos_ids=eos_ids)
         self.server = find_server(settings.server)
         self.served = self.server.model(settings.server.model, model.adapter or model.path)
-        self._model, self._encode = model, encode
+        check_type(self.server, model.dtype)
+        self._encode = encode
         self._headers = headers_of(settings.server.api_key_env)
         self.read_positions(outline)
-        if self.served.longest is not None:
-            self.max_positions = min(self.served.longest, self.max_positions or self.served.longest)
+        # vLLM says it of the base, and not of adapters.
+        longest = next((one.longest for one in (self.served, *self.server.served) if one.longest), None)
+        if longest is not None:
+            self.max_positions = min(longest, self.max_positions or longest)
         self._draws = bool(self.server.extension and self.server.extension.get("draws"))
         self._next = secrets.randbits(40) << 20  # other clients of the server have other numbers
         self._told: set[str] = set()
@@ -100,7 +112,7 @@ class ServerGenerator(GenerationEngine):
     ) -> list[Completion]:
         steering = remote_steering(self.listeners)
         if steering is not None:
-            check_extension(self.server, self._model.dtype)
+            check_steering(self.server)
         if self.settings.temperature and not self._draws:
             self._tell(f"{self.server.url} samples by its own random numbers: other engines give other texts")
         if not prompts:

@@ -99,7 +99,7 @@ class Worker:
         self.ids[row] = []
 
     def _steer(self, message: dict[str, Any] | None) -> None:
-        self.steering = message and message["name"]
+        self.steering = message["name"] if message is not None else None
         if message is not None:
             self.positions = message["positions"]
             self.engine.collective_rpc("rod_steer", kwargs=message)

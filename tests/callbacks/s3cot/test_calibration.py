@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.generation.traces import TraceWriter
 from callbacks.s3cot.calibration import Calibrate
+from callbacks.s3cot.steering_size import BAND, size_warning
 from callbacks.s3cot.strength_sweep import Choice, Limits, choose, judged_by, measure_sweep
 from datamodules.answers.checker import AnswerChecker
 from datamodules.errors import InputError
@@ -180,6 +181,24 @@ def test_no_answer_agrees_with_nothing() -> None:
     assert {row.accuracy for row in sweep_of(traces)} == {0}
 
 
+def sized(*sizes: float) -> list[Trace]:
+    """A sweep of alphas -0.1, -0.2, ... that add so much, relative to the residual stream."""
+    steered = [cell("2-3", -0.1 * (i + 1), 100, 9, steered_size=size) for i, size in enumerate(sizes)]
+    return [*cell("", 0.0, 100, 9, steered_size=0.0), *(trace for traces in steered for trace in traces)]
+
+
+def test_sizes_out_of_the_useful_band_are_told_with_the_strengths_to_try() -> None:
+    low, high = BAND
+    small, large = size_warning(sweep_of(sized(low / 20, low / 10))), size_warning(sweep_of(sized(2 * high, 4 * high)))
+    assert f"at alpha -0.2 on 2-3 what steering adds is {low / 10:.2%} of the residual stream, too little" in small
+    assert small.endswith("so try alphas from -2")
+    assert f"at alpha -0.1 on 2-3 what steering adds is {2 * high:.2%}" in large
+    assert large.endswith("so try alphas up to -0.05")
+    assert not size_warning(sweep_of(sized(low / 10, 2 * low, 2 * high)))
+    assert not size_warning(sweep_of(sized(low / 10, 2 * high))), "what is of use is between the two"
+    assert not size_warning(sweep_of(grid())), "sizes are not known of older traces"
+
+
 def test_there_must_be_initial_traces() -> None:
     with pytest.raises(InputError, match=r"add 0 to data\.alphas"):
         sweep_of(cell("all", -0.1, 60, 7))
@@ -188,7 +207,7 @@ def test_there_must_be_initial_traces() -> None:
 def run_with(folder: Path, source: Path, traces: list[Trace], callback: Calibrate) -> None:
     """A real predict run whose rows are all in the folder already."""
     settings = {"alphas": [0.0, -0.1, -0.2, -0.3, -0.4], "layer_sets": ["anchor:2"]}
-    run = trainer(folder, steer(source), TraceWriter(), limit_predict_batches=0)
+    run = trainer(folder, steer(source), TraceWriter(), limit_predict_batches=1)
     run.predict(module(source), data(source, **settings), return_predictions=False)
     shard = folder / "traces" / "traces.rank0.jsonl"
     questions = data(source, **settings)
@@ -223,13 +242,14 @@ def test_files_of_a_run(tmp_path: Path) -> None:
 
 def test_a_run_ends_well_where_nothing_qualifies(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     source = prepare(tmp_path / "source", questions=10)
-    bad = [t if t.alpha == 0 else replace(t, correct=False) for t in grid()]
+    bad = [t if t.alpha == 0 else replace(t, correct=False, steered_size=1e-4) for t in grid()]
     run_with(tmp_path / "run", source, bad, Calibrate())
     written = yaml.safe_load((tmp_path / "run" / "calibration.yaml").read_text())
     assert (written["alpha"], written["layers"], written["alphas"], written["chosen"]) == (None, None, [0], None)
     assert written["nearest"]["alpha"] < 0
     assert not (tmp_path / "run" / "choice.yaml").exists()
     assert any("None of 6 settings is chosen" in str(warning.message) for warning in recwarn)
+    assert any("adds is 0.01% of the residual stream, too little" in str(warning.message) for warning in recwarn)
 
 
 def test_a_random_model_is_calibrated_from_its_own_traces(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from llm_modules.generation.server import _find
 from llm_modules.generation.server_engine import ServerGenerator
 from llm_modules.generation.vllm_engine import VllmSteering
 from llm_modules.generation.vllm_model import VllmModel
+from llm_modules.generation.vllm_worker.serve import command
 from tests.llm_modules.generation.fake_server import KEY, FakeServer, serving
 
 
@@ -148,16 +149,15 @@ def test_a_server_of_texts_is_tokenised_again(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("about", "dtype", "message"),
+    ("about", "message"),
     [
-        (None, "float32", r"has no extension that steers; start it by llm_modules/generation/vllm_worker/serve.py"),
-        ({"dtype": "float32", "eager": False}, "float32", "runs captured graphs, which ignore steering"),
-        ({"dtype": "bfloat16", "eager": True}, "float32", "computes in bfloat16, and model.dtype is float32"),
+        (None, r"has no extension that steers; start it by llm_modules/generation/vllm_worker/serve.py"),
+        ({"dtype": "float32", "eager": False}, "runs captured graphs, which ignore steering"),
     ],
 )
-def test_a_server_that_cannot_steer_is_refused(server: FakeServer, about: Any, dtype: str, message: str) -> None:
+def test_a_server_that_cannot_steer_is_refused(server: FakeServer, about: Any, message: str) -> None:
     server.about = about
-    made = engine(server, dtype=dtype)
+    made = engine(server)
     with VllmSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
         made.listeners.append(steering)
         with pytest.raises(InputError, match=message):
@@ -173,6 +173,8 @@ def test_another_model_is_refused(server: FakeServer, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(MINIATURE)
     assert engine(server, path=str(tmp_path / "link")).served.id == "served"
     assert engine(server, path="else", model="served").served.id == "served"
+    with pytest.raises(InputError, match=r"computes in float32, and model.dtype is bfloat16; they must be the same"):
+        engine(server, dtype="bfloat16")
     server.longest = 4
     _find.cache_clear()
     with pytest.raises(InputError, match="Prompt 0 of the batch has 5 tokens, but the model has 4"):
@@ -190,6 +192,13 @@ def test_keys_come_from_the_environment(server: FakeServer, monkeypatch: pytest.
         engine(server, api_key_env="ROD_TEST_KEY")
     monkeypatch.setenv("ROD_TEST_KEY", KEY)
     assert len(engine(server, api_key_env="ROD_TEST_KEY", max_new_tokens=1).generate([[9]])) == 1
+
+
+def test_the_server_is_started_with_what_steers_and_for_this_machine_only() -> None:
+    words = " ".join(command(["models/qwen", "--port", "8000"], "rod.Extension", "rod:Sampling"))
+    assert words.startswith("serve models/qwen --port 8000 --host 127.0.0.1 --worker-extension-cls rod.Extension ")
+    assert "--enforce-eager --no-async-scheduling" in words
+    assert "127.0.0.1" not in " ".join(command(["models/qwen", "--host=0.0.0.0"], "a", "b"))
 
 
 def test_an_address_without_a_server_is_told(server: FakeServer) -> None:

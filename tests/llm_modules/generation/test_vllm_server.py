@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -40,7 +40,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of the miniature; passes of 64 tokens cut prompts, and blocks of 32 are reused."""
     port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
     options = [word for name, value in OPTIONS.items() for word in ("--" + name.replace("_", "-"), str(value))]
-    words = [PYTHON, FOLDER / "serve.py", MINIATURE, "--port", str(port), "--dtype", "float32", *options]
+    words: list[Any] = [PYTHON, FOLDER / "serve.py", MINIATURE, "--port", str(port), "--dtype", "float32", *options]
     with log.open("w") as file:
         process = subprocess.Popen(
             [*words, "--max-num-seqs", "6", "--api-key", "secret"],
