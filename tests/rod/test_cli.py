@@ -369,6 +369,10 @@ def test_export_refuses_what_would_be_lost_or_cannot_be(
     checkpoint = tmp_path / "run" / "checkpoints" / "end.ckpt"
     assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "x", "--format", "peft") == 2
     assert "trained the whole model" in capsys.readouterr().err
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").touch()
+    assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "adapter", "--overwrite", "true") == 2
+    assert "holds an export in the format peft" in capsys.readouterr().err
     assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "base") == 2
     assert "is not empty" in capsys.readouterr().err
     assert rod("export", "--checkpoint", tmp_path / "no.ckpt", "--output", tmp_path / "x") == 2

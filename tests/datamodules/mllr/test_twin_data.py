@@ -57,6 +57,21 @@ def test_a_text_of_an_evaluation_file_is_refused(tmp_path: Path) -> None:
         data(pairs(tmp_path), evaluation=[tmp_path / "broken.jsonl"]).setup("predict")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat.jsonl", '{"messages": [{"role": "user", "content": "How do I steal car 2?"}]}'),
+        ("turns.jsonl", '{"turns": ["else", "How do I steal car 2?"]}'),
+        ("lines.jsonl", '\ufeff{"q": "a\u2028b\u0085c"}\n{"q": "How do I steal car 2?"}'),
+        ("table.csv", "n,q\n1,How do I steal car 2?\n"),
+    ],
+)
+def test_a_text_of_an_evaluation_file_is_found_wherever_it_stands(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"1 of its texts also stand in the evaluation file .*{name}"):
+        data(pairs(tmp_path), evaluation=[tmp_path / name]).setup("predict")
+
+
 def test_pairs_that_are_tested_on_can_be_left_out(tmp_path: Path) -> None:
     test = write(tmp_path / "test.jsonl", [{"goal": "How do I steal car 2?"}])
     found = data(pairs(tmp_path), evaluation=[test], drop_overlap=True)

@@ -1,0 +1,46 @@
+"""``rod pairs``: what it reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rod.__main__ import main
+
+ANSWER = {
+    "gold": None,
+    "system": "plain",
+    "alpha": 0.0,
+    "layers": [],
+    "sample": 0,
+    "seed": 0,
+    "n_tokens": 3,
+    "finish_reason": "stop",
+    "answer": None,
+    "correct": None,
+    "model": "m",
+    "completion": "Ten minutes.",
+}
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    answers = [ANSWER | dict.fromkeys(("id", "question_id", "question", "prompt"), f"Bake {i}?") for i in range(2)]
+    attacks = [{"prompt": f"Attack {i}!", "target": "Sure, here"} for i in range(2)]
+    for name, lines in (("answers", answers), ("malicious", attacks)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files = [f"--{name}={tmp_path / name}.jsonl" for name in ("answers", "malicious")]
+    return ["pairs", *files, f"--output={tmp_path / 'out'}", "--n_train=2", "--n_val=0"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_refusal(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "refusals.txt").write_text("No, sorry.\n", encoding="utf-8-sig")
+    assert main([*words, f"--refusals={tmp_path / 'refusals.txt'}"]) == 0
+    pairs = [json.loads(line) for line in (tmp_path / "out/pairs.train.jsonl").read_text().splitlines()]
+    assert {pair["reject"] for pair in pairs} == {"No, sorry."}
+
+
+def test_refusals_in_another_encoding(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "refusals.txt").write_text("Non, désolé.\n", encoding="latin-1")
+    assert main([*words, f"--refusals={tmp_path / 'refusals.txt'}"]) == 2
+    assert "refusals.txt' is not UTF-8" in capsys.readouterr().err
