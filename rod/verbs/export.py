@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-_MARKS = {"peft": "adapter_config.json", "merged": "model*.safetensors", "mogu": "mogu.json"}
-"""Format -> files that only its folders have."""
-
 
 def run(
     checkpoint: Path,
@@ -38,10 +35,7 @@ def run(
     from rod.model_card import model_card
     from rod.verbs.files import model_folder, require_empty
 
-    require_empty(output, overwrite)
-    for other, pattern in _MARKS.items():
-        if other != format and any(output.glob(pattern)):
-            raise InputError(f"--output: '{output}' holds an export in the format {other}; name another folder")
+    require_empty(output, overwrite, format)
     config = config or config_of(checkpoint)
     module = load_module(config, checkpoint)
     model = module.model

@@ -10,6 +10,8 @@ from datamodules.errors import InputError
 
 _OF_A_MODEL = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.*", "*.jinja", "checksums.json")
 """Files of a model folder that a later model may not write again, and that would be loaded beside its own."""
+_MARKS = {"peft": "adapter_config.json", "merged": "model*.safetensors", "mogu": "mogu.json"}
+"""Format of a model folder -> what only such folders have."""
 
 
 def expand(option: str, patterns: str | Sequence[str]) -> list[Path]:
@@ -46,10 +48,16 @@ def require_new(files: Sequence[Path], overwrite: bool) -> None:
         raise InputError(f"--output: '{existing[0]}' exists{more}; name another file or pass --overwrite true")
 
 
-def require_empty(folder: Path, overwrite: bool) -> None:
-    """Raise `InputError` if the output folder has files in it, unless they may be overwritten."""
+def require_empty(folder: Path, overwrite: bool, format: str = "merged") -> None:
+    """Raise `InputError` if the output folder has files in it, unless they are of ``format`` and may be overwritten.
+
+    Files of another format would be loaded beside the new ones.
+    """
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"--output: '{folder}' is not empty; name another folder or pass --overwrite true")
+    for other, pattern in _MARKS.items():
+        if other != format and any(folder.glob(pattern)):
+            raise InputError(f"--output: '{folder}' holds an export in the format {other}; name another folder")
 
 
 @contextmanager

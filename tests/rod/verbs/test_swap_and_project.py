@@ -63,3 +63,13 @@ def test_a_projected_model_is_written_beside_the_tuned_one(models: Path, tmp_pat
     assert changed
     assert all("_proj" in name for name in changed)
     assert main([str(word) for word in words]) == 2, "it does not overwrite"
+
+
+def test_a_model_is_not_written_over_an_adapter(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both would be loaded."""
+    (tmp_path / "adapter_config.json").touch()
+    folders = {"tuned": models / "tuned", "aligned": models / "aligned", "base": models / "base", "output": tmp_path}
+    assert main(["project", *(f"--{name}={path}" for name, path in folders.items()), "--overwrite=true"]) == 2
+    assert "holds an export in the format peft; name another folder" in capsys.readouterr().err
