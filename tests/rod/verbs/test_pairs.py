@@ -7,7 +7,7 @@ import pytest
 
 from rod.__main__ import main
 
-ANSWER = {
+ANSWER: dict[str, object] = {
     "gold": None,
     "system": "plain",
     "alpha": 0.0,
