@@ -80,7 +80,8 @@ class Loss:
                 value.detach(),
                 prog_bar=name == self.name,
                 # Training logs single steps, for which the size has no effect; counting tokens would wait for the GPU.
-                batch_size=max(1, self.count) if phase == "val" else 1,
+                # A float: of whole numbers Lightning takes the mean over processes as a whole number, too.
+                batch_size=float(max(1, self.count)) if phase == "val" else 1,
                 # Other processes would wait for a value that this batch lacks.
                 sync_dist=phase == "val" and name not in self.local,
                 add_dataloader_idx=False,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rod.noise import be_quiet
+from rod.peers import follow_launcher, forget_launcher
 
 LIGHTNING = "rod.cli"
 GROUPS = {
@@ -99,6 +100,8 @@ def main(args: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"rod: error: there is no verb '{verb}'; verbs are {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    if VERBS[verb] == LIGHTNING:
+        follow_launcher()
     try:
         module = importlib.import_module(VERBS[verb])
         if VERBS[verb] == LIGHTNING:
@@ -115,6 +118,8 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"rod: {failure[1]}", file=sys.stderr)
         return failure[0]
+    finally:
+        forget_launcher()
     if args is None and all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
         from rod.next_command import next_command
 

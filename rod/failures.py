@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datamodules.errors import InputError
 from datamodules.writing import WRITING
+from rod.peers import is_loss, lost_process
 
 FAILED, WRONG_INPUT, STOPPED = 1, 2, 128 + 15
 """Exit statuses: the machine, the input, SIGTERM."""
@@ -42,6 +43,8 @@ def _explain(error: BaseException) -> tuple[int, str] | None:
     kind = type(error)
     if kind.__name__ == "SIGTERMException":
         return STOPPED, "stopped by SIGTERM; what is done is kept, and the run can go on"
+    if is_loss(error):
+        return FAILED, _line(lost_process())
     if isinstance(error, OSError) and error.filename is not None:
         return FAILED, _line(f"'{error.filename}': {error.strerror or error}; check the path and its permissions")
     if isinstance(error, UnicodeDecodeError):

@@ -10,6 +10,8 @@ _WARNINGS = (
     "Could not find a config file in .* will assume that the vocabulary was not modified",  # PEFT, of a GGUF file
     "`is_gradient_checkpointing` is deprecated",  # transformers, of PEFT
     "`torch.distributed.reduce_op` is deprecated",  # torch, of NiceGUI, which looks at every object
+    # Lightning, of metrics that have been gathered from all processes already
+    r"It is recommended to use `self\.log\('val/(system[12]_|aes|over_refusal)",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch, of Lightning
 )
 _ADVERTISED = ("litlogger", "litmodels")

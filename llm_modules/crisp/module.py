@@ -63,8 +63,15 @@ class CRISP(CausalLM):
         return Loss(
             losses.mean(),
             tokens=said.sum(),
+            per_batch=self._mean_over_processes(said.sum()),
             logged={"answer_tokens": said.sum(dim=1).float(), "finished": finished.to(losses.device)},
         )
+
+    def _mean_over_processes(self, tokens: Tensor) -> float | None:
+        """The mean number of answer tokens of this step, so that they weigh alike on all processes; None on one."""
+        if self._trainer is None or self._trainer.world_size == 1:
+            return None
+        return float(self._trainer.strategy.reduce(tokens.float(), reduce_op="mean"))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Refresh the teacher; before a step, so that a run resumed from any checkpoint does it too."""

@@ -3,7 +3,6 @@
 import csv
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.reader import read_records, to_json
 from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.generation import GenerationSettings
-from llm_modules.mogu.adapters import random_adapter, write_adapter
+from llm_modules.mogu.adapters import random_adapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.target import output_projections
@@ -149,51 +148,6 @@ def test_a_real_checkpoint_learns_from_advbench_and_alpaca(
     assert len(Path("runs/mogu/4_test/predictions.jsonl").read_text().splitlines()) == report["held_out"]
     folder = tmp_path / "runs/mogu/mogu"
     assert in_another_process(tmp_path, folder) == [generated(folder)]
-
-
-@pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    """DDP: the routers' gradient is that of a single process with both batches, so that the weights end alike."""
-    base, pairs = save_tiny(tmp_path / "base", layers=2), write_pairs(tmp_path / "pairs")
-    projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
-    for seed, name in enumerate(("glad", "unwilling")):
-        responder = random_adapter(projections, 2, 4, seed)
-        write_adapter(responder, responder.deltas, tmp_path / name)
-    config = yaml.safe_load((STAGES / "3_router.yaml").read_text())
-    config["model"]["init_args"] |= {
-        "backbone": str(base),
-        "glad": str(tmp_path / "glad"),
-        "unwilling": str(tmp_path / "unwilling"),
-        "router": {"d_router": 4},
-        # Not Adam, which makes steps of one size of gradients that are nothing but rounding.
-        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
-    }
-    config["data"]["init_args"] |= {
-        "pairs": str(pairs / "pairs.train.jsonl"),
-        "val_pairs": str(pairs / "pairs.val.jsonl"),
-        "val_requests": None,
-    }
-    states = {}
-    for devices in (1, 2):
-        # One step over all sixteen requests: eight on each of two processes.
-        config["data"]["init_args"]["batch_size"] = 16 // devices
-        place = tmp_path / f"devices{devices}"
-        config["trainer"] |= {
-            "default_root_dir": str(place),
-            "accelerator": "cpu",
-            "devices": devices,
-            "strategy": "ddp" if devices == 2 else "auto",
-            "max_epochs": 3,
-            "enable_progress_bar": False,
-        }
-        file = tmp_path / f"{devices}.yaml"
-        file.write_text(yaml.safe_dump(config))
-        Processes(main, ["fit", "--config", str(file)], ranks=devices, log=tmp_path / "log.txt").succeed()
-        states[devices] = torch.load(place / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    assert states[1].keys() == states[2].keys()
-    assert states[1]
-    for key, value in states[1].items():
-        torch.testing.assert_close(states[2][key], value, atol=1e-5, rtol=1e-4, msg=partial("{}: {}".format, key))
 
 
 def test_the_stages_of_the_second_version_hand_their_choice_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from datamodules.errors import InputError
 from rod.__main__ import LIGHTNING, VERBS, main
+from rod.cli import lightnings_parsers
 from rod.parser import run_verb
 
 CALLS: list[tuple[object, ...]] = []
@@ -49,6 +50,13 @@ def test_unnamed_words_and_options() -> None:
     assert call("--files", "x", "--alpha", "-1", "a")[:3] == ([Path("a")], ["x"], -1.0)
     with pytest.raises(InputError, match="runs"):
         call("--files", "x")
+
+
+def test_a_null_for_a_class_within_a_class_is_one() -> None:
+    words = ["--config", "mllr/2_tune", "--model.learning_rates.result", "null", "--model.generation.slots", "null"]
+    found = lightnings_parsers()["fit"].parse_args([*words, "--model.learning_rates.modules", "[layers.1.*]"])
+    assert found.model.init_args.learning_rates.result is None
+    assert found.model.init_args.generation.slots is None
 
 
 def test_one_word_without_a_name() -> None:

@@ -1,0 +1,61 @@
+"""What the other processes of a run do when one of them has ended."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+_LAUNCHER = "ROD_LAUNCHER"
+_SECONDS = 1.0
+_LOST = re.compile(
+    r"Connection closed by peer|Connection reset by peer|Broken pipe|Socket closed|recvValue failed"
+    r"|remote process exited|Connection was likely closed"
+)
+"""What gloo, NCCL and the store say of a process that is gone."""
+
+
+def follow_launcher() -> None:
+    """End this process when the one that has launched it ends, if that is process 0 of the run.
+
+    Lightning's process 0 watches those that it has launched; nobody watches process 0, and the others would wait for
+    it up to half an hour. Processes that torchrun or SLURM has launched are watched by these.
+    """
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher not in (None, str(os.getpid())) and os.environ.get("LOCAL_RANK", "0") != "0":
+        threading.Thread(target=_follow, args=(int(launcher or 0),), daemon=True).start()
+    os.environ[_LAUNCHER] = str(os.getpid())
+
+
+def forget_launcher() -> None:
+    """Undo the mark of `follow_launcher`, once this process launches no others any more."""
+    os.environ.pop(_LAUNCHER, None)
+
+
+def _follow(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(_SECONDS)
+    print(f"rod: error: {lost_process()}", file=sys.stderr, flush=True)
+    os._exit(1)  # a process that waits for another one does nothing else any more
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another process of the run is gone."""
+    return isinstance(error, RuntimeError) and "torch" in sys.modules and bool(_LOST.search(str(error)))
+
+
+def lost_process() -> str:
+    """Which process has ended, as far as this one knows, and what to do."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    name = "another process of this run" if rank == "0" else "process 0 of this run, or another,"
+    for thread in threading.enumerate():
+        children: list[subprocess.Popen[bytes]] = getattr(thread, "_child_processes", [])
+        ended = [(i + 1, code) for i, child in enumerate(children) if (code := child.poll()) is not None]
+        if ended:
+            name = f"process {ended[0][0]} of this run"
+            name += f" (signal {-ended[0][1]})" if ended[0][1] < 0 else f" (status {ended[0][1]})"
+    return (
+        f"{name} has ended, and process {rank} with it; what it said stands above or in its log, nothing if it was "
+        "killed or had no memory. The same command goes on, a fit with --resume auto"
+    )
