@@ -43,7 +43,8 @@ def write_model(folder: Path, layers: int, dtype: torch.dtype) -> int:
         eos_token_id=1,
         pad_token_id=0,
     )
-    model = LlamaForCausalLM(config).to(dtype)
+    model = LlamaForCausalLM(config)
+    torch.nn.Module.to(model, dtype)
     model.save_pretrained(folder, max_shard_size="200MB")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (MINIATURE / name).is_file():
