@@ -1,14 +1,18 @@
 """The style of all figures: palette, markers, and a context manager that opens and saves a figure."""
 
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. Lines differ in their markers too.
@@ -43,6 +47,10 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+_HOVER = "hover: "
+_HOVERED = re.compile(rf"<g id=([\"']){_HOVER}(.*?)\1>")
+
+
 @contextmanager
 def figure(
     path: Path, width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any
@@ -60,7 +68,20 @@ def figure(
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix != ".svg":
             drawn.savefig(path, dpi=150, metadata={"Software": None})
-        drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+        vector = path.with_suffix(".svg")
+        drawn.savefig(vector, metadata={"Date": None, "Creator": None})
+        vector.write_text(_HOVERED.sub(_titled(), vector.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def hover(marker: Artist | Container, text: str) -> None:
+    """Show ``text`` where a reader points at a marker in the SVG file; browsers do so without a script."""
+    artist = marker.get_children()[0] if isinstance(marker, Container) else marker
+    artist.set_gid(f"{_HOVER}{text}")
+
+
+def _titled() -> Callable[[re.Match[str]], str]:
+    numbers = itertools.count()
+    return lambda found: f'<g id="hover{next(numbers)}"><title>{found[2]}</title>'
 
 
 def marker_style(index: int, *, hollow: bool = False) -> dict[str, Any]:

@@ -49,7 +49,11 @@ def _id(folder: Path, anew: bool) -> str:
     if path.is_file() and not anew:
         return path.read_text(encoding="utf-8").strip()
     found = secrets.token_hex(4)
-    if not rank_zero_only.rank:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(found, encoding="utf-8")
+    _write(path, found)
     return found
+
+
+@rank_zero_only
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

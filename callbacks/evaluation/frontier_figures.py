@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from callbacks.evaluation.budgets import BudgetAccuracy
 from callbacks.evaluation.frontier import Point
-from callbacks.figure_style import GREY, figure, marker_style
+from callbacks.figure_style import GREY, figure, hover, marker_style
 
 _WIDE = 6.0
 """Ratio of the longest to the shortest mean length from which the axis of tokens is logarithmic."""
@@ -47,7 +47,8 @@ def plot_frontier(points: Sequence[Point], base: str, path: Path, strengths: Str
                     "elinewidth": 0.9 if len(own) <= _BANDS else 0.5,
                 }
                 style = looks.styles[p.condition] | {"ms": 8 if len(own) <= _BANDS else 6}
-                panel.errorbar(p.tokens, p.accuracy, capsize=2, **bars, **style)
+                marker = panel.errorbar(p.tokens, p.accuracy, capsize=2, **bars, **style)
+                hover(marker, f"{p.condition}: {p.accuracy:.1%} right with {p.tokens:.1f} tokens, {p.suite}")
             _axes(panel, suite if len(suites) > 1 else "", [p.tokens for p in own], "mean tokens of an answer")
         _legend(panels, looks.legend | {"Pareto front": {"color": GREY, "ls": "--"}})
 

@@ -8,7 +8,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from callbacks.figure_style import BLUE, COLOURS, MARKERS, VERMILION, figure, legend, legend_beside, marker_style
+from callbacks.figure_style import (
+    BLUE,
+    COLOURS,
+    MARKERS,
+    VERMILION,
+    figure,
+    hover,
+    legend,
+    legend_beside,
+    marker_style,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,8 @@ def _conditions(panel: Axes, points: Sequence[ConditionPoint]) -> None:
     for index, point in enumerate(points):
         style = marker_style(index, hollow=point.hollow)
         bars: dict[str, Any] = {"xerr": point.x_error or None, "yerr": point.y_error or None}
-        panel.errorbar(point.x, point.y, elinewidth=1, capsize=3, **bars, **style)
+        marker = panel.errorbar(point.x, point.y, elinewidth=1, capsize=3, **bars, **style)
+        hover(marker, f"{point.label}: {point.x:.4g}, {point.y:.3g}")
         panel.plot([], [], label=point.label, **style)
 
 
@@ -89,6 +100,8 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path) -> None:
                 rate = f"{point.rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
                 place = {"xytext": (3, 3), "textcoords": "offset points"}
                 panel.annotate(rate, (point.task, point.refused), fontsize=6, color=colour, **place)
+                (spot,) = panel.plot(point.task, point.refused, **line, ls="")
+                hover(spot, f"{label} at {rate}: task {point.task:.1%}, refused {point.refused:.1%}")
                 if point.chosen:
                     panel.plot(point.task, point.refused, color=colour, marker=marker, ms=9, ls="")
         panel.set_xlabel("accuracy on the tuning task")

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from callbacks.evaluation.comparison import Comparison
 from callbacks.evaluation.report import Cell
-from callbacks.figure_style import COLOURS, GREY, MARKERS, figure, legend
+from callbacks.figure_style import COLOURS, GREY, MARKERS, figure, hover, legend
 
 
 def plot_differences(comparisons: Sequence[Comparison], path: Path) -> None:
@@ -32,7 +33,9 @@ def plot_differences(comparisons: Sequence[Comparison], path: Path) -> None:
                 x = factor * c.difference
                 bars = [[max(0.0, x - factor * c.low)], [max(0.0, factor * c.high - x)]]
                 face = colour if clear else "white"
-                panel.errorbar(x, y, xerr=bars, color=colour, marker=marker, mfc=face, ms=6, mew=1.4, capsize=2, ls="")
+                style: dict[str, Any] = {"color": colour, "marker": marker, "mfc": face, "ms": 6, "mew": 1.4, "ls": ""}
+                interval = f"{x:+.1f} ({factor * c.low:+.1f} to {factor * c.high:+.1f}) {unit}"
+                hover(panel.errorbar(x, y, xerr=bars, capsize=2, **style), f"{c.second}, {_line(c)}: {interval}")
             panel.axvline(0, color=GREY, lw=1, zorder=1)
             panel.set_yticks(range(len(lines[unit])), lines[unit], fontsize=9)
             panel.set_ylim(len(lines[unit]) - 0.5, -0.5)

@@ -34,7 +34,21 @@ _MAX = 8 * 2**20
 """Bytes of a figure's file that are embedded."""
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
-_ELEMENTS = {"svg", "g", "defs", "path", "rect", "circle", "use", "clipPath", "image", "pattern", "text", "tspan"}
+_ELEMENTS = {
+    "svg",
+    "g",
+    "defs",
+    "path",
+    "rect",
+    "circle",
+    "use",
+    "clipPath",
+    "image",
+    "pattern",
+    "text",
+    "title",
+    "tspan",
+}
 _NAMES = re.compile(
     r"(id|d|x|y|x1|y1|x2|y2|r|cx|cy|width|height|viewBox|transform|style|clip-path|patternUnits|preserveAspectRatio)"
 )

@@ -1,7 +1,7 @@
 """``rod dashboard``: the workspace of a method in Weights & Biases."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from datamodules.errors import InputError
 
@@ -108,7 +108,7 @@ def workspace(method: Method, project: str, entity: str) -> "Workspace":
         raise InputError("dashboard: needs wandb-workspaces: pip install 'lightning-rod[dashboard]'") from error
 
     sections = {**SECTIONS[method], "Tests": _TESTS, "Training": _TRAINING}
-    panels = {
+    panels: dict[str, list[Any]] = {
         name: [wr.LinePlot(title=title, metric_regex=pattern) for title, pattern in listed]
         for name, listed in sections.items()
     }

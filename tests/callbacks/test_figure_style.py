@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -7,10 +8,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib import rcParams
 
-from callbacks.figure_style import COLOURS, PAPER, figure, legend, marker_style
+from callbacks.figure_style import COLOURS, PAPER, figure, hover, legend, marker_style
 from callbacks.mllr.figures import plot_robustness, plot_search
 from callbacks.trainer_parts import log_figure, log_table
 from llm_modules.optim.module_names import Module
+from rod.report.figures import safe_svg
 
 
 def luminance(colour: str) -> float:
@@ -34,6 +36,20 @@ def test_a_figure_is_a_png_and_an_svg_and_the_same_numbers_give_the_same_bytes(t
         first, second = ((tmp_path / f"new/{name}{suffix}").read_bytes() for name in ("a", "b"))
         assert first == second, suffix
     assert "<svg" in (tmp_path / "new/a.svg").read_text()
+
+
+def test_what_a_marker_says_is_in_the_svg_file_and_stays_text(tmp_path: Path) -> None:
+    said = ['a < b & "c"', "two"]
+    with figure(tmp_path / "a.png", 4, 3) as (panel,):
+        hover(panel.errorbar(1, 1, xerr=1), said[0])
+        hover(panel.plot([2], [2], "o")[0], said[1])
+    drawn = ElementTree.parse(tmp_path / "a.svg")
+    namespace = "{http://www.w3.org/2000/svg}"
+    groups = [group for group in drawn.iter(f"{namespace}g") if group.get("id", "").startswith("hover")]
+    assert {group.get("id") for group in groups} == {"hover0", "hover1"}
+    assert sorted(group.findtext(f"{namespace}title") or "" for group in groups) == said
+    shown = ElementTree.fromstring(safe_svg((tmp_path / "a.svg").read_bytes()))
+    assert sorted(title.text or "" for title in shown.iter(f"{namespace}title")) == said
 
 
 def test_the_style_ends_with_the_figure(tmp_path: Path) -> None:
