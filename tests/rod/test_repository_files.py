@@ -1,10 +1,13 @@
 """Files beside the code say what is so."""
 
+import json
 import re
 import tomllib
 
+import pytest
 import yaml
 
+from rod.__main__ import VERBS
 from tests.conftest import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -19,11 +22,33 @@ def test_the_workflow_runs_what_continuous_integration_runs() -> None:
     assert set(job["strategy"]["matrix"]["python"]) == told
 
 
-def test_the_docs_workflow_runs_a_target_that_exists() -> None:
-    workflow = yaml.safe_load((ROOT / ".github/workflows/docs.yml").read_text(encoding="utf-8"))
-    (job,) = workflow["jobs"].values()
-    (target,) = [step["run"].removeprefix("make ") for step in job["steps"] if "run" in step]
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+@pytest.mark.parametrize(("name", "commands"), [("docs", ["make docs"]), ("release", [".ci/run", "make dist"])])
+def test_the_other_workflows_run_targets_that_exist(name: str, commands: list[str]) -> None:
+    workflow = yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8"))
+    assert [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step] == commands
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in (command.removeprefix("make ") for command in commands if command.startswith("make ")):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_issue_templates_ask_for_the_environment() -> None:
+    templates = list((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+    assert templates
+    for path in templates:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))["body"]
+        assert any("`rod env`" in field["attributes"]["label"] for field in fields), path
+        for verb in re.findall(r"`rod ([\w-]+)", path.read_text(encoding="utf-8")):
+            assert verb in VERBS
+
+
+def test_the_container_runs_the_demo() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    words = [json.loads(line.partition(" ")[2]) for line in lines if line.startswith(("ENTRYPOINT", "CMD"))]
+    demo = re.search(r"^demo:.*\n\t\$\(BIN\)/(.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert demo
+    assert " ".join([*words[0], *words[1]]) == demo[1]
+    kept_out = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert not {"configs", "README.md", "constraints.txt", "LICENSE"} & set(kept_out)
 
 
 def test_the_citation_is_of_this_version() -> None:
