@@ -86,6 +86,9 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status: 0, 2 for wrong input, or another of `rod.failures`.
     """
     words = list(sys.argv[1:] if args is None else args)
+    if args is None:
+        # A notebook names its own to the commands that it runs, which may not have it. Our figures need none.
+        os.environ["MPLBACKEND"] = "agg"
     if words[:1] == ["--verbose"]:
         del words[0]
     else:

@@ -8,12 +8,13 @@ from lightning.pytorch import Trainer
 
 from callbacks.generation.steering import SteeringIdentity, steering_of
 from callbacks.trainer_parts import datamodule_of
+from datamodules.prompts import ChatTemplate
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation.engine import engine_version
 from llm_modules.generation.vllm_engine import engine_options
 
-RECORDED = {"engine_version"}
-"""Settings that are recorded and may differ when a run resumes."""
+RECORDED = {"engine_version", "chat_template_kwargs"}
+"""Settings that are recorded and not compared when a run resumes; of a template, the prompts are compared."""
 FORMERLY = {"engine": "slots", "engine_options": None}
 """Values of settings that older records lack."""
 
@@ -35,6 +36,7 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
         "engine": module.engine,
         "engine_version": engine_version(module.engine, module.generation),
         "engine_options": (engine_options(module.generation) or None) if module.engine == "vllm" else None,
+        "chat_template_kwargs": dict(getattr(datamodule_of(trainer), "chat_template", ChatTemplate()).kwargs),
         "method": module.generation_identity() or None,
         **asdict(steering.identity() if steering else SteeringIdentity()),
         "seed": getattr(datamodule_of(trainer), "seed", None),

@@ -51,6 +51,12 @@ def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_command_does_not_need_the_figures_of_a_notebook() -> None:
+    code = "import sys; from rod.__main__ import main; sys.argv = ['rod', '--version']; main(); import matplotlib"
+    environment = os.environ | {"MPLBACKEND": "module://nowhere"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(("words", "told"), [(["--version"], 0), (["--verbose", "--version"], 1)])
 def test_notices_of_libraries_are_hidden_unless_asked_for(
     words: list[str], told: int, monkeypatch: pytest.MonkeyPatch

@@ -17,6 +17,7 @@ from llm_modules.generation import Completion, GenerationListener, GenerationSet
 from llm_modules.generation.engine import engine_version
 from tests.callbacks.generation.sampling_run import data, module, predict, prepare, steer, trainer
 from tests.processes import Processes
+from tests.tiny import CHAT_TEMPLATE
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -270,6 +271,20 @@ def test_a_run_from_before_engines_were_recorded_resumes(source: Path, tmp_path:
     del settings["engine"], settings["engine_version"]
     path.write_text(json.dumps(settings))
     assert sample(source, tmp_path)[1] == 0
+
+
+def test_arguments_of_the_template_are_in_the_settings_and_in_every_prompt(source: Path, tmp_path: Path) -> None:
+    template = tmp_path / "switch.jinja"
+    template.write_text("{% if terse %}Short.{% endif %}" + CHAT_TEMPLATE)
+    arguments = {"system2": {"terse": True}, "system1": {"terse": False}}
+    rows = data(source, chat_template=str(template), chat_template_kwargs=arguments, systems=["system1", "system2"])
+    trainer(tmp_path, steer(source), TraceWriter()).predict(module(source), rows, return_predictions=False)
+    assert json.loads((tmp_path / "traces/settings.json").read_text())["chat_template_kwargs"] == arguments
+    made = [json.loads(line) for line in (tmp_path / "traces/traces.jsonl").read_text().splitlines()]
+    assert {(one["system"], one["prompt"].startswith("Short.")) for one in made} == {
+        ("system1", False),
+        ("system2", True),
+    }
 
 
 def test_a_run_of_another_checkpoint_does_not_go_on(source: Path, tmp_path: Path) -> None:
