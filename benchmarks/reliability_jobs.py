@@ -17,7 +17,7 @@ class Job:
     ranks: int = 1
 
 
-LAST = "checkpoints/last.ckpt"
+BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 _FIT = "--trainer.max_epochs 2 --recovery_minutes 0.002 --resume auto"
 _PAIRS = "--data.pairs inputs/pairs/pairs.train.jsonl --data.val_pairs inputs/pairs/pairs.val.jsonl --data.batch_size 4"
 _SAMPLE = Job(
@@ -31,18 +31,18 @@ _CURRICULUM = Job(
     "fit --config s3cot/5_curriculum --data.items inputs/filter/items.jsonl --data.items_per_stage 4"
     " --data.lower_bounds [0.5,0] --data.val_questions inputs/world/questions.dev.jsonl --data.val_limit 2"
     f" --data.batch_size 1 --model.generation.max_new_tokens 24 {_FIT}",
-    (LAST,),
+    (BEST,),
 )
 _TEST = Job(
     "test --config s3cot/6_test --evaluate.baseline null --data.suites.source.local.file"
-    f" inputs/world/questions.test.jsonl --model.generation.max_new_tokens 60 --ckpt_path inputs/curriculum/{LAST}",
+    f" inputs/world/questions.test.jsonl --model.generation.max_new_tokens 60 --ckpt_path inputs/curriculum/{BEST}",
     ("predictions.jsonl",),
-    f"curriculum/{LAST}",
+    f"curriculum/{BEST}",
 )
 _ROUTER = Job(
     "fit --config mogu/3_router --model.glad inputs/glad_adapter --model.unwilling inputs/unwilling_adapter"
     f" --data.val_requests null {_PAIRS} {_FIT}",
-    (LAST,),
+    (BEST,),
     "glad_adapter/adapter_model.safetensors",
 )
 
@@ -51,9 +51,9 @@ def _on_two(job: Job) -> Job:
     return Job(f"{job.words} --trainer.devices 2 --trainer.strategy ddp", job.products, job.reads, ranks=2)
 
 
-def _export(name: str, output: str, form: str) -> Job:
-    words = f"export --checkpoint inputs/{name}/{LAST} --format {form} --output {output} --overwrite true"
-    return Job(words, ("*.safetensors",), f"{name}/{LAST}")
+def _export(name: str, output: str, form: str, checkpoint: str = BEST) -> Job:
+    words = f"export --checkpoint inputs/{name}/{checkpoint} --format {form} --output {output} --overwrite true"
+    return Job(words, ("*.safetensors",), f"{name}/{checkpoint}")
 
 
 JOBS = {
@@ -74,7 +74,7 @@ JOBS = {
         "fit --config crisp/1_distill --data.questions inputs/world/questions.train.jsonl --data.limit 8"
         " --data.val_questions inputs/world/questions.dev.jsonl --data.val_limit 2 --data.batch_size 2"
         f" --model.generation.max_new_tokens 16 {_FIT}",
-        (LAST,),
+        (BEST,),
     ),
     "export": _export("curriculum", "export", "merged"),
     "test": _TEST,
@@ -89,8 +89,8 @@ JOBS = {
         " --malicious inputs/world/mogu.malicious.jsonl --refusals inputs/world/mogu.refusals.txt --overwrite true",
         ("pairs.*.jsonl", "held_out.jsonl"),
     ),
-    "glad": Job(f"fit --config mogu/1_glad {_PAIRS} {_FIT}", (LAST,)),
-    "unwilling": Job(f"fit --config mogu/2_unwilling {_PAIRS} {_FIT}", (LAST,)),
+    "glad": Job(f"fit --config mogu/1_glad {_PAIRS} {_FIT}", (BEST,)),
+    "unwilling": Job(f"fit --config mogu/2_unwilling {_PAIRS} {_FIT}", (BEST,)),
     "glad_adapter": _export("glad", "glad_adapter", "peft"),
     "unwilling_adapter": _export("unwilling", "unwilling_adapter", "peft"),
     "router": _ROUTER,
@@ -106,7 +106,7 @@ JOBS = {
         " --data.batch_size 4 --data.path inputs/world/tuning.maths.train.jsonl --recovery_minutes 0.002 --resume auto",
         (LAST,),
     ),
-    "tuned": _export("tune", "tuned", "merged"),
+    "tuned": _export("tune", "tuned", "merged", LAST),
 }
 
 

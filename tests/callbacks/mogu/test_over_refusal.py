@@ -128,7 +128,7 @@ def test_the_check_changes_nothing_that_is_learnt(words: list[str]) -> None:
     with pytest.warns(UserWarning, match="over-refusal is not measured: set data.val_requests"):
         assert main(without) == 0
     states = [
-        torch.load(f"{place}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        torch.load(f"{place}/checkpoints/best.ckpt", weights_only=True)["state_dict"]
         for place in ("runs/mogu/3_router", "other")
     ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
