@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
 from llm_modules.generation.engine import GenerationEngine
-from llm_modules.generation.http_retries import RETRIED, retry_after
 from llm_modules.generation.interface import Completion, GenerationSettings, Steered
 from llm_modules.generation.server import (
     URL,
@@ -31,6 +30,7 @@ from llm_modules.generation.server import (
 from llm_modules.generation.vllm_engine import VllmSteering, remote_steering
 from llm_modules.generation.vllm_model import VllmModel
 from llm_modules.generation.vllm_worker.rod_steering import cache_salt, summed
+from llm_modules.http_retries import RETRIED, retry_after
 
 _TRIES = 8
 _IN_A_ROW = 16

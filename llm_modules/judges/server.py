@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from datamodules.errors import InputError
-from llm_modules.generation.http_retries import RETRIED, retry_after
+from llm_modules.http_retries import RETRIED, retry_after
 from llm_modules.judges.judge import Exchange, Judge, Verdict, on_answers
 from llm_modules.judges.reply_cache import ReplyCache
 from llm_modules.judges.templates import Message, Template, kind_of, load_template
