@@ -21,45 +21,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 
-import torch  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from llm_modules.backbone.loading import MINIATURE  # noqa: E402
-
-
-def write_model(folder: Path, layers: int, dtype: torch.dtype) -> int:
-    """A model of random weights and the miniature's tokenizer; the bytes of its weights."""
-    config = LlamaConfig(
-        vocab_size=8_000,
-        hidden_size=1536,
-        intermediate_size=4096,
-        num_hidden_layers=layers,
-        num_attention_heads=12,
-        num_key_value_heads=12,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config)
-    torch.nn.Module.to(model, dtype)
-    model.save_pretrained(folder, max_shard_size="200MB")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        if (MINIATURE / name).is_file():
-            (folder / name).write_bytes((MINIATURE / name).read_bytes())
-    return sum(weights.numel() * weights.element_size() for weights in model.parameters())
+from benchmarks import random_llama
+from llm_modules.causal_lm import CausalLM
 
 
 def load(folder: Path, strategy: str, dtype: Any, rank: int, port: int, gate: int) -> None:
     """One of the two processes: wait for the gate, load, wait to be ended."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.strategies import ModelParallelStrategy
-
-    from llm_modules.causal_lm import CausalLM
-
     warnings.simplefilter("ignore")
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     vars(rank_zero_only)["rank"] = rank
@@ -132,18 +106,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=16, help="28 million parameters each, and 25 million beside them")
     options = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    torch.set_num_threads(1)
     # Freed matrices go back to the kernel, as those of large models do, which have more than 32 MB.
     ctypes.CDLL(None).mallopt(-3, 2**22)
-    for module in ("llm_modules.causal_lm", "lightning.pytorch", "transformers.models.llama.modeling_llama"):
-        importlib.import_module(module)  # before the processes are forked
+    importlib.import_module("transformers.models.llama.modeling_llama")  # before the processes are forked
+    shape = random_llama.config(1536, options.layers, 4096)
 
     print("| weights in the files | loaded as | strategy | peak | own at the peak | own in the end |")
     print("|---|---|---|--:|--:|--:|")
     for stored in ("bfloat16", "float32"):
         with tempfile.TemporaryDirectory() as place:
-            write_model(Path(place), options.layers, getattr(torch, stored))
+            weights = random_llama.write(Path(place), shape, getattr(torch, stored), shard="200MB")
+            weights //= getattr(torch, stored).itemsize
             for dtype in ("bfloat16", "float32") if stored == "bfloat16" else ("float32",):
-                loaded = (24_576_000 + 28_314_624 * options.layers) * (4 if dtype == "float32" else 2)
+                loaded = weights * getattr(torch, dtype).itemsize
                 for strategy in ("ddp", "fsdp"):
                     numbers = [f"{n / loaded:.2f} x" for n in measure(Path(place), strategy, dtype)]
                     print(f"| {stored} | {dtype} | {strategy} | " + " | ".join(numbers) + " |", flush=True)

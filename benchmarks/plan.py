@@ -18,22 +18,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+import torch
+from lightning.pytorch import Trainer
+from peft import LoraConfig
+from transformers import LlamaConfig
 
-import torch  # noqa: E402
-from lightning.pytorch import Trainer  # noqa: E402
-from peft import LoraConfig  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datamodules.training.packing import Example  # noqa: E402
-from datamodules.training.supervised import SupervisedData  # noqa: E402
-from llm_modules.backbone.loading import MINIATURE  # noqa: E402
-from llm_modules.causal_lm import CausalLM  # noqa: E402
-from rod.plan.memory import Fit, Parts  # noqa: E402
-
-VOCABULARY = 8_000
+from benchmarks import random_llama
+from datamodules.training.packing import Example
+from datamodules.training.supervised import SupervisedData
+from llm_modules.causal_lm import CausalLM
+from rod.plan.memory import Fit, Parts
 
 
 @dataclass(frozen=True)
@@ -50,16 +46,7 @@ class Shape:
 
     def config(self) -> LlamaConfig:
         """The model's configuration."""
-        return LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=self.hidden,
-            intermediate_size=11 * self.hidden // 4,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.hidden // 64,
-            num_key_value_heads=self.hidden // 64,
-            eos_token_id=1,
-            pad_token_id=0,
-        )
+        return random_llama.config(self.hidden, self.layers, 11 * self.hidden // 4)
 
     def peft(self) -> LoraConfig | None:
         """The adapter's configuration, if one is trained."""
@@ -85,7 +72,7 @@ class FullRows(SupervisedData):
 
     def train_examples(self, stage: int) -> Sequence[Example]:
         """Random tokens."""
-        tokens = torch.randint(2, VOCABULARY, (3 * self.rows, self.length)).tolist()
+        tokens = torch.randint(2, random_llama.VOCABULARY, (3 * self.rows, self.length)).tolist()
         return [Example(tuple(row), tuple(row)) for row in tokens]
 
     def val_examples(self) -> Sequence[Example]:
@@ -140,9 +127,7 @@ def measured(shape: Shape) -> int:
     reading, writing = os.pipe()
     with tempfile.TemporaryDirectory() as place:
         if not os.fork():
-            LlamaForCausalLM(shape.config()).save_pretrained(place)
-            for name in ("tokenizer.json", "tokenizer_config.json"):
-                (Path(place) / name).write_bytes((MINIATURE / name).read_bytes())
+            random_llama.write(Path(place), shape.config())
             os._exit(0)
         os.wait()
         if not os.fork():
@@ -155,7 +140,11 @@ def measured(shape: Shape) -> int:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", action="store_true", help="print what the sum is made of")
+    options = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    torch.set_num_threads(1)
     ctypes.CDLL(None).mallopt(-3, 2**20)
     warnings.simplefilter("ignore")
     for module in ("transformers.models.llama.modeling_llama", "torch._dynamo"):
@@ -170,7 +159,7 @@ def main() -> None:
         print(
             f"| {trained} | {sizes} | {plan.total / 1e6:.0f} | {peak / 1e6:.0f} | {peak / plan.total:.2f} |", flush=True
         )
-        if os.environ.get("PARTS"):
+        if options.parts:
             print(plan)
 
 

@@ -25,145 +25,24 @@ import itertools
 import json
 import os
 import random
-import resource
 import shutil
 import signal
-import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.forked_run import ForkedRun
+from benchmarks.reliability_jobs import JOBS, needed, words_of
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.reliability_jobs import JOBS, needed, words_of  # noqa: E402
-
 FAULTS = ("kill", "SIGTERM", "disk", "flip", "two")
 COUNTS = ("lost", "doubled", "torn", "accepted", "differs", "traceback", "refused", "hung")
 """``accepted``: other products from damaged input, with status 0. ``refused``: the same command did not go on."""
 _MINUTE = 60.0
-
-
-class Run:
-    """A job in a folder with ``inputs``, in forked processes; the first starts the others, as Lightning does."""
-
-    def __init__(self, main: Callable[[list[str]], int], name: str, folder: Path, limit: int | None = None) -> None:
-        """Start; ``limit`` is the number of bytes that its files may have."""
-        self.status: int | None = None
-        self.several = JOBS[name].ranks > 1
-        sys.stdout.flush()
-        self.process = os.fork()
-        if not self.process:
-            _enter(main, name, folder, limit)
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Wait until it has ended, or for some seconds; whether it has."""
-        end = None if seconds is None else time.monotonic() + seconds
-        while self.status is None and (end is None or time.monotonic() < end):
-            done, status = os.waitpid(self.process, os.WNOHANG)
-            if done:
-                self.status = os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
-        return self.status is not None
-
-    def tell(self, what: int, draw: random.Random) -> None:
-        """Send a signal to its process; of several to all, the first or another."""
-        choice = draw.randrange(3) if self.several else 0
-        others = _children(self.process)[:1] if choice else []
-        for process in [*([self.process] if choice < 2 or not others else []), *others]:
-            with suppress(ProcessLookupError):
-                os.kill(process, what)
-
-    def ends(self, seconds: float) -> bool:
-        """Whether all of its processes end within some seconds; those that do not are killed."""
-        end = time.monotonic() + seconds
-        self.wait(seconds)
-        ended = self.status is not None
-        while self.several and _session(self.process) and (ended := time.monotonic() < end):
-            time.sleep(0.05)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process, signal.SIGKILL)  # what it has started itself
-        self.wait()
-        return ended
-
-
-def _processes() -> Iterator[tuple[int, int, int]]:
-    """Process, parent and session of all that are not over."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent, _, session = path.read_text().rpartition(")")[2].split()[:4]
-            if state not in "ZX":
-                yield int(path.parent.name), int(parent), int(session)
-
-
-def _session(leader: int) -> list[int]:
-    return [process for process, _, session in _processes() if session == leader]
-
-
-def _children(first: int) -> list[int]:
-    return [process for process, parent, _ in _processes() if parent == first]
-
-
-class _Forked:
-    """A forked process as Lightning's observer of processes knows them."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if done else None
-        return self.returncode
-
-    def send_signal(self, what: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, what)
-
-
-def _enter(main: Callable[[list[str]], int], name: str, folder: Path, limit: int | None) -> None:
-    """The rest of a forked process."""
-    status = 1
-    try:
-        os.setsid()
-        os.chdir(folder)
-        log = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        if JOBS[name].ranks > 1:
-            _launch_second()
-        status = main(words_of(name))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
-
-
-def _launch_second() -> None:
-    """What Lightning's launcher does, but for a new start of Python, which would import everything again."""
-    from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": "0"}
-    first = os.getpid()
-    if second := os.fork():
-        _ChildProcessObserver(first, [_Forked(second)]).start()  # type: ignore[list-item]
-        return
-    os.environ |= {"LOCAL_RANK": "1", "ROD_LAUNCHER": str(first)}
-    vars(rank_zero_only)["rank"] = 1  # Lightning reads it when it is imported
 
 
 @dataclass
@@ -218,6 +97,11 @@ def _same_weights(expected: Path, found: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def run_job(main: Callable[[list[str]], int], name: str, folder: Path, limit: int | None = None) -> ForkedRun:
+    """Start a job in a folder with ``inputs``; its files may have ``limit`` bytes."""
+    return ForkedRun(main, words_of(name), folder, f"{name}.log", ranks=JOBS[name].ranks, limit=limit)
+
+
 class Trials:
     """Runs the trials in a folder that has the undisturbed run."""
 
@@ -239,10 +123,10 @@ class Trials:
             shutil.rmtree(folder)
         return trial
 
-    def _start(self, trial: Trial, folder: Path, limit: int | None = None) -> Run:
-        return Run(self.main, trial.job, folder, limit)
+    def _start(self, trial: Trial, folder: Path, limit: int | None = None) -> ForkedRun:
+        return run_job(self.main, trial.job, folder, limit)
 
-    def _end(self, trial: Trial, run: Run, seconds: float | None = None) -> int:
+    def _end(self, trial: Trial, run: ForkedRun, seconds: float | None = None) -> int:
         """The status of a run that may take a minute longer than it should."""
         trial.add("hung", not run.ends(_MINUTE + 5 * self.seconds[trial.job] if seconds is None else seconds))
         assert run.status is not None
@@ -331,7 +215,7 @@ def undisturbed(main: Callable[[list[str]], int], folder: Path, jobs: list[str])
         if name in seconds:
             continue
         start = time.monotonic()
-        run = Run(main, name, folder)
+        run = run_job(main, name, folder)
         run.wait()
         if run.status:
             raise SystemExit(f"{name}: status {run.status}\n" + (folder / f"{name}.log").read_text()[-3000:])

@@ -54,11 +54,11 @@ class Parser(ArgumentParser):
             kwargs["help"] = "YAML file, or the name of a shipped configuration such as s3cot/1_direction."
         return super().add_argument(*args, **kwargs)
 
-    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
-        """Parse words; a null for a class within a class stays one, which jsonargparse hands on as ``None``."""
-        if args is not None and "namespace" in options:
-            args = [f"{word[:-4]}null" if word.endswith("=None") else word for word in args]
-        return super().parse_args(args, *more, **options)
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse words; a null for a class within a class stays one, which jsonargparse hands on as ``--name=None``."""
+        if "namespace" in kwargs and args and args[0] is not None:
+            args = ([f"{word[:-4]}null" if word.endswith("=None") else word for word in args[0]], *args[1:])
+        return super().parse_args(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise one line: what is wrong and, for an unknown key, which one is spelled alike."""

@@ -131,6 +131,12 @@ class GenerationSettings:
             if not ok:
                 raise InputError(f"Generation setting {name} is {getattr(self, name)}: it must be {remedy}.")
 
+    def draws(self, seed: int) -> dict[str, float] | None:
+        """What a row with this seed draws its tokens by, in JSON's types; None without temperature."""
+        if not self.temperature:
+            return None
+        return {"seed": seed, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+
 
 class GenerationListener:
     """Base class of objects that an engine notifies. A row is the index of a prompt in the call of ``generate``."""

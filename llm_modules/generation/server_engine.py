@@ -159,9 +159,8 @@ class ServerGenerator(GenerationEngine):
             settings = self.settings
             body: dict[str, Any] = {"model": self.served.id, "prompt": list(prompt), "max_tokens": most}
             more: dict[str, Any] = {}
-            if settings.temperature and self._draws:
-                names = ("temperature", "top_p", "top_k")
-                draws = {"seed": seeds[row], **{name: getattr(settings, name) for name in names}}
+            draws = settings.draws(seeds[row]) if self._draws else None
+            if draws is not None:
                 more["draws"] = json.dumps(draws)
                 body |= {"temperature": 0.0}
             else:
@@ -202,6 +201,7 @@ class ServerGenerator(GenerationEngine):
                     answers.put(await self._ask(asked, request, steering))
                 except InputError as error:
                     answers.put(Answer(request.row, error=error))
+                    group.cancel_scope.cancel()  # nothing more is asked
                 finally:
                     free.release()
 

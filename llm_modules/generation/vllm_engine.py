@@ -189,14 +189,12 @@ class VllmGenerator(GenerationEngine):
         for row, prompt in enumerate(prompts):
             # With a temperature the row's own random numbers choose, and leave vLLM one possible token.
             sampling = {"temperature": 0.0, "max_tokens": limits[row], "stop_token_ids": sorted(self.eos_ids)}
-            names = ("temperature", "top_p", "top_k")
-            draws = {"seed": seeds[row], **{name: getattr(self.settings, name) for name in names}}
             yield {
                 "row": first + row,
                 "prompt": list(prompt),
                 "strengths": steering.of(row) if steering is not None else {},
                 "sampling": sampling,
-                "draws": draws if self.settings.temperature else None,
+                "draws": self.settings.draws(seeds[row]),
             }
 
     def _ready(self, steering: VllmSteering | None) -> VllmProcess:

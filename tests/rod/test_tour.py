@@ -39,7 +39,7 @@ def cells(kind: str) -> list[str]:
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     display = ModuleType("IPython.display")
-    display.Image = Image  # type: ignore[attr-defined]
+    vars(display)["Image"] = Image
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     names: dict[str, object] = {}
     for source in cells("code"):

@@ -201,12 +201,12 @@ def test_the_server_is_started_with_what_steers_and_for_this_machine_only() -> N
     assert "127.0.0.1" not in " ".join(command(["models/qwen", "--host=0.0.0.0"], "a", "b"))
 
 
-def test_an_address_without_a_server_is_told(server: FakeServer) -> None:
+def test_an_address_without_a_server_is_told(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for url in ("", "localhost:8000", "http://user:word@localhost"):
         with pytest.raises(InputError, match=r"server.url: give an address such as http://localhost:8000, without a"):
             engine(server, url=url)
     with pytest.raises(InputError, match=r"no server answers at http://127.0.0.1:9 \(ConnectError\); start it"):
         engine(server, url="http://127.0.0.1:9/v1/")
-    server.get = lambda path: (200, {"hello": 1})  # type: ignore[method-assign]
+    monkeypatch.setattr(server, "get", lambda path: (200, {"hello": 1}))
     with pytest.raises(InputError, match=r"has no list of models at /v1/models"):
         engine(server)
