@@ -1,8 +1,8 @@
 """The batches that DataModules give to LightningModules."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -53,7 +53,8 @@ class PromptRow:
     ``id`` is unique in a run and a function of the other fields, so a restarted run knows which rows are done. The
     completion depends on the row's own ``seed`` and on no other row. ``max_new_tokens`` overrides the model's budget.
     ``prefill`` is the beginning of the answer; ``token_ids`` end with it, ``prompt`` does not. ``suite`` and
-    ``attack_template`` say which part of a benchmark the row belongs to.
+    ``attack_template`` say which part of a benchmark the row belongs to. ``chat_template_kwargs`` are those that its
+    prompt was rendered with.
     """
 
     id: str
@@ -69,6 +70,7 @@ class PromptRow:
     attack_template: str = "none"
     prefill: str = ""
     max_new_tokens: int | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 class PromptBatch:

@@ -128,7 +128,7 @@ def _of_traces(file: Path) -> tuple[list[tuple[tuple[str, ...], Prediction]], di
                 id=t.id,
                 completion=t.completion,
                 question_id=t.question_id,
-                question=t.question,
+                question=t.asked,
                 gold=t.gold,
                 suite="questions",
                 sample=t.sample,

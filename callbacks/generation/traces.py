@@ -63,6 +63,7 @@ class TraceWriter(CompletionWriter):
                 id=row.id,
                 question_id=row.question.id,
                 question=row.question.question,
+                earlier=row.question.earlier,
                 gold=row.question.gold,
                 system=row.system,
                 alpha=row.alpha,
@@ -77,6 +78,7 @@ class TraceWriter(CompletionWriter):
                 correct=verdicts.get(i),
                 model=self.module.model_id,
                 layer_set=row.layer_set,
+                chat_template_kwargs=row.chat_template_kwargs,
                 engine=self.module.generator.description,
                 **completion.steered_fields,
             )

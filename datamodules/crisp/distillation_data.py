@@ -107,8 +107,8 @@ class DistillationData(SupervisedData):
         if self.validation is not None:
             self.validation.tokenizer, self.validation.trainer = self.tokenizer, self.trainer
             self.validation.setup(stage)
-            trained = {question.question.strip() for question in questions}
-            if shared := [row for row in self.validation.rows if row.question.question.strip() in trained]:
+            trained = {question.asked.strip() for question in questions}
+            if shared := [row for row in self.validation.rows if row.question.asked.strip() in trained]:
                 raise InputError(
                     f"data.val_questions: '{shared[0].question.id}' is also trained on ({self.questions_file}); "
                     "give other questions"

@@ -47,6 +47,8 @@ class TwinMaker:
 
     def twin(self, request: Question) -> Twins | Untwinned:
         """The benign twin of a request with its replacements, or the reason why there is none."""
+        if request.earlier:
+            return Untwinned(request.id, request.question, "it comes after other turns, which twins do not have")
         replaced: list[Replacement] = []
 
         def swap(match: re.Match[str]) -> str:

@@ -86,11 +86,13 @@ def make_pairs(
         InputError: A number is too small, the rule is no regular expression, or a class is empty.
     """
     rule = _check_options(n_train, n_val, refusals, refusal_rule)
-    others = [Attack(f"other/{request.id}", request.question, OPENING) for request in other_malicious]
-    known = {squeeze(attack.prompt) for attack in (*attacks, *others)}
+    others = [
+        Attack(f"other/{request.id}", request.question, OPENING, earlier=request.earlier) for request in other_malicious
+    ]
+    known = {squeeze(attack.asked) for attack in (*attacks, *others)}
     benign, dropped = _benign(answers, known, rule, refusals, seed)
     own = {
-        trace.question: trace.completion.strip()
+        trace.asked: trace.completion.strip()
         for trace in rejections
         if trace.finish_reason == "stop" and is_refusal(trace.completion, rule, trace.prompt)
     }
@@ -125,7 +127,7 @@ def make_pairs(
         "val_each": n_val,
         "held_out": len(held_out),
         "benign_left_over": len(benign) - total,
-        "own_refusals": sum(pair.prompt in own for pair in malicious),
+        "own_refusals": sum(pair.asked in own for pair in malicious),
         "dropped": dict(Counter(d.reason for d in dropped)),
     }
     train = benign[:n_train] + malicious[:n_own] + added
@@ -146,14 +148,14 @@ def contrast(pairs: Sequence[ResponsePair]) -> list[ContrastPair]:
     """Each malicious request with a benign one: the pairs for a refusal direction."""
     kinds = [[pair for pair in pairs if pair.malicious == kind] for kind in (True, False)]
     return [
-        ContrastPair(f"{bad.id}|{good.id}", bad.prompt, good.prompt, bad.system, good.system)
+        ContrastPair(f"{bad.id}|{good.id}", bad.prompt, good.prompt, bad.system, good.system, bad.earlier, good.earlier)
         for bad, good in zip(*kinds, strict=False)
     ]
 
 
 def right_responses(pairs: Sequence[ResponsePair]) -> list[Instruction]:
     """Each request with its right response alone, for plain fine-tuning: a refusal if it is malicious."""
-    return [Instruction(p.id, p.prompt, p.reject if p.malicious else p.glad, p.system) for p in pairs]
+    return [Instruction(p.id, p.prompt, p.reject if p.malicious else p.glad, p.system, p.earlier) for p in pairs]
 
 
 def _check_options(n_train: int, n_val: int, refusals: Sequence[str], rule: str) -> re.Pattern[str]:
@@ -175,7 +177,7 @@ def _benign(
     dropped: list[Dropped] = []
     seen: set[str] = set()
     for trace in answers:
-        reason, request = "", squeeze(trace.question)
+        reason, request = "", squeeze(trace.asked)
         answer = split_thought(trace.completion, trace.prompt).answer
         if request in malicious:
             reason = "benign: it is among the malicious requests too"
@@ -192,7 +194,11 @@ def _benign(
             continue
         seen.add(request)
         rejection = _written(refusals, trace.question_id, trace.question, seed)
-        pairs.append(ResponsePair(f"benign/{trace.id}", trace.question, False, trace.completion, rejection))
+        pairs.append(
+            ResponsePair(
+                f"benign/{trace.id}", trace.question, False, trace.completion, rejection, earlier=trace.earlier
+            )
+        )
     return pairs, dropped
 
 
@@ -202,14 +208,16 @@ def _malicious(
     pairs: list[ResponsePair] = []
     dropped: list[Dropped] = []
     for attack in attacks:
-        request = squeeze(attack.prompt)
+        request = squeeze(attack.asked)
         if not attack.target.strip() or request in seen:
             reason = "malicious: there is no opening" if not attack.target.strip() else "malicious: it occurs twice"
             dropped.append(Dropped(attack.id, attack.prompt, True, reason))
             continue
         seen.add(request)
-        rejection = own.get(attack.prompt) or _written(refusals, attack.id, attack.prompt, seed)
-        pairs.append(ResponsePair(attack.id, attack.prompt, True, attack.target, rejection, True, attack.system))
+        rejection = own.get(attack.asked) or _written(refusals, attack.id, attack.prompt, seed)
+        pairs.append(
+            ResponsePair(attack.id, attack.prompt, True, attack.target, rejection, True, attack.system, attack.earlier)
+        )
     return pairs, dropped
 
 

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from datamodules.records.turns import Request, Turn, earlier_turns
+
 
 @dataclass(frozen=True)
-class ResponsePair:
+class ResponsePair(Request):
     """A request with two opposite responses.
 
     With ``glad_is_opening`` the glad response is only the beginning of one ("Sure, here is ..."): it is learnt without
@@ -18,17 +20,21 @@ class ResponsePair:
     reject: str
     glad_is_opening: bool = False
     system: str | None = None
+    earlier: tuple[Turn, ...] = earlier_turns()
 
     not_empty = ("prompt", "glad", "reject")
+    request_field = "prompt"
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Request):
     """A malicious request and the affirmative opening of an answer (in AdvBench ``goal`` and ``target``)."""
 
     id: str
     prompt: str
     target: str
     system: str | None = None
+    earlier: tuple[Turn, ...] = earlier_turns()
 
     not_empty = ("prompt",)
+    request_field = "prompt"

@@ -201,8 +201,8 @@ class RouterData(_PairData):
         n = min(self.val_limit, len(found))
         chosen = [found[i * len(found) // n] for i in range(n)]
         for path, pairs in zip((self.pairs, self.val_pairs), self.records, strict=True):
-            known = {squeeze(pair.prompt) for pair in pairs}
-            if both := [question for question in chosen if squeeze(question.question) in known]:
+            known = {squeeze(pair.asked) for pair in pairs}
+            if both := [question for question in chosen if squeeze(question.asked) in known]:
                 raise InputError(
                     f"{self.val_requests}: request '{both[0].id}' is among the pairs of {path}; give "
                     "data.val_requests of a source that the pairs do not have"
@@ -232,7 +232,7 @@ class RouterData(_PairData):
             example = self._respond(pair, not pair.malicious)
             prompt = [i for i, label in zip(example.input_ids, example.labels, strict=True) if label == IGNORE_INDEX]
             try:
-                span = finder.find(pair.prompt, prompt, pair.system)
+                span = finder.find(pair.prompt, prompt, pair.system, pair.earlier)
             except InputError as error:
                 raise InputError(f"{path}: request '{pair.id}': {error}") from error
             examples.append(RoutedExample(example.input_ids, example.labels, pair.malicious, *span, record=pair.id))
@@ -244,7 +244,9 @@ def encode_response(
 ) -> Example:
     """The glad response to a request, or the rejection, as an example; an opening has no end-of-sequence token."""
     text = pair.glad if glad else pair.reject
-    ids, labels = encode_pair(tokenizer, pair.prompt, text, system_prompt=pair.system, template=template)
+    ids, labels = encode_pair(
+        tokenizer, pair.prompt, text, system_prompt=pair.system, earlier=pair.earlier, template=template
+    )
     if glad and pair.glad_is_opening:
         end = next((i for i, label in enumerate(labels) if label == tokenizer.eos_token_id), len(ids))
         ids, labels = ids[:end], labels[:end]

@@ -6,9 +6,11 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.completions.thoughts import thought_tokens
 from datamodules.errors import InputError
+from datamodules.prompts.messages import Message, message_of
 from datamodules.prompts.renderer import PLAIN_TEMPLATE, ChatTemplate, Renderer, Turns, name_of
 from datamodules.prompts.token_row import TokenRow, assistant_tail
 from datamodules.records.kinds import System
+from datamodules.records.turns import Turn
 
 __all__ = [
     "PLAIN_TEMPLATE",
@@ -45,14 +47,17 @@ def render_prompt(
     user: str,
     *,
     system_prompt: str | None = None,
+    earlier: Sequence[Turn] = (),
     template: ChatTemplate | str | None = None,
 ) -> str:
-    """Render system and user turn as text, up to where the assistant's turn begins.
+    """Render system, ``earlier`` and user turn as text, up to where the assistant's turn begins.
 
     Without ``system_prompt`` the template may have a default. ``template`` is used in place of the tokenizer's own.
-    InputError if there is none, it cannot render these turns or drops their words, or it does not read an argument.
+    InputError if there is none, it cannot render these turns or drops their words, or it does not read an argument;
+    or there is a system prompt among the earlier turns too.
     """
-    return Renderer(tokenizer, template)(_turns(user, system_prompt), True)
+    render = Renderer(tokenizer, template)
+    return render(_messages(render, user, system_prompt, earlier), True)
 
 
 def render_turns(
@@ -83,6 +88,7 @@ def encode_pair(
     response: str,
     *,
     system_prompt: str | None = None,
+    earlier: Sequence[Turn] = (),
     template: ChatTemplate | str | None = None,
 ) -> tuple[list[int], list[int]]:
     """Encode a prompt and the response to learn, as ``(ids, labels)``; the prompt's labels are ``IGNORE_INDEX``.
@@ -95,7 +101,7 @@ def encode_pair(
     """
     require_eos(tokenizer)
     render = Renderer(tokenizer, template)
-    turns = _turns(user, system_prompt)
+    turns = _messages(render, user, system_prompt, earlier)
     prompt = render(turns, True)
     row = TokenRow(tokenizer)
     row.add(prompt, learnt=False)
@@ -113,6 +119,10 @@ def require_eos(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _turns(user: str, system_prompt: str | None) -> list[dict[str, str]]:
-    turns = [{"role": "user", "content": user}]
-    return turns if system_prompt is None else [{"role": "system", "content": system_prompt}, *turns]
+def _messages(render: Renderer, user: str, system_prompt: str | None, earlier: Sequence[Turn]) -> list[Message]:
+    turns = [message_of(turn, render, earlier=True) for turn in earlier] + [{"role": "user", "content": user}]
+    if system_prompt is None:
+        return turns
+    if turns[0]["role"] == "system":
+        raise InputError("there are two system prompts: one of the conversation, and one beside it; leave one out")
+    return [{"role": "system", "content": system_prompt}, *turns]

@@ -17,18 +17,24 @@ from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, Ch
 from datamodules.records.kinds import System
 from datamodules.records.questions import part_of, read_questions
 from datamodules.records.reader import read_records
+from datamodules.records.turns import Turn, earlier_turns
 from datamodules.trainer_parts import check_lengths, max_positions_of, run_folder, shard_of, tokenizer_of
 
 
 @dataclass(frozen=True)
 class ContrastPair:
-    """Two user turns, each with an optional system turn. The direction points from the negative to the positive one."""
+    """Two user turns, each with an optional system turn and the turns before it.
+
+    The direction points from the negative to the positive one.
+    """
 
     id: str
     positive: str
     negative: str
     system_positive: str | None = None
     system_negative: str | None = None
+    earlier_positive: tuple[Turn, ...] = earlier_turns()
+    earlier_negative: tuple[Turn, ...] = earlier_turns()
 
 
 class ContrastData(LightningDataModule):
@@ -88,7 +94,11 @@ class ContrastData(LightningDataModule):
         if self.batch_size < 1:
             raise InputError(f"data.batch_size: must be 1 or more, is {self.batch_size}")
         pairs = self._read()
-        if all((pair.positive, pair.system_positive) == (pair.negative, pair.system_negative) for pair in pairs):
+        if all(
+            (pair.positive, pair.system_positive, pair.earlier_positive)
+            == (pair.negative, pair.system_negative, pair.earlier_negative)
+            for pair in pairs
+        ):
             raise InputError("data: the positive and the negative prompts are the same; their direction would be zero")
         _, world_size = shard_of(self)
         if len(pairs) < world_size:
@@ -114,17 +124,18 @@ class ContrastData(LightningDataModule):
         tokenizer = tokenizer_of(self)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
 
-        def side(system_of: System, turns: list[tuple[str, str | None]]) -> tuple[Tensor, Tensor]:
+        def side(system_of: System, turns: list[tuple[str, str | None, Sequence[Turn]]]) -> tuple[Tensor, Tensor]:
+            template = self.chat_template.of(system_of)
             prompts = [
-                render_prompt(tokenizer, user, system_prompt=system, template=self.chat_template.of(system_of))
-                for user, system in turns
+                render_prompt(tokenizer, user, system_prompt=system, earlier=earlier, template=template)
+                for user, system, earlier in turns
             ]
             return pad_prompts([encode_prompt(tokenizer, prompt) for prompt in prompts], pad_id, "left")
 
         return ContrastBatch(
             tuple(pair.id for pair in pairs),
-            *side("system2", [(pair.positive, pair.system_positive) for pair in pairs]),
-            *side("system1", [(pair.negative, pair.system_negative) for pair in pairs]),
+            *side("system2", [(pair.positive, pair.system_positive, pair.earlier_positive) for pair in pairs]),
+            *side("system1", [(pair.negative, pair.system_negative, pair.earlier_negative) for pair in pairs]),
         )
 
     def _read(self) -> list[ContrastPair]:
@@ -139,7 +150,16 @@ class ContrastData(LightningDataModule):
             limit=self.limit,
             rejected_dir=run_folder(self),
         )
-        return [ContrastPair(q.id, q.question + self.positive, q.question + self.negative) for q in questions]
+        return [
+            ContrastPair(
+                q.id,
+                q.question + self.positive,
+                q.question + self.negative,
+                earlier_positive=q.earlier,
+                earlier_negative=q.earlier,
+            )
+            for q in questions
+        ]
 
 
 class ContrastBatches:

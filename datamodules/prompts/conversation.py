@@ -7,16 +7,15 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.completions.thoughts import split_thought
 from datamodules.prompts.chat_template import require_eos
-from datamodules.prompts.renderer import ChatTemplate, Renderer, thought_keys
+from datamodules.prompts.messages import Message, message_of, parts_of
+from datamodules.prompts.renderer import ChatTemplate, Renderer
 from datamodules.prompts.token_row import Tail, TokenRow, assistant_tail, closing_mark
 from datamodules.records.conversations import Conversation
 from datamodules.records.turns import Turn
 
 LossTurns = Literal["all", "last"]
 """The assistant's turns that are learnt."""
-Message = dict[str, Any]
 
 _CLOSED_THOUGHT = re.compile(r"(?:<think>|\[THINK\]|◁think▷)\s*(?:</think>|\[/THINK\]|◁/think▷)\s*\Z")
 
@@ -64,7 +63,7 @@ class ConversationEncoder:
         InputError if the template cannot render the conversation, or drops something of it.
         """
         render = self._renderer(conversation.tools)
-        messages = [_message(turn, render, earlier=True) for turn in conversation.turns]
+        messages = [message_of(turn, render, earlier=True) for turn in conversation.turns]
         rows: list[TokenRow] = []
         open_row = False
         for index in self._learnt(conversation.turns):
@@ -99,39 +98,14 @@ class ConversationEncoder:
         return found if self.loss_turns == "all" else found[-1:]
 
     def _tail(self, render: Renderer, context: list[Message], turn: Turn, prompt: str) -> Tail:
-        thought, content = _parts(turn)
+        thought, content = parts_of(turn)
         if _CLOSED_THOUGHT.search(prompt):
             self.n_thoughts_left_out += bool(thought)
             turn, thought = Turn(turn.role, content, tool_calls=turn.tool_calls), ""
 
         close = closing_mark(prompt)
         spoken = f"{thought}\n{close}\n\n{content}" if turn.thought and close else None
-        return assistant_tail(render, context, _message(turn, render), prompt, spoken)
-
-
-def _message(turn: Turn, render: Renderer, earlier: bool = False) -> Message:
-    """A turn as templates read it; its thought is in the content if the template looks for it nowhere else."""
-    message: Message = {"role": turn.role, "content": turn.content}
-    thought, content = _parts(turn)
-    if thought and render.reads_thoughts:
-        message |= {"content": content, **thought_keys(thought)}
-    elif earlier and not render.keeps_thoughts:
-        message["content"] = content
-    elif turn.thought:
-        message["content"] = f"<think>\n{turn.thought}\n</think>\n\n{turn.content}"
-    if turn.tool_calls:
-        message["tool_calls"] = [dict(call) for call in turn.tool_calls]
-    return (
-        message | ({"name": turn.tool} if turn.tool else {}) | ({"tool_call_id": turn.call_id} if turn.call_id else {})
-    )
-
-
-def _parts(turn: Turn) -> tuple[str, str]:
-    """Thought and content of a turn, also if the content holds the thought."""
-    if turn.thought or turn.role != "assistant":
-        return turn.thought, turn.content
-    thought, answer = split_thought(turn.content)
-    return (thought, answer) if thought and answer is not None else ("", turn.content)
+        return assistant_tail(render, context, message_of(turn, render), prompt, spoken)
 
 
 def _pieces(render: Renderer, tail: Tail, start: int) -> Iterator[tuple[str, bool]]:

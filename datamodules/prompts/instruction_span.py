@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate, encode_prompt, render_prompt
+from datamodules.records.turns import Turn
 
 _PROBES = ("Apples are green.", "zebras have 7 stripes")
 """Two user turns that differ at both ends and in length. What their prompts have in common belongs to the template."""
@@ -30,23 +31,29 @@ class InstructionFinder:
         self.tokenizer, self.template = tokenizer, template
         self._frames: dict[str | None, _Frame] = {}
 
-    def find(self, user: str, prompt_ids: Sequence[int], system_prompt: str | None = None) -> tuple[int, int]:
+    def find(
+        self, user: str, prompt_ids: Sequence[int], system_prompt: str | None = None, earlier: Sequence[Turn] = ()
+    ) -> tuple[int, int]:
         """Return the index of the instruction's first token and that of the first token after it.
+
+        Of a chat of several turns, the instruction is the last one of the user (ours); ``earlier`` are those before.
 
         Tokens that the prompt shares with the prompts of two other instructions are before or after its own. The last
         token of the prompt always counts as after it. ``prompt_ids`` are the ids of the rendered ``user``. InputError
         if the template omits or changes the instruction, or its own text depends on it.
         """
-        if system_prompt not in self._frames:
-            self._frames[system_prompt] = self._frame(system_prompt)
-        frame = self._frames[system_prompt]
-        self._check(user, self._render(user, system_prompt), frame)
+        frame = None if earlier else self._frames.get(system_prompt)
+        if frame is None:
+            frame = self._frame(system_prompt, earlier)
+            if not earlier:  # chats differ from each other
+                self._frames[system_prompt] = frame
+        self._check(user, self._render(user, system_prompt, earlier), frame)
         start = min(_common(prompt_ids, probe) for probe in frame.probes)
         after = min(_common(prompt_ids[::-1], probe[::-1]) for probe in frame.probes)
         return start, max(start, min(len(prompt_ids) - after, len(prompt_ids) - 1))
 
-    def _frame(self, system_prompt: str | None) -> _Frame:
-        rendered = [self._render(probe, system_prompt) for probe in _PROBES]
+    def _frame(self, system_prompt: str | None, earlier: Sequence[Turn]) -> _Frame:
+        rendered = [self._render(probe, system_prompt, earlier) for probe in _PROBES]
         frames = set()
         for probe, text in zip(_PROBES, rendered, strict=True):
             if probe not in text:
@@ -67,8 +74,8 @@ class InstructionFinder:
         if not inside.startswith(words) or not inside.endswith(words):
             raise InputError(f"chat template: it does not keep the words {_short(words)} unchanged, {_REMEDY}")
 
-    def _render(self, user: str, system_prompt: str | None) -> str:
-        return render_prompt(self.tokenizer, user, system_prompt=system_prompt, template=self.template)
+    def _render(self, user: str, system_prompt: str | None, earlier: Sequence[Turn]) -> str:
+        return render_prompt(self.tokenizer, user, system_prompt=system_prompt, earlier=earlier, template=self.template)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -59,7 +59,7 @@ class GenerationData(LightningDataModule):
         InputError if the model has too few positions for a prompt.
         """
         check_lengths(self, ((row.question.id, len(row.token_ids)) for row in self.rows), source)
-        questions = {row.question.id: row.question.question for row in self.rows}
+        questions = {row.question.id: row.question.asked for row in self.rows}
         tell_control_tokens(tokenizer_of(self), source, questions.items(), "they end the turn, or begin another")
 
     def predict_dataloader(self) -> PromptBatches:

@@ -41,7 +41,13 @@ def build_rows(
     rows = []
     for question in questions:
         for system in systems:
-            prompt = render_prompt(tokenizer, user_turn(question.question, system), template=template.of(system))
+            own = template.of(system)
+            prompt = render_prompt(
+                tokenizer,
+                user_turn(question.question, system),
+                earlier=question.earlier,
+                template=own,
+            )
             token_ids = tuple(encode_prompt(tokenizer, prompt))
             for alpha, layer_set in conditions:
                 rows += [
@@ -55,6 +61,7 @@ def build_rows(
                         sample=sample,
                         alpha=alpha,
                         layer_set=layer_set,
+                        chat_template_kwargs=own.kwargs,
                     )
                     for sample in range(samples)
                 ]

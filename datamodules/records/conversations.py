@@ -9,10 +9,9 @@ from typing import Any
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, HubData, read_file
 from datamodules.records.reader import check_names, join_fields, listed, report_bad_lines
-from datamodules.records.turns import Role, Turn, as_list, parse_json, read_turns
+from datamodules.records.turns import CHATS, Role, Turn, as_list, parse_json, read_turns
 from datamodules.records.validation import BadLineError, check_text
 
-_CHATS = ("messages", "conversations")
 _PAIRS = (("prompt", "response"), ("prompt", "completion"), ("instruction + input", "output"))
 _BESIDE = ("system", "tools")
 _NAMES = ("messages", "prompt", "response", *_BESIDE)
@@ -48,7 +47,7 @@ def read_conversations(
       for turns that are not learnt.
     - ``prompt`` with ``response`` or ``completion``: texts, or lists of turns.
     - ``instruction``, ``input`` and ``output`` (Alpaca), with a ``history`` of pairs.
-    - Beside each of them ``system`` and ``tools``.
+    - Beside each of them ``system`` and ``tools``; beside a pair the turns before it, as ``earlier``.
 
     ``fields`` has the file's name of ``messages``, ``prompt``, ``response``, ``system`` or ``tools``, if it differs;
     ``{prompt: question + context}`` joins fields, and ``turns[0]`` is a value at any depth. A line may lack ``system``
@@ -108,7 +107,7 @@ def _conversation(row: Mapping[str, Any], fields: Mapping[str, str]) -> list[Tur
     if "messages" in fields:
         return read_turns(row[fields["messages"]], fields["messages"])
     # An empty cell of a table is no chat.
-    name = next((name for name in _CHATS if row.get(name, "") != ""), None)
+    name = next((name for name in CHATS if row.get(name, "") != ""), None)
     return None if name is None else read_turns(row[name], name)
 
 
@@ -120,6 +119,7 @@ def _pair(row: dict[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
         return None
     join_fields(row, pair)
     history = [Turn(role, text) for role, text in _history(row.get("history", ()))] if pair == _PAIRS[-1] else []
+    history += read_turns(row["earlier"], "earlier") if row.get("earlier") else []
     return history + _side(row[pair[0]], "user", pair[0]) + _side(row[pair[1]], "assistant", pair[1])
 
 

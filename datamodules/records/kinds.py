@@ -1,23 +1,27 @@
 """The record types that several methods share: one dataclass for each kind of line in a JSONL file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from datamodules.records.turns import Request, Turn, earlier_turns, template_arguments
 
 System = Literal["system1", "system2", "plain"]
 """The instruction that a question is asked with: be brief, reason step by step, or none."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """A problem and, if known, its right answer."""
+class Question(Request):
+    """A problem and, if known, its right answer; in a chat of several turns the last request, and the turns before."""
 
     id: str
     question: str
     gold: str | None = None
+    earlier: tuple[Turn, ...] = earlier_turns()
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Request):
     r"""One sampled chain of thought.
 
     ``alpha`` is the steering strength; at 0 the trace is the model's own, *initial* chain of thought. ``layers`` are
@@ -26,7 +30,8 @@ class Trace:
     included. ``answer`` is the content of the last ``\boxed{}``; ``correct`` says if it equals ``gold``. Both are None
     if there is nothing to read or to compare. ``engine`` is what generated it, with its version. ``steered_places`` are
     the tokens times layers that something was added to, and ``steered_size`` the mean norm of it over that of the
-    residual stream there; None without steering, and in files without these fields.
+    residual stream there; None without steering, and in files without these fields. ``chat_template_kwargs`` are those
+    that the prompt was rendered with.
     """
 
     id: str
@@ -49,13 +54,19 @@ class Trace:
     engine: str | None = None
     steered_places: int | None = None
     steered_size: float | None = None
+    earlier: tuple[Turn, ...] = earlier_turns()
+    chat_template_kwargs: Mapping[str, Any] = template_arguments()
 
 
 @dataclass(frozen=True)
-class Instruction:
+class Instruction(Request):
     """A request and the response to learn."""
 
     id: str
     prompt: str
     response: str
     system: str | None = None
+    earlier: tuple[Turn, ...] = earlier_turns()
+
+    request_field = "prompt"
+    response_field = "response"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, read_file
+from datamodules.records.turns import Request, Turn, part_chat
 from datamodules.records.validation import BadLineError, parser
 
 _log = logging.getLogger(__name__)
@@ -32,13 +33,18 @@ def to_json(record: Any) -> str:
 
 def _values(record: Any) -> dict[str, Any]:
     """The fields of a dataclass; much faster than ``asdict``, which copies all that is in them."""
+    if isinstance(record, Turn):
+        return record.as_json()
     record_type: Any = type(record)
-    return {name: getattr(record, name) for name in _names(record_type)}
+    names, brief = _names(record_type)
+    return {name: getattr(record, name) for name in names if name not in brief or getattr(record, name)}
 
 
 @cache
-def _names(record_type: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclass_fields(record_type))
+def _names(record_type: Any) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The names of the fields, and those of fields that are left out if they are empty."""
+    fields = dataclass_fields(record_type)
+    return tuple(field.name for field in fields), frozenset(field.name for field in fields if "brief" in field.metadata)
 
 
 def read_records(
@@ -55,6 +61,9 @@ def read_records(
     A line is bad if it is not a JSON object, lacks a field, has one of the wrong type, repeats an id, or has an empty
     question. A missing ``id`` becomes ``{file stem}-{line number}``. Ids and gold answers may be numbers. Further
     fields are ignored.
+
+    If the record has ``earlier`` turns, the request may be a chat, in ``messages`` or ``conversations`` or as a list of
+    turns in place of the text; see `part_chat`.
 
     Args:
         path: The file.
@@ -77,7 +86,7 @@ def read_records(
     ...     _ = file.write('{"id": "a", "question": "1 + 1?", "answer": 2}')
     ...     file.flush()
     ...     read_records(file.name, Question, fields={"gold": "answer"})
-    [Question(id='a', question='1 + 1?', gold='2')]
+    [Question(id='a', question='1 + 1?', gold='2', earlier=())]
     """
     path, fields = Path(path), fields or {}
     parse = parser(record_type, fields)
@@ -89,6 +98,9 @@ def read_records(
         keys.update(dict.fromkeys(values))
         try:
             join_fields(values, fields.values())
+            if issubclass(record_type, Request):
+                request, response = record_type.request_field, record_type.response_field
+                part_chat(values, fields.get(request, request), response and fields.get(response, response))
             if "id" not in fields and values.get("id") is None:
                 values["id"] = f"{path.stem}-{line.number}"
             if gold_pattern is not None:

@@ -28,8 +28,9 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
     ``names`` has the object's name of a field, by the record's, if they differ; such a field is required. Fields may be
     of type str, int, float, bool, None, Literal, tuple of any length, and dataclass. A field with ``formerly`` in its
     metadata is also read by that name, which files of earlier versions use; one with ``or_one`` may be a single value
-    in place of a list. Half a character in a text makes a line bad, because tokenizers refuse it; unless the class has
-    ``any_text = True``. So does an empty question, or an empty text in a field that the class names in ``not_empty``.
+    in place of a list; one with ``read`` is made by that function of value and name. Half a character in a text makes a
+    line bad, because tokenizers refuse it; unless the class has ``any_text = True``. So does an empty question, or an
+    empty text in a field that the class names in ``not_empty``.
     InputError if the record has no field in ``names``.
     """
     described: Any = record_type
@@ -48,6 +49,9 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
                 name = field.metadata["formerly"]
             if name in values:
                 given = values[name]
+                if "read" in field.metadata:
+                    converted[field.name] = field.metadata["read"](given, name)
+                    continue
                 if "or_one" in field.metadata and not isinstance(given, list):
                     given = [given]
                 value = _convert(given, hints[field.name], name, field.name, any_text)

@@ -185,7 +185,11 @@ class CurriculumData(SupervisedData):
     def _encode(self, item: CurriculumItem, system: System, text: str) -> tuple["array[int]", int]:
         """Return the token ids (four bytes each) and the number of prompt tokens."""
         ids, labels = encode_pair(
-            tokenizer_of(self), user_turn(item.question, system), text, template=self.chat_template.of(system)
+            tokenizer_of(self),
+            user_turn(item.question, system),
+            text,
+            earlier=item.earlier,
+            template=self.chat_template.of(system),
         )
         return array("i", ids), labels.count(IGNORE_INDEX)
 
@@ -209,8 +213,8 @@ class CurriculumData(SupervisedData):
             return
         self.validation.tokenizer, self.validation.trainer = self.tokenizer, self.trainer
         self.validation.setup(stage)
-        trained = {item.question.strip() for item in items}
-        rows = [row for row in self.validation.rows if row.question.question.strip() not in trained]
+        trained = {item.asked.strip() for item in items}
+        rows = [row for row in self.validation.rows if row.question.asked.strip() not in trained]
         n_all, n_left = (len({row.question.id for row in some}) for some in (self.validation.rows, rows))
         if n_left == 0:
             raise InputError("data.val_questions: all of its questions are trained on; use others")

@@ -165,4 +165,5 @@ def _item(group: Sequence[Trace], reasons: dict[str, str]) -> CurriculumItem | N
         initial.completion,
         initial.n_tokens,
         tuple(variants.values()),
+        initial.earlier,
     )

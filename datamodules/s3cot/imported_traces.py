@@ -10,10 +10,11 @@ from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 from datamodules.records import Trace, extract_gold
+from datamodules.records.turns import Request, Turn, earlier_turns
 
 
 @dataclass(frozen=True)
-class ResponseRow:
+class ResponseRow(Request):
     """The responses to one question in one style; ``question_id`` and ``model`` are empty if the file lacks them."""
 
     question: str
@@ -22,6 +23,9 @@ class ResponseRow:
     gold: str | None = None
     question_id: str = ""
     model: str = ""
+    earlier: tuple[Turn, ...] = earlier_turns()
+
+    response_field = "responses"
 
 
 def traces_of(
@@ -57,7 +61,7 @@ def traces_of(
     samples: Counter[tuple[str, float]] = Counter()
     traces = []
     for (source, row, text), length, answer, right in zip(single, lengths, answers, marks, strict=True):
-        question_id = "/".join(filter(None, (source, row.question_id or row.question, row.model)))
+        question_id = "/".join(filter(None, (source, row.question_id or row.asked, row.model)))
         alpha = float(alphas[row.style])
         sample = samples[question_id, alpha]
         samples[question_id, alpha] += 1
@@ -72,7 +76,7 @@ def traces_of(
                 layers=(),
                 sample=sample,
                 seed=0,
-                prompt=row.question,
+                prompt=row.asked,
                 completion=text,
                 n_tokens=length,
                 finish_reason="stop",
@@ -80,6 +84,7 @@ def traces_of(
                 correct=right if row.gold is not None else None,
                 model=row.model,
                 layer_set="",
+                earlier=row.earlier,
             )
         )
     return traces

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from datamodules.records.turns import Request, Turn, earlier_turns
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -14,7 +16,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class CurriculumItem:
+class CurriculumItem(Request):
     """A question with the traces that passed the filter: the initial one (alpha = 0) and variants no longer than it.
 
     ``id`` is the question's; ``initial`` is a completion, ``initial_tokens`` its length.
@@ -26,3 +28,4 @@ class CurriculumItem:
     initial: str
     initial_tokens: int
     variants: tuple[Variant, ...]
+    earlier: tuple[Turn, ...] = earlier_turns()

@@ -118,13 +118,16 @@ class BenchmarkData(GenerationData):
         tokenizer = tokenizer_of(self)
         for suite in self.suites.values():
             items = [replace(item, id=f"{suite.name}/{item.id}") for item in self._part(suite)]
+            own = [item for item in items if item.earlier and item.earlier[0].role == "system"]
+            if own and self.system_prompt is not None:
+                raise InputError(f"{own[0].where}: it has a system prompt of its own; leave data.system_prompt out")
             self._by_suite[suite.name] = items
             self.items.update((item.id, item) for item in items)
             if suite.kind == "perplexity":
                 self.responses += [self._response(suite, item, tokenizer) for item in items]
             else:
                 self.rows += [row for item in items for row in self._rows(suite, item, tokenizer)]
-        texts = ((item.where, text) for item in self.items.values() for text in (item.question, *item.options))
+        texts = ((item.where, text) for item in self.items.values() for text in (item.asked, *item.options))
         tell_control_tokens(tokenizer, "data.suites", texts, "they end the turn, or begin another")
 
     def items_of(self, suite: Suite) -> list[Item]:
@@ -167,14 +170,19 @@ class BenchmarkData(GenerationData):
         prefill: str,
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[PromptRow]:
+        chat_template = self.chat_template.of(system)
         prompt = render_prompt(
-            tokenizer, user_turn(user, system), system_prompt=self.system_prompt, template=self.chat_template.of(system)
+            tokenizer,
+            user_turn(user, system),
+            system_prompt=self.system_prompt,
+            earlier=item.earlier,
+            template=chat_template,
         )
         token_ids = tuple(encode_prompt(tokenizer, prompt + prefill))
         for sample in range(self.samples or suite.samples):
             yield PromptRow(
                 id=f"{item.id}|{system}|{attack_template}|s{sample}",
-                question=Question(item.id, item.question, item.gold),
+                question=Question(item.id, item.question, item.gold, item.earlier),
                 system=system,
                 prompt=prompt,
                 token_ids=token_ids,
@@ -186,6 +194,7 @@ class BenchmarkData(GenerationData):
                 attack_template=attack_template,
                 prefill=prefill,
                 max_new_tokens=self.max_new_tokens or suite.max_new_tokens,
+                chat_template_kwargs=chat_template.kwargs,
             )
 
     def _response(self, suite: Suite, item: Item, tokenizer: PreTrainedTokenizerBase) -> Response:
@@ -195,6 +204,7 @@ class BenchmarkData(GenerationData):
             user_turn(user_question(item, suite), system),
             item.response,
             system_prompt=self.system_prompt,
+            earlier=item.earlier,
             template=self.chat_template.of(system),
         )
         return Response(f"{item.id}|{system}|none|s0", item.id, suite.name, Example(tuple(ids), tuple(labels)))

@@ -204,7 +204,7 @@ class _Reader:
                 id=f"{self.prefix}{item.id}|s{sample}",
                 completion=_text("completion", values["completion"], line),
                 question_id=f"{self.prefix}{item.id}",
-                question=item.question,
+                question=item.asked,
                 gold=item.gold,
                 options=item.options,
                 suite=self.suite.name,

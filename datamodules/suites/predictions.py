@@ -1,10 +1,12 @@
 """Records of a test run: predictions, judges' verdicts, likelihoods of given responses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from datamodules.answers.rule import AnswerRule
 from datamodules.completions.thoughts import Split, split_thought
+from datamodules.records.turns import template_arguments
 
 BUDGETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 """Token budgets at which accuracy may be measured."""
@@ -78,6 +80,7 @@ class Prediction:
     engine: str | None = None
     steered_places: int | None = None
     steered_size: float | None = None
+    chat_template_kwargs: Mapping[str, Any] = template_arguments()
 
     @property
     def right(self) -> bool | None:

@@ -12,6 +12,8 @@ from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
 from datamodules.records.files import Line
 from datamodules.records.kinds import System
+from datamodules.records.turns import Turn, part_chat, read_turns, transcript
+from datamodules.records.validation import BadLineError
 from datamodules.suites.attack_templates import AttackTemplate
 from datamodules.suites.expressions import Expression
 from datamodules.suites.sources import Source
@@ -37,7 +39,8 @@ class Suite:
         name: Unique in a run; the first part of its records' ids.
         kind: What is measured.
         source: Where the records come from.
-        question: The user turn without options and instruction.
+        question: The user turn without options and instruction; or a chat, as a list of turns, whose last request of
+            the user it is.
         id: Record id; the line number by default.
         gold: Gold answer. For multiple choice: a letter, an option's text, or its index from 0.
         options: A list, or a mapping of letters to texts, for multiple choice.
@@ -110,6 +113,12 @@ class Item:
     response: str = ""
     where: str = field(default="", compare=False)
     cluster: str = ""
+    earlier: tuple[Turn, ...] = ()
+
+    @property
+    def asked(self) -> str:
+        """The question with the turns before it, to tell it from others and to show it."""
+        return transcript(self.earlier, self.question)
 
 
 def items_of(suite: Suite, lines: Iterable[Line]) -> list[Item]:
@@ -157,6 +166,7 @@ class ItemMaker:
         if "keep" in self.expressions and not self.expressions["keep"](line):
             return None
         values = {name: expression(line) for name, expression in self.expressions.items() if name != "keep"}
+        earlier = self._part_chat(values, line)
         options = self._options(values.get("options"), line)
         texts = {
             name: self._text(name, values.get(name, ""), line)
@@ -176,7 +186,22 @@ class ItemMaker:
             cluster=texts["cluster"],
             response=texts["response"],
             where=line.where,
+            earlier=earlier,
         )
+
+    def _part_chat(self, values: dict[str, Any], line: Line) -> tuple[Turn, ...]:
+        """The turns before the last request, if the question is a chat; ``values`` gets the request in its place."""
+        chat = values.get("question")
+        if not isinstance(chat, list | tuple) or not chat or not all(map(_is_turn, chat)):
+            return ()
+        parted: dict[str, Any] = {"question": chat, "tools": line.values.get("tools")}
+        try:
+            part_chat(parted, "question")
+            earlier = tuple(read_turns(parted["earlier"], "earlier")) if parted["earlier"] else ()
+        except BadLineError as error:
+            raise self._error(line, f"question: {error}") from error
+        values["question"] = parted["question"]
+        return earlier
 
     def _error(self, line: Line, message: str) -> InputError:
         return InputError(f"{line.where}: suite '{self.suite.name}': {message}")
@@ -249,6 +274,10 @@ class ItemMaker:
         raise self._error(
             line, f"gold: {text!r} is neither one of the letters {letters}, nor an option's text, nor its index from 0"
         )
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, Mapping) and not value.keys().isdisjoint(("role", "from"))
 
 
 def user_question(item: Item, suite: Suite) -> str:

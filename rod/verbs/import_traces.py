@@ -15,9 +15,10 @@ def run(
 ) -> None:
     r"""Make trace records of responses that another tool wrote, to filter and train on like sampled ones.
 
-    Each input line has a question and a list of responses to it. It may also have the style of the responses, the gold
-    answer, an id of the question, and the name of the model. The style stands in for the steering strength: responses
-    whose style has alpha 0 are the initial chains of thought, the others are their variants.
+    Each input line has a question and a list of responses to it; or it is a chat, in ``messages`` or
+    ``conversations``, whose last request of the user is the question. It may also have the style of the responses, the
+    gold answer, an id of the question, and the name of the model. The style stands in for the steering strength:
+    responses whose style has alpha 0 are the initial chains of thought, the others are their variants.
 
     Args:
         responses: JSONL files of responses, or glob patterns.
@@ -25,8 +26,7 @@ def run(
         tokenizer: Folder of the tokenizer that counts tokens: that of the model you will train.
         alphas: The alpha to record for each style.
         fields: The files' names of ``question``, ``responses``, ``style``, ``gold``, ``question_id`` and ``model``, if
-            they differ: ``{question: problem}``; of chats ``{question: messages[0].content, responses:
-            messages[-1].content}``.
+            they differ: ``{question: problem}``.
         append_boxed: Regular expression with one group, the answer. The answer of its last match is appended in
             ``\boxed{}`` to responses without a boxed answer. By default responses stay as they are.
         strict: Stop at the first bad line. By default bad lines are set aside and counted.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from datamodules.records import Question
     from llm_modules.causal_lm import CausalLM
 
 
@@ -62,10 +63,10 @@ def run(
     except re.error as error:
         raise InputError(f"--refusal: not a regular expression: {error}") from error
     questions = read_questions(requests, fields={"question": field})
-    prompts = [q.question for q in random.Random(seed).sample(questions, min(limit, len(questions)))]
+    questions = random.Random(seed).sample(questions, min(limit, len(questions)))
     modules = [_load(name, aligned, max_new_tokens) for name in (tuned, aligned)]
     models = [module.language_model for module in modules]
-    rows = list(swap_both_ways(models[0], models[1], _refusals(modules, prompts, pattern)))
+    rows = list(swap_both_ways(models[0], models[1], _refusals(modules, questions, pattern)))
     console = Console()
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", newline="", encoding="utf-8") as file:
@@ -73,7 +74,7 @@ def run(
         writer.writerow(["swapped", "refused_tuned_restored", "refused_aligned_tuned", "relative_change", "n"])
         for row in rows:
             numbers = (row.tuned_restored, row.aligned_tuned, row.relative_change)
-            writer.writerow([row.swapped, *(f"{number:.4f}" for number in numbers), len(prompts)])
+            writer.writerow([row.swapped, *(f"{number:.4f}" for number in numbers), len(questions)])
             told = f"tuned, restored {row.tuned_restored:.2f}; aligned, tuned {row.aligned_tuned:.2f}"
             console.print(f"{row.swapped:>12}: {told}", highlight=False)
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)
@@ -90,15 +91,15 @@ def _load(name: str, tokenizer: str, max_new_tokens: int) -> "CausalLM":
 
 
 def _refusals(
-    modules: "Sequence[CausalLM]", prompts: Sequence[str], pattern: "re.Pattern[str]"
+    modules: "Sequence[CausalLM]", questions: "Sequence[Question]", pattern: "re.Pattern[str]"
 ) -> "Callable[[nn.Module], float]":
-    """Return a function that measures the share of prompts that the language model of one of the modules refuses."""
+    """Return a function that measures the share of questions that the language model of one of the modules refuses."""
     from datamodules.completions.thoughts import split_thought
     from datamodules.errors import InputError
     from datamodules.prompts import decode_completion, encode_prompt, render_prompt
 
     tokenizer = modules[0].tokenizer
-    rendered = [render_prompt(tokenizer, prompt) for prompt in prompts]
+    rendered = [render_prompt(tokenizer, q.question, earlier=q.earlier) for q in questions]
     ids = [encode_prompt(tokenizer, prompt) for prompt in rendered]
 
     def share(model: "nn.Module") -> float:

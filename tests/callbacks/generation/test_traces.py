@@ -280,6 +280,8 @@ def test_arguments_of_the_template_are_in_the_settings_and_in_every_prompt(sourc
     rows = data(source, chat_template=str(template), chat_template_kwargs=arguments, systems=["system1", "system2"])
     trainer(tmp_path, steer(source), TraceWriter()).predict(module(source), rows, return_predictions=False)
     assert json.loads((tmp_path / "traces/settings.json").read_text())["chat_template_kwargs"] == arguments
+    traces = read_records(tmp_path / "traces/traces.jsonl", Trace, strict=True)
+    assert {trace.system: trace.chat_template_kwargs for trace in traces} == arguments
     made = [json.loads(line) for line in (tmp_path / "traces/traces.jsonl").read_text().splitlines()]
     assert {(one["system"], one["prompt"].startswith("Short.")) for one in made} == {
         ("system1", False),

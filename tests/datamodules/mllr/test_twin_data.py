@@ -12,6 +12,7 @@ from datamodules.mllr.twin_maker import SHIPPED, TwinMaker, Untwinned, read_word
 from datamodules.prompts.contrast_data import ContrastPair
 from datamodules.records.kinds import Question
 from datamodules.records.reader import read_records
+from datamodules.records.turns import Turn
 from datamodules.world import chat, tuning
 from rod.__main__ import main
 from tests.tiny import tiny_tokenizer
@@ -128,6 +129,9 @@ def test_requests_with_too_little_to_replace_are_set_aside_with_a_reason() -> No
     found = maker.twin(Question("1", "Steal it"))
     assert isinstance(found, Untwinned)
     assert found.reason == "only 1 words to replace"
+    found = TwinMaker({"steal": "borrow"}).twin(Question("1", "Steal it", earlier=(Turn("user", "Hi"),)))
+    assert isinstance(found, Untwinned)
+    assert found.reason == "it comes after other turns, which twins do not have"
 
 
 def test_the_shipped_list_is_read_and_replaces_nothing_by_what_it_replaces() -> None:

@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from datamodules.errors import InputError
-from datamodules.mogu.pairing import REFUSALS, drawn, make_pairs
+from datamodules.mogu.pairing import REFUSALS, contrast, drawn, make_pairs, right_responses
 from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.records.kinds import Instruction, Question, Trace
 from datamodules.records.questions import read_questions
 from datamodules.records.reader import read_records, to_json
 from datamodules.records.same_text import squeeze
+from datamodules.records.turns import Turn
 from rod.__main__ import main
 from tests.conftest import ROOT
 
@@ -258,3 +259,24 @@ def test_strict_holds_for_every_file_of_the_command(tmp_path: Path, capsys: pyte
         assert f"{path}: 1 of {len(lines) + 1} lines are bad" in capsys.readouterr().err
         path.write_text("\n".join(lines))
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
+
+
+def test_requests_of_several_turns_keep_them_and_are_told_by_them() -> None:
+    """The same last words after other turns are another request."""
+    before = [(Turn("user", f"Tell me of {what}."), Turn("assistant", "Yes.")) for what in ("eggs", "locks", "keys")]
+    own = replace(ANSWER, question="More!", earlier=before[2], completion="I cannot do that, Dave.")
+    pairs = make_pairs(
+        [replace(ANSWER, id=f"t{i}", question="More!", earlier=turns) for i, turns in enumerate(before)],
+        [Attack("a0", "More!", "Sure", earlier=before[1]), Attack("a1", "More!", "Sure", earlier=before[2])],
+        n_train=1,
+        n_val=0,
+        rejections=[own],
+    )
+    assert [(pair.malicious, pair.earlier) for pair in pairs.train if not pair.malicious] == [(False, before[0])]
+    assert pairs.report["dropped"] == {"benign: it is among the malicious requests too": 2}
+    assert pairs.report["own_refusals"] == 1
+    (bad,) = [pair for pair in pairs.train if pair.malicious]
+    assert bad.earlier in before[1:]
+    assert [right.earlier for right in right_responses(pairs.train)] == [pair.earlier for pair in pairs.train]
+    (side,) = contrast(pairs.train)
+    assert (side.earlier_positive, side.earlier_negative) == (bad.earlier, before[0])

@@ -12,10 +12,11 @@ from datamodules.batch import IGNORE_INDEX
 from datamodules.errors import InputError
 from datamodules.mogu.batch import ResponderBatch, RouterBatch
 from datamodules.mogu.records import ResponsePair
-from datamodules.mogu.response_data import ResponderData, Role, RouterData, encode_response
+from datamodules.mogu.response_data import ResponderData, Role, RoutedExample, RouterData, encode_response
 from datamodules.prompts.chat_template import encode_prompt, render_prompt
 from datamodules.prompts.instruction_span import InstructionFinder
 from datamodules.records.reader import to_json
+from datamodules.records.turns import Turn
 from tests.datamodules.prompts.test_chat_template import R1_TEMPLATE, byte_tokenizer
 from tests.tiny import tiny_tokenizer
 
@@ -135,6 +136,26 @@ def test_the_instruction_is_found_in_any_template(name: str, tmp_path: Path) -> 
             assert end == len(ids) - 1, "the last token of the prompt counts as after the instruction"
         else:
             assert found == text
+
+
+def test_of_a_chat_the_instruction_is_the_last_request(tmp_path: Path) -> None:
+    earlier = (Turn("system", "Be kind."), Turn("user", "Open the vault!"), Turn("assistant", "Which one?"))
+    path = write(tmp_path, replace(BENIGN, prompt="That.", earlier=earlier), replace(MALICIOUS, earlier=earlier))
+    data = with_tokenizer(RouterData(path))
+    said = {}
+    for example in data.train_examples(0):
+        assert isinstance(example, RoutedExample)
+        text = str(TOKENIZER.decode(list(example.input_ids)))
+        assert text.startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nOpen the vault!<|im_end|>")
+        said[example.malicious] = TOKENIZER.decode(list(example.input_ids)[example.start : example.end])
+        answer = [label for label in example.labels if label != IGNORE_INDEX]
+        assert TOKENIZER.decode(answer) == ("I cannot." if example.malicious else "Twist the lid.") + "<|im_end|>"
+    assert said == {False: "That.", True: "Open the vault!"}
+    (opposed,) = with_tokenizer(ResponderData(path, "glad")).train_examples(0)
+    assert "Which one?" in TOKENIZER.decode(list(opposed.input_ids))
+    twice = write(tmp_path, BENIGN, replace(MALICIOUS, system="Be brief.", earlier=earlier))
+    with pytest.raises(InputError, match="two system prompts"):
+        with_tokenizer(RouterData(twice)).setup("fit")
 
 
 CONTENT = "{% for m in messages %}<s>CONTENT</s>{% endfor %}"

@@ -10,9 +10,11 @@ from lightning import LightningModule, Trainer
 
 from datamodules.batch import PromptBatch
 from datamodules.errors import InputError
+from datamodules.prompts.chat_template import SYSTEM1_SUFFIX
 from datamodules.prompts.prompt_data import PromptData
 from datamodules.prompts.rows import PromptBatches, build_rows
 from datamodules.records.kinds import Question
+from datamodules.records.turns import Turn
 from tests.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -44,6 +46,15 @@ def test_rows_by_hand() -> None:
     assert [row.layer_set for row in rows] == [""] * 2 + ["anchor:2"] * 4 + ["3,5-8"] * 4
     assert rows[0].prompt.endswith("final answer within \\boxed{}<|im_end|>\n<|im_start|>assistant\n")
     assert list(rows[0].token_ids) == TOKENIZER.encode(rows[0].prompt)
+
+
+def test_a_question_is_asked_after_the_turns_before_it() -> None:
+    earlier = (Turn("user", "2+2?"), Turn("assistant", "4"))
+    (row,) = build_rows([Question("q", "And 3 more?", "7", earlier)], TOKENIZER, systems=("system1",))
+    assert row.prompt == (
+        "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
+        f"<|im_start|>user\nAnd 3 more?{SYSTEM1_SUFFIX}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_all_strengths_share_their_random_numbers() -> None:

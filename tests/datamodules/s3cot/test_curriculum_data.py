@@ -81,6 +81,16 @@ def test_each_pair_teaches_both_systems_and_nothing_of_the_prompt(items):
                 assert data.lower_bounds[stage] <= ratio <= 1
 
 
+def test_a_question_is_learnt_after_the_turns_before_it(tmp_path):
+    earlier = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+    path = write(tmp_path / "items.jsonl", [make_item(i) | {"earlier": earlier} for i in range(3)])
+    for example in ready(path, items_per_stage=2).train_examples(9):
+        prompt, _ = split(example)
+        assert prompt.startswith(
+            "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\nW"
+        )
+
+
 def test_controls_train_on_what_their_names_say_for_as_many_steps(items):
     steps = {}
     for selection in ("curriculum", "all_at_once", "shortest_only", "verbose_only"):

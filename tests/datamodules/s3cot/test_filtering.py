@@ -12,6 +12,7 @@ from rich.console import Console
 from datamodules.answers.checker import AnswerChecker
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
+from datamodules.records.turns import Turn
 from datamodules.s3cot.filter_report import REASONS
 from datamodules.s3cot.filtering import FilterResult, filter_by_agreement, filter_by_gold
 
@@ -79,6 +80,12 @@ def test_gold_keeps_the_right_traces(checker: AnswerChecker) -> None:
     assert (report.kept_share, report.precision, report.known) == (0.75, 1.0, 3)
     assert report.length_ratios == (0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
     assert report.mean_length_ratio == pytest.approx(0.55)
+
+
+def test_an_item_keeps_the_turns_before_its_question(checker: AnswerChecker) -> None:
+    earlier = (Turn("user", "Hi"), Turn("assistant", "Hello."))
+    (item,) = filter_by_gold([trace(earlier=earlier), trace(-0.1, tokens=80, earlier=earlier)], checker).items
+    assert item.earlier == earlier
 
 
 def test_agreement_keeps_whole_questions_without_looking_at_gold(checker: AnswerChecker) -> None:

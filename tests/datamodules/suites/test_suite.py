@@ -7,6 +7,7 @@ from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
 from datamodules.records.files import Line
+from datamodules.records.turns import Turn
 from datamodules.suites.expressions import Expression
 from datamodules.suites.sources import LocalFile, Source
 from datamodules.suites.suite import Item, Suite, SuiteKind, check_golds, items_of, user_question
@@ -70,7 +71,7 @@ CHAT = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "
     ("settings", "record", "said"),
     [
         ({"question": "turns"}, {"turns": ["a", "b"]}, r"question: 'turns' is not a text but list; .* 'turns\[0\]'"),
-        ({"question": "messages"}, {"messages": CHAT}, r"as in 'messages\[0\]\.content'"),
+        ({"question": "messages"}, {"messages": [{"content": "What?"}]}, r"as in 'messages\[0\]\.content'"),
         ({"question": "q"}, {"q": {"text": "a"}}, r"not a text but dict; name an entry of it, as in 'q\.text'"),
         ({"question": "q"}, {"q": None}, "the question is empty"),
         ({"gold": "gold"}, {"gold": ["6", "six"]}, r"gold: 'gold' is not a text but list"),
@@ -89,6 +90,16 @@ def test_a_list_or_object_is_no_text(settings: dict[str, Any], record: dict[str,
     with pytest.raises(InputError, match=said):
         items(suite(**settings), {"answer": "2"} | record)
     assert len(items(suite(question="turns[0]"), {"turns": ["a", "b"], "answer": 2})) == 1
+
+
+def test_the_question_may_be_a_chat_of_several_turns() -> None:
+    chat = [*CHAT, {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    (item,) = items(suite(question="messages"), {"messages": chat, "answer": "2"})
+    assert item.question == "Why?"
+    assert item.earlier == (Turn("user", "What?"), Turn("assistant", "2"))
+    assert item.asked == "user: What?\n\nassistant: 2\n\nuser: Why?"
+    with pytest.raises(InputError, match=r"question: .*would lack them"):
+        items(suite(question="messages"), {"messages": chat, "answer": "2", "tools": [{"name": "add"}]})
 
 
 def test_null_is_an_empty_text() -> None:

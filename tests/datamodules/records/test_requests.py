@@ -1,0 +1,116 @@
+"""A request may be a chat of several turns: what is read of it, and that nothing of it is lost on the way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.errors import InputError
+from datamodules.mogu.records import Attack, ResponsePair
+from datamodules.records.conversations import read_conversations
+from datamodules.records.kinds import Instruction, Question, Trace
+from datamodules.records.reader import read_records, to_json
+from datamodules.records.turns import Request, Turn
+from datamodules.s3cot.imported_traces import ResponseRow
+from datamodules.s3cot.records import CurriculumItem, Variant
+
+CHAT = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "What is 2 + 2?"},
+    {"role": "assistant", "content": "4", "reasoning_content": "Two and two."},
+    {"role": "user", "content": "And 3 more?"},
+]
+EARLIER = (
+    Turn("system", "Be kind."),
+    Turn("user", "What is 2 + 2?"),
+    Turn("assistant", "4", thought="Two and two."),
+)
+SHAREGPT = [
+    {"from": "system", "value": "Be kind."},
+    {"from": "human", "value": "What is 2 + 2?"},
+    {"from": "gpt", "value": "4", "reasoning": "Two and two."},
+    {"from": "human", "value": "And 3 more?"},
+    {"from": "gpt", "value": "7"},
+]
+
+
+def read(folder: Path, row: dict[str, Any], kind: type[Any] = Question, **options: Any) -> Any:
+    path = folder / "r.jsonl"
+    path.write_text(json.dumps(row), encoding="utf-8")
+    (record,) = read_records(path, kind, strict=True, **options)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        ({"messages": CHAT}, None),
+        ({"messages": json.dumps(CHAT)}, None),
+        ({"conversations": SHAREGPT}, None),
+        ({"question": CHAT}, None),
+        ({"question": "", "messages": CHAT}, None),
+        ({"dialog": CHAT}, {"question": "dialog"}),
+        ({"asked": {"turns": SHAREGPT}}, {"question": "asked.turns"}),
+    ],
+)
+def test_the_last_request_and_the_turns_before_it(row: dict[str, Any], fields: Any, tmp_path: Path) -> None:
+    found = read(tmp_path, {"id": "a", "gold": "7", **row}, fields=fields)
+    assert found == Question("a", "And 3 more?", "7", EARLIER)
+    assert found.asked.endswith("user: What is 2 + 2?\n\nassistant: 4\n\nuser: And 3 more?")
+
+
+def test_a_text_beside_a_chat_is_the_request(tmp_path: Path) -> None:
+    assert read(tmp_path, {"id": "a", "question": "Hi", "messages": CHAT}) == Question("a", "Hi")
+
+
+def test_the_answer_to_the_last_request_is_the_response(tmp_path: Path) -> None:
+    found = read(tmp_path, {"id": "a", "conversations": SHAREGPT}, Instruction)
+    assert found == Instruction("a", "And 3 more?", "7", earlier=EARLIER)
+    thought = [*CHAT, {"role": "assistant", "content": "7", "reasoning_content": "4 + 3"}]
+    row = read(tmp_path, {"messages": thought}, ResponseRow)
+    assert row.responses == ("<think>\n4 + 3\n</think>\n\n7",)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"messages": CHAT[:1]}, "no turn of the user"),
+        ({"messages": CHAT, "tools": [{"name": "add"}]}, "would lack them"),
+        ({"messages": [{"role": "chef", "content": "x"}]}, "turn 1: its role is 'chef'"),
+        ({"messages": [*CHAT[:3], {"role": "user", "content": " "}]}, "empty question"),
+        ({"messages": [{"role": "user", "content": "\ud83d"}, *CHAT]}, "turn 1' has half a character"),
+        ({"question": "Hi", "earlier": 3}, "field 'earlier' must be a list"),
+    ],
+)
+def test_a_chat_that_cannot_be_asked_is_a_bad_line(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        read(tmp_path, row)
+
+
+CALLED = Turn("assistant", "", tool_calls=({"type": "function", "function": {"name": "add", "arguments": {"a": 1}}},))
+ANSWERED = Turn("tool", "3", tool="add", call_id="7")
+RECORDS: list[Request] = [
+    Question("a", "q", None, (*EARLIER, CALLED, ANSWERED)),
+    Attack("a", "p", "Sure", None, EARLIER),
+    ResponsePair("a", "p", True, "g", "r", False, None, EARLIER),
+    Instruction("a", "p", "r", None, EARLIER),
+    CurriculumItem("a", "q", None, "i", 3, (Variant("v", 1, -1.0, 0.5),), EARLIER),
+]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
+def test_a_record_is_read_as_it_is_written(record: Request, tmp_path: Path) -> None:
+    assert read(tmp_path, json.loads(to_json(record)), type(record)) == record
+
+
+def test_records_of_one_turn_are_written_without_the_field() -> None:
+    assert to_json(Question("a", "q")) == '{"id": "a", "question": "q", "gold": null}'
+    assert "earlier" in Trace.__dataclass_fields__
+
+
+def test_a_written_instruction_is_a_conversation_to_train_on(tmp_path: Path) -> None:
+    path = tmp_path / "sft.jsonl"
+    path.write_text(to_json(Instruction("a", "And 3 more?", "7", None, EARLIER)))
+    (chat,) = read_conversations(path, strict=True)
+    assert chat.turns == (*EARLIER, Turn("user", "And 3 more?"), Turn("assistant", "7"))
