@@ -21,6 +21,7 @@ from callbacks.fit_progress import FitProgress
 from callbacks.generation.completion_writer import CompletionWriter
 from callbacks.s3cot.steer import Steer
 from callbacks.trainer_parts import callbacks_of
+from callbacks.training.random_state import RandomState
 from callbacks.training.step_guard import StepGuard
 from datamodules.errors import InputError
 from datamodules.trainer_parts import run_seed
@@ -182,7 +183,7 @@ class RodCLI(LightningCLI):
             # The first one is Lightning's own default, which it adds only if there is no other.
             config["callbacks"] = [*others, *([] if saving else [ModelCheckpoint()]), recovery]
         if self.subcommand == "fit":
-            config["callbacks"] = [*_listed(config.get("callbacks")), FitProgress()]
+            config["callbacks"] = [*_listed(config.get("callbacks")), RandomState(), FitProgress()]
         plugins = _listed(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, CheckpointFiles()]

@@ -18,7 +18,10 @@ def fit_config(folder: Path, *callbacks: dict[str, Any], max_epochs: int = 2, **
             "class_path": "CausalLM",
             "init_args": {
                 "backbone": str(base if base.is_dir() else save_tiny(base, layers=2)),
-                "peft": {"class_path": "peft.LoraConfig", "init_args": {"r": 2, "target_modules": "all-linear"}},
+                "peft": {
+                    "class_path": "peft.LoraConfig",
+                    "init_args": {"r": 2, "target_modules": "all-linear", "lora_dropout": 0.2},
+                },
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
             },
         },
