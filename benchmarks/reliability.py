@@ -79,15 +79,23 @@ def compare(trial: Trial, whole: Path, found: Path) -> None:
 
 def _compare_lines(trial: Trial, expected: Path, found: Path) -> None:
     wanted, lines = (path.read_bytes().splitlines() for path in (expected, found))
-    seen: collections.Counter[str] = collections.Counter()
-    for line in lines:
-        try:
-            seen[str(json.loads(line).get("id", line))] += 1
-        except ValueError:
-            trial.add("torn")
-    trial.add("doubled", sum(n - 1 for n in seen.values()))
-    trial.add("lost", max(0, len(wanted) - len(seen)))
-    trial.add("differs", len(wanted) == len(lines) and wanted != lines)
+    own, seen = (collections.Counter(filter(None, map(_key, of))) for of in (wanted, lines))
+    counts = {
+        "torn": len(lines) - seen.total(),
+        "doubled": sum(max(0, seen[key] - n) for key, n in own.items()),
+        "lost": (own - seen).total(),
+    }
+    for what, n in counts.items():
+        trial.add(what, n)
+    trial.add("differs", seen.keys() - own.keys() != set() or (not any(counts.values()) and wanted != lines))
+
+
+def _key(line: bytes) -> str:
+    """What tells a row from others: its id or, without one, all of it; empty if it is torn."""
+    try:
+        return str(json.loads(line).get("id", line))
+    except ValueError:
+        return ""
 
 
 def _same_weights(expected: Path, found: Path) -> bool:

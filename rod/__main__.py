@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rod.noise import be_quiet
-from rod.peers import follow_launcher, forget_launcher
+from rod.peers import await_peers, follow_launcher, forget_launcher
 
 LIGHTNING = "rod.cli"
 GROUPS = {
@@ -109,6 +109,7 @@ def main(args: Sequence[str] | None = None) -> int:
         module = importlib.import_module(VERBS[verb])
         if VERBS[verb] == LIGHTNING:
             module.main(words)
+            await_peers()
         else:
             from rod.parser import run_verb
 

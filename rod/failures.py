@@ -44,7 +44,7 @@ def _explain(error: BaseException) -> tuple[int, str] | None:
     if kind.__name__ == "SIGTERMException":
         return STOPPED, "stopped by SIGTERM; what is done is kept, and the run can go on"
     if is_loss(error):
-        return FAILED, _line(lost_process())
+        return FAILED, _line(f"{lost_process()} ({error})")
     if isinstance(error, OSError) and error.filename is not None:
         return FAILED, _line(f"'{error.filename}': {error.strerror or error}; check the path and its permissions")
     if isinstance(error, UnicodeDecodeError):

@@ -41,20 +41,32 @@ def _follow(launcher: int) -> None:
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that another process of the run is gone."""
-    return isinstance(error, RuntimeError) and "torch" in sys.modules and bool(_LOST.search(str(error)))
+    """Whether an error says that another process of the run is gone; never in a run of one process."""
+    # What launches several processes tells each one its rank.
+    several = "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS") or 1) > 1
+    return several and isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
+
+
+def await_peers(seconds: float = 60.0) -> None:
+    """Let the processes that this one has launched end, too: they end if it does, and may still be closing files."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(child.poll() is None for child in _launched()):
+        time.sleep(0.05)
+
+
+def _launched() -> list["subprocess.Popen[bytes]"]:
+    """The processes that Lightning has launched from this one."""
+    return [child for thread in threading.enumerate() for child in getattr(thread, "_child_processes", [])]
 
 
 def lost_process() -> str:
     """Which process has ended, as far as this one knows, and what to do."""
     rank = os.environ.get("LOCAL_RANK", "0")
     name = "another process of this run" if rank == "0" else "process 0 of this run, or another,"
-    for thread in threading.enumerate():
-        children: list[subprocess.Popen[bytes]] = getattr(thread, "_child_processes", [])
-        ended = [(i + 1, code) for i, child in enumerate(children) if (code := child.poll()) is not None]
-        if ended:
-            name = f"process {ended[0][0]} of this run"
-            name += f" (signal {-ended[0][1]})" if ended[0][1] < 0 else f" (status {ended[0][1]})"
+    ended = [(i + 1, code) for i, child in enumerate(_launched()) if (code := child.poll()) is not None]
+    if ended:
+        name = f"process {ended[0][0]} of this run"
+        name += f" (signal {-ended[0][1]})" if ended[0][1] < 0 else f" (status {ended[0][1]})"
     return (
         f"{name} has ended, and process {rank} with it; what it said stands above or in its log, nothing if it was "
         "killed or had no memory. The same command goes on, a fit with --resume auto"

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules.errors import InputError
 from datamodules.writing import replacing
 from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
+from rod import wandb_run
 from rod.run_lock import RunLock
 from rod.run_record import begin, finish, versions
 
@@ -67,6 +68,7 @@ class RunFolder(SaveConfigCallback):
                 self._begin(folder, stage)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                wandb_run.keep(folder)
                 settings = self.config.as_dict() | {"versions": versions()}
                 logger.experiment.config.update(settings, allow_val_change=True)
         self.already_saved = True

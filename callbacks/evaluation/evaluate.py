@@ -1,7 +1,7 @@
 """The callback behind ``rod test``: writes every completion, scores all of them, and reports the results."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,11 +28,13 @@ from callbacks.generation.completion_writer import CompletionWriter, Finished
 from callbacks.generation.run_settings import generation_settings
 from callbacks.trainer_parts import datamodule_of, language_model
 from datamodules.answers import AnswerChecker
+from datamodules.answers.rule import AnswerRule
 from datamodules.batch import PromptRow, ResponseBatch
 from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import GenerationData
 from datamodules.records.reader import read_records, to_json
 from datamodules.records.shards import JsonlShard, id_lines, merge_shards, write_lines
+from datamodules.records.validation import parser
 from datamodules.suites.benchmark_data import BenchmarkData
 from datamodules.suites.predictions import Prediction, ScoredResponse
 from datamodules.suites.suite import check_golds
@@ -155,6 +157,15 @@ class Evaluate(CompletionWriter):
         """Ids of the rows and responses that an earlier run finished."""
         scored = {response_id for path in folder.glob(_RESPONSES) for response_id, _ in id_lines(path)}
         return super().done(folder, data) | scored
+
+    def unchanged(self, data: GenerationData, row: PromptRow, values: Mapping[str, Any]) -> dict[str, bool]:
+        """A question's options, and the rule that its answer was read by."""
+        tested = cast(BenchmarkData, data)
+        rule = tested.suites[row.suite].answer
+        return {
+            "list of options": values.get("options", []) == [*tested.items[row.question.id].options],
+            "answer rule": "rule" not in values or parser(AnswerRule, {})(values["rule"]) == rule,
+        }
 
     def _prediction(self, row: PromptRow, completion: Completion) -> Prediction:
         assert self.module is not None

@@ -4,7 +4,7 @@ import glob
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.generation.failed_rows import FailedRows
-from callbacks.generation.run_settings import FORMERLY, RECORDED, generation_settings
+from callbacks.generation.run_settings import FINGERPRINT, FORMERLY, RECORDED, generation_settings
 from callbacks.generation.steering import steering_of
 from callbacks.trainer_parts import language_model
 from datamodules.batch import PromptBatch, PromptRow
@@ -104,7 +104,7 @@ class CompletionWriter(Callback, GenerationListener):
                 path.unlink(missing_ok=True)
         trainer.strategy.barrier("old completions are removed")
         # Lightning does not know the checkpoint before the model is set up.
-        self._check_settings(folder, settings, [*RECORDED, _CHECKPOINT])
+        self._check_settings(folder, settings, [*RECORDED, _CHECKPOINT, _CHECKPOINT + FINGERPRINT])
         data.skip(self.done(folder, data))
         # No process writes before all have read the same ids.
         trainer.strategy.barrier("completions are read")
@@ -146,6 +146,10 @@ class CompletionWriter(Callback, GenerationListener):
         if self._finished and self._shard is not None:
             finished, self._finished = self._finished, []
             self.append(self.records(finished))
+
+    def unchanged(self, data: GenerationData, row: PromptRow, values: Mapping[str, Any]) -> dict[str, bool]:
+        """What else of a row has to be as in its record, by name, and whether it is."""
+        return {}
 
     def merge(self, trainer: Trainer) -> Path:
         """Merge the files of all processes; call it on all of them. Calling it twice is harmless."""
@@ -216,6 +220,7 @@ class CompletionWriter(Callback, GenerationListener):
             return
         before = FORMERLY | json.loads(path.read_text(encoding="utf-8"))
         compared = (before.keys() | settings.keys()).difference(but)
+        compared -= {name for name in settings.keys() - before.keys() if name.endswith(FINGERPRINT)}
         differing = sorted(key for key in compared if before.get(key) != settings.get(key))
         if differing:
             listed = "; ".join(f"{key}: {before.get(key)} there, {settings.get(key)} now" for key in differing)
@@ -225,19 +230,27 @@ class CompletionWriter(Callback, GenerationListener):
             )
 
     def done(self, folder: Path, data: GenerationData) -> set[str]:
-        """Return the ids of rows that an earlier run finished; raise InputError if the prompt of one has changed."""
-        prompts = {row.id: (row.prompt, row.prefill) for row in data.rows}
+        """Return the ids of rows that an earlier run finished; raise InputError if one is of another prompt or gold."""
+        rows = {row.id: row for row in data.rows}
         done = set()
         for path in sorted(folder.glob(self.shards)):
             for row_id, line in id_lines(path):
                 done.add(row_id)
                 values = json.loads(line)
-                if row_id in prompts and (values["prompt"], values.get("prefill", "")) != prompts[row_id]:
+                if row_id not in rows:
+                    continue
+                row = rows[row_id]
+                same = {
+                    "prompt": (values["prompt"], values.get("prefill", "")) == (row.prompt, row.prefill),
+                    "gold answer": values.get("gold") == row.question.gold,
+                    **self.unchanged(data, row, values),
+                }
+                if changed := [name for name, is_same in same.items() if not is_same]:
                     raise InputError(
-                        f"{path}: '{row_id}' has another prompt there than in data now; name another output, or pass "
-                        f"--overwrite true to replace the {self.name}"
+                        f"{path}: '{row_id}' has another {changed[0]} there than in data now; name another output, or "
+                        f"pass --overwrite true to replace the {self.name}"
                     )
         if done:
-            left = sum(row_id not in done for row_id in prompts)
-            rank_zero_info(f"{folder}: {len(prompts) - left} of {len(prompts)} rows are done, {left} are left")
+            left = sum(row_id not in done for row_id in rows)
+            rank_zero_info(f"{folder}: {len(rows) - left} of {len(rows)} rows are done, {left} are left")
         return done

@@ -1,5 +1,7 @@
 """Settings that completions depend on; recorded beside them and compared before a run resumes."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,15 @@ from lightning.pytorch import Trainer
 from callbacks.generation.steering import SteeringIdentity, steering_of
 from callbacks.trainer_parts import datamodule_of
 from datamodules.prompts import ChatTemplate
+from llm_modules.backbone.checksums import fingerprint
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation.engine import engine_version
 from llm_modules.generation.vllm_engine import engine_options
 
 RECORDED = {"engine_version", "chat_template_kwargs"}
 """Settings that are recorded and not compared when a run resumes; of a template, the prompts are compared."""
+FINGERPRINT = "_fingerprint"
+"""End of the name of a fingerprint, which older records lack."""
 FORMERLY = {"engine": "slots", "engine_options": None}
 """Values of settings that older records lack."""
 
@@ -25,7 +30,7 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
     generation = asdict(module.generation)
     for name in ("slots", "engine", "vllm", "server"):
         generation.pop(name)
-    return {
+    settings = {
         "model": module.model_id,
         "revision": module.revision,
         "dtype": module.weights_dtype,
@@ -41,3 +46,10 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
         **asdict(steering.identity() if steering else SteeringIdentity()),
         "seed": getattr(datamodule_of(trainer), "seed", None),
     }
+    return settings | _fingerprints({**settings, **module.generation_identity()})
+
+
+def _fingerprints(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Those of the folders and files that settings name."""
+    paths = {name: value for name, value in settings.items() if isinstance(value, str) and os.path.isabs(value)}
+    return {name + FINGERPRINT: fingerprint(Path(path)) for name, path in paths.items() if os.path.exists(path)}

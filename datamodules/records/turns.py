@@ -72,7 +72,10 @@ def read_turns(value: Any, name: str) -> list[Turn]:
 
 def earlier_turns() -> Any:
     """A record's field for the turns before its request; files leave it out if there are none."""
-    return field(default=(), metadata={"read": lambda value, name: tuple(read_turns(value, name)), "brief": True})
+    return field(
+        default=(),
+        metadata={"read": lambda value, name: tuple(read_turns(value, name)) if value else (), "brief": True},
+    )
 
 
 def template_arguments() -> Any:

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
 from datamodules.mogu.records import Attack
 from datamodules.records.kinds import Instruction, Question
+from datamodules.records.reader import to_json
 from datamodules.records.shards import write_lines
 from datamodules.world import chat, maths
 from datamodules.world.splits import Split
@@ -92,6 +92,8 @@ def questions(split: Split, n: int, seed: int = 0) -> list[Question]:
 
 def write_records(path: Path, records: Iterable[Question | Instruction | Attack]) -> Path:
     """Write records to a JSONL file without their empty fields, and return its path."""
-    lines = [json.dumps({key: value for key, value in asdict(r).items() if value is not None}) for r in records]
+    lines = [
+        json.dumps({key: value for key, value in json.loads(to_json(r)).items() if value is not None}) for r in records
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

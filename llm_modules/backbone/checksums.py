@@ -7,6 +7,7 @@ others without any are as good as their format.
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,8 @@ CHECKSUMS = "checksums.json"
 _READ = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 """Suffixes of the files that are read again; a page for people may be edited."""
 WEIGHTS_SUFFIXES = (".safetensors",)
+_BLOCK, _BLOCKS = 2**16, 256
+"""Bytes of a block, and blocks of a file without checksums, that a fingerprint reads."""
 
 
 def file_checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -67,3 +70,29 @@ def check_files(folder: Path, sums: Mapping[str, str], key: str, remedy: str = "
             raise InputError(
                 f"{key}: '{folder / name}' is not the file that was saved (its checksum differs); {remedy}"
             )
+
+
+def fingerprint(path: Path) -> str:
+    """A short hash of a folder or file of weights, to tell it from another one that has taken its place.
+
+    It is made of the checksums of ``checksums.json`` or of a checkpoint's archive. Of other files, each one's size and
+    evenly spaced blocks are read: all of up to 16 MiB.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    sums = path / CHECKSUMS
+    if sums.is_file():
+        files = [sums]
+    else:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(f"{file.relative_to(path)} {file.stat().st_size}".encode())
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                digest.update(str([(part.filename, part.CRC) for part in archive.infolist()]).encode())
+            continue
+        step = max(_BLOCK, file.stat().st_size // _BLOCKS)
+        with file.open("rb") as opened:
+            for place in range(0, file.stat().st_size, step):
+                opened.seek(place)
+                digest.update(opened.read(_BLOCK))
+    return digest.hexdigest()

@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import pytest
 
 from rod.__main__ import main
 from rod.failures import explain_failure
+from rod.peers import await_peers
 from tests.conftest import ROOT
 from tests.processes import Processes
 from tests.rod.fits import fit_config, stop_at
@@ -42,8 +46,23 @@ def test_a_process_that_is_killed_ends_the_run_with_one_line(tmp_path: Path) -> 
     assert "Traceback" not in log.read_text()
 
 
-def test_what_libraries_say_of_a_lost_process() -> None:
+def test_what_libraries_say_of_a_lost_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of one process has lost none: then it is a download, say, that broke off."""
     for said in ("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234", "Broken pipe"):
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        assert explain_failure(RuntimeError(said)) is None
+        monkeypatch.setenv("LOCAL_RANK", "0")
         status, line = explain_failure(RuntimeError(said)) or (0, "")
         assert status == 1
         assert "has ended" in line
+        assert said in line
+
+
+def test_a_run_that_ends_well_waits_for_processes_that_still_close_their_files() -> None:
+    done = threading.Event()
+    observer = threading.Thread(target=done.wait)
+    vars(observer)["_child_processes"] = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"])]
+    observer.start()
+    await_peers()
+    assert vars(observer)["_child_processes"][0].poll() == 0
+    done.set()

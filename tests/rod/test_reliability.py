@@ -1,6 +1,8 @@
 """The small form of `benchmarks/reliability.py`: nothing is lost, doubled, torn or left unfinished."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +36,28 @@ def test_products_that_differ_are_counted(tmp_path: Path) -> None:
     reliability.compare(trial, tmp_path / "whole", tmp_path / "found")
     assert trial.counts == {"lost": 2, "doubled": 1, "torn": 1}
     assert "| kill | 1 | 0 | 2 | 1 | 1 | 0 |" in reliability.table([trial])
+
+
+@pytest.mark.parametrize(
+    ("whole", "found", "counts"),
+    [
+        ([{"id": 1}, {"id": 2}], [{"id": 1}, {"id": 2}, {"id": 3}], {"differs": 1}),
+        ([{"id": 1}, {"id": 2}], [{"id": 1}, {"id": 2, "x": 0}], {"differs": 1}),
+        ([{"id": 1}, {"id": 2}], [{"id": 1}, {"id": 3}], {"lost": 1, "differs": 1}),
+        ([{"x": 1}, {"x": 1}], [{"x": 1}, {"x": 1}], {}),
+        ([{"x": 1}, {"x": 1}], [{"x": 1}] * 3, {"doubled": 1}),
+        ([{"id": 1}, {"id": 2}], [{"id": 2}, {"id": 1}], {"differs": 1}),
+    ],
+)
+def test_rows_that_are_lost_doubled_changed_or_more(
+    whole: list[Any], found: list[Any], counts: dict[str, int], tmp_path: Path
+) -> None:
+    for name, rows in (("whole", whole), ("found", found)):
+        (tmp_path / name / "world").mkdir(parents=True)
+        (tmp_path / name / "world" / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    trial = reliability.Trial(0, "kill", "world")
+    reliability.compare(trial, tmp_path / "whole", tmp_path / "found")
+    assert trial.counts == counts
 
 
 def test_faults_and_commands_take_turns() -> None:

@@ -68,7 +68,11 @@ def test_a_run_that_goes_on_keeps_its_id_and_a_new_one_has_its_own(
     monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
     folder, ids = tmp_path / "runs/mllr/2_tune/plain", []
     for anew, path in ((False, folder), (False, folder), (True, folder), (False, folder.with_name("mllr"))):
+        before = (path / "wandb_id").read_text() if (path / "wandb_id").exists() else None
         wandb_run.describe(path, "fit", anew)
+        # Until the run has the folder for its own, its id stays that of the run there.
+        assert ((path / "wandb_id").read_text() if (path / "wandb_id").exists() else None) == before
+        wandb_run.keep(path)
         assert os.environ["WANDB_RUN_GROUP"] == "mine"
         assert os.environ["WANDB_NAME"] == f"2_tune/{path.name}"
         ids.append(os.environ["WANDB_RUN_ID"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from callbacks.evaluation.evaluate import Evaluate
+from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
 from llm_modules.generation import Completion, GenerationListener
 from tests.callbacks.evaluation.evaluation_run import (
@@ -111,6 +112,8 @@ def test_other_settings_are_refused_and_overwrite_replaces(source: Path, tmp_pat
     changed = [replace(suites("maths")[0], systems=("plain",))]
     with pytest.raises(InputError, match=r"'maths/.*has another prompt"):
         run(source, tmp_path, suites=[replace(suites("maths")[0], instruction="Now.")])
+    with pytest.raises(InputError, match=r"'maths/.*has another answer rule"):
+        run(source, tmp_path, suites=[replace(suites("maths")[0], answer=AnswerRule("number"))])
     run(source, tmp_path, callback=Evaluate(judges=[], overwrite=True), model=model, suites=changed)
     assert len(predictions(tmp_path)) == 5
     assert [result["suite"] for result in metrics(tmp_path)["results"]] == ["maths"]

@@ -13,11 +13,12 @@ from callbacks.generation.traces import TraceWriter
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records
+from llm_modules.backbone.checkpoint import CheckpointFiles
 from llm_modules.generation import Completion, GenerationListener, GenerationSettings
 from llm_modules.generation.engine import engine_version
 from tests.callbacks.generation.sampling_run import data, module, predict, prepare, steer, trainer
 from tests.processes import Processes
-from tests.tiny import CHAT_TEMPLATE
+from tests.tiny import CHAT_TEMPLATE, save_tiny
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -309,3 +310,29 @@ def test_a_run_of_another_checkpoint_does_not_go_on(source: Path, tmp_path: Path
     resume(checkpoints[0])
     with pytest.raises(InputError, match=r"checkpoint: \S+a.ckpt there, \S+b.ckpt now"):
         resume(checkpoints[1])
+
+    copied = CheckpointFiles().load_checkpoint(checkpoints[0])
+    name = next(iter(copied["state_dict"]))
+    copied["state_dict"][name] = copied["state_dict"][name] + 1e-3
+    CheckpointFiles().save_checkpoint(copied, checkpoints[0])
+    with pytest.raises(InputError, match=r"checkpoint_fingerprint: "):
+        resume(checkpoints[0])
+
+
+def test_other_weights_or_gold_answers_in_the_same_place_are_refused(tmp_path: Path) -> None:
+    made = prepare(tmp_path / "source")
+    sample(made, tmp_path / "run")
+    sample(made, tmp_path / "run")
+    questions = made / "questions.jsonl"
+    before = questions.read_text()
+    questions.write_text(before.replace('"gold": "1"', '"gold": "2"'))
+    with pytest.raises(InputError, match="has another gold answer there than in data now"):
+        sample(made, tmp_path / "run")
+    questions.write_text(before)
+    save_tiny(made / "model", seed=1)
+    with pytest.raises(InputError, match=r"other settings \(model_fingerprint: \w+ there, \w+ now\)"):
+        sample(made, tmp_path / "run")
+    settings = tmp_path / "run/traces/settings.json"
+    older = json.loads(settings.read_text())
+    settings.write_text(json.dumps({name: value for name, value in older.items() if "fingerprint" not in name}))
+    sample(made, tmp_path / "run")  # a record from before there were fingerprints

@@ -1,6 +1,5 @@
 import csv
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from callbacks.s3cot.strength_sweep import Choice, Limits, choose, judged_by, me
 from datamodules.answers.checker import AnswerChecker
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
+from datamodules.records.reader import to_json
 from tests.callbacks.generation.sampling_run import data, module, prepare, steer, trainer
 from tests.tiny import tiny_tokenizer
 
@@ -213,10 +213,12 @@ def run_with(folder: Path, source: Path, traces: list[Trace], callback: Calibrat
     questions = data(source, **settings)
     questions.tokenizer = TOKENIZER
     questions.setup("predict")
-    prompts = {row.id: row.prompt for row in questions.rows}
+    rows = {row.id: row for row in questions.rows}
     with shard.open("w") as file:
         for one in traces:
-            file.write(json.dumps(asdict(replace(one, prompt=prompts.get(one.id, "?")))) + "\n")
+            row = rows.get(one.id)
+            same = replace(one, prompt=row.prompt, gold=row.question.gold) if row else one
+            file.write(to_json(same) + "\n")
     run = trainer(folder, callback, steer(source), TraceWriter(), logger=CSVLogger(folder))
     run.predict(module(source), data(source, **settings), return_predictions=False)
 

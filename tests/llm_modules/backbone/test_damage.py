@@ -15,7 +15,7 @@ from peft import LoraConfig, PeftModel
 
 from datamodules.errors import InputError
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
-from llm_modules.backbone.checksums import CHECKSUMS, check_folder, write_checksums
+from llm_modules.backbone.checksums import CHECKSUMS, check_folder, fingerprint, write_checksums
 from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.backbone.tensor_files import tensors_checksum
 from llm_modules.causal_lm import CausalLM
@@ -235,3 +235,25 @@ class TestFilesOfTensors:
         others = [{"b": one}, {"a": one.T.contiguous()}, {"a": one.int()}, {"a": one, "b": one}]
         assert len({tensors_checksum(tensors) for tensors in [{"a": one}, *others]}) == 5
         assert tensors_checksum({"a": one.bfloat16()}) == tensors_checksum({"a": one.bfloat16()})
+
+
+def test_a_fingerprint_tells_weights_from_others_in_their_place(copy: Path, tmp_path: Path) -> None:
+    first = fingerprint(copy)
+    assert fingerprint(Path(shutil.copytree(copy, tmp_path / "elsewhere"))) == first
+    for name in ("model.safetensors", "config.json"):
+        flip(copy / name, 0.9)
+        assert fingerprint(copy) != first
+        flip(copy / name, 0.9)
+    assert fingerprint(copy) == first
+    write_checksums(copy)
+    summed = fingerprint(copy)
+    flip(copy / "model.safetensors", 0.3)
+    write_checksums(copy)
+    assert fingerprint(copy) != summed
+    large = tmp_path / "large.gguf"
+    large.write_bytes(bytes(50 * 2**20))
+    first = fingerprint(large)
+    with large.open("r+b") as file:
+        file.seek(2**20 * 30)
+        file.write(b"x" * 2**18)
+    assert fingerprint(large) != first
