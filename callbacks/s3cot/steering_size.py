@@ -1,6 +1,7 @@
 """Whether what steering adds is of a size that is of use."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 from callbacks.s3cot.strength_sweep import SweepRow
 
@@ -14,7 +15,7 @@ def size_warning(rows: Sequence[SweepRow]) -> str:
     The size is in proportion to the strength.
     """
     low, high = BAND
-    sizes = {row.steered_size: row for row in rows if row.steered_size}
+    sizes = {row.steered_size: row for row in rows if row.steered_size and isfinite(row.steered_size)}
     if not sizes or any(low <= size <= high for size in sizes) or min(sizes) < low < high < max(sizes):
         return ""
     size, bound = (max(sizes), low) if max(sizes) < low else (min(sizes), high)

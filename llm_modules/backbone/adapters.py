@@ -122,8 +122,11 @@ def _make_room(model: PreTrainedModel, stored: dict[str, torch.Tensor], folder: 
             whole |= set() if found["change"] else {"input" if found["input"] else "output"}
     if rows <= embedding_rows(model):
         return
-    tied = model.config.get_text_config().tie_word_embeddings
-    if not whole or (not tied and len(whole) < 2):
+    # A table that is trained as a whole is a copy: the other one, which was tied to the table before, is not stored.
+    copies = getattr(PeftConfig.from_pretrained(folder), "modules_to_save", None) or ()
+    copied = any(name.rpartition(".")[2] in ("embed_tokens", "lm_head") for name in copies)
+    one_is_enough = model.config.get_text_config().tie_word_embeddings and not copied
+    if not whole or (not one_is_enough and len(whole) < 2):
         raise InputError(
             f"model.adapter: '{folder}' was trained on a model of {rows} tokens, and lacks the weights of those that "
             f"were added to {embedding_rows(model)}: merge it into that model, or save it there with both embed_tokens "

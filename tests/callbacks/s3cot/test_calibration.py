@@ -1,4 +1,5 @@
 import csv
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,7 @@ def test_sizes_out_of_the_useful_band_are_told_with_the_strengths_to_try() -> No
     assert not size_warning(sweep_of(sized(low / 10, 2 * low, 2 * high)))
     assert not size_warning(sweep_of(sized(low / 10, 2 * high))), "what is of use is between the two"
     assert not size_warning(sweep_of(grid())), "sizes are not known of older traces"
+    assert not size_warning(sweep_of(sized(math.nan, math.inf, 2 * low)))
 
 
 def test_there_must_be_initial_traces() -> None:

@@ -136,6 +136,27 @@ def test_own_tokens_of_tied_embeddings_come_with_either(base: str, tmp_path: Pat
     assert torch.equal(logits(load_adapter(tied(), str(tmp_path), base)), logits(adapted))
 
 
+@pytest.mark.parametrize("table", ["embed_tokens", "lm_head"])
+def test_a_copy_of_one_of_two_tied_tables_is_not_enough(base: str, table: str, tmp_path: Path) -> None:
+    """The other one has the rows of the model before training, which are not stored."""
+
+    def tied() -> Any:
+        model = load_model(base)
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+        return model
+
+    model = tied()
+    model.resize_token_embeddings(261)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=[table]))
+    adapted.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    with pytest.raises(InputError, match="of 261 tokens, and lacks the weights of those"):
+        load_adapter(tied(), str(tmp_path), base)
+    grown = tied()
+    grown.resize_token_embeddings(261)
+    load_adapter(grown, str(tmp_path), base)
+
+
 class TestAFolderThatDoesNotFit:
     """PEFT itself only warns, and the base is measured in the adapter's name."""
 
