@@ -29,6 +29,8 @@ WORLDS = {
 }
 ROWS = {"s3cot/5_curriculum": 14, "mllr/2_tune": 10, "mogu/1_glad": 5, "mogu/3_router": 10, "mogu/v2/2_joint": 10}
 """Examples of an epoch. CRISP has none: its loss is a mean over the tokens of answers that it samples in each batch."""
+SAMPLED = {"s3cot/2_calibrate", "s3cot/3_sample", "crisp/1_distill"}
+"""Stages whose tokens are drawn; those of the others are the most likely ones."""
 # Not Adam, which makes steps of one size of gradients that are nothing but rounding.
 _FIT = (
     "--config fit.yaml --trainer.max_epochs 2 --trainer.max_steps -1 --trainer.log_every_n_steps 1"
@@ -122,7 +124,8 @@ def words_of(stage: str, world: str) -> list[str]:
     else:
         words += ["--data.rows_per_batch", "2"] if "direction" not in stage else []
     if stage != "s3cot/1_direction":
-        words += ["--model.generation.temperature", "0", "--model.generation.max_new_tokens", "8"]
+        temperature = "1" if stage in SAMPLED else "0"
+        words += ["--model.generation.temperature", temperature, "--model.generation.max_new_tokens", "8"]
     words += ["--model.backbone", "base", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
     if world == "accumulated":
         words += ["--trainer.accumulate_grad_batches", str(ROWS[stage])]
