@@ -20,7 +20,7 @@ _READ = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 """Suffixes of the files that are read again; a page for people may be edited."""
 WEIGHTS_SUFFIXES = (".safetensors",)
 _BLOCK, _BLOCKS = 2**16, 256
-"""Bytes of a block, and blocks of a file without checksums, that a fingerprint reads."""
+"""Bytes of a block, and blocks, that the sample of a file consists of."""
 
 
 def file_checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -75,8 +75,7 @@ def check_files(folder: Path, sums: Mapping[str, str], key: str, remedy: str = "
 def fingerprint(path: Path) -> str:
     """A short hash of a folder or file of weights, to tell it from another one that has taken its place.
 
-    It is made of the checksums of ``checksums.json`` or of a checkpoint's archive. Of other files, each one's size and
-    evenly spaced blocks are read: all of up to 16 MiB.
+    It is made of the checksums of ``checksums.json`` or of a checkpoint's archive, and of the `sample` of other files.
     """
     digest = hashlib.blake2b(digest_size=8)
     sums = path / CHECKSUMS
@@ -85,14 +84,21 @@ def fingerprint(path: Path) -> str:
     else:
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:
-        digest.update(f"{file.relative_to(path)} {file.stat().st_size}".encode())
+        digest.update(str(file.relative_to(path)).encode())
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 digest.update(str([(part.filename, part.CRC) for part in archive.infolist()]).encode())
-            continue
-        step = max(_BLOCK, file.stat().st_size // _BLOCKS)
-        with file.open("rb") as opened:
-            for place in range(0, file.stat().st_size, step):
-                opened.seek(place)
-                digest.update(opened.read(_BLOCK))
+        else:
+            digest.update(sample(file).encode())
+    return digest.hexdigest()
+
+
+def sample(file: Path) -> str:
+    """A short hash of a file's size and of evenly spaced blocks: of all of it, up to 16 MiB."""
+    size = file.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    with file.open("rb") as opened:
+        for place in range(0, size, max(_BLOCK, size // _BLOCKS)):
+            opened.seek(place)
+            digest.update(opened.read(_BLOCK))
     return digest.hexdigest()

@@ -1,8 +1,10 @@
 """Load models and tokenizers: hub id, local folder, GGUF file, or the embedded ``miniature``."""
 
+import copy
 import json
 import os
 import struct
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +23,7 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from datamodules.errors import InputError, first_line
-from llm_modules.backbone.checksums import WEIGHTS_SUFFIXES, check_folder
+from llm_modules.backbone.checksums import WEIGHTS_SUFFIXES, check_folder, sample
 from llm_modules.backbone.quantization import Quantization, quantization_config
 
 MINIATURE = Path(__file__).parents[1] / "miniature"
@@ -68,10 +70,19 @@ def read_config(name: str, revision: str | None = None, trust_remote_code: bool 
     """The configuration of a model; raises ``InputError`` if it is missing or unreadable."""
     _require(name, "config.json")
     path, file = source(name)
+    stored = Path(path, *file.values())
     try:
+        if file and stored.is_file():
+            return copy.deepcopy(_gguf_config(path, stored.name, stored.stat().st_mtime_ns))
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
     except _UNREADABLE as error:
         raise InputError(f"model.backbone: '{name}' cannot be loaded: {first_line(error)}") from error
+
+
+@lru_cache(maxsize=4)
+def _gguf_config(folder: str, file: str, changed: int) -> PreTrainedConfig:
+    """Of a file as it was at a time: a large vocabulary, which stands before the settings, takes long to read."""
+    return AutoConfig.from_pretrained(folder, gguf_file=file)
 
 
 def max_positions(name: str, revision: str | None = None, trust_remote_code: bool = False) -> int | None:
@@ -98,21 +109,8 @@ def same_checkpoint(one: str, other: str) -> bool:
     return (
         bool(files[0])
         and files[0].keys() == files[1].keys()
-        and all(_same_bytes(file, files[1][name]) for name, file in files[0].items())
+        and all(sample(file) == sample(files[1][name]) for name, file in files[0].items())
     )
-
-
-def _same_bytes(one: Path, other: Path, places: int = 64, size: int = 2**14) -> bool:
-    total = one.stat().st_size
-    if total != other.stat().st_size:
-        return False
-    with one.open("rb") as first, other.open("rb") as second:
-        for place in range(places):
-            for file in (first, second):
-                file.seek(max(0, (total - size) * place // (places - 1)))
-            if first.read(size) != second.read(size):
-                return False
-    return True
 
 
 def load_model(
@@ -166,6 +164,7 @@ def load_model(
                 **options,
             )
         else:
+            known = {"config": read_config(name, revision)} if file else {}
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 output_loading_info=True,
@@ -175,6 +174,7 @@ def load_model(
                 attn_implementation=attn_implementation,
                 trust_remote_code=trust_remote_code,
                 **file,
+                **known,
                 **options,
             )
             model, found = loaded
