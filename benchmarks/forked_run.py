@@ -1,20 +1,21 @@
 """A command in forked processes, which need not import anything again and so are at work at once. Linux."""
 
+import json
 import os
 import random
 import resource
 import signal
-import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
-from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.strategies.launchers import subprocess_script as launchers
 
 
 class ForkedRun:
@@ -127,7 +128,7 @@ def _enter(
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         if several:
-            _launch_second()
+            _prepare_second(main, words)
         status = main(words)
     except BaseException:
         traceback.print_exc()
@@ -138,16 +139,28 @@ def _enter(
         os._exit(status)
 
 
-def _launch_second() -> None:
-    """What Lightning's launcher does, but for a new start of Python, which would import everything again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": "0"}
-    first = os.getpid()
-    if second := os.fork():
-        watched: Any = [_Forked(second)]
-        _ChildProcessObserver(first, watched).start()
+def _prepare_second(main: Callable[[list[str]], int], words: list[str]) -> None:
+    """Fork the second process now; it begins when Lightning's launcher starts one, with what that gives it.
+
+    A new start of Python would import everything again.
+    """
+    reading, writing = os.pipe()
+    second = os.fork()
+    if second:
+        os.close(reading)
+        vars(launchers)["subprocess"] = SimpleNamespace(Popen=partial(_begin_second, second, writing))
         return
-    os.environ |= {"LOCAL_RANK": "1", "ROD_LAUNCHER": str(first)}
-    vars(rank_zero_only)["rank"] = 1  # Lightning reads it when it is imported
+    os.close(writing)
+    given = os.read(reading, 2**20)  # ends empty if the first process does, too
+    status = 0
+    if given:
+        os.environ.clear()
+        os.environ |= json.loads(given)
+        vars(rank_zero_only)["rank"] = int(os.environ["LOCAL_RANK"])  # Lightning reads it when it is imported
+        status = main(words)
+    os._exit(status)
+
+
+def _begin_second(second: int, writing: int, command: object, env: dict[str, str], cwd: object = None) -> _Forked:
+    os.write(writing, json.dumps(env).encode())
+    return _Forked(second)

@@ -28,6 +28,7 @@ from datamodules.trainer_parts import run_seed
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
 from rod import classes, wandb_run
 from rod.parser import Parser
+from rod.peers import decide
 from rod.recovery import RecoveryCheckpoint
 from rod.requeue import requeueing
 from rod.run_folder import (
@@ -152,12 +153,12 @@ class RodCLI(LightningCLI):
             config.overwrite = False
         if self.subcommand != "fit" or config.overwrite or (config.ckpt_path and not is_restart()):
             return False
-        self._is_finished = (folder / DONE).is_file()
-        newest = None if self._is_finished else newest_checkpoint(folder)
-        if newest is None:
+        newest = decide(lambda: DONE if (folder / DONE).is_file() else str(newest_checkpoint(folder) or ""))
+        self._is_finished = newest == DONE
+        if newest in ("", DONE):
             return False
         rank_zero_info(f"{folder}: going on from {newest}")
-        config.ckpt_path = str(newest)
+        config.ckpt_path = newest
         return True
 
     def _run_subcommand(self, subcommand: str) -> None:

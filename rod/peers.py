@@ -6,8 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
-_LAUNCHER = "ROD_LAUNCHER"
+_LAUNCHER, _DECISION = "ROD_LAUNCHER", "ROD_DECISION"
 _SECONDS = 1.0
 _LOST = re.compile(
     r"Connection closed by peer|Connection reset by peer|Broken pipe|Socket closed|recvValue failed"
@@ -29,8 +30,19 @@ def follow_launcher() -> None:
 
 
 def forget_launcher() -> None:
-    """Undo the mark of `follow_launcher`, once this process launches no others any more."""
+    """Undo the marks of `follow_launcher` and `decide`, once this process launches no others any more."""
     os.environ.pop(_LAUNCHER, None)
+    os.environ.pop(_DECISION, None)
+
+
+def decide(choose: Callable[[], str]) -> str:
+    """What process 0 of the run has chosen; the others, which it launches later, may find the run folder changed.
+
+    Processes that torchrun or SLURM has launched choose each for itself.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0" or _DECISION not in os.environ:
+        os.environ[_DECISION] = choose()
+    return os.environ[_DECISION]
 
 
 def _follow(launcher: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rod.__main__ import main
 from rod.failures import explain_failure
-from rod.peers import await_peers
+from rod.peers import await_peers, decide, forget_launcher
 from tests.conftest import ROOT
 from tests.processes import Processes
 from tests.rod.fits import fit_config, stop_at
@@ -66,3 +66,17 @@ def test_a_run_that_ends_well_waits_for_processes_that_still_close_their_files()
     await_peers()
     assert vars(observer)["_child_processes"][0].poll() == 0
     done.set()
+
+
+def test_processes_launched_later_do_what_the_first_has_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on from a checkpoint which another one, about to end, has deleted meanwhile."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert decide(lambda: "recovery.ckpt") == "recovery.ckpt"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert decide(lambda: "done") == "recovery.ckpt"
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert decide(lambda: "done") == "done"
+    forget_launcher()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert decide(lambda: "of torchrun") == "of torchrun"
+    forget_launcher()
