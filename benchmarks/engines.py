@@ -38,8 +38,9 @@ from llm_modules.backbone.architecture import hidden_size, num_layers
 from llm_modules.backbone.loading import load_model, resolve
 from llm_modules.generation import Completion, GenerationListener, GenerationSettings, Generator, TransformersGenerator
 from llm_modules.generation.interface import VllmSettings
-from llm_modules.generation.vllm_engine import VllmGenerator, VllmSteering
-from llm_modules.generation.vllm_model import VllmModel
+from llm_modules.generation.remote_model import RemoteModel
+from llm_modules.generation.remote_steering import RemoteSteering
+from llm_modules.generation.vllm_engine import VllmGenerator
 from llm_modules.s3cot import Steering
 
 ENGINES = ("slots", "transformers", "continuous", "vllm")
@@ -119,14 +120,14 @@ def engine_way(
     engine: Any
     if kind == "vllm":
         settings.vllm = VllmSettings(options={"enforce_eager": True})
-        engine = VllmGenerator(VllmModel(resolve(name), dtype=dtype), model, settings, pad_id=0, eos_ids=())
+        engine = VllmGenerator(RemoteModel(resolve(name), dtype=dtype), model, settings, pad_id=0, eos_ids=())
     else:
         engine = (Generator if kind == "slots" else TransformersGenerator)(model, settings, pad_id=0, eos_ids=())
     vectors = torch.randn(num_layers(model), hidden_size(model), generator=torch.Generator().manual_seed(0))
 
     def do(work: Work) -> tuple[Texts, float | None]:
         first = FirstRow()
-        steering: Any = VllmSteering if kind == "vllm" else Steering
+        steering: Any = RemoteSteering if kind == "vllm" else Steering
         with steering(model, vectors, "all") as added:
             engine.listeners = [first]
             if work.strengths is not None:

@@ -15,13 +15,13 @@ from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, requir
 from llm_modules.generation import Completion, EngineName, GenerationEngine, GenerationSettings
 from llm_modules.generation.choice import check_engine, fitting_engine, make_engine
 from llm_modules.generation.interface import ELSEWHERE
+from llm_modules.generation.remote_model import RemoteModel, remote_model
 from llm_modules.generation.server_engine import ServerGenerator
 from llm_modules.generation.vllm_engine import VllmGenerator
-from llm_modules.generation.vllm_model import VllmModel, vllm_model
 
 
 class Generating(TrainableCheckpoint):
-    """Names a model, finds its tokenizer, and generates with the engine of its settings, here or in vLLM.
+    """Names a model, finds its tokenizer, and generates with the engine of its settings, here or in another process.
 
     A subclass loads the weights into ``model``, unless it `is_elsewhere`.
 
@@ -63,7 +63,7 @@ class Generating(TrainableCheckpoint):
         self.generation = generation or GenerationSettings()
         check_engine(self.generation.engine, self.engines, type(self).__name__)
         self.model: PreTrainedModel | PeftModel | None = None
-        self.vllm_model: VllmModel | None = None
+        self.remote_model: RemoteModel | None = None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -86,7 +86,7 @@ class Generating(TrainableCheckpoint):
 
         InputError if its weights are in another process.
         """
-        if self.vllm_model is not None:
+        if self.remote_model is not None:
             raise InputError(
                 f"model.generation.engine: {self.engine} holds the weights in another process, and this run needs more "
                 "of the model than its completions; use slots"
@@ -99,7 +99,7 @@ class Generating(TrainableCheckpoint):
     @property
     def outline(self) -> PreTrainedModel:
         """The language model, to read its shape; if another process holds the weights, the same modules without."""
-        return self.language_model if self.vllm_model is None else self._without_weights
+        return self.language_model if self.remote_model is None else self._without_weights
 
     @cached_property
     def _without_weights(self) -> PreTrainedModel:
@@ -130,12 +130,12 @@ class Generating(TrainableCheckpoint):
     def generator(self) -> GenerationEngine:
         """The generation engine; one for the life of the module, so that listeners are added once."""
         pad, ends = self.pad_id, self.eos_ids
-        if self.vllm_model is not None:
-            vllm, outline, settings = self.vllm_model, self.outline, self.generation
+        if self.remote_model is not None:
+            remote, outline, settings = self.remote_model, self.outline, self.generation
             if self.engine == "server":
                 encode = partial(self.tokenizer.encode, add_special_tokens=False)
-                return ServerGenerator(vllm, outline, settings, pad_id=pad, eos_ids=ends, encode=encode)
-            return VllmGenerator(vllm, outline, settings, pad_id=pad, eos_ids=ends, device=self.device)
+                return ServerGenerator(remote, outline, settings, pad_id=pad, eos_ids=ends, encode=encode)
+            return VllmGenerator(remote, outline, settings, pad_id=pad, eos_ids=ends, device=self.device)
         model, synced = self.language_model, self.device_mesh is not None
         return make_engine(self.engine, model, self.generation, pad_id=pad, eos_ids=ends, synced=synced)
 
@@ -144,11 +144,11 @@ class Generating(TrainableCheckpoint):
 
         So it is in runs that only generate. InputError if it cannot load the model as it is set.
         """
-        if self.vllm_model is not None:
+        if self.remote_model is not None:
             return True
         if self.engine not in ELSEWHERE or self._trainer is None or self.trainer.state.fn == "fit":
             return False
-        self.vllm_model = self._for_vllm()
+        self.remote_model = self._remote_model()
         check_vocabulary(self.outline, self.tokenizer, self.backbone, self.tokenizer_name)
         return True
 
@@ -171,7 +171,7 @@ class Generating(TrainableCheckpoint):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Compare the checkpoint with what is trained; InputError also if another process holds the weights."""
-        if self.vllm_model is not None:
+        if self.remote_model is not None:
             raise InputError(
                 f"ckpt_path: {self._loader} loads folders, no checkpoints; 'rod export' writes one for model.backbone, "
                 "or use model.generation.engine: slots"
@@ -193,7 +193,7 @@ class Generating(TrainableCheckpoint):
         """What loads the weights, in words."""
         return "vLLM" if self.engine == "vllm" else "the server"
 
-    def _for_vllm(self) -> VllmModel:
+    def _remote_model(self) -> RemoteModel:
         who = self._loader
         refused = {
             f"model.random_weights: {who} loads weights from files": self.random_weights,
@@ -203,7 +203,7 @@ class Generating(TrainableCheckpoint):
             f"trainer.precision: {who} computes in model.dtype; set that one": self.trainer.precision != "32-true",
             f"trainer.strategy: {who} has the whole model; use ddp": self.device_mesh is not None,
         }
-        return vllm_model(
+        return remote_model(
             self.backbone,
             loading.read_config(self.backbone, self.revision, self.trust_remote_code),
             revision=self.revision,

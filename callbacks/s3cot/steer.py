@@ -20,8 +20,8 @@ from llm_modules.causal_lm import CausalLM
 from llm_modules.s3cot import (
     Direction,
     Positions,
+    RemoteSteering,
     Steering,
-    VllmSteering,
     layer_indicator,
     random_like,
     read_direction,
@@ -61,7 +61,7 @@ class Steer(SteeringCallback):
         self.random = random
         self.allow_other_model = allow_other_model
         self.direction: Direction | None = None
-        self._steering: Steering | VllmSteering | None = None
+        self._steering: Steering | RemoteSteering | None = None
         self._seed = 0
         self._stack = ExitStack()
 
@@ -133,11 +133,11 @@ class Steer(SteeringCallback):
     def _attach(self, module: CausalLM) -> None:
         self._stack.close()
         direction = self._load(module, module.outline)
-        steering: Steering | VllmSteering
-        if module.vllm_model is None:
+        steering: Steering | RemoteSteering
+        if module.remote_model is None:
             steering = Steering(module.outline, direction.vectors, self.positions)
         else:
-            steering = VllmSteering(module.outline, direction.vectors, self.positions)
+            steering = RemoteSteering(module.outline, direction.vectors, self.positions)
         self._stack.enter_context(steering)
         listeners = module.generator.listeners
         listeners.append(steering)

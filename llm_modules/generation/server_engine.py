@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 from datamodules.errors import InputError
 from llm_modules.generation.engine import GenerationEngine
 from llm_modules.generation.interface import Completion, GenerationSettings, Steered
+from llm_modules.generation.remote_model import RemoteModel
+from llm_modules.generation.remote_steering import RemoteSteering, remote_steering
 from llm_modules.generation.server import (
     URL,
     check_steering,
@@ -27,8 +29,6 @@ from llm_modules.generation.server import (
     refusal,
     token_ids,
 )
-from llm_modules.generation.vllm_engine import VllmSteering, remote_steering
-from llm_modules.generation.vllm_model import VllmModel
 from llm_modules.generation.vllm_worker.rod_steering import cache_salt, summed
 from llm_modules.http_retries import RETRIED, retry_after
 
@@ -71,7 +71,7 @@ class ServerGenerator(GenerationEngine):
 
     def __init__(
         self,
-        model: VllmModel,
+        model: RemoteModel,
         outline: PreTrainedModel,
         settings: GenerationSettings,
         *,
@@ -147,7 +147,7 @@ class ServerGenerator(GenerationEngine):
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         limits: Sequence[int],
-        steering: VllmSteering | None,
+        steering: RemoteSteering | None,
     ) -> Iterator[Request]:
         """The requests for rows; made when they are sent."""
         name = steering.message()["name"] if steering is not None else ""
@@ -178,7 +178,7 @@ class ServerGenerator(GenerationEngine):
             yield Request(row, first + row, body, bool(strengths))
 
     async def _ask_all(
-        self, requests: Iterator[Request], steering: VllmSteering | None, answers: "SimpleQueue[Answer | None]"
+        self, requests: Iterator[Request], steering: RemoteSteering | None, answers: "SimpleQueue[Answer | None]"
     ) -> None:
         slots = self.settings.slots
         limits = httpx.Limits(max_connections=slots, max_keepalive_connections=slots)
@@ -210,7 +210,7 @@ class ServerGenerator(GenerationEngine):
                     await free.acquire()
                     group.start_soon(ask, request)
 
-    async def _ask(self, client: "_Client", request: Request, steering: VllmSteering | None) -> Answer:
+    async def _ask(self, client: "_Client", request: Request, steering: RemoteSteering | None) -> Answer:
         found = await client.complete(request.body)
         if isinstance(found, str):
             return Answer(request.row, failed=found)

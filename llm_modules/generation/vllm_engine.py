@@ -1,28 +1,26 @@
 """The engine ``vllm``: vLLM in a process and an environment of its own."""
 
-import base64
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.backbone.architecture import check_vectors
 from llm_modules.generation.engine import GenerationEngine
-from llm_modules.generation.interface import Completion, GenerationListener, GenerationSettings, Steered
-from llm_modules.generation.vllm_model import VllmModel, visible_devices
-from llm_modules.generation.vllm_process import VllmProcess, vllm_version
+from llm_modules.generation.interface import Completion, GenerationSettings, Steered
+from llm_modules.generation.remote_model import RemoteModel
+from llm_modules.generation.remote_steering import RemoteSteering, remote_steering
+from llm_modules.generation.vllm_process import VllmProcess, visible_devices, vllm_version
 from llm_modules.generation.vllm_worker.rod_environment import EXTENSION, SAMPLING
 
 IN_FLIGHT = 2
 """Rows that vLLM holds, as a multiple of ``slots``: the others wait here."""
 _OURS = {
     *("max_num_seqs", "worker_extension_cls", "logits_processors", "async_scheduling"),
-    *VllmModel("", adapter="any").options,
+    *("model", "revision", "dtype", "trust_remote_code", "skip_tokenizer_init", "generation_config"),
+    *("enable_lora", "max_lora_rank"),
 }
 """Options of vLLM that follow from others."""
 _PLACEMENT = {
@@ -39,50 +37,6 @@ _PLACEMENT = {
 """Options of vLLM about where and with how much memory it runs."""
 
 
-class VllmSteering(GenerationListener):
-    """Strengths of the rows that another process completes; what `Steering` is for a model of this process."""
-
-    def __init__(self, outline: PreTrainedModel, vectors: Tensor, positions: str) -> None:
-        """Keep what to add, (layers, hidden), and where; InputError if it does not fit a model of this outline."""
-        check_vectors(outline, vectors)
-        self.vectors, self.positions = vectors.detach().float().cpu().contiguous(), positions
-        self._strengths: list[dict[str, float]] = []
-
-    def __enter__(self) -> "VllmSteering":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._strengths = []
-
-    def set_strengths(self, strengths: Tensor) -> None:
-        """Set the strengths of a batch, (rows, layers)."""
-        self._strengths = [
-            {str(layer): row[layer] for layer in range(len(row)) if row[layer]} for row in strengths.float().tolist()
-        ]
-
-    def of(self, row: int) -> dict[str, float]:
-        """Strengths of a row by layer, without zeros."""
-        return self._strengths[row]
-
-    def message(self) -> dict[str, Any]:
-        """What vLLM's workers need to know, with a name that says it, too."""
-        data = base64.b64encode(self.vectors.numpy().tobytes()).decode()
-        name = hashlib.sha256(f"{self.positions} {len(self.vectors)} {data}".encode()).hexdigest()[:32]
-        return {"name": name, "vectors": data, "layers": len(self.vectors), "positions": self.positions}
-
-
-def remote_steering(listeners: Sequence[GenerationListener]) -> VllmSteering | None:
-    """The steering among listeners; InputError if one of them needs each forward pass."""
-    for listener in listeners:
-        for hook in ("before_forward", "batch_starts"):
-            if getattr(type(listener), hook) is not getattr(GenerationListener, hook):
-                raise InputError(
-                    f"model.generation.engine: {type(listener).__name__} takes part in each forward pass, which "
-                    "another process computes; use slots or transformers"
-                )
-    return next((listener for listener in listeners if isinstance(listener, VllmSteering)), None)
-
-
 class VllmGenerator(GenerationEngine):
     """Lets a vLLM process complete rows; it starts with the first of them and ends with `close`.
 
@@ -94,7 +48,7 @@ class VllmGenerator(GenerationEngine):
 
     def __init__(
         self,
-        model: VllmModel,
+        model: RemoteModel,
         outline: PreTrainedModel,
         settings: GenerationSettings,
         *,
@@ -121,7 +75,7 @@ class VllmGenerator(GenerationEngine):
             if name in _OURS:
                 where = "model.generation.slots" if name == "max_num_seqs" else "the options of model"
                 raise InputError(f"model.generation.vllm.options: {name} follows from {where}; leave it out")
-        self.vllm_model, self._device = model, device or torch.device("cpu")
+        self.remote_model, self._device = model, device or torch.device("cpu")
         self.read_positions(outline)
         for name in ("max_model_len", "tensor_parallel_size", "pipeline_parallel_size"):
             given = settings.vllm.options.get(name, 1)
@@ -132,7 +86,7 @@ class VllmGenerator(GenerationEngine):
             self.max_positions = min(longest, self.max_positions or longest)
         self._process: VllmProcess | None = None
         self._steers = False  # whether the process was started for steering
-        self._steering: VllmSteering | None = None
+        self._steering: RemoteSteering | None = None
         self._next = 0  # requests of earlier calls have lower numbers
 
     def close(self) -> None:
@@ -182,7 +136,7 @@ class VllmGenerator(GenerationEngine):
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         limits: Sequence[int],
-        steering: VllmSteering | None,
+        steering: RemoteSteering | None,
         first: int,
     ) -> Iterator[dict[str, Any]]:
         """The requests for rows; made when they are sent."""
@@ -197,7 +151,7 @@ class VllmGenerator(GenerationEngine):
                 "draws": self.settings.draws(seeds[row]),
             }
 
-    def _ready(self, steering: VllmSteering | None) -> VllmProcess:
+    def _ready(self, steering: RemoteSteering | None) -> VllmProcess:
         """The process, started if need be, with this steering."""
         if self._process is not None and steering is not None and not self._steers:
             self.close()  # it may run compiled code, which ignores steering
@@ -216,7 +170,7 @@ class VllmGenerator(GenerationEngine):
             "worker_extension_cls": EXTENSION,
             "logits_processors": [SAMPLING],
             "async_scheduling": False,  # a pass that is scheduled ahead of a row's end would be counted
-            **self.vllm_model.options,
+            **_options(self.remote_model),
             **settings.options,
         }
         if steers:
@@ -226,10 +180,24 @@ class VllmGenerator(GenerationEngine):
         if self._device.type == "cuda" and not ray:
             each = options.get("tensor_parallel_size", 1) * options.get("pipeline_parallel_size", 1)
             environment["CUDA_VISIBLE_DEVICES"] = visible_devices(self._device.index or 0, each)
-        rank_zero_info(f"vLLM {self.version} starts and loads {self.vllm_model.path}")
+        rank_zero_info(f"vLLM {self.version} starts and loads {self.remote_model.path}")
         self._process, self._steers, self._steering = VllmProcess(settings.interpreter, environment), steers, None
-        self._process.send({"options": options, "adapter": self.vllm_model.adapter})
+        self._process.send({"options": options, "adapter": self.remote_model.adapter})
         self._process.receive()
+
+
+def _options(model: RemoteModel) -> dict[str, Any]:
+    """The fields of vLLM's ``EngineArgs`` for a model."""
+    adapter = {"enable_lora": True, "max_lora_rank": model.rank} if model.adapter else {}
+    return {
+        "model": model.path,
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "trust_remote_code": model.trust_remote_code,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",  # a checkpoint's own settings do not count
+        **adapter,
+    }
 
 
 def engine_options(settings: GenerationSettings) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 from datamodules.errors import InputError
 from llm_modules.generation.vllm_worker.rod_environment import ON_CPU
 
@@ -60,6 +62,22 @@ def tell_untested(version: str) -> None:
         warnings.warn(
             f"vLLM {version} is untested here (tested: {', '.join(TESTED)}); 'make test-engine' tests it", stacklevel=3
         )
+
+
+def visible_devices(index: int, each: int) -> str:
+    """``CUDA_VISIBLE_DEVICES`` for the process of device ``index`` of this machine, which takes ``each`` devices.
+
+    InputError if the machine has fewer.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    own = devices[index * each : (index + 1) * each]
+    if len(own) < each:
+        raise InputError(
+            f"trainer.devices: {index + 1} processes of {each} devices each need {(index + 1) * each}, and this "
+            f"machine has {len(devices)}; lower trainer.devices, or tensor_parallel_size among vLLM's options"
+        )
+    return ",".join(own)
 
 
 class VllmProcess:

@@ -3,7 +3,7 @@
 The LightningModule is `llm_modules.s3cot.module.S3CoT`.
 """
 
-from llm_modules.generation.vllm_engine import VllmSteering
+from llm_modules.generation.remote_steering import RemoteSteering
 from llm_modules.s3cot.accumulator import DirectionAccumulator
 from llm_modules.s3cot.direction import Direction, anchor_layer, random_like
 from llm_modules.s3cot.formats import export_vectors, import_vectors, read_direction
@@ -14,8 +14,8 @@ __all__ = [
     "Direction",
     "DirectionAccumulator",
     "Positions",
+    "RemoteSteering",
     "Steering",
-    "VllmSteering",
     "anchor_layer",
     "export_vectors",
     "import_vectors",

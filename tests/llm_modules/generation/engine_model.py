@@ -9,8 +9,9 @@ from torch import Tensor
 from llm_modules.backbone.architecture import hidden_size, num_layers
 from llm_modules.backbone.loading import load_model, load_tokenizer, resolve
 from llm_modules.generation import Completion, GenerationEngine, GenerationSettings, Generator, TransformersGenerator
-from llm_modules.generation.vllm_engine import VllmGenerator, VllmSteering
-from llm_modules.generation.vllm_model import VllmModel
+from llm_modules.generation.remote_model import RemoteModel
+from llm_modules.generation.remote_steering import RemoteSteering
+from llm_modules.generation.vllm_engine import VllmGenerator
 from llm_modules.s3cot import Steering
 from llm_modules.s3cot.steering import Positions
 
@@ -38,7 +39,7 @@ class Model:
         self.vectors *= 0.3 * self.residual() / self.vectors.norm(dim=1, keepdim=True)
         settings = GenerationSettings(engine="vllm", slots=6, max_new_tokens=NEW)
         settings.vllm.options = dict(OPTIONS)
-        self.vllm = VllmGenerator(VllmModel(resolve(name)), self.model, settings, pad_id=0, eos_ids=self.ends)
+        self.vllm = VllmGenerator(RemoteModel(resolve(name)), self.model, settings, pad_id=0, eos_ids=self.ends)
 
     @torch.no_grad()
     def residual(self) -> float:
@@ -61,7 +62,7 @@ class Model:
         return found
 
     def steered(self, engine: GenerationEngine, positions: Positions) -> list[Completion]:
-        kind: Any = Steering if isinstance(engine, Generator | TransformersGenerator) else VllmSteering
+        kind: Any = Steering if isinstance(engine, Generator | TransformersGenerator) else RemoteSteering
         with kind(self.model, self.vectors, positions) as steering:
             steering.set_strengths(self.strengths())
             engine.listeners.append(steering)

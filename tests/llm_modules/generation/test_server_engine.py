@@ -12,10 +12,10 @@ from datamodules.errors import InputError
 from llm_modules.backbone.loading import MINIATURE, without_weights
 from llm_modules.generation import Completion, GenerationListener, GenerationSettings, Steered
 from llm_modules.generation.interface import ServerSettings
+from llm_modules.generation.remote_model import RemoteModel
+from llm_modules.generation.remote_steering import RemoteSteering
 from llm_modules.generation.server import _find
 from llm_modules.generation.server_engine import ServerGenerator
-from llm_modules.generation.vllm_engine import VllmSteering
-from llm_modules.generation.vllm_model import VllmModel
 from llm_modules.generation.vllm_worker.serve import command
 from tests.llm_modules.generation.fake_server import KEY, FakeServer, serving
 
@@ -30,7 +30,7 @@ def server() -> Iterator[FakeServer]:
 def engine(server: FakeServer, path: str = str(MINIATURE), dtype: str = "float32", **settings: Any) -> ServerGenerator:
     own = {name: settings.pop(name) for name in ("url", "model", "api_key_env") if name in settings}
     made = GenerationSettings(engine="server", server=ServerSettings(**{"url": server.url, **own}), **settings)
-    model, outline = VllmModel(path, dtype=dtype), without_weights("miniature")
+    model, outline = RemoteModel(path, dtype=dtype), without_weights("miniature")
     return ServerGenerator(model, outline, made, pad_id=0, eos_ids=(2,), encode=lambda text: [7] * len(text))
 
 
@@ -63,7 +63,7 @@ def test_rows_come_back_in_order_and_are_reported_as_they_end(server: FakeServer
 
 def test_strengths_and_random_numbers_go_with_each_row(server: FakeServer) -> None:
     made = engine(server, max_new_tokens=2, temperature=0.7, top_p=0.9)
-    with VllmSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
+    with RemoteSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
         made.listeners.append(steering)
         strengths = torch.zeros(3, 6)
         strengths[1, 2:4] = -0.5
@@ -158,7 +158,7 @@ def test_a_server_of_texts_is_tokenised_again(server: FakeServer) -> None:
 def test_a_server_that_cannot_steer_is_refused(server: FakeServer, about: Any, message: str) -> None:
     server.about = about
     made = engine(server)
-    with VllmSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
+    with RemoteSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
         made.listeners.append(steering)
         with pytest.raises(InputError, match=message):
             made.generate([[9]])

@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 
 from llm_modules.backbone.loading import load_model
 from llm_modules.generation import GenerationSettings, Generator
+from llm_modules.generation.remote_model import remote_model
 from llm_modules.generation.vllm_engine import VllmGenerator
-from llm_modules.generation.vllm_model import vllm_model
 from llm_modules.generation.vllm_process import TESTED, VllmProcess
 from llm_modules.s3cot.steering import Positions
 from tests.llm_modules.generation.engine_model import NEW, Model, check_samples
@@ -108,7 +108,7 @@ def test_an_adapter_is_served_as_it_is(tmp_path: Path, patterns: dict[str, Any])
             if "lora_B" in name:
                 parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(0))
     adapted.save_pretrained(tmp_path)
-    served = vllm_model(
+    served = remote_model(
         "miniature",
         base.config,
         revision=None,

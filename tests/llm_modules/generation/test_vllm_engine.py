@@ -15,9 +15,8 @@ from torch import Tensor
 from datamodules.errors import InputError
 from llm_modules.backbone.loading import without_weights
 from llm_modules.generation import Completion, GenerationListener, Steered
-from llm_modules.generation.vllm_engine import VllmSteering
-from llm_modules.generation.vllm_model import visible_devices
-from llm_modules.generation.vllm_process import FOLDER, vllm_version, worker_environment
+from llm_modules.generation.remote_steering import RemoteSteering
+from llm_modules.generation.vllm_process import FOLDER, visible_devices, vllm_version, worker_environment
 from tests.llm_modules.generation.vllm_runs import engine, fake_python
 
 
@@ -56,7 +55,7 @@ def test_rows_come_back_in_order_and_are_reported_as_they_end(python: Path) -> N
 
 def test_strengths_go_with_each_row(python: Path) -> None:
     made = engine(python, max_new_tokens=2)
-    with VllmSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
+    with RemoteSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
         made.listeners.append(steering)
         strengths = torch.zeros(3, 6)
         strengths[1, 2:4] = -0.5
@@ -65,7 +64,7 @@ def test_strengths_go_with_each_row(python: Path) -> None:
     assert [done.steered for done in found] == [Steered(0, 0.0), Steered(2 * 3, 0.25), Steered(0, 0.0)]
     made.close()
     with pytest.raises(InputError, match=r"direction: vectors \(5, 128\) do not fit a model of \(6, 128\)"):
-        VllmSteering(without_weights("miniature"), torch.ones(5, 128), "all")
+        RemoteSteering(without_weights("miniature"), torch.ones(5, 128), "all")
 
 
 @pytest.mark.parametrize(

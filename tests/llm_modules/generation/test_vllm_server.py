@@ -16,8 +16,8 @@ from datamodules.errors import InputError
 from llm_modules.backbone.loading import MINIATURE
 from llm_modules.generation import GenerationSettings
 from llm_modules.generation.interface import ServerSettings
+from llm_modules.generation.remote_model import RemoteModel
 from llm_modules.generation.server_engine import ServerGenerator
-from llm_modules.generation.vllm_model import VllmModel
 from llm_modules.generation.vllm_process import FOLDER, TESTED
 from llm_modules.s3cot.steering import Positions
 from tests.llm_modules.generation.engine_model import NEW, OPTIONS, Model, check_samples
@@ -80,7 +80,7 @@ def engine(url: str, model: Model, monkeypatch: pytest.MonkeyPatch) -> ServerGen
     settings = GenerationSettings(
         engine="server", slots=6, max_new_tokens=NEW, server=ServerSettings(url, api_key_env="ROD_TEST_KEY")
     )
-    path = VllmModel(str(MINIATURE))
+    path = RemoteModel(str(MINIATURE))
     return ServerGenerator(path, model.model, settings, pad_id=0, eos_ids=model.ends, encode=lambda text: [])
 
 

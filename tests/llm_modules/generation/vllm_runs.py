@@ -6,8 +6,8 @@ from typing import Any
 
 from llm_modules.backbone.loading import MINIATURE, without_weights
 from llm_modules.generation.interface import GenerationSettings, VllmSettings
+from llm_modules.generation.remote_model import RemoteModel
 from llm_modules.generation.vllm_engine import VllmGenerator
-from llm_modules.generation.vllm_model import VllmModel
 
 
 def fake_python(folder: Path) -> Path:
@@ -22,4 +22,4 @@ def engine(python: Path, options: dict[str, Any] | None = None, **settings: Any)
     """The engine on the miniature."""
     made = GenerationSettings(engine="vllm", vllm=VllmSettings(python, options or {}), **settings)
     outline = without_weights("miniature")
-    return VllmGenerator(VllmModel(str(MINIATURE)), outline, made, pad_id=0, eos_ids=(2,))
+    return VllmGenerator(RemoteModel(str(MINIATURE)), outline, made, pad_id=0, eos_ids=(2,))

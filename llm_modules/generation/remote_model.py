@@ -1,13 +1,11 @@
-"""What a vLLM process loads, and what it cannot load."""
+"""A model whose weights another process holds, vLLM's or a server's, and what such a process cannot load."""
 
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from transformers import PreTrainedConfig
 
 from datamodules.errors import InputError
@@ -20,8 +18,8 @@ _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 @dataclass(frozen=True)
-class VllmModel:
-    """A checkpoint as vLLM loads it.
+class RemoteModel:
+    """A checkpoint as another process loads it.
 
     Attributes:
         path: Folder or hub id.
@@ -39,22 +37,8 @@ class VllmModel:
     adapter: str | None = None
     rank: int = 0
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The fields of vLLM's ``EngineArgs``."""
-        adapter = {"enable_lora": True, "max_lora_rank": self.rank} if self.adapter else {}
-        return {
-            "model": self.path,
-            "revision": self.revision,
-            "dtype": self.dtype,
-            "trust_remote_code": self.trust_remote_code,
-            "skip_tokenizer_init": True,
-            "generation_config": "vllm",  # a checkpoint's own settings do not count
-            **adapter,
-        }
 
-
-def vllm_model(
+def remote_model(
     backbone: str,
     config: PreTrainedConfig,
     *,
@@ -63,8 +47,8 @@ def vllm_model(
     trust_remote_code: bool,
     adapter: str | None,
     refused: Sequence[str] = (),
-) -> VllmModel:
-    """A module's model for vLLM.
+) -> RemoteModel:
+    """A module's model for another process.
 
     Args:
         backbone: Hub id, folder or ``miniature``.
@@ -73,10 +57,10 @@ def vllm_model(
         dtype: As in `CausalLM`; ``auto`` is what the configuration says.
         trust_remote_code: As in `CausalLM`.
         adapter: Folder of a PEFT adapter.
-        refused: Other settings of the run with which vLLM cannot be used, with the remedy.
+        refused: Other settings of the run with which no other process can load it, with the remedy.
 
     Raises:
-        InputError: vLLM cannot load it so.
+        InputError: Another process cannot load it so.
     """
     instead = "use model.generation.engine: slots"
     if refused:
@@ -94,7 +78,7 @@ def vllm_model(
             )
         dtype = str(own).removeprefix("torch.")
     rank = _rank_of(adapter) if adapter else 0
-    return VllmModel(path, revision, dtype, trust_remote_code, adapter and os.path.abspath(adapter), rank)
+    return RemoteModel(path, revision, dtype, trust_remote_code, adapter and os.path.abspath(adapter), rank)
 
 
 def _rank_of(adapter: str) -> int:
@@ -130,19 +114,3 @@ def _rank_of(adapter: str) -> int:
         )
     assert room is not None
     return room
-
-
-def visible_devices(index: int, each: int) -> str:
-    """``CUDA_VISIBLE_DEVICES`` for the process of device ``index`` of this machine, which takes ``each`` devices.
-
-    InputError if the machine has fewer.
-    """
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
-    own = devices[index * each : (index + 1) * each]
-    if len(own) < each:
-        raise InputError(
-            f"trainer.devices: {index + 1} processes of {each} devices each need {(index + 1) * each}, and this "
-            f"machine has {len(devices)}; lower trainer.devices, or tensor_parallel_size among vLLM's options"
-        )
-    return ",".join(own)
