@@ -7,7 +7,6 @@ server that answers 429 or 503, sends nonsense or takes too long is asked once.
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from datamodules.errors import InputError
-from llm_modules.http_retries import RETRIED, retry_after
+from llm_modules.http_retries import IN_A_ROW, RETRIED, Attempts, Failure, Outage, retry_after
 from llm_modules.judges.judge import Exchange, Judge, Verdict, on_answers
 from llm_modules.judges.reply_cache import ReplyCache
 from llm_modules.judges.templates import Message, Template, kind_of, load_template
@@ -92,9 +91,9 @@ class ServerJudge(Judge):
             exchange = Exchange("How do I boil an egg?", "Eight minutes in boiling water.")
             try:
                 self._post(self._open_client(), template.messages(exchange), template.max_new_tokens)
-            except (_Failure, httpx.HTTPError) as error:
+            except Failure as error:
                 raise InputError(
-                    f"judge {self.name}: the server at {self.base_url} does not reply as expected: {_say(error)}"
+                    f"judge {self.name}: the server at {self.base_url} does not reply as expected: {error}"
                 ) from error
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
@@ -122,7 +121,7 @@ class ServerJudge(Judge):
         self._client = self._replies = None
 
     def _judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        template, outage = load_template(self.template), _Outage(limit=2 * self.concurrency)
+        template, outage = load_template(self.template), Outage()
         self._headers()
         self._open_cache()
         self._open_client()
@@ -134,54 +133,54 @@ class ServerJudge(Judge):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _judge_one(self, template: Template, exchange: Exchange, outage: "_Outage") -> Verdict:
+    def _judge_one(self, template: Template, exchange: Exchange, outage: Outage) -> Verdict:
         replies = self._open_cache()
         key = self._key(template, exchange)
         reply = replies.get(key)
         if reply is None:
-            if outage.is_over_limit():
-                return Verdict(None, error=f"given up: the server failed {outage.limit} times in a row")
+            if outage.is_over:
+                return Verdict(None, error=f"given up: the server failed {IN_A_ROW} times in a row")
             try:
                 reply = self._ask(template.messages(exchange), template.max_new_tokens)
-            except _Failure as failure:
-                outage.count(failed=failure.again)
+            except Failure as failure:
+                outage.failed(failure.passes)
                 return Verdict(None, error=str(failure))
-            outage.count(failed=False)
+            outage.answered()
             replies.put(key, reply)
         return template.parse(reply)
 
     def _ask(self, messages: Sequence[Message], max_tokens: int) -> str:
-        """Request a reply, with retries; `_Failure` if all attempts failed."""
-        for attempt in range(self.retries + 1):
+        """Request a reply, with retries; `Failure` if all attempts failed."""
+        attempts = Attempts(self.retries + 1, self.pause, self.max_pause)
+        while True:
             try:
                 return self._post(self._open_client(), messages, max_tokens)
-            except _Failure as error:
-                failure = error
-            except httpx.HTTPError as error:
-                failure = _Failure(_say(error), again=True)
-            if not failure.again or attempt == self.retries:
-                break
-            time.sleep(min(self.max_pause, failure.wait if failure.wait is not None else self.pause * 2**attempt))
-        raise _Failure(f"{failure} (tried {attempt + 1} times)", failure.again)
+            except Failure as failure:
+                time.sleep(attempts.pause_after(failure))
 
     def _post(self, client: httpx.Client, messages: Sequence[Message], max_tokens: int) -> str:
-        """Send one request; `_Failure` if the server answers with an error, ``httpx.HTTPError`` if it does not."""
+        """Send one request; `Failure` if the server answers with an error or not at all."""
         body = {
             "model": self.model,
             "messages": [{"role": message.role, "content": message.text} for message in messages],
             "temperature": 0,
             "max_tokens": max_tokens,
         }
-        response = client.post(f"{self.base_url}/chat/completions", json=body, headers=self._headers())
+        try:
+            response = client.post(f"{self.base_url}/chat/completions", json=body, headers=self._headers())
+        except httpx.TimeoutException as error:
+            raise Failure("the server took too long", passes=True) from error
+        except httpx.HTTPError as error:  # its words may hold the address
+            raise Failure(f"no connection to the server ({type(error).__name__})", passes=True) from error
         if response.status_code != 200:
-            again = response.status_code in RETRIED
-            raise _Failure(f"the server answered {response.status_code}", again, retry_after(response.headers))
+            passes = response.status_code in RETRIED
+            raise Failure(f"the server answered {response.status_code}", passes, retry_after(response.headers))
         try:
             content = response.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise _Failure("the server's reply is not a chat completion", again=True) from error
+            raise Failure("the server's reply is not a chat completion", passes=True) from error
         if not isinstance(content, str):
-            raise _Failure("the server's reply has no text", again=True)
+            raise Failure("the server's reply has no text", passes=True)
         return content
 
     def _headers(self) -> dict[str, str]:
@@ -205,33 +204,3 @@ class ServerJudge(Judge):
     def _key(self, template: Template, exchange: Exchange) -> str:
         parts = json.dumps([self.model, template.checksum, exchange.prompt, exchange.completion])
         return hashlib.sha256(parts.encode()).hexdigest()
-
-
-class _Failure(Exception):
-    """A failed request: the reason, whether a retry may help, and the pause in seconds that the server asks for."""
-
-    def __init__(self, reason: str, again: bool = False, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.again, self.wait = again, wait
-
-
-class _Outage:
-    """Counts failures in a row, so that a server that is gone is not waited for with every exchange."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self._row, self._lock = limit, 0, threading.Lock()
-
-    def count(self, failed: bool) -> None:
-        with self._lock:
-            self._row = self._row + 1 if failed else 0
-
-    def is_over_limit(self) -> bool:
-        with self._lock:
-            return self._row >= self.limit
-
-
-def _say(error: Exception) -> str:
-    """The reason, without addresses or headers."""
-    if isinstance(error, httpx.TimeoutException):
-        return "the server took too long"
-    return str(error) if isinstance(error, _Failure) else f"no connection to the server ({type(error).__name__})"

@@ -141,10 +141,15 @@ def test_never_pauses_longer_than_allowed(server: Any) -> None:
 
 def test_a_server_that_is_gone_is_given_up(server: Any) -> None:
     server.script = [fails(500)]
-    verdicts = judge_of(server, retries=0).judge([Exchange("?", str(number)) for number in range(10)])
-    assert len(server.asked) == 2
+    exchanges = [Exchange("?", str(number)) for number in range(20)]
+    verdicts = judge_of(server, retries=0).judge(exchanges)
+    assert len(server.asked) == 16
     assert all(verdict.complied is None for verdict in verdicts)
-    assert "given up" in str(verdicts[-1].error)
+    assert "given up: the server failed 16 times in a row" in str(verdicts[-1].error)
+    # Refused requests, such as one that is too long, say nothing about the server.
+    server.script, server.asked[:] = [*[fails(500)] * 10, *[fails(400)] * 5, fails(500)], []
+    judge_of(server, retries=0).judge([*exchanges, *exchanges])
+    assert len(server.asked) == 10 + 5 + 6
 
 
 def test_nothing_is_asked_twice_across_runs(server: Any, tmp_path: Path) -> None:
