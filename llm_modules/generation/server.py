@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from datamodules.errors import InputError
 from llm_modules.generation.interface import ServerSettings
 from llm_modules.generation.vllm_process import tell_untested
+from llm_modules.http_address import is_address
 
 URL = "model.generation.server.url"
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -86,8 +86,7 @@ def find_server(settings: ServerSettings) -> Server:
 
 def address_of(url: str) -> str:
     """An address without ``/v1``; InputError if it is none, or holds a password."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+    if not is_address(url):
         raise InputError(
             f"{URL}: give an address such as http://localhost:8000, without a password; a key belongs into the "
             "environment variable that model.generation.server.api_key_env names"
@@ -130,14 +129,15 @@ def _find(url: str, api_key_env: str) -> Server:
         try:
             cards = models.raise_for_status().json()["data"]
             served = tuple(Served(card["id"], card.get("root") or "", card.get("max_model_len")) for card in cards)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            owner = str(cards[0].get("owned_by") or "unknown") if cards else "unknown"
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f"{URL}: {url} has no list of models at /v1/models, as OpenAI's API has") from error
-        owner = str(cards[0].get("owned_by") or "unknown") if cards else "unknown"
         if owner == "vllm" and version.is_success:
-            number = str(version.json().get("version", "")).partition("+")[0]
+            number = str(_json(version).get("version", "unknown")).partition("+")[0]
             tell_untested(number)
             owner = f"vllm {number}"
-        workers = _json(about).get("results") or []
+        workers = _json(about).get("results")
+        workers = workers if isinstance(workers, list) else []
         return Server(url, owner, served, next((worker for worker in workers if isinstance(worker, dict)), None))
 
 

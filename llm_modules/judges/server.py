@@ -11,11 +11,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
 from datamodules.errors import InputError
+from llm_modules.http_address import is_address
 from llm_modules.http_retries import IN_A_ROW, RETRIED, Attempts, Failure, Outage, retry_after
 from llm_modules.judges.judge import Exchange, Judge, Verdict, on_answers
 from llm_modules.judges.reply_cache import ReplyCache
@@ -74,8 +74,7 @@ class ServerJudge(Judge):
 
         InputError if one of them is wrong, or the server does not reply as expected.
         """
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
+        if not is_address(self.base_url):
             raise InputError(
                 f"judge {self.name}: base_url must be an address such as http://localhost:8000/v1, without a password; "
                 "put a key into the environment variable that api_key_env names"

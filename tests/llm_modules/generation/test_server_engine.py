@@ -202,11 +202,23 @@ def test_the_server_is_started_with_what_steers_and_for_this_machine_only() -> N
 
 
 def test_an_address_without_a_server_is_told(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in ("", "localhost:8000", "http://user:word@localhost"):
+    for url in ("", "localhost:8000", "http://user:word@localhost", "http://localhost:port", "http://[::1"):
         with pytest.raises(InputError, match=r"server.url: give an address such as http://localhost:8000, without a"):
             engine(server, url=url)
     with pytest.raises(InputError, match=r"no server answers at http://127.0.0.1:9 \(ConnectError\); start it"):
         engine(server, url="http://127.0.0.1:9/v1/")
-    monkeypatch.setattr(server, "get", lambda path: (200, {"hello": 1}))
-    with pytest.raises(InputError, match=r"has no list of models at /v1/models"):
-        engine(server)
+    for models in ({"hello": 1}, [1], {"data": [["a"]]}, {"data": {"a": 1}}):
+        monkeypatch.setattr(server, "get", lambda path, models=models: (200, models))
+        with pytest.raises(InputError, match=r"has no list of models at /v1/models"):
+            engine(server)
+
+
+def test_a_server_may_say_anything_of_its_version_and_extension(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = server.get
+    monkeypatch.setattr(server, "get", lambda path: (200, ["0.32.0"]) if path == "/version" else get(path))
+    monkeypatch.setattr(server, "call", lambda body: (200, {"results": 1}))
+    with pytest.warns(UserWarning, match="vLLM unknown is untested here"):
+        made = engine(server, max_new_tokens=1)
+    assert (made.description, made.server.extension) == ("server vllm unknown", None)

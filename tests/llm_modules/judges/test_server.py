@@ -198,8 +198,9 @@ def test_the_key_goes_from_the_environment_to_the_server_only(
 
 
 def test_wrong_settings_and_dead_servers_are_found_by_check(server: Any) -> None:
-    with pytest.raises(InputError, match="base_url"):
-        ServerJudge("m", "http://user:secret@localhost/v1").check()
+    for url in ("http://user:secret@localhost/v1", "http://localhost:port/v1", "http://[::1/v1"):
+        with pytest.raises(InputError, match="base_url"):
+            ServerJudge("m", url).check()
     with pytest.raises(InputError, match="concurrency"):
         judge_of(server, concurrency=0).check()
     with pytest.raises(InputError, match="no connection"):
