@@ -1,7 +1,7 @@
 """What every generation engine has: its settings, its listeners, the checks of its input."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
@@ -141,19 +141,34 @@ class GenerationEngine(ABC):
             listener.row_finished(row, completion)
         return completion
 
-    def fail(self, row: int, reason: str) -> dict[int, str]:
-        """Tell the listeners that a row has failed alone; returns it with the reason unless one sets it aside."""
-        taken = [listener.row_failed(row, reason) for listener in self.listeners]
-        return {} if any(taken) else {row: reason}
 
-    def check_failed(self, failed: Mapping[int, str], rows: int) -> None:
-        """Raise InputError if, of so many rows, some have failed and no listener has set them aside."""
-        if failed:
-            row = min(failed)
+class RemoteRows:
+    """The rows of a call that another process completes: each is told to the listeners of the engine as it ends."""
+
+    def __init__(self, engine: GenerationEngine, rows: int) -> None:
+        self.engine, self.rows = engine, rows
+        self.done: dict[int, Completion] = {}
+        self.failed: dict[int, str] = {}
+
+    def complete(self, row: int, token_ids: tuple[int, ...], steered: Steered | None) -> None:
+        """Take a row that is complete."""
+        self.done[row] = self.engine.finish(row, token_ids, steered)
+
+    def fail(self, row: int, reason: str) -> None:
+        """Take a row that has failed alone; a listener may set it aside."""
+        taken = [listener.row_failed(row, reason) for listener in self.engine.listeners]
+        if not any(taken):
+            self.failed[row] = reason
+
+    def in_order(self) -> list[Completion]:
+        """The completions, in the order of the rows; InputError if rows have failed that no listener sets aside."""
+        if self.failed:
+            row = min(self.failed)
             raise InputError(
-                f"{self.name} could not complete {len(failed)} of {rows} rows (row {row}: {failed[row]}); the others "
-                "are complete"
+                f"{self.engine.name} could not complete {len(self.failed)} of {self.rows} rows (row {row}: "
+                f"{self.failed[row]}); the others are complete"
             )
+        return [self.done[row] for row in sorted(self.done)]
 
 
 def refuse_prompt_learning(model: Any) -> None:

@@ -136,9 +136,14 @@ def _find(url: str, api_key_env: str) -> Server:
             number = str(_json(version).get("version", "unknown")).partition("+")[0]
             tell_untested(number)
             owner = f"vllm {number}"
-        workers = _json(about).get("results")
-        workers = workers if isinstance(workers, list) else []
-        return Server(url, owner, served, next((worker for worker in workers if isinstance(worker, dict)), None))
+        workers = (worker for worker in results_of(about) if isinstance(worker, dict))
+        return Server(url, owner, served, next(workers, None))
+
+
+def results_of(response: httpx.Response) -> list[Any]:
+    """What the workers of vLLM return from a method of our extension; nothing from other servers."""
+    found = _json(response).get("results")
+    return found if isinstance(found, list) else []
 
 
 def _json(response: httpx.Response) -> Mapping[str, Any]:
@@ -185,4 +190,4 @@ def _error(response: httpx.Response) -> str:
 def token_ids(choice: Mapping[str, Any]) -> Sequence[int] | None:
     """The token ids of a choice; None from a server that gives text only."""
     found = choice.get("token_ids")
-    return [int(token) for token in found] if found else None
+    return [int(token) for token in found] if found is not None else None

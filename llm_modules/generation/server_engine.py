@@ -5,6 +5,8 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,37 +17,34 @@ from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.generation.engine import GenerationEngine
+from llm_modules.generation.engine import GenerationEngine, RemoteRows
 from llm_modules.generation.interface import Completion, GenerationSettings, Steered
 from llm_modules.generation.remote_model import RemoteModel
 from llm_modules.generation.remote_steering import RemoteSteering, remote_steering
-from llm_modules.generation.server import (
-    URL,
-    check_steering,
-    check_type,
-    find_server,
-    headers_of,
-    reason_of,
-    refusal,
-    token_ids,
-)
-from llm_modules.generation.vllm_worker.rod_steering import cache_salt, summed
-from llm_modules.http_retries import RETRIED, retry_after
+from llm_modules.generation.server import URL, check_steering, check_type, find_server, headers_of, token_ids
+from llm_modules.generation.server_client import KEPT, ServerClient, repeated
+from llm_modules.generation.vllm_worker.rod_steering import cache_salt
+from llm_modules.http_retries import IN_A_ROW, Failure, Outage
 
-_TRIES = 8
-_IN_A_ROW = 16
-"""Failures without a success between them after which the server is given up."""
 _ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+_VLLM = {
+    "return_token_ids": True,
+    "ignore_eos": True,
+    "repetition_penalty": 1.0,
+    "min_p": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""What vLLM is asked for besides: token ids, and nothing of a checkpoint's own settings."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A row for the server: the body of its request, and whether it is steered."""
+    """A row for the server: the body of its request, without what steers it, and its strengths by layer."""
 
     row: int
-    number: int
     body: dict[str, Any]
-    steered: bool
+    strengths: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Answer:
     row: int
     ids: tuple[int, ...] = ()
     steered: Steered | None = None
-    failed: str = ""
+    failure: Failure | None = None
     error: InputError | None = None
 
 
@@ -104,7 +103,8 @@ class ServerGenerator(GenerationEngine):
         if longest is not None:
             self.max_positions = min(longest, self.max_positions or longest)
         self._draws = bool(self.server.extension and self.server.extension.get("draws"))
-        self._next = secrets.randbits(40) << 20  # other clients of the server have other numbers
+        self._numbers = count(secrets.randbits(40) << 20)  # other clients of the server have other numbers
+        self._outage = Outage()
         self._told: set[str] = set()
 
     def _complete(
@@ -119,28 +119,28 @@ class ServerGenerator(GenerationEngine):
             return []
         requests = self._requests(prompts, seeds, limits, steering)
         answers: SimpleQueue[Answer | None] = SimpleQueue()
-        done: dict[int, Completion] = {}
-        failed: dict[int, str] = {}
-        in_a_row = 0
+        rows, answers = RemoteRows(self, len(prompts)), SimpleQueue[Answer | None]()
         with start_blocking_portal() as portal:  # leaving it by an exception ends what is in flight
             asking = portal.start_task_soon(self._ask_all, requests, steering, answers)
             asking.add_done_callback(lambda _: answers.put(None))
             while (answer := answers.get()) is not None:
                 if answer.error is not None:
                     raise answer.error
-                in_a_row = in_a_row + 1 if answer.failed else 0
-                if answer.failed:
-                    failed |= self.fail(answer.row, answer.failed)
-                    if in_a_row == _IN_A_ROW:
-                        raise InputError(
-                            f"{URL}: {in_a_row} rows in a row have failed ({answer.failed}); {_KEPT.format('them')}"
-                        )
+                if answer.failure is not None:
+                    rows.fail(answer.row, str(answer.failure))
+                    self._count(answer.failure)
                     continue
+                self._outage.answered()
                 self.tokens_generated(len(answer.ids))
-                done[answer.row] = self.finish(answer.row, answer.ids, answer.steered)
+                rows.complete(answer.row, answer.ids, answer.steered)
             asking.result()
-        self.check_failed(failed, len(prompts))
-        return [done[row] for row in sorted(done)]
+        return rows.in_order()
+
+    def _count(self, failure: Failure) -> None:
+        """Count a failed row, of this call and earlier ones; InputError if the server is given up."""
+        self._outage.failed(failure.passes)
+        if self._outage.is_over:
+            raise InputError(f"{URL}: {IN_A_ROW} rows in a row have failed ({failure}); {KEPT}")
 
     def _requests(
         self,
@@ -150,32 +150,22 @@ class ServerGenerator(GenerationEngine):
         steering: RemoteSteering | None,
     ) -> Iterator[Request]:
         """The requests for rows; made when they are sent."""
-        name = steering.message()["name"] if steering is not None else ""
-        first, self._next = self._next, self._next + len(prompts)
         for row, prompt in enumerate(prompts):
             most = limits[row]
             if self.max_positions is not None:
                 most = max(1, min(most, self.max_positions - len(prompt)))
             settings = self.settings
             body: dict[str, Any] = {"model": self.served.id, "prompt": list(prompt), "max_tokens": most}
-            more: dict[str, Any] = {}
             draws = settings.draws(seeds[row]) if self._draws else None
             if draws is not None:
-                more["draws"] = json.dumps(draws)
-                body |= {"temperature": 0.0}
+                body |= {"temperature": 0.0, "vllm_xargs": {"draws": json.dumps(draws)}}
             else:
                 seed = seeds[row] if self.server.is_vllm else seeds[row] % 2**31
                 body |= {"temperature": settings.temperature, "top_p": settings.top_p, "seed": seed}
                 body |= {"top_k": settings.top_k} if settings.top_k else {}
-            strengths = steering.of(row) if steering is not None else {}
             if self.server.is_vllm:
                 body |= _VLLM | {"stop_token_ids": sorted(self.eos_ids)}
-            if steering is not None and strengths:
-                more |= {"row": first + row, "steering": name, "strengths": json.dumps(strengths)}
-                body["cache_salt"] = cache_salt(name, steering.positions, strengths, len(prompt))
-            if more:
-                body["vllm_xargs"] = more
-            yield Request(row, first + row, body, bool(strengths))
+            yield Request(row, body, steering.of(row) if steering is not None else {})
 
     async def _ask_all(
         self, requests: Iterator[Request], steering: RemoteSteering | None, answers: "SimpleQueue[Answer | None]"
@@ -188,17 +178,11 @@ class ServerGenerator(GenerationEngine):
         async with httpx.AsyncClient(
             base_url=self.server.url, headers=self._headers, transport=transport, timeout=timeout
         ) as client:
-            asked = _Client(client, self.server.url, self.settings.server.api_key_env)
-            try:
-                if steering is not None:
-                    await asked.call("rod_steer", steering.message())
-            except InputError as error:
-                answers.put(Answer(0, error=error))
-                return
+            asked = ServerClient(client, self.server.url, self.settings.server.api_key_env, steering)
 
             async def ask(request: Request) -> None:
                 try:
-                    answers.put(await self._ask(asked, request, steering))
+                    answers.put(await self._ask(asked, request))
                 except InputError as error:
                     answers.put(Answer(request.row, error=error))
                     group.cancel_scope.cancel()  # nothing more is asked
@@ -210,86 +194,42 @@ class ServerGenerator(GenerationEngine):
                     await free.acquire()
                     group.start_soon(ask, request)
 
-    async def _ask(self, client: "_Client", request: Request, steering: RemoteSteering | None) -> Answer:
-        found = await client.complete(request.body)
-        if isinstance(found, str):
-            return Answer(request.row, failed=found)
-        ids = token_ids(found)
-        if ids is None:
-            self._tell(
-                f"{self.server.url} gives texts without token ids: they are tokenised again here, so numbers of tokens "
-                "may differ from what it generated"
-            )
-            ids = [*self._encode(str(found.get("text", "")))]
-            if found.get("finish_reason") == "stop" and self.eos_ids:
-                ids.append(min(self.eos_ids))
+    async def _ask(self, client: ServerClient, request: Request) -> Answer:
+        try:
+            return await repeated(partial(self._try, client, request))
+        except Failure as failure:
+            return Answer(request.row, failure=failure)
+
+    async def _try(self, client: ServerClient, request: Request) -> Answer:
+        """Ask for a row once; one that is steered has a new number each time, as an earlier one may still run."""
+        body, name, number = request.body, "", 0
+        if client.steering is not None and request.strengths:
+            name, number, strengths = await client.steering_name(), next(self._numbers), request.strengths
+            own = {"row": number, "steering": name, "strengths": json.dumps(strengths)}
+            salt = cache_salt(name, client.steering.positions, strengths, len(body["prompt"]))
+            body = body | {"cache_salt": salt, "vllm_xargs": body.get("vllm_xargs", {}) | own}
+        found = await client.complete(body)
+        ids = self._ids_of(found)
         if not ids or found.get("finish_reason") not in ("stop", "length"):
-            return Answer(request.row, failed=f"the server ended it: {found.get('finish_reason')}")
-        if steering is None:
-            return Answer(request.row, tuple(ids))
-        if not request.steered:
-            return Answer(request.row, tuple(ids), Steered(0, 0.0))
-        workers = await client.call(
-            "rod_steered", {"name": request.body["vllm_xargs"]["steering"], "rows": [request.number]}
+            raise Failure(f"the server ended it: {found.get('finish_reason')}")
+        if client.steering is None:
+            return Answer(request.row, ids)
+        steered = Steered(*await client.steered(name, number)) if name else Steered(0, 0.0)
+        return Answer(request.row, ids, steered)
+
+    def _ids_of(self, choice: Mapping[str, Any]) -> tuple[int, ...]:
+        """The token ids of a choice, tokenised again if the server gives its text only."""
+        ids = token_ids(choice)
+        if ids is not None:
+            return tuple(ids)
+        self._tell(
+            f"{self.server.url} gives texts without token ids: they are tokenised again here, so numbers of tokens "
+            "may differ from what it generated"
         )
-        return Answer(request.row, tuple(ids), Steered(*summed(workers)[0]))
+        ids = [*self._encode(str(choice.get("text") or ""))]
+        return (*ids, min(self.eos_ids)) if choice.get("finish_reason") == "stop" and self.eos_ids else tuple(ids)
 
     def _tell(self, words: str) -> None:
         if words not in self._told:
             self._told.add(words)
             rank_zero_warn(words)
-
-
-_VLLM = {
-    **{"return_token_ids": True, "ignore_eos": True, "repetition_penalty": 1.0, "min_p": 0.0},
-    **{"presence_penalty": 0.0, "frequency_penalty": 0.0},
-}
-"""What vLLM is asked for besides: token ids, and nothing of a checkpoint's own settings."""
-_KEPT = "rows that were complete are kept, and the same command goes on from {}"
-
-
-class _Client:
-    """Asks a server, again where that may help. InputError if it is gone or lets nobody in."""
-
-    def __init__(self, client: httpx.AsyncClient, url: str, api_key_env: str) -> None:
-        self.client, self.url, self.api_key_env = client, url, api_key_env
-
-    async def complete(self, body: Mapping[str, Any]) -> Mapping[str, Any] | str:
-        """The choice of a completion, or why there is none."""
-        response = await self._post("/v1/completions", body)
-        if not response.is_success:
-            return reason_of(response)
-        try:
-            choice: Mapping[str, Any] = response.json()["choices"][0]
-            return choice
-        except (ValueError, KeyError, IndexError, TypeError):
-            return "the server's reply is no completion"
-
-    async def call(self, method: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """What the workers of vLLM return from a method of our extension."""
-        response = await self._post("/collective_rpc", {"method": method, "kwargs": dict(arguments)})
-        if not response.is_success:
-            raise InputError(
-                f"{URL}: the extension of {self.url} fails ({reason_of(response)}); if the server was started anew, "
-                f"{_KEPT.format('them')}"
-            )
-        results: list[Any] = response.json()["results"]
-        return results
-
-    async def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
-        for tried in range(1, _TRIES + 1):
-            try:
-                response = await self.client.post(path, json=body)
-            except httpx.HTTPError as error:
-                raise InputError(
-                    f"{URL}: {self.url} is gone ({type(error).__name__}); {_KEPT.format('them')}"
-                ) from error
-            if response.status_code in (401, 403):
-                raise refusal(self.url, self.api_key_env)
-            if response.status_code == 404:
-                raise InputError(f"{URL}: {self.url}{path}: {reason_of(response)}")
-            if response.status_code not in RETRIED - {500} or tried == _TRIES:
-                break
-            wait = retry_after(response.headers)
-            await anyio.sleep(min(60.0, wait if wait is not None else 0.5 * 2**tried))
-        return response

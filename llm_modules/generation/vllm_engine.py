@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.generation.engine import GenerationEngine
+from llm_modules.generation.engine import GenerationEngine, RemoteRows
 from llm_modules.generation.interface import Completion, GenerationSettings, Steered
 from llm_modules.generation.remote_model import RemoteModel
 from llm_modules.generation.remote_steering import RemoteSteering, remote_steering
@@ -101,9 +101,7 @@ class VllmGenerator(GenerationEngine):
         steering = remote_steering(self.listeners)
         if not prompts:
             return []
-        done: dict[int, Completion] = {}
-        failed: dict[int, str] = {}
-        left = len(prompts)
+        rows, left = RemoteRows(self, len(prompts)), len(prompts)
         try:
             process = self._ready(steering)
             first, self._next = self._next, self._next + len(prompts)
@@ -121,15 +119,14 @@ class VllmGenerator(GenerationEngine):
                 left -= 1
                 row = message["row"] - first
                 if "failed" in message:
-                    failed |= self.fail(row, message["failed"])
+                    rows.fail(row, message["failed"])
                     continue
                 steered = Steered(*(message["steered"] or (0, 0.0))) if steering is not None else None
-                done[row] = self.finish(row, tuple(message["ids"]), steered)
+                rows.complete(row, tuple(message["ids"]), steered)
         except BaseException:  # a listener ends the call, too: what is in flight must not come with the next one
             self.close()
             raise
-        self.check_failed(failed, len(prompts))
-        return [done[row] for row in sorted(done)]
+        return rows.in_order()
 
     def _requests(
         self,

@@ -99,13 +99,13 @@ class Worker:
         self.ids[row] = []
 
     def _steer(self, message: dict[str, Any] | None) -> None:
-        self.steering = message["name"] if message is not None else None
+        self.steering = None
         if message is not None:
             self.positions = message["positions"]
-            self.engine.collective_rpc("rod_steer", kwargs=message)
+            self.steering = self.engine.collective_rpc("rod_steer", kwargs=message)[0]
 
-    def _steered(self, rows: list[int]) -> dict[int, list[float]]:
-        """Of complete rows: places, and the mean relative size there."""
+    def _steered(self, rows: list[int]) -> dict[int, tuple[int, float] | None]:
+        """Of complete rows: places, and the mean relative size there; None for those without strengths."""
         if self.steering is None or not rows:
             return {}
         from rod_steering import summed

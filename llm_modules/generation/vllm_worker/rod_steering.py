@@ -1,6 +1,5 @@
-"""Steering inside vLLM's workers, by its own extension point ``worker_extension_cls``."""
+"""Steering inside vLLM's workers: what is added to which tokens of a pass, and what is told of it."""
 
-import base64
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 END = 2**62
+ROWS = 1024
+"""Rows of a direction that are kept at least after they have ended."""
 
 
 def cache_salt(steering: str | None, positions: str, strengths: dict[str, float], prompt: int) -> str:
@@ -23,13 +24,17 @@ def cache_salt(steering: str | None, positions: str, strengths: dict[str, float]
     return hashlib.sha256(alike.encode()).hexdigest()
 
 
-def summed(workers: list[list[tuple[int, int, float]] | None]) -> list[tuple[int, float]]:
-    """Places of rows, and the mean relative size there, over the workers that the layers are spread over."""
+def summed(workers: list[list[tuple[int, int, float] | None] | None]) -> list[tuple[int, float] | None]:
+    """Places of rows, and the mean relative size there, over the workers that the layers are spread over.
+
+    None for rows that they do not know.
+    """
     parts = [part for part in workers if part is not None]
-    found = []
+    found: list[tuple[int, float] | None] = []
     for own in zip(*parts, strict=True):
-        places, computed, total = (sum(column) for column in zip(*own, strict=True))
-        found.append((int(places), total / computed if computed else 0.0))
+        known = [one for one in own if one is not None]
+        places, computed, total = (sum(column) for column in zip(*known, strict=True)) if known else (0, 0, 0.0)
+        found.append((int(places), total / computed if computed else 0.0) if len(known) == len(own) else None)
     return found
 
 
@@ -53,12 +58,21 @@ class Part:
 
 @dataclass
 class Seen:
-    """What is kept of a request: its entry in the sums, its setting, the next place, places that it took over."""
+    """What is kept of a request.
+
+    Attributes:
+        entry: Its entry in the sums.
+        setting: Number of its strengths.
+        next: The next place.
+        reused: Places that it took over.
+        last: Number of the last pass that computed a part of it.
+    """
 
     entry: int
     setting: int
     next: int = -1
     reused: int = 0
+    last: int = 0
 
 
 class PassSteering:
@@ -75,6 +89,7 @@ class PassSteering:
         positions: str,
         key: Callable[[], Any],
         parts: Callable[[], list[Part]],
+        rows: Callable[[], set[int]],
     ) -> None:
         """Attach the hooks.
 
@@ -84,8 +99,10 @@ class PassSteering:
             positions: ``all``, ``prompt``, ``last`` or ``generated``.
             key: An object of its own for each pass; None for passes that belong to no request.
             parts: The requests of the current pass.
+            rows: The rows that are steered by these vectors and have not ended.
         """
-        self.vectors, self.positions, self.key, self.parts = vectors, positions, key, parts
+        self.vectors, self.positions, self.key, self.parts, self.rows = vectors, positions, key, parts, rows
+        self.passes, self.most = 0, 2 * ROWS
         self.pass_: Any = None
         self.settings: dict[tuple[tuple[str, float], ...], int] = {}  # strengths by layer -> number
         self.strengths = torch.zeros(0, len(layers))
@@ -110,15 +127,25 @@ class PassSteering:
         for hook in self.hooks:
             hook.remove()
 
-    def pop(self, row: int) -> tuple[int, int, float]:
-        """Forget a row; its places, those of them that it computed itself, and the sum of the relative sizes there."""
+    def told(self, row: int) -> tuple[int, int, float] | None:
+        """A row's places, those of them that it computed itself, and the sum of the relative sizes there.
+
+        None if the row is not known (any more). Asking again gives the same, so that an answer may be lost.
+        """
         if row not in self.seen:
-            return 0, 0, 0.0
-        seen = self.seen.pop(row)
+            return None
+        seen = self.seen[row]
         computed, total = self.sums[seen.entry].tolist()
-        self.free.append(seen.entry)
         layers = sum(self.here[layer] for layer in self.steers[seen.setting])
         return int(computed) + seen.reused * layers, int(computed), total
+
+    def forget(self) -> None:
+        """Forget all rows that have ended but the last ones."""
+        going_on = self.rows()
+        ended = sorted((seen.last, row) for row, seen in self.seen.items() if row not in going_on)
+        for _, row in ended[:-ROWS]:
+            self.free.append(self.seen.pop(row).entry)
+        self.most = len(self.seen) + ROWS
 
     def add(self, layer: int, _module: nn.Module, _args: Any, output: Any) -> Any:
         """Forward hook."""
@@ -146,6 +173,7 @@ class PassSteering:
     def plan(self) -> None:
         """Find the tokens of this pass that are steered."""
         self.tokens, self.chosen = [], {}
+        self.passes += 1
         for part in self.parts():
             if not part.strengths:
                 continue
@@ -154,7 +182,7 @@ class PassSteering:
             if part.first != seen.next:  # a new request, or one that was set back and computes its tokens again
                 seen.reused = max(0, min(high, part.first) - low)
                 self.sums[seen.entry] = 0.0
-            seen.next = part.first + part.end - part.start
+            seen.next, seen.last = part.first + part.end - part.start, self.passes
             shift = part.start - part.first
             for place in range(max(low, part.first), min(high, seen.next)):
                 self.tokens.append((place + shift, seen.setting, seen.entry))
@@ -162,6 +190,8 @@ class PassSteering:
 
     def begin(self, part: Part) -> Seen:
         """Note a new row."""
+        if len(self.seen) >= self.most:
+            self.forget()
         key = tuple(sorted(part.strengths.items()))
         if key not in self.settings:
             self.settings[key] = len(self.settings)
@@ -175,7 +205,7 @@ class PassSteering:
             more = max(64, len(self.sums))
             self.free = list(range(len(self.sums), len(self.sums) + more))
             self.sums = torch.cat([self.sums, self.sums.new_zeros(more, 2)])
-        self.seen[part.row] = Seen(self.free.pop(), self.settings[key])
+        self.seen[part.row] = Seen(self.free.pop(), self.settings[key], last=self.passes)
         return self.seen[part.row]
 
     def tokens_of(self, layer: int) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -195,54 +225,6 @@ class PassSteering:
             strengths = self.strengths[:, layer, None].to(self.vectors.device)
             self.products[layer, dtype] = (strengths * self.vectors[layer]).to(dtype)
         return self.products[layer, dtype]
-
-
-class SteeringExtension:
-    """Methods that vLLM mixes into its workers; ``collective_rpc`` calls them."""
-
-    model_runner: Any
-    vllm_config: Any
-
-    def rod_steer(self, name: str, vectors: str, layers: int, positions: str) -> None:
-        """Steer requests that have this ``name`` by vectors (layers, hidden), float32 in base64."""
-        if name in self._rod():
-            return
-        from vllm.forward_context import get_forward_context
-
-        model = self.model_runner.model
-        device = next(model.parameters()).device
-        values = torch.frombuffer(bytearray(base64.b64decode(vectors)), dtype=torch.float32).view(layers, -1)
-        self._rod()[name] = PassSteering(
-            decoder_layers(model, layers),
-            values.to(device),
-            positions,
-            key=lambda: context if (context := get_forward_context()).attn_metadata is not None else None,
-            parts=partial(parts_of, self.model_runner, name),
-        )
-
-    def rod_steered(self, name: str, rows: list[int]) -> list[tuple[int, int, float]] | None:
-        """`PassSteering.pop` of rows; None from workers that compute a share of the same layers as another."""
-        from vllm.distributed import get_tensor_model_parallel_rank
-
-        found = [self._rod()[name].pop(row) for row in rows]
-        return found if get_tensor_model_parallel_rank() == 0 else None
-
-    def rod_about(self) -> dict[str, Any]:
-        """What a client has to know before it sends rows."""
-        from rod_environment import SAMPLING
-
-        model = self.vllm_config.model_config
-        return {
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "eager": bool(model.enforce_eager),
-            "draws": SAMPLING in (model.logits_processors or ()),
-        }
-
-    def _rod(self) -> "dict[str, PassSteering]":
-        """The steerings by name."""
-        if not hasattr(self, "rod"):
-            self.rod: dict[str, PassSteering] = {}
-        return self.rod
 
 
 def decoder_layers(model: nn.Module, number: int) -> nn.ModuleList:
@@ -274,6 +256,12 @@ def parts_of(runner: Any, steering: str) -> list[Part]:
             )
         )
     return found
+
+
+def rows_of(runner: Any, steering: str) -> set[int]:
+    """The rows of this steering that vLLM's model runner has begun and not ended, those that are set back too."""
+    extra = (state.sampling_params.extra_args or {} for state in runner.requests.values() if state.sampling_params)
+    return {own.get("row", -1) for own in extra if own.get("steering") == steering}
 
 
 @lru_cache

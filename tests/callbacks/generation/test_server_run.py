@@ -24,7 +24,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(source: Path) -> Iterator[FakeServer]:
+def server(source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    monkeypatch.setattr("llm_modules.generation.server_client.PAUSE", 0.01)
     _find.cache_clear()
     with serving(FakeServer(str(source / "model"))) as made:
         yield made
@@ -54,12 +55,13 @@ def test_a_server_that_goes_loses_and_doubles_no_trace(source: Path, tmp_path: P
     whole = predict(source, tmp_path / "whole", server.url)
     for done in range(1, 11):  # one more row each time
         server.dies_after = len(server.completions) + 1
-        with pytest.raises(InputError, match="is gone"):
+        with serving(server), pytest.raises(InputError, match="is gone"):
             predict(source, tmp_path / "killed", server.url)
         lines = (tmp_path / "killed/traces/traces.rank0.jsonl").read_text().splitlines()
         assert len(lines) == done
     server.dies_after = None
-    assert predict(source, tmp_path / "killed", server.url) == whole
+    with serving(server):
+        assert predict(source, tmp_path / "killed", server.url) == whole
 
 
 def test_a_server_that_is_not_there_is_told_before_anything_is_loaded(source: Path, tmp_path: Path) -> None:

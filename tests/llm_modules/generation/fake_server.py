@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 KEY = "secret"
+BREAKS, DIES = -1, -2
+"""Instead of a status: the connection is closed; nobody listens any more, either."""
 
 
 @dataclass
@@ -22,7 +24,11 @@ class FakeServer:
         key: Whether it wants a key.
         fails: Status by the prompt's last token.
         busy: Requests that it answers with 429 first.
-        dies_after: Completions after which it breaks connections off.
+        broken: Connections of completions that it breaks off first.
+        late: Answers of completions and of the extension that a proxy does not wait for (504), by the path.
+        lost: Rows whose steering it does not know, first.
+        ended: The choice that it gives for a prompt with this last token.
+        dies_after: Completions after which it dies.
         completions: Bodies of the requests that it has answered.
         calls: Calls of the extension.
     """
@@ -33,6 +39,10 @@ class FakeServer:
     key: bool = False
     fails: dict[int, int] = field(default_factory=dict)
     busy: int = 0
+    broken: int = 0
+    late: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    ended: dict[int, dict[str, Any]] = field(default_factory=dict)
     dies_after: int | None = None
     longest: int | None = 512
     completions: list[dict[str, Any]] = field(default_factory=list)
@@ -49,8 +59,14 @@ class FakeServer:
         return (200, {"version": "0.32.0"}) if path == "/version" and self.owner == "vllm" else (404, {})
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        if path == "/collective_rpc":
-            return self.call(body)
+        status, answer = self.call(body) if path == "/collective_rpc" else self.complete(path, body)
+        with self.lock:
+            if body.get("method") != "rod_about" and self.late.get(path):
+                self.late[path] -= 1
+                return 504, {}
+        return status, answer
+
+    def complete(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         if path != "/v1/completions":
             return 404, {"detail": "Not Found"}
         with self.lock:
@@ -60,8 +76,13 @@ class FakeServer:
             if status := self.fails.get(body["prompt"][-1]):
                 return status, {"error": {"message": "The prompt is odd."}}
             if self.dies_after is not None and len(self.completions) >= self.dies_after:
-                return 0, None
+                return DIES, None
+            if self.broken:
+                self.broken -= 1
+                return BREAKS, None
             self.completions.append(body)
+        if body["prompt"][-1] in self.ended:
+            return 200, {"choices": [self.ended[body["prompt"][-1]]]}
         ids: list[int] = []
         while len(ids) < body["max_tokens"] and (not ids or ids[-1] not in body.get("stop_token_ids", (2,))):
             ids.append(body["prompt"][-1] + len(ids) + 1)
@@ -77,13 +98,17 @@ class FakeServer:
         with self.lock:
             self.calls.append(body)
         if body["method"] == "rod_steer":
-            return 200, {"results": [None]}
+            return 200, {"results": ["{name}-{mark}".format(**body["kwargs"])]}
+        with self.lock:
+            if self.lost:
+                self.lost -= 1
+                return 200, {"results": [[None for _ in body["kwargs"]["rows"]]]}
         return 200, {"results": [[[6, 2, 0.5] for _ in body["kwargs"]["rows"]]]}
 
 
 @contextmanager
 def serving(server: FakeServer) -> Iterator[FakeServer]:
-    """Serve at ``server.url``."""
+    """Serve at ``server.url``, another address each time."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -105,8 +130,11 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
         def reply(self, status: int, answer: Any) -> None:
             if server.key and self.path.startswith("/v1") and self.headers.get("Authorization") != f"Bearer {KEY}":
                 status, answer = 401, {"error": "Unauthorized"}
-            if status == 0:
+            if status in (BREAKS, DIES):
                 self.close_connection = True
+                if status == DIES:
+                    http.shutdown()
+                    http.server_close()
                 return
             data = json.dumps(answer).encode()
             self.send_response(status)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from tests.llm_modules.generation.fake_server import KEY, FakeServer, serving
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    monkeypatch.setattr("llm_modules.generation.server_client.PAUSE", 0.01)
     _find.cache_clear()
     with serving(FakeServer(str(MINIATURE))) as made:
         yield made
@@ -81,7 +83,7 @@ def test_strengths_and_random_numbers_go_with_each_row(server: FakeServer) -> No
     rows = [body["vllm_xargs"]["row"] for body in server.completions if "row" in body["vllm_xargs"]]
     assert len(set(rows)) == 4, "no two requests have one number"
     assert [call["method"] for call in server.calls].count("rod_steer") == 2
-    assert server.calls[0]["kwargs"]["name"] == steered["steering"]
+    assert steered["steering"] == "{name}-{mark}".format(**server.calls[0]["kwargs"])
 
 
 def test_a_failed_row_is_told_and_the_others_go_on(server: FakeServer) -> None:
@@ -109,8 +111,106 @@ def test_a_server_that_fails_always_or_goes_ends_the_call(server: FakeServer) ->
         made.generate([[9, 10]] * 50)
     assert len(recorder.rows) == 3
     made.listeners.clear()
-    server.dies_after = None
-    assert len(made.generate([[9, 10]] * 5)) == 5
+
+
+class Aside(Recorder):
+    """Sets failed rows aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: dict[int, str] = {}
+
+    def row_failed(self, row: int, reason: str) -> bool:
+        self.failed[row] = reason
+        return True
+
+
+def test_failures_of_the_server_are_counted_over_the_batches(server: FakeServer) -> None:
+    made, aside = engine(server, slots=4, max_new_tokens=2), Aside()
+    made.listeners.append(aside)
+    server.fails = {10: 500}
+    made.generate([[9, 10]] * 8)
+    made.generate([[9, 10]] * 7)
+    made.generate([[9, 20]])
+    made.generate([[9, 10]] * 15)
+    with pytest.raises(InputError, match="16 rows in a row have failed"):
+        made.generate([[9, 10]])
+
+
+def test_refused_rows_do_not_end_the_run(server: FakeServer) -> None:
+    made, aside = engine(server, slots=4, max_new_tokens=2), Aside()
+    made.listeners.append(aside)
+    server.fails = {10: 400}
+    assert made.generate([[9, 10]] * 40) == []
+    assert set(aside.failed.values()) == {"the server answered 400: The prompt is odd."}
+    assert len(aside.failed) == 40
+
+
+def test_a_connection_that_breaks_is_made_again(server: FakeServer) -> None:
+    made, aside = engine(server, slots=2, max_new_tokens=2), Aside()
+    made.listeners.append(aside)
+    server.broken = 2
+    assert len(made.generate([[9, 10]] * 20)) == 20
+    server.broken = 3
+    assert len(made.generate([[9, 10]])) == 0
+    assert aside.failed[0].startswith("the connection broke: ")
+    assert aside.failed[0].endswith("(tried 3 times)")
+
+
+@contextmanager
+def steering_by(made: ServerGenerator, rows: int) -> Iterator[None]:
+    with RemoteSteering(without_weights("miniature"), torch.ones(6, 128), "all") as steering:
+        made.listeners.append(steering)
+        strengths = torch.zeros(rows, 6)
+        strengths[:, 2] = 1.0
+        steering.set_strengths(strengths)
+        yield
+        made.listeners.remove(steering)
+
+
+def test_a_row_that_is_asked_for_again_has_another_number(server: FakeServer) -> None:
+    made = engine(server, slots=1, max_new_tokens=2, temperature=1.0)
+    server.late = {"/v1/completions": 1}
+    with steering_by(made, 1):
+        assert made.generate([[9, 10]])[0].steered == Steered(6, 0.25)
+    first, second = (body["vllm_xargs"] for body in server.completions)
+    assert first["row"] != second["row"], "the first may still run"
+    assert first["draws"] == second["draws"]
+    assert server.calls[-1]["kwargs"]["rows"] == [second["row"]]
+
+
+def test_how_a_row_was_steered_is_asked_again(server: FakeServer) -> None:
+    made = engine(server, slots=1, max_new_tokens=2)
+    with steering_by(made, 1):
+        assert made.generate([[9, 10]])[0].steered == Steered(6, 0.25)
+        server.late = {"/collective_rpc": 2}
+        assert made.generate([[9, 10]])[0].steered == Steered(6, 0.25)
+    assert len(server.completions) == 2
+
+
+def test_a_server_that_has_lost_the_steering_gets_it_again(server: FakeServer) -> None:
+    made, aside = engine(server, slots=2, max_new_tokens=2), Aside()
+    made.listeners.append(aside)
+    server.lost = 1
+    with steering_by(made, 4):
+        assert [done.steered for done in made.generate([[9, 10]] * 4)] == [Steered(6, 0.25)] * 4
+        sent = [call["kwargs"] for call in server.calls if call["method"] == "rod_steer"]
+        assert len({message["mark"] for message in sent}) == len(sent) == 2
+        assert len(server.completions) == 5
+        server.lost = 100
+        assert made.generate([[9, 10]]) == []
+    assert aside.failed == {0: "the server does not know how it has steered the row (tried 8 times)"}
+
+
+def test_a_choice_without_text_or_tokens(server: FakeServer, recwarn: pytest.WarningsRecorder) -> None:
+    made, aside = engine(server, slots=1, max_new_tokens=2), Aside()
+    made.listeners.append(aside)
+    server.ended = {20: {"text": "", "token_ids": [], "finish_reason": "abort"}}
+    assert len(made.generate([[9, 10], [9, 20]])) == 1
+    assert aside.failed == {1: "the server ended it: abort"}
+    assert not [warning for warning in recwarn if "without token ids" in str(warning.message)]
+    server.ended = {20: {"text": None, "finish_reason": "stop"}}
+    assert made.generate([[9, 20]]) == [Completion((2,), "stop")]
 
 
 def test_a_busy_server_is_asked_again(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +218,8 @@ def test_a_busy_server_is_asked_again(server: FakeServer, monkeypatch: pytest.Mo
         waits.append(seconds)
 
     waits: list[float] = []
-    monkeypatch.setattr("llm_modules.generation.server_engine.anyio.sleep", sleep)
+    monkeypatch.setattr("llm_modules.generation.server_client.PAUSE", 1.0)
+    monkeypatch.setattr("llm_modules.generation.server_client.anyio.sleep", sleep)
     server.busy = 3
     assert len(engine(server, slots=1, max_new_tokens=2).generate([[9, 10]] * 2)) == 2
     assert waits == [1.0, 2.0, 4.0]
