@@ -13,7 +13,7 @@ from callbacks.trainer_parts import datamodule_of
 from datamodules.prompts import ChatTemplate
 from llm_modules.backbone.checksums import fingerprint
 from llm_modules.causal_lm import CausalLM
-from llm_modules.generation.engine import engine_version
+from llm_modules.generation.engine import engine_version, weights_type
 from llm_modules.generation.vllm_engine import engine_options
 
 RECORDED = {"engine_version", "chat_template_kwargs"}
@@ -33,7 +33,7 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
     settings = {
         "model": module.model_id,
         "revision": module.revision,
-        "dtype": module.weights_dtype,
+        "dtype": weights_type(module.engine, module.generation, module.weights_dtype),
         "adapter": str(Path(module.adapter).resolve()) if module.adapter else None,
         "checkpoint": str(Path(trainer.ckpt_path).resolve()) if trainer.ckpt_path else None,
         "precision": str(trainer.precision),

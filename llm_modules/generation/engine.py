@@ -32,6 +32,11 @@ def engine_version(engine: EngineName, settings: GenerationSettings) -> str:
         return "unknown"
 
 
+def weights_type(engine: EngineName, settings: GenerationSettings, dtype: str) -> str | None:
+    """The type of the weights for records: ``dtype``, or None of a server that does not say its own."""
+    return dtype if engine != "server" or find_server(settings.server).dtype else None
+
+
 class GenerationEngine(ABC):
     """Completes prompts with a decoder-only model.
 

@@ -11,6 +11,7 @@ import httpx
 
 from datamodules.errors import InputError
 from llm_modules.generation.interface import ServerSettings
+from llm_modules.generation.remote_model import RemoteModel
 from llm_modules.generation.vllm_process import tell_untested
 from llm_modules.http_address import is_address
 
@@ -59,6 +60,11 @@ class Server:
     def is_vllm(self) -> bool:
         """Whether it is vLLM, which takes and gives token ids."""
         return self.version.startswith("vllm")
+
+    @property
+    def dtype(self) -> str | None:
+        """The type in which it computes; None if it does not say."""
+        return str((self.extension or {}).get("dtype") or "") or None
 
     def model(self, name: str, source: str) -> Served:
         """The model of this name, or the one from this hub id or folder; InputError if there is none."""
@@ -154,11 +160,19 @@ def _json(response: httpx.Response) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check_type(server: Server, dtype: str) -> None:
-    """Raise InputError if a server says that it computes in another type of weights."""
-    own = server.extension and server.extension.get("dtype")
-    if own and own != dtype:
-        raise InputError(f"{URL}: {server.url} computes in {own}, and model.dtype is {dtype}; they must be the same")
+def check_weights(server: Server, model: RemoteModel) -> None:
+    """Raise InputError if a server says that its weights are of another type or revision."""
+    said = server.extension or {}
+    if server.dtype and server.dtype != model.dtype:
+        raise InputError(
+            f"{URL}: {server.url} computes in {server.dtype}, and model.dtype is {model.dtype}; they must be the same"
+        )
+    from_hub = any(served.root == model.path for served in server.served) and not os.path.isdir(model.path)
+    if from_hub and "revision" in said and (said["revision"] or "main") != (model.revision or "main"):
+        raise InputError(
+            f"{URL}: {server.url} serves revision {said['revision']} of '{model.path}', and model.revision is "
+            f"{model.revision}; give both the same"
+        )
 
 
 def check_steering(server: Server) -> None:

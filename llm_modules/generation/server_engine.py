@@ -21,7 +21,7 @@ from llm_modules.generation.engine import GenerationEngine, RemoteRows
 from llm_modules.generation.interface import Completion, GenerationSettings, Steered
 from llm_modules.generation.remote_model import RemoteModel
 from llm_modules.generation.remote_steering import RemoteSteering, remote_steering
-from llm_modules.generation.server import URL, check_steering, check_type, find_server, headers_of, token_ids
+from llm_modules.generation.server import URL, check_steering, check_weights, find_server, headers_of, token_ids
 from llm_modules.generation.server_client import KEPT, ServerClient, repeated
 from llm_modules.generation.vllm_worker.rod_steering import cache_salt
 from llm_modules.http_retries import IN_A_ROW, Failure, Outage
@@ -89,12 +89,12 @@ class ServerGenerator(GenerationEngine):
             encode: Token ids of a text, without special tokens around it.
 
         Raises:
-            InputError: The server does not answer, or serves another model or type of weights.
+            InputError: The server does not answer, or serves another model, type of weights or revision.
         """
         super().__init__(settings, pad_id=pad_id, eos_ids=eos_ids)
         self.server = find_server(settings.server)
         self.served = self.server.model(settings.server.model, model.adapter or model.path)
-        check_type(self.server, model.dtype)
+        check_weights(self.server, model)
         self._encode = encode
         self._headers = headers_of(settings.server.api_key_env)
         self.read_positions(outline)
@@ -106,6 +106,12 @@ class ServerGenerator(GenerationEngine):
         self._numbers = count(secrets.randbits(40) << 20)  # other clients of the server have other numbers
         self._outage = Outage()
         self._told: set[str] = set()
+        if self.server.dtype is None:
+            self._tell(
+                f"{self.server.url} does not say in which type it computes, nor which revision it serves: model.dtype "
+                f"({model.dtype}) and model.revision are not compared, and records have no type; start it by "
+                "llm_modules/generation/vllm_worker/serve.py (docs/engines.md) for that"
+            )
 
     def _complete(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], limits: Sequence[int]

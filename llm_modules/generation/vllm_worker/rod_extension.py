@@ -65,6 +65,7 @@ class SteeringExtension:
         model = self.vllm_config.model_config
         return {
             "dtype": str(model.dtype).removeprefix("torch."),
+            "revision": model.revision,
             "eager": bool(model.enforce_eager),
             "draws": SAMPLING in (model.logits_processors or ()),
         }

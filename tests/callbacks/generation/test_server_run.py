@@ -51,6 +51,24 @@ def test_traces_name_the_engine_and_what_it_steered(source: Path, tmp_path: Path
     assert server.url not in str(recorded), "where it is may change"
 
 
+def test_a_type_that_the_server_does_not_say_is_told_and_not_recorded(
+    source: Path, tmp_path: Path, server: FakeServer
+) -> None:
+    def run() -> int:
+        settings = GenerationSettings(engine="server", max_new_tokens=4, server=ServerSettings(server.url))
+        writer, module = TraceWriter(), S3CoT(str(source / "model"), generation=settings)
+        going = trainer(tmp_path, writer)
+        going.predict(module, data(source, alphas=[0.0], layer_sets=[""]), return_predictions=False)
+        return len(read_records(writer.merged_file(going), Trace, strict=True))
+
+    server.about = None
+    with pytest.warns(UserWarning, match=r"does not say in which type it computes.*model.dtype \(float32\)") as told:
+        assert run() == 4
+    assert sum("in which type" in str(warning.message) for warning in told) == 1
+    assert json.loads((tmp_path / "traces/settings.json").read_text())["dtype"] is None
+    assert run() == 4, "the same settings"
+
+
 def test_a_server_that_goes_loses_and_doubles_no_trace(source: Path, tmp_path: Path, server: FakeServer) -> None:
     whole = predict(source, tmp_path / "whole", server.url)
     for done in range(1, 11):  # one more row each time

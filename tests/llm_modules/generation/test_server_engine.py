@@ -276,10 +276,17 @@ def test_another_model_is_refused(server: FakeServer, tmp_path: Path) -> None:
     assert engine(server, path="else", model="served").served.id == "served"
     with pytest.raises(InputError, match=r"computes in float32, and model.dtype is bfloat16; they must be the same"):
         engine(server, dtype="bfloat16")
+    server.about, server.root = {"dtype": "float32", "revision": "old"}, "hub/else"
+    _find.cache_clear()
+    with pytest.raises(InputError, match=r"serves revision old of 'hub/else', and model.revision is None; give"):
+        engine(server, path="hub/else")
+    server.about, server.root = {"dtype": "float32", "revision": None}, "hub/else"
+    _find.cache_clear()
+    assert engine(server, path="hub/else").served.id == "served"
     server.longest = 4
     _find.cache_clear()
     with pytest.raises(InputError, match="Prompt 0 of the batch has 5 tokens, but the model has 4"):
-        engine(server).generate([[9] * 5])
+        engine(server, path="hub/else").generate([[9] * 5])
 
 
 def test_keys_come_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from llm_modules.generation.vllm_process import FOLDER
 from llm_modules.generation.vllm_worker import rod_steering
+from llm_modules.generation.vllm_worker.rod_environment import SAMPLING
 from llm_modules.generation.vllm_worker.rod_extension import SteeringExtension
 from llm_modules.generation.vllm_worker.rod_steering import Part, PassSteering, cache_salt, decoder_layers, summed
 from llm_modules.s3cot.steering import Positions
@@ -258,6 +259,12 @@ def test_a_direction_that_was_dropped_and_comes_again_has_another_name(worker: W
     assert again != first
     worker.run()
     assert worker.rod_steered(first, [7]) == worker.rod_steered(again, [7]) == [None]
+
+
+def test_the_extension_says_what_it_serves(worker: Worker) -> None:
+    model = SimpleNamespace(dtype=torch.bfloat16, revision="v1", enforce_eager=True, logits_processors=[SAMPLING])
+    worker.vllm_config = SimpleNamespace(model_config=model)
+    assert worker.rod_about() == {"dtype": "bfloat16", "revision": "v1", "eager": True, "draws": True}
 
 
 def sizes(worker: Worker) -> float:
