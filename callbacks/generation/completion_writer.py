@@ -35,10 +35,10 @@ Finished = tuple[PromptRow, Completion]
 class CompletionWriter(Callback, GenerationListener):
     """Writes what is generated to ``{name}.rank{r}.jsonl`` and merges the files at the end of the run.
 
-    A finished row is written after at most ``FLUSH_ROWS`` further rows or ``FLUSH_SECONDS`` seconds. A run that is
-    started again in the same folder, with any number of processes, skips the rows that are already there. The folder's
-    ``settings.json`` records the generation settings; a run with other settings is refused, never mixed in. Rows that
-    fail alone are set aside by `FailedRows`.
+    A finished row is written after at most ``FLUSH_ROWS`` further rows, or ``FLUSH_SECONDS`` seconds and a pass,
+    however long other rows take. A run that is started again in the same folder, with any number of processes, skips
+    the rows that are already there. The folder's ``settings.json`` records the generation settings; a run with other
+    settings is refused, never mixed in. Rows that fail alone are set aside by `FailedRows`.
 
     Attributes:
         verb: The `Trainer` method during which the callback is active.
@@ -117,6 +117,11 @@ class CompletionWriter(Callback, GenerationListener):
     def merged_file(self, trainer: Trainer) -> Path:
         """Return the path of the merged file: all records sorted by id, written at the end of the run."""
         return self.folder(trainer) / f"{self.name}.jsonl"
+
+    def tokens_generated(self, number: int) -> None:
+        """Write what has waited for ``FLUSH_SECONDS`` seconds; engines call this while rows are going on."""
+        if self._finished and time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
 
     def row_finished(self, row: int, completion: Completion) -> None:
         """Collect a completion; write the collected ones after ``FLUSH_ROWS`` rows or ``FLUSH_SECONDS`` seconds."""

@@ -152,7 +152,7 @@ class GenerationListener:
         """
 
     def tokens_generated(self, number: int) -> None:
-        """Called whenever rows have got tokens, with how many in all."""
+        """Called whenever rows have got tokens, with how many in all; with 0 now and then while an engine waits."""
 
     def steered(self, row: int) -> Steered | None:
         """What this listener has done to a row so far; None if it steers nothing."""

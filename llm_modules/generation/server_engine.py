@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import anyio
@@ -27,6 +27,7 @@ from llm_modules.generation.vllm_worker.rod_steering import cache_salt
 from llm_modules.http_retries import IN_A_ROW, Failure, Outage
 
 _ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+_WAIT_SECONDS = 0.5
 _VLLM = {
     "return_token_ids": True,
     "ignore_eos": True,
@@ -129,7 +130,7 @@ class ServerGenerator(GenerationEngine):
         with start_blocking_portal() as portal:  # leaving it by an exception ends what is in flight
             asking = portal.start_task_soon(self._ask_all, requests, steering, answers)
             asking.add_done_callback(lambda _: answers.put(None))
-            while (answer := answers.get()) is not None:
+            while (answer := self._next_of(answers)) is not None:
                 if answer.error is not None:
                     raise answer.error
                 if answer.failure is not None:
@@ -141,6 +142,14 @@ class ServerGenerator(GenerationEngine):
                 rows.complete(answer.row, answer.ids, answer.steered)
             asking.result()
         return rows.in_order()
+
+    def _next_of(self, answers: "SimpleQueue[Answer | None]") -> Answer | None:
+        """The next answer; the listeners hear from time to time that the engine waits for it."""
+        while True:
+            try:
+                return answers.get(timeout=_WAIT_SECONDS)
+            except Empty:
+                self.tokens_generated(0)
 
     def _count(self, failure: Failure) -> None:
         """Count a failed row, of this call and earlier ones; InputError if the server is given up."""

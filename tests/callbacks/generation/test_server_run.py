@@ -1,11 +1,14 @@
 """Runs with the engine ``server``: what is recorded, resumed and refused before anything is loaded."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from callbacks.generation import completion_writer
 from callbacks.generation.traces import TraceWriter
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
@@ -67,6 +70,26 @@ def test_a_type_that_the_server_does_not_say_is_told_and_not_recorded(
     assert sum("in which type" in str(warning.message) for warning in told) == 1
     assert json.loads((tmp_path / "traces/settings.json").read_text())["dtype"] is None
     assert run() == 4, "the same settings"
+
+
+def test_rows_that_have_ended_are_written_while_others_take_their_time(
+    source: Path, tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, complete = tmp_path / "traces/traces.rank0.jsonl", server.complete
+    seen: list[int] = []
+
+    def slow(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        until = time.monotonic() + 10
+        if len(server.completions) == 5:  # the last one of the batch
+            while not seen and time.monotonic() < until:
+                seen.extend([5] * (shard.read_text().count("\n") == 5))
+                time.sleep(0.02)
+        return complete(path, body)
+
+    monkeypatch.setattr(completion_writer, "FLUSH_SECONDS", 1.0)
+    monkeypatch.setattr(server, "complete", slow)
+    assert len(predict(source, tmp_path, server.url)) == 12
+    assert seen == [5], "the rows before the slow one were in the file while it was going on"
 
 
 def test_a_server_that_goes_loses_and_doubles_no_trace(source: Path, tmp_path: Path, server: FakeServer) -> None:
