@@ -17,10 +17,25 @@ from llm_modules.generation.vllm_worker.rod_environment import EXTENSION, SAMPLI
 
 IN_FLIGHT = 2
 """Rows that vLLM holds, as a multiple of ``slots``: the others wait here."""
+
+
+def _options(model: RemoteModel) -> dict[str, Any]:
+    """The fields of vLLM's ``EngineArgs`` for a model."""
+    adapter = {"enable_lora": True, "max_lora_rank": model.rank} if model.adapter else {}
+    return {
+        "model": model.path,
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "trust_remote_code": model.trust_remote_code,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",  # a checkpoint's own settings do not count
+        **adapter,
+    }
+
+
 _OURS = {
     *("max_num_seqs", "worker_extension_cls", "logits_processors", "async_scheduling"),
-    *("model", "revision", "dtype", "trust_remote_code", "skip_tokenizer_init", "generation_config"),
-    *("enable_lora", "max_lora_rank"),
+    *_options(RemoteModel("", adapter="any")),
 }
 """Options of vLLM that follow from others."""
 _PLACEMENT = {
@@ -181,20 +196,6 @@ class VllmGenerator(GenerationEngine):
         self._process, self._steers, self._steering = VllmProcess(settings.interpreter, environment), steers, None
         self._process.send({"options": options, "adapter": self.remote_model.adapter})
         self._process.receive()
-
-
-def _options(model: RemoteModel) -> dict[str, Any]:
-    """The fields of vLLM's ``EngineArgs`` for a model."""
-    adapter = {"enable_lora": True, "max_lora_rank": model.rank} if model.adapter else {}
-    return {
-        "model": model.path,
-        "revision": model.revision,
-        "dtype": model.dtype,
-        "trust_remote_code": model.trust_remote_code,
-        "skip_tokenizer_init": True,
-        "generation_config": "vllm",  # a checkpoint's own settings do not count
-        **adapter,
-    }
 
 
 def engine_options(settings: GenerationSettings) -> dict[str, Any]:
