@@ -66,7 +66,8 @@ class ServerClient:
 
         `Failure` if the server does not know them, because it was started anew, say; the steering is then sent again.
         """
-        (found,) = summed(await self._call("rod_steered", {"name": name, "rows": [number]}))
+        workers = await self._call("rod_steered", {"name": name, "rows": [number]})
+        found = next(iter(summed(workers)), None)
         if found is None:
             if name == self._name:
                 self._name = None

@@ -126,7 +126,7 @@ class ServerGenerator(GenerationEngine):
             return []
         requests = self._requests(prompts, seeds, limits, steering)
         answers: SimpleQueue[Answer | None] = SimpleQueue()
-        rows, answers = RemoteRows(self, len(prompts)), SimpleQueue[Answer | None]()
+        rows = RemoteRows(self, len(prompts))
         with start_blocking_portal() as portal:  # leaving it by an exception ends what is in flight
             asking = portal.start_task_soon(self._ask_all, requests, steering, answers)
             asking.add_done_callback(lambda _: answers.put(None))
