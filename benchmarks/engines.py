@@ -4,7 +4,8 @@
     python benchmarks/engines.py --model models/smollm2-135m --rows 12 --tokens 24 --slots 12 --repeats 2
 
 Works: (a) rows of equal lengths, (b) lengths that vary tenfold, with the same mean, (c) questions with six strengths
-each, steered in four layers at all positions, rows of one question beside each other. Decoding is greedy and how many
+each, steered in four layers at all positions, rows of one question beside each other, (d) the same unsteered, to say
+what steering costs. Decoding is greedy and how many
 tokens a row has is set beforehand, the same for every engine.
 
 Each engine has a process of its own, which waits while the others run. They run in turn, forwards and backwards, after
@@ -45,6 +46,7 @@ from llm_modules.s3cot import Steering
 
 ENGINES = ("slots", "transformers", "continuous", "vllm")
 NAMES = {"transformers": "transformers, static batches", "continuous": "transformers, continuous batching"}
+STEERED, UNSTEERED = "(c) six strengths", "(d) as (c), unsteered"
 ALPHAS = (0.0, -0.1, -0.2, -0.3, -0.4, -0.5)
 
 
@@ -92,7 +94,8 @@ def works(vocab: int, rows: int, tokens: int, slots: int) -> list[Work]:
     return [
         Work("(a) equal lengths", Job(prompts(rows), [tokens] * rows, slots)),
         Work("(b) tenfold lengths", Job(prompts(rows), lengths, slots)),
-        Work("(c) six strengths", steered, list(ALPHAS) * (rows // len(ALPHAS))),
+        Work(STEERED, steered, list(ALPHAS) * (rows // len(ALPHAS))),
+        Work(UNSTEERED, steered),
     ]
 
 
@@ -185,6 +188,19 @@ def table(found: dict[tuple[str, str], Run], all_works: list[Work], memory: dict
             )
 
 
+def cost_of_steering(found: dict[tuple[str, str], Run]) -> None:
+    """Print the time of the steered work over that of the same one unsteered, by engine."""
+    for kind in ENGINES:
+        steered, unsteered = found.get((kind, STEERED)), found.get((kind, UNSTEERED))
+        if steered is None or unsteered is None:
+            continue
+        wall, cpu = (
+            statistics.median(with_it / without for with_it, without in zip(one, other, strict=True))
+            for one, other in ((steered.wall, unsteered.wall), (steered.cpu, unsteered.cpu))
+        )
+        print(f"steered / unsteered, {NAMES.get(kind, kind)}: {wall:.3f}, by CPU time {cpu:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="miniature", help="folder of a checkpoint, or miniature")
@@ -238,6 +254,8 @@ def main() -> None:
         f"thread, median of {args.repeats}"
     )
     table(found, all_works, memory)
+    print()
+    cost_of_steering(found)
 
 
 if __name__ == "__main__":

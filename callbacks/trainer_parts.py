@@ -1,6 +1,7 @@
 """Typed access to attributes that Lightning sets at run time, and to loggers that take images and tables."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def log_table(trainer: Trainer, key: str, columns: Sequence[str], rows: Sequence
             logger.experiment.add_text(key, _markdown([columns, ["---"] * len(columns), *rows]), trainer.global_step)
         elif isinstance(logger, MLFlowLogger):
             table = {column: [str(row[i]) for row in rows] for i, column in enumerate(columns)}
-            logger.experiment.log_table(logger.run_id, table, f"{key}.json")
+            # Its tables need pandas, which mlflow-skinny does not bring.
+            log = logger.experiment.log_table if find_spec("pandas") else logger.experiment.log_dict
+            log(logger.run_id, table, f"{key}.json")
 
 
 def _markdown(rows: Sequence[Sequence[Any]]) -> str:

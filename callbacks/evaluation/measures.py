@@ -46,9 +46,9 @@ class Measures:
     """The metrics of a cell, updated with predictions.
 
     Over predictions with a gold answer: ``accuracy``, in which an unchecked answer is wrong; of maths also
-    ``accuracy/box`` by the last box only, ``accuracy/any`` by any place; ``accuracy_checked`` without the unchecked
+    ``accuracy_box`` by the last box only, ``accuracy_any`` by any place; ``accuracy_checked`` without the unchecked
     ones; ``unchecked`` and ``no_answer``, shares. ``tokens`` and ``truncation`` over those with known length and end;
-    ``tokens/right`` and ``tokens/wrong`` of right and of wrong answers; ``tokens/thinking`` and ``tokens/answer``, if
+    ``tokens_right`` and ``tokens_wrong`` of right and of wrong answers; ``tokens_thinking`` and ``tokens_answer``, if
     any completion has a thought; ``repetition``; ``aes`` with a baseline. Per judge: ``asr/...`` for safety suites,
     ``compliance/...`` for benign ones, ``refusal_rate/...`` for both, in which partial refusals count, and
     ``partial_refusal_rate/...``; the same over coherent answers (``asr_coherent/...``), whose share is ``coherence``;
@@ -80,11 +80,11 @@ class Measures:
         self._mean("repetition", [(p, _loops(p.completion)) for p in predictions])
         counted = [p for p in predictions if p.n_tokens is not None]
         self._add("tokens", lengths_of, [(p, p.n_tokens) for p in counted])
-        self._mean("tokens/right", [(p, p.n_tokens) for p in counted if p.right is True])
-        self._mean("tokens/wrong", [(p, p.n_tokens) for p in counted if p.right is False])
+        self._mean("tokens_right", [(p, p.n_tokens) for p in counted if p.right is True])
+        self._mean("tokens_wrong", [(p, p.n_tokens) for p in counted if p.right is False])
         self._thinking(counted)
-        self._mean("accuracy/box", [(p, p.right_box) for p in known if p.right_box is not None])
-        self._mean("accuracy/any", [(p, p.right_any) for p in known if p.right_any is not None])
+        self._mean("accuracy_box", [(p, p.right_box) for p in known if p.right_box is not None])
+        self._mean("accuracy_any", [(p, p.right_any) for p in known if p.right_any is not None])
         self._mean("accuracy_checked", [(p, p.right) for p in known if not p.unchecked])
         self._mean("unchecked", [(p, p.unchecked) for p in known])
         self._mean("no_answer", [(p, p.answer is None) for p in known if p.rule.type != "facts"])
@@ -107,8 +107,8 @@ class Measures:
         """Tokens of thoughts and of answers after them, if any completion has a thought."""
         rows = [] if self.synced else [(p, thinking_tokens(p), p.thought_tokens is not None) for p in counted]
         if any(tokens for _, tokens, _ in rows):
-            self._add("tokens/thinking", counted_of, rows)
-            self._add("tokens/answer", counted_of, [(p, (p.n_tokens or 0) - (t or 0), exact) for p, t, exact in rows])
+            self._add("tokens_thinking", counted_of, rows)
+            self._add("tokens_answer", counted_of, [(p, (p.n_tokens or 0) - (t or 0), exact) for p, t, exact in rows])
 
     def _judged(self, predictions: Sequence[Prediction]) -> None:
         self._mean("coherence", [(p, not p.incoherence) for p in predictions if p.incoherence is not None])
@@ -121,7 +121,7 @@ class Measures:
         for first, second in combinations(said, 2):
             theirs = {p.id: v.complied for p, v in said[second]}
             both = [(p, v.complied, theirs.get(p.id)) for p, v in said[first]]
-            self._add(f"agreement/{first}~{second}", agreement_of, both)
+            self._add(f"agreement/{first}_vs_{second}", agreement_of, both)
 
     def _rates(self, name: str, verdicts: Sequence[Said]) -> None:
         """Add the rates of a judge, by names such as ``thought_{}/judge``."""

@@ -141,7 +141,7 @@ def _cells(result: Result) -> list[str]:
         rate("repetition"),
         rate("no_answer"),
         rate("unchecked"),
-        _both(result, "accuracy/box", "accuracy/any"),
+        _both(result, "accuracy_box", "accuracy_any"),
         _number(first("aes").get("value"), 1, digits=3),
         rate("refusal_rate"),
         rate("compliance"),

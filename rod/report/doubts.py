@@ -70,7 +70,7 @@ def _of_result(result: Result) -> Iterator[str]:
         if metric.startswith("agreement/") and value is not None and value < _AGREE:
             kappa = numbers.get("kappa")
             more = "" if kappa is None else f" (Cohen's kappa {kappa:.2f})"
-            first, _, second = metric.partition("/")[2].partition("~")
+            first, _, second = metric.partition("/")[2].partition("_vs_")
             yield f"The judges {first} and {second} disagree on {1 - value:.1%} of the completions{more}."
     for name, count in result.failures.items():
         yield f"{count:,} of {result.n:,} completions were not measured: {name}."

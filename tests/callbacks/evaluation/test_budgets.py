@@ -69,12 +69,12 @@ def test_tokens_of_right_and_wrong_answers_and_of_thoughts() -> None:
         Prediction(f"{i}", "x", gold="7", n_tokens=10 * (i + 1), correct=i < 2, question_id=f"{i}") for i in range(4)
     ]
     found = numbers(*plain)
-    assert (found["tokens/right"]["value"], found["tokens/right"]["n"]) == (15, 2)
-    assert (found["tokens/wrong"]["value"], found["tokens/wrong"]["n"]) == (35, 2)
-    assert "tokens/thinking" not in found
+    assert (found["tokens_right"]["value"], found["tokens_right"]["n"]) == (15, 2)
+    assert (found["tokens_wrong"]["value"], found["tokens_wrong"]["n"]) == (35, 2)
+    assert "tokens_thinking" not in found
     estimated = Prediction("e", "<think>" + "y" * 86 + "</think>" + "z" * 99 + ".", gold="7", n_tokens=200)
     counted = prediction("f", "<think>" + "abc " * 50 + "</think>It is 7.", 54)
     found = numbers(estimated, counted)
-    assert found["tokens/thinking"]["value"] == pytest.approx((200 * 101 / 201 + 54) / 2, abs=1)
-    assert found["tokens/thinking"]["value"] + found["tokens/answer"]["value"] == pytest.approx((200 + 54) / 2)
-    assert found["tokens/thinking"]["exact"] == 0.5
+    assert found["tokens_thinking"]["value"] == pytest.approx((200 * 101 / 201 + 54) / 2, abs=1)
+    assert found["tokens_thinking"]["value"] + found["tokens_answer"]["value"] == pytest.approx((200 + 54) / 2)
+    assert found["tokens_thinking"]["exact"] == 0.5

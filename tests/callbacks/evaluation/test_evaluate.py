@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -106,7 +107,7 @@ def test_verdicts_of_the_judges_land_in_predictions_and_metrics(whole: Path) -> 
             assert cell[f"{rate}/{name}"]["value"] == pytest.approx(complied)
             assert cell[f"refusal_rate/{name}"]["value"] == pytest.approx(1 - complied)
         both = zip(said["phrases"], said["letters"], strict=True)
-        assert cell["agreement/phrases~letters"]["value"] == mean(a["complied"] == b["complied"] for a, b in both)
+        assert cell["agreement/phrases_vs_letters"]["value"] == mean(a["complied"] == b["complied"] for a, b in both)
     letters = [v["complied"] for p in found.values() for v in p["verdicts"] if v["judge"] == "letters"]
     assert {True, False} == set(letters)  # so that the rates above were no constants
 
@@ -351,6 +352,9 @@ def test_numbers_and_samples_reach_the_loggers(source: Path, tmp_path: Path) -> 
         logged["test/forbidden/prefill/a/asr/letters"]
         == cells["forbidden prefill a"]["metrics"]["asr/letters"]["value"]
     )
+    for key in logged:  # MLflow takes no other characters, and has a folder where a name goes on
+        assert re.fullmatch(r"[\w\-. :/]+", key), key
+        assert not any(other.startswith(f"{key}/") for other in logged), key
     assert logged["test/likelihood/perplexity"] == cells["likelihood"]["metrics"]["perplexity"]["value"]
 
 

@@ -39,10 +39,10 @@ def test_both_stand_in_every_result_of_maths_and_in_no_other(checker: AnswerChec
         Prediction("n", "5", suite="n"),
     ]
     found = {result.suite: result for result in results_of(score_predictions([*maths, *other], checker, []))}
-    values = {name: found["m"].value(name) for name in ("accuracy", "accuracy/box", "accuracy/any")}
-    assert values == {"accuracy": 0.25, "accuracy/box": 0.25, "accuracy/any": 0.5}
-    assert found["m"].metrics["accuracy/any"]["n"] == 4
-    assert not {"accuracy/box", "accuracy/any"} & {*found["c"].metrics, *found["n"].metrics}
+    values = {name: found["m"].value(name) for name in ("accuracy", "accuracy_box", "accuracy_any")}
+    assert values == {"accuracy": 0.25, "accuracy_box": 0.25, "accuracy_any": 0.5}
+    assert found["m"].metrics["accuracy_any"]["n"] == 4
+    assert not {"accuracy_box", "accuracy_any"} & {*found["c"].metrics, *found["n"].metrics}
 
 
 def test_the_rules() -> None:

@@ -620,10 +620,10 @@ def test_tokens_apart_stand_in_the_file(tmp_path: Path) -> None:
     words = ["--completion", "out", "--gold", "gold", "--tokens", "n"]
     assert score(write(tmp_path / "a.jsonl", *lines), "--output", tmp_path / "out", *words) == 0
     found = results(tmp_path / "out")["a"]["metrics"]
-    assert (found["tokens/right"]["value"], found["tokens/wrong"]["value"]) == (40, 41)
-    assert found["tokens/thinking"]["value"] + found["tokens/answer"]["value"] == found["tokens"]["value"]
-    assert found["tokens/thinking"]["exact"] == 0  # by the share of the characters
-    assert 25 < found["tokens/thinking"]["value"] < 40
+    assert (found["tokens_right"]["value"], found["tokens_wrong"]["value"]) == (40, 41)
+    assert found["tokens_thinking"]["value"] + found["tokens_answer"]["value"] == found["tokens"]["value"]
+    assert found["tokens_thinking"]["exact"] == 0  # by the share of the characters
+    assert 25 < found["tokens_thinking"]["value"] < 40
 
 
 def test_a_field_that_tells_of_cut_completions_is_not_ignored_silently(
