@@ -124,6 +124,11 @@ def read_baseline(path: Path) -> dict[str, Baseline]:
     For a suite without System 2 prompts, the answers to the others are taken. InputError if the file cannot be read, is
     no ``metrics.json``, or has no suite with accuracy and tokens.
     """
+    if not path.is_file():
+        raise InputError(
+            f"evaluate.baseline: there is no file '{path}'; test the base model first, as in rod test --config "
+            "s3cot/6_test --config s3cot/controls/base, or give null for a test without AES"
+        )
     found: dict[str, Baseline] = {}
     for result in read_results(path):
         accuracy, tokens = result.value("accuracy"), result.value("tokens")

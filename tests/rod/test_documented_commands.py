@@ -5,9 +5,11 @@ import re
 from argparse import Action
 from collections.abc import Iterator
 from functools import cache
+from inspect import Parameter, signature
 from pathlib import Path
 
 import pytest
+import yaml
 from jsonargparse import ArgumentParser
 
 from rod import classes
@@ -137,6 +139,33 @@ def test_an_option_that_does_not_exist_is_found() -> None:
         assert not exists(name, ANY), name
     for name in ("model.peft.r", "data.alpha", "model.generation.slots", "steer.positions", "by"):
         assert exists(name, ANY), name
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=named)
+def test_words_without_an_option_in_texts_are_of_verbs_that_take_some(page: Path) -> None:
+    for span in spans(page):
+        verb = re.match(r"rod ([\w-]+) (?![.<>|&-])", span)
+        if verb:
+            assert verb[1] in VERBS, span
+            run = getattr(importlib.import_module(VERBS[verb[1]]), "run", None)
+            kinds = {parameter.kind for parameter in signature(run).parameters.values()} if run is not None else set()
+            assert Parameter.POSITIONAL_ONLY in kinds, span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_test_against_a_baseline_comes_after_the_test_that_writes_it(page: Path) -> None:
+    written: set[str] = set()
+    for words in commands(page):
+        values: dict[str, str] = {}
+        for name in [name for name in configs_of(words) if name != "STAGE"]:
+            settings = yaml.safe_load(Path(find(name)).read_text()) or {}
+            values |= (settings.get("evaluate") or {}) | (settings.get("trainer") or {})
+        if words[0] == "test" and "--evaluate.baseline" not in words:
+            written.add(f"{values.get('default_root_dir')}/metrics.json")
+            needed = values.get("baseline")
+            assert needed is None or needed in written or "..." in words, (
+                f"{needed} comes from no command before {words}"
+            )
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=named)

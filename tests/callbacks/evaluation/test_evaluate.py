@@ -304,7 +304,10 @@ def test_input_that_cannot_be(source: Path, tmp_path: Path) -> None:
         questions=data(tmp_path, "maths"),
     )
     write(tmp_path / "broken.json", {})
-    for name, reason in (("absent.json", "cannot be read"), ("broken.json", r"not a metrics\.json")):
+    for name, reason in (
+        ("absent.json", r"evaluate\.baseline: there is no file .* --config s3cot/controls/base"),
+        ("broken.json", r"not a metrics\.json"),
+    ):
         refused(reason, Evaluate(judges=[], baseline=tmp_path / name))
 
     class Fails(RefusalPhrases):
