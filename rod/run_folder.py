@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.errors import InputError
@@ -18,7 +18,8 @@ from datamodules.writing import replacing
 from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
 from rod import wandb_run
 from rod.run_lock import RunLock
-from rod.run_record import begin, finish, versions
+from rod.run_record import RECORD, begin, finish, versions
+from rod.wandb_run import ID
 
 CONFIG = "config.yaml"
 DONE = "done"
@@ -27,17 +28,22 @@ REPLACED = ".replaced"
 """Name of the empty file in a run that a fit is about to replace, until that fit has started to train."""
 _OF_ONE_START = {"overwrite", "recovery_minutes", "resume", "step_guard"}
 """Keys that may differ when a run goes on; in a fit ``ckpt_path`` may, too."""
+_OF_EVERY_START = {CONFIG, RECORD, REPLACED, ID, ".lock", "hparams.yaml"}
+"""Files that a run writes before its first result."""
 
 
 class RunFolder(SaveConfigCallback):
     """Write ``config.yaml`` and ``run.json`` into ``trainer.default_root_dir``, the former also to Weights & Biases.
 
-    A folder that holds a run of another configuration is refused, and one in which another run is at work. A run of the
-    same configuration goes on: a fit by ``--resume auto`` or ``--ckpt_path``, sampling and tests always.
+    What is logged goes into the folder's ``logs`` as CSV, too, whatever other loggers there are.
+
+    A folder that holds results of another configuration is refused, and one in which another run is at work. A run of
+    the same configuration goes on: a fit by ``--resume auto`` or ``--ckpt_path``, sampling and tests always.
     """
 
     _text = ""
     _replaces = False
+    _anew = False
     _lock: RunLock | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -66,6 +72,8 @@ class RunFolder(SaveConfigCallback):
                 (folder / REPLACED).touch()
             else:
                 self._begin(folder, stage)
+        if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
+            trainer.loggers = [*trainer.loggers, CSVLogger(folder, name="logs")]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
                 wandb_run.keep(folder)
@@ -117,7 +125,7 @@ class RunFolder(SaveConfigCallback):
         (folder / DONE).unlink(missing_ok=True)
         with replacing(folder / CONFIG) as file:
             file.write(self._text.encode("utf-8"))
-        begin(folder, verb, yaml.safe_load(self._text).get("data"), anew=bool(self.config.get("overwrite")))
+        begin(folder, verb, yaml.safe_load(self._text).get("data"), anew=self._anew)
 
     def _finish(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and not self._replaces:
@@ -125,9 +133,13 @@ class RunFolder(SaveConfigCallback):
             (Path(trainer.default_root_dir) / DONE).touch()
 
     def _check(self, folder: Path, verb: str) -> None:
-        if self.config.get("overwrite") or not (folder / CONFIG).is_file():
+        self._anew = bool(self.config.get("overwrite"))
+        if self._anew or not (folder / CONFIG).is_file():
             return
         other = difference(folder / CONFIG, self._text, verb)
+        if other is not None and not holds_results(folder):
+            self._anew = True
+            return
         if other is not None:
             raise InputError(
                 f"trainer.default_root_dir: '{folder}' holds a run with another configuration ({other}); name another "
@@ -139,6 +151,20 @@ class RunFolder(SaveConfigCallback):
                 f"trainer.default_root_dir: '{folder}' holds {kind} run; pass --resume auto to go on from its newest "
                 "checkpoint, --ckpt_path for another one, --overwrite true to start again, or name another folder"
             )
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether the run of a folder has finished, or has left more there than its settings and the lines it rejected.
+
+    A run that failed early holds none. A subfolder with ``config.yaml`` holds a run of its own.
+    """
+    if (folder / DONE).is_file():
+        return True
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not (Path(place, name) / CONFIG).is_file()]
+        if any(name not in _OF_EVERY_START and not name.endswith(".rejected.jsonl") for name in files):
+            return True
+    return False
 
 
 def difference(path: Path, text: str, verb: str) -> str | None:

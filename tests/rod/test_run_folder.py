@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from datamodules.errors import InputError
-from rod.run_folder import CONFIG, DONE, checkpoints_of, newest_checkpoint
+from rod.run_folder import CONFIG, DONE, checkpoints_of, holds_results, newest_checkpoint
 from rod.run_lock import RunLock
+from rod.run_record import starts_of
 from tests.rod.fits import fit_config, rod, stop_at
 
 META = "meta.pt"
@@ -110,6 +111,37 @@ def test_a_fit_that_fails_before_it_trains_leaves_the_run_that_it_would_replace(
         rod("fit", "--config", copied / "fit.yaml", "--overwrite", "true", "--model.optimizer.lr", 0.5)
     after = content_of(copied / "run")
     assert {path: after[path] for path in before} == before
+
+
+def test_a_run_that_failed_before_its_first_result_does_not_keep_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = fit_config(tmp_path, stop_at(tmp_path, 1, "start", kind="Crash"), max_epochs=1), tmp_path / "run"
+    with pytest.raises(RuntimeError, match="crashed"):
+        rod("fit", "--config", config, "--model.optimizer.lr", 0.25)
+    assert rod("fit", "--config", config, "--model.optimizer.lr", 0.5) == 0
+    assert "lr: 0.5" in (run / CONFIG).read_text()
+    assert len(starts_of(run)) == 1, "the failed start was of another run"
+    assert rod("fit", "--config", config, "--model.optimizer.lr", 0.25) == 2
+    assert "holds a run with another configuration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("answers.rejected.jsonl", False),
+        ("logs/version_0/hparams.yaml", False),
+        ("nested/config.yaml", False),
+        ("logs/version_0/metrics.csv", True),
+        ("traces/traces.00.jsonl", True),
+        (DONE, True),
+    ],
+)
+def test_what_counts_as_a_result(tmp_path: Path, name: str, held: bool) -> None:
+    for file in (CONFIG, "run.json", name):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert holds_results(tmp_path) is held
 
 
 def test_the_checkpoint_that_a_replacing_fit_starts_from_stays(copied: Path) -> None:

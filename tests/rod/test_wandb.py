@@ -10,6 +10,7 @@ from rod import wandb_run
 from rod.__main__ import main
 from rod.steps import config
 from tests.processes import Processes
+from tests.rod.fits import fit_config
 
 
 @pytest.fixture
@@ -78,3 +79,9 @@ def test_a_run_that_goes_on_keeps_its_id_and_a_new_one_has_its_own(
         ids.append(os.environ["WANDB_RUN_ID"])
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
+
+
+def test_the_curves_of_a_fit_are_in_its_run_folder_too(folder: Path) -> None:
+    command(folder, "fit", "--config", fit_config(folder, max_epochs=1))
+    (written,) = folder.glob("run/logs/version_*/metrics.csv")
+    assert "train/loss" in written.read_text().splitlines()[0]
