@@ -2,37 +2,51 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import yaml
 
-from rod.shipped import CONFIGS, shipped
+from datamodules.errors import InputError
+from rod.shipped import find, shipped
 
+Options = dict[str, list[str]]
+Configs = dict[str, dict[str, Any]]
 _AFTER = {
     "s3cot/1_direction": "rod predict --config s3cot/2_calibrate",
     "s3cot/2_calibrate": "rod predict --config s3cot/3_sample --config {folder}/choice.yaml",
-    "s3cot/3_sample": "rod filter --traces {folder}/traces/traces.jsonl --by gold "
-    "--output runs/s3cot/4_filter/items.jsonl",
+    "s3cot/3_sample": "rod filter --traces {folder}/traces/traces.jsonl --by gold --output {output}",
     "s3cot/5_curriculum": "rod test --config s3cot/6_test --ckpt_path {folder}/checkpoints/best.ckpt",
-    "mllr/0_pilot": "rod export --checkpoint {folder}/checkpoints/last.ckpt --output {folder}/model",
+    "mllr/0_pilot": "rod export --checkpoint {folder}/checkpoints/last.ckpt --output {output}",
     "mllr/1_probe_and_search": "rod fit --config mllr/2_tune",
     "mllr/2_tune": "rod test --config mllr/3_test --config mllr/suites/safety --config mllr/suites/task_maths "
     "--ckpt_path {folder}/checkpoints/last.ckpt",
     "mogu/0_answers": "rod pairs --config mogu/pairs",
-    "mogu/1_glad": "rod export --format peft --checkpoint {folder}/checkpoints/best.ckpt --output runs/mogu/glad",
-    "mogu/2_unwilling": "rod export --format peft --checkpoint {folder}/checkpoints/best.ckpt "
-    "--output runs/mogu/unwilling",
-    "mogu/3_router": "rod export --format mogu --checkpoint {folder}/checkpoints/best.ckpt --output runs/mogu/mogu",
+    "mogu/1_glad": "rod export --format peft --checkpoint {folder}/checkpoints/best.ckpt --output {output}",
+    "mogu/2_unwilling": "rod export --format peft --checkpoint {folder}/checkpoints/best.ckpt --output {output}",
+    "mogu/3_router": "rod export --format mogu --checkpoint {folder}/checkpoints/best.ckpt --output {output}",
 }
 """Shipped configuration -> what comes after it."""
+_OUTPUTS = {
+    "s3cot/3_sample": "runs/s3cot/4_filter/items.jsonl",
+    "mllr/0_pilot": "runs/mllr/0_pilot/model",
+    "mogu/1_glad": "runs/mogu/glad",
+    "mogu/2_unwilling": "runs/mogu/unwilling",
+    "mogu/3_router": "runs/mogu/mogu",
+}
+"""Shipped configuration -> where the shipped stages look for what comes of it; that of another run is in its folder."""
+_PAIRS = "runs/mogu/pairs"
 _REPORTED = {"test", "score", "frontier"}
-_KEPT = ("model.backbone", "model.dtype", "trainer.precision")
-"""Options that go on with the next stage."""
+_KEPT = ("model", "steer.direction", "trainer.precision")
+"""Options that go on with the next stage, with all that is within them."""
+_OF_A_FIT = ("model.optimizer", "model.schedule")
 
 
 def next_command(words: Sequence[str]) -> str:
     """What comes after a command; empty if nothing does, or it depends on what the user wants.
 
-    A next stage reads files where the shipped configurations put them, so a run in another folder has none.
+    A next stage reads files where the shipped configurations put them, so a run in another folder is followed by a
+    command that names its files, and writes into its folder, or by none.
 
     Args:
         words: The words after ``rod``.
@@ -45,30 +59,48 @@ def next_command(words: Sequence[str]) -> str:
     verb, options = words[0], _options(words[1:])
     if not {"--help", "-h", "--print_config"}.isdisjoint(words):
         return ""
-    names = [name for name in map(_short, options.get("config", ())) if name in shipped()]
-    own = [value for name in names if (value := _folder(name))]
-    folder = next(iter(options.get("trainer.default_root_dir", ())), own[-1] if own else "")
+    configs = {_short(name): _read(name) for name in options.get("config", ())}
     if verb in _REPORTED:
-        place = folder if verb == "test" else next(iter(options.get("output", ())), "")
+        place = _value("trainer.default_root_dir" if verb == "test" else "output", options, configs)
         return shlex.join(["rod", "report", place, "--output", f"{place}/report.html"]) if place else ""
-    if verb == "filter" and options.get("output"):
-        return shlex.join(["rod", "fit", "--config", "s3cot/5_curriculum", "--data.items", options["output"][0]])
-    if verb == "pairs" and "mogu/pairs" in names:
-        return "rod fit --config mogu/1_glad"
+    if verb == "filter" and (items := _value("output", options, configs)):
+        return shlex.join(["rod", "fit", "--config", "s3cot/5_curriculum", "--data.items", items])
+    if verb == "pairs" and (pairs := _value("output", options, configs)):
+        own = ["--data.pairs", f"{pairs}/pairs.train.jsonl", "--data.val_pairs", f"{pairs}/pairs.val.jsonl"]
+        return shlex.join(["rod", "fit", "--config", "mogu/1_glad", *(own if Path(pairs) != Path(_PAIRS) else ())])
     if verb not in ("fit", "predict"):
         return ""
-    stage = next((name for name in names if name in _AFTER), "")
-    if not stage or (folder != _folder(stage) and "{folder}" not in _AFTER[stage]):
+    stage = next((name for name in configs if name in _AFTER), "")
+    return _after(stage, options, configs) if stage else ""
+
+
+def _after(stage: str, options: Options, configs: Configs) -> str:
+    """What comes after a stage."""
+    folder = _value("trainer.default_root_dir", options, configs)
+    is_own = Path(folder) != Path(_value("trainer.default_root_dir", {}, {stage: configs[stage]}))
+    if is_own and "{folder}" not in _AFTER[stage]:
         return ""
-    found = shlex.split(_AFTER[stage].format(folder=shlex.quote(folder)))
-    if found[1] in ("predict", "fit", "test"):
-        found += [word for key in _KEPT for value in options.get(key, ())[:1] for word in (f"--{key}", value)]
+    output = _OUTPUTS.get(stage, "")
+    output = f"{folder}/{Path(output).name}" if is_own else output
+    found = shlex.split(_AFTER[stage].format(folder=shlex.quote(folder), output=shlex.quote(output)))
+    if found[1] not in ("predict", "fit", "test"):
+        return shlex.join(found)
+    place = found.index("--config") + 2
+    for name in [name for name in configs if name != stage and _is_of_a_model(configs[name])]:
+        found[place:place] = ["--config", name]
+        place += 2
+    if is_own:
+        found += ["--trainer.default_root_dir", f"{folder}/{Path(found[3]).name}"]
+    for key, values in options.items():
+        if any(key == kept or key.startswith(f"{kept}.") for kept in _KEPT) and not key.startswith(_OF_A_FIT):
+            for value in values:
+                found += [f"--{key}={value}"] if key.endswith("+") else [f"--{key}", value]
     return shlex.join(found)
 
 
-def _options(words: Sequence[str]) -> dict[str, list[str]]:
+def _options(words: Sequence[str]) -> Options:
     """The values of each option, in order."""
-    found: dict[str, list[str]] = {}
+    found: Options = {}
     for number, word in enumerate(words):
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
@@ -78,10 +110,34 @@ def _options(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _short(name: str) -> str:
-    return name.removeprefix("configs/").removesuffix(".yaml")
+    """The name of a shipped configuration; that of a file as it is."""
+    short = name.removeprefix("configs/").removesuffix(".yaml")
+    return short if short in shipped() else name
 
 
-def _folder(name: str) -> str:
-    """The run folder of a shipped configuration."""
-    values = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")) or {}
-    return str((values.get("trainer") or {}).get("default_root_dir") or "")
+def _read(name: str) -> dict[str, Any]:
+    """A configuration; empty if it cannot be read any more."""
+    try:
+        values = yaml.safe_load(Path(find(name)).read_text(encoding="utf-8"))
+    except (InputError, OSError, ValueError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _value(key: str, options: Options, configs: Configs) -> str:
+    """The value of a key on the command line, else in the last configuration that has it; empty if there is none."""
+    if key in options:
+        return options[key][-1]
+    found = ""
+    for values in configs.values():
+        inner: Any = values
+        for part in key.split("."):
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        found = str(inner) if inner else found
+    return found
+
+
+def _is_of_a_model(values: dict[str, Any]) -> bool:
+    """Whether a configuration is about the model, and not about the data or the trainer of one stage."""
+    trainer = values.get("trainer") or {}
+    return "model" in values and values.keys() <= {"model", "trainer"} and trainer.keys() <= {"default_root_dir"}
