@@ -97,7 +97,7 @@ class DistillationData(SupervisedData):
         if self.pairs:
             return
         questions = read_questions(
-            self.questions_file, fields=self.fields, limit=self.limit, rejected_dir=run_folder(self)
+            self.questions_file, fields=self.fields, limit=self.limit, rejected_dir=run_folder(self), key="data.fields"
         )
         student, teacher = (self._rows(questions, system) for system in (self.student, self.teacher))
         self.pairs = [

@@ -82,7 +82,9 @@ class TwinData(ContrastData):
         self.drop_overlap = drop_overlap
 
     def _read(self) -> list[ContrastPair]:
-        records = read_records(self.pairs_file, Twins, fields=self.fields, rejected_dir=run_folder(self))
+        records = read_records(
+            self.pairs_file, Twins, fields=self.fields, rejected_dir=run_folder(self), key="data.fields"
+        )
         if self.drop_overlap:
             tested = {squeeze(text) for path in self.evaluation for line in text_fields(path) for text in line}
             apart = [twin for twin in records if not {squeeze(twin.malicious), squeeze(twin.benign)} & tested]

@@ -197,7 +197,7 @@ class RouterData(_PairData):
         """Prompts of ``val_requests``; none without the file."""
         if self.val_requests is None:
             return []
-        found = read_questions(self.val_requests, fields=self.val_fields, strict=self.strict)
+        found = read_questions(self.val_requests, fields=self.val_fields, strict=self.strict, key="data.val_fields")
         n = min(self.val_limit, len(found))
         chosen = [found[i * len(found) // n] for i in range(n)]
         for path, pairs in zip((self.pairs, self.val_pairs), self.records, strict=True):

@@ -140,7 +140,9 @@ class ContrastData(LightningDataModule):
 
     def _read(self) -> list[ContrastPair]:
         if self.contrast_file is not None:
-            records = read_records(self.contrast_file, ContrastPair, fields=self.fields, rejected_dir=run_folder(self))
+            records = read_records(
+                self.contrast_file, ContrastPair, fields=self.fields, rejected_dir=run_folder(self), key="data.fields"
+            )
             return part_of(self.contrast_file, records, self.offset, self.limit)
         assert self.questions_file is not None
         questions = read_questions(
@@ -149,6 +151,7 @@ class ContrastData(LightningDataModule):
             offset=self.offset,
             limit=self.limit,
             rejected_dir=run_folder(self),
+            key="data.fields",
         )
         return [
             ContrastPair(

@@ -147,6 +147,7 @@ class PromptData(GenerationData):
             limit=self.limit,
             strict=self.strict,
             rejected_dir=run_folder(self),
+            key="data.fields",
         )
         missing = [question.id for question in questions if question.gold is None]
         if self.require_gold and missing:

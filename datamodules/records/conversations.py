@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from datamodules.records.files import BrokenLineError, HubData, read_file
+from datamodules.records.files import BrokenLineError, HubData, is_number, kind_of, read_file
 from datamodules.records.reader import check_names, join_fields, listed, report_bad_lines
 from datamodules.records.turns import CHATS, Role, Turn, as_list, parse_json, read_turns
 from datamodules.records.validation import BadLineError, check_text
@@ -18,7 +18,7 @@ _NAMES = ("messages", "prompt", "response", *_BESIDE)
 _NO_FORM = "neither a conversation nor a pair of request and response"
 _FORMS = (
     "a conversation has messages or conversations; a pair has prompt and response, prompt and completion, or "
-    "instruction, input and output. Map other names with data.fields, as in {prompt: question, response: answer} or "
+    "instruction, input and output. Map other names with {key}, as in {prompt: question, response: answer} or "
     "{messages: dialog}"
 )
 
@@ -39,6 +39,7 @@ def read_conversations(
     fields: Mapping[str, str] | None = None,
     strict: bool = False,
     rejected_dir: Path | None = None,
+    key: str = "data.fields",
 ) -> list[Conversation]:
     """Read training conversations; the form of each line is known by its fields. Ids are ignored.
 
@@ -55,9 +56,9 @@ def read_conversations(
     """
     fields = fields or {}
     if unknown := sorted(fields.keys() - set(_NAMES)):
-        raise InputError(f"data.fields: unknown name '{unknown[0]}'; known are {', '.join(_NAMES)}")
+        raise InputError(f"{key}: unknown name '{unknown[0]}'; known are {', '.join(_NAMES)}")
     if "messages" in fields and {"prompt", "response"} & fields.keys():
-        raise InputError("data.fields: give messages, or prompt and response, but not both")
+        raise InputError(f"{key}: give messages, or prompt and response, but not both")
     found: list[Conversation] = []
     bad: list[BrokenLineError] = []
     keys: dict[str, None] = {}
@@ -73,7 +74,7 @@ def read_conversations(
     check_names(source, fields, keys)
     if not found:
         unknown_form = any(line.reason == _NO_FORM for line in bad)
-        hint = f"; there are the fields {', '.join(keys)}: {_FORMS}" if unknown_form else ""
+        hint = f"; there are the fields {', '.join(keys)}: {_FORMS.replace('{key}', key)}" if unknown_form else ""
         raise InputError(f"{source}: no good line ({listed(bad)}){hint}")
     if bad:
         report_bad_lines(source, bad, len(found), strict, rejected_dir)
@@ -93,7 +94,7 @@ def _read(
     name = fields.get("system", "system")
     system = row.get(name)
     if not isinstance(system, str | None):
-        raise BadLineError(f"field {name!r} is not a text but {type(system).__name__}")
+        raise BadLineError(f"field {name!r} is not a text but {kind_of(system)}")
     if system and system.strip():
         if turns[0].role == "system":
             raise BadLineError("there are two system prompts: a field and a turn")
@@ -124,9 +125,11 @@ def _pair(row: dict[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
 
 
 def _side(value: Any, role: Role, name: str) -> list[Turn]:
-    """One side of a pair: a text, or turns."""
+    """One side of a pair: a text, a number, or turns."""
     if isinstance(value, str):
         return [Turn(role, value)]
+    if is_number(value):
+        return [Turn(role, str(value))]
     if isinstance(value, list):
         return read_turns(value, name)
     raise BadLineError(f"field {name!r} must be a text or a list of turns, not {json.dumps(value, default=str)[:40]}")

@@ -5,12 +5,14 @@ import gzip
 import io
 import itertools
 import json
+import math
 import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import IO, Any, cast
 
 from datamodules.errors import InputError, first_line
@@ -34,6 +36,11 @@ class BrokenLineError(InputError):
 
 
 Broken = Callable[[BrokenLineError], None]
+_WRAPPED = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{[^\[]*"(data|records|rows|examples|instances)"\s*:\s*\[\s*\{')
+"""The beginning of an object around a list of records."""
+_ABOUT = {"version", "name", "description"}
+"""What may stand beside that list."""
+_OTHER_SEPARATOR = re.compile(r"[\w\"' -]+([;,|\t])[\w\"' -]")
 _SPREAD = re.compile(rb'[\[{}\]],?$|"[^"]*"\s*:')
 """The beginning of a line of an object that goes over several."""
 
@@ -84,8 +91,9 @@ class HubData:
 def read_file(path: Path, broken: Broken | None = None) -> Iterator[Line]:
     """Read the records of a file: JSONL, a JSON list, ``.csv`` and ``.tsv`` (with a header), ``.parquet``.
 
-    All but Parquet may be packed: ``.jsonl.gz``. JSON numbers keep their digits as text. ``broken`` takes the error of
-    each broken line; by default the first is raised. InputError if the file cannot be read, or has no record.
+    A JSON list may stand under ``data``, ``records``, ``rows``, ``examples`` or ``instances`` of one object. All but
+    Parquet may be packed: ``.jsonl.gz``. JSON numbers keep their digits as text. ``broken`` takes the error of each
+    broken line; by default the first is raised. InputError if the file cannot be read, or has no record.
     """
     empty = True
 
@@ -129,6 +137,22 @@ class WrittenFloat(float):
         return self._text
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number with a text of its own, as an answer may be."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is, in words.
+
+    >>> kind_of(True), kind_of(WrittenFloat("0.50")), kind_of({}), kind_of(None)
+    ('a truth value', 'a number', 'an object', 'null')
+    """
+    kinds: dict[Any, str] = {bool: "a truth value", int | float: "a number", str: "a text", list | tuple: "a list"}
+    kinds |= {Mapping: "an object", NoneType: "null"}
+    return next((name for kind, name in kinds.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
 def _open(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
@@ -138,21 +162,26 @@ def _parsed(content: bytes) -> Any:
 
 
 def _json(path: Path, broken: Broken) -> Iterator[Line]:
-    """One object on each line, or one list of objects, whatever the file is called."""
+    """One object on each line, or one list of objects, whatever the file is called; or an object around that list."""
     with _open(path) as file:
-        is_list = re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*[{\]]", file.read(4096)) is not None
-    if is_list:
+        head = file.read(4096)
+    is_list, wrapped = re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*[{\]]", head), _WRAPPED.match(head)
+    records: Any = None
+    if is_list or wrapped:
         with _open(path) as file:
             content = file.read()
         try:
             records = _parsed(content)
         except (ValueError, RecursionError) as error:
-            if not re.search(rb"\]\s*\n\s*\[", content):  # no list on each line, but one that is broken
+            if is_list and not re.search(rb"\]\s*\n\s*\[", content):  # no list on each line, but one that is broken
                 raise InputError(f"{path}: broken JSON ({error})") from error
-        else:
-            yield from _json_list(path, records, broken)
-            return
-    yield from _json_lines(path, broken)
+    if wrapped and isinstance(records, dict):
+        name = wrapped[1].decode()
+        records = records[name] if records.keys() <= {name} | _ABOUT else None
+    if isinstance(records, list):
+        yield from _json_list(path, records, broken)
+    else:
+        yield from _json_lines(path, broken)
 
 
 def _json_list(path: Path, records: Iterable[Any], broken: Broken) -> Iterator[Line]:
@@ -184,7 +213,7 @@ def _json_lines(path: Path, broken: Broken) -> Iterator[Line]:
 
 
 def _no_object(values: Any) -> str:
-    return f"not a JSON object but {type(values).__name__}"
+    return f"not a JSON object but {kind_of(values)}"
 
 
 def _remedy(line: bytes) -> str:
@@ -213,6 +242,11 @@ def _csv_lines(path: Path, broken: Broken) -> Iterator[Line]:
     header = next(rows, [])
     if len(set(header)) < len(header):
         raise InputError(f"{path}:1: a column is named twice; the first row must name each column once")
+    if len(header) == 1 and (other := _OTHER_SEPARATOR.match(header[0])):
+        raise InputError(
+            f"{path}:1: there is one column, {header[0]!r}, which {other[1]!r} seems to part; a .csv has commas "
+            "between its columns, a .tsv tabs: save it again so"
+        )
     start = rows.line_num + 1
     for number, row in enumerate(rows, start=1):
         where, start = f"{path}:{start}", rows.line_num + 1

@@ -20,10 +20,11 @@ def read_questions(
     limit: int | None = None,
     strict: bool = False,
     rejected_dir: Path | None = None,
+    key: str = "",
 ) -> list[Question]:
     """Read ``limit`` questions of a JSONL file from ``offset`` on; other arguments and errors as in `read_records`."""
     records = read_records(
-        path, Question, fields=fields, strict=strict, gold_pattern=gold_pattern, rejected_dir=rejected_dir
+        path, Question, fields=fields, strict=strict, gold_pattern=gold_pattern, rejected_dir=rejected_dir, key=key
     )
     return part_of(path, records, offset, limit)
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from pathlib import Path
@@ -55,12 +56,13 @@ def read_records(
     strict: bool = False,
     gold_pattern: str | None = None,
     rejected_dir: Path | None = None,
+    key: str = "",
 ) -> list[T]:
     """Read and validate a file of records: JSONL, or any other file that `read_file` reads. Empty lines are skipped.
 
     A line is bad if it is not a JSON object, lacks a field, has one of the wrong type, repeats an id, or has an empty
-    question. A missing ``id`` becomes ``{file stem}-{line number}``. Ids and gold answers may be numbers. Further
-    fields are ignored.
+    question. A missing ``id`` becomes ``{file stem}-{line number}``. Ids, gold answers and responses may be numbers.
+    Further fields are ignored.
 
     If the record has ``earlier`` turns, the request may be a chat, in ``messages`` or ``conversations`` or as a list of
     turns in place of the text; see `part_chat`.
@@ -75,10 +77,11 @@ def read_records(
             reason, and a warning counts them.
         gold_pattern: As in `extract_gold`. A gold answer without a match makes a line bad.
         rejected_dir: Folder for bad lines if the file's own folder is not writable.
+        key: What the user calls ``fields``, for errors: ``data.fields``, ``--field``. Empty if they cannot be mapped.
 
     Raises:
-        InputError: The file cannot be read or has no good line, ``fields`` or the pattern do not fit, or ``strict``
-            and a line is bad.
+        InputError: The file cannot be read or has no good line, most of its lines repeat the id of another record,
+            ``fields`` or the pattern do not fit, or ``strict`` and a line is bad.
 
     >>> import tempfile
     >>> from datamodules.records.kinds import Question
@@ -89,8 +92,9 @@ def read_records(
     [Question(id='a', question='1 + 1?', gold='2', earlier=())]
     """
     path, fields = Path(path), fields or {}
-    parse = parser(record_type, fields)
+    parse = parser(record_type, fields, key)
     good: dict[Any, T] = {}
+    others = 0
     bad: list[BrokenLineError] = []
     keys: dict[str, None] = {}
     for line in read_file(path, bad.append):
@@ -106,27 +110,34 @@ def read_records(
             if gold_pattern is not None:
                 _cut_gold(values, fields.get("gold", "gold"), gold_pattern)
             record = parse(values)
-            key = getattr(record, "id", line.number)
-            if key in good:
-                raise BadLineError(f"id {key!r} is in an earlier line too")
-            good[key] = record
+            name = getattr(record, "id", line.number)
+            if name in good:
+                others += record != good[name]
+                raise BadLineError(f"id {name!r} is in an earlier line too")
+            good[name] = record
         except BadLineError as error:
             text = json.dumps(line.values, default=str, ensure_ascii=False)
             bad.append(BrokenLineError(line.number, line.where, str(error), text))
     check_names(path, fields, keys)
     if not good:
+        hint = f"; there are the fields {', '.join(keys)}; {_needed(record_type, key)}" if keys else ""
+        raise InputError(f"{path}: no good line ({listed(bad)}){hint}")
+    if others > len(good):
+        remedy = f"name another field as id with {key}, as in {{id: FIELD}}" if key.endswith("fields") else ""
         raise InputError(
-            f"{path}: no good line ({listed(bad)})"
-            + (
-                f"; there are the fields {', '.join(keys)}: if they have other names than the record's, map them with "
-                "`fields`"
-                if keys
-                else ""
-            )
+            f"{path}: {others} of {len(good) + len(bad)} lines have the id of another record and would be left out "
+            f"({listed(bad)}); {remedy or 'rename the field'}, or leave it out, and each line gets an id"
         )
     if bad:
         report_bad_lines(path, bad, len(good), strict, rejected_dir)
     return list(good.values())
+
+
+def _needed(record_type: type[Any], key: str) -> str:
+    """What a record needs, and what to do if a file calls it otherwise."""
+    known = [f.name for f in dataclass_fields(record_type) if f.default is MISSING and f.default_factory is MISSING]
+    names = ", ".join(name for name in known if name != "id")
+    return f"a record needs {names}: " + (f"say with {key} what it is called there" if key else "rename the fields")
 
 
 def check_names(source: object, fields: Mapping[str, str], keys: Collection[str]) -> None:

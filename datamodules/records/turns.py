@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from datamodules.records.files import is_number, kind_of
 from datamodules.records.validation import BadLineError, check_text
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -59,7 +60,7 @@ def read_turns(value: Any, name: str) -> list[Turn]:
     for number, entry in enumerate(as_list(value, name), start=1):
         where = f"{name}, turn {number}"
         if not isinstance(entry, Mapping):
-            raise BadLineError(f"{where}: not an object but {type(entry).__name__}")
+            raise BadLineError(f"{where}: not an object but {kind_of(entry)}")
         entry = {key: value for key, value in entry.items() if value is not None}
         try:
             turns.append(_turn(entry))
@@ -157,6 +158,7 @@ def _turn(entry: Mapping[str, Any]) -> Turn:
     if role is None:
         raise BadLineError(f"its role is {said!r}; known are {', '.join(_ROLES)}")
     content = entry.get("content", entry.get("value", ""))
+    content = str(content) if is_number(content) else content
     if str(said).lower() == "function_call":
         return Turn("assistant", "", tool_calls=tuple(_calls(parse_json(content, "function_call"))))
     calls = entry.get("tool_calls") or entry.get("function_call") or ()
@@ -166,7 +168,7 @@ def _turn(entry: Mapping[str, Any]) -> Turn:
         raise BadLineError(f"its weight is {weight!r}; give 1, or 0 for a turn that is not learnt")
     given = next((entry[name] for name in _THOUGHTS if entry.get(name)), thought)
     if not isinstance(given, str):
-        raise BadLineError(f"its thought is not a text but {type(given).__name__}")
+        raise BadLineError(f"its thought is not a text but {kind_of(given)}")
     return Turn(
         role,
         text,
@@ -194,7 +196,7 @@ def _text(content: Any, role: Role) -> tuple[str, str]:
         return "".join(said["text"]), "".join(said["thinking"] + said["reasoning"])
     if role == "tool":
         return json.dumps(content, ensure_ascii=False, default=str), ""
-    raise BadLineError(f"its content is not a text but {type(content).__name__}")
+    raise BadLineError(f"its content is not a text but {kind_of(content)}")
 
 
 def _calls(value: Any) -> Iterator[dict[str, Any]]:

@@ -20,9 +20,11 @@ class BadLineError(Exception):
 
 
 _hints = cache(get_type_hints)
+_MAY_BE_NUMBERS = {"id", "question_id", "gold", "response", "responses"}
+"""Fields of texts that files have as numbers: names, and what answers a question of arithmetic."""
 
 
-def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, Any]], T]:
+def parser(record_type: type[T], names: dict[str, str], key: str = "") -> Callable[[dict[str, Any]], T]:
     """Return a function that makes a record of a JSON object, or raises `BadLineError`.
 
     ``names`` has the object's name of a field, by the record's, if they differ; such a field is required. Fields may be
@@ -31,7 +33,7 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
     in place of a list; one with ``read`` is made by that function of value and name. Half a character in a text makes a
     line bad, because tokenizers refuse it; unless the class has ``any_text = True``. So does an empty question, or an
     empty text in a field that the class names in ``not_empty``.
-    InputError if the record has no field in ``names``.
+    InputError, with the option ``key`` that gave ``names``, if the record has no field in them.
     """
     described: Any = record_type
     hints, known = _hints(described), fields(described)
@@ -39,7 +41,9 @@ def parser(record_type: type[T], names: dict[str, str]) -> Callable[[dict[str, A
     not_empty = {"question", *getattr(record_type, "not_empty", ())}
     if unknown := names.keys() - {field.name for field in known}:
         have = ", ".join(field.name for field in known)
-        raise InputError(f"fields: {record_type.__name__} has no {', '.join(sorted(unknown))}; it has {have}")
+        raise InputError(
+            f"{key or 'fields'}: {record_type.__name__} has no {', '.join(sorted(unknown))}; it has {have}"
+        )
 
     def parse(values: dict[str, Any]) -> T:
         converted = {}
@@ -81,7 +85,7 @@ def _convert(value: Any, hint: Any, name: str, ours: str, any_text: bool) -> Any
         raise BadLineError(f"field {name!r}: {json.dumps(value)} is not a number")
     if hint is float and (isinstance(value, float) or (type(value) is int and abs(value) < 2**53)):
         return float(value)
-    if hint is str and type(value) in (int, float, WrittenFloat) and ours in ("id", "question_id", "gold"):
+    if hint is str and type(value) in (int, float, WrittenFloat) and ours in _MAY_BE_NUMBERS:
         return str(value)
     if hint is str and isinstance(value, str):
         if not any_text:

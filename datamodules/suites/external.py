@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
-from datamodules.records.files import Line, read_file
+from datamodules.records.files import Line, is_number, kind_of, read_file
 from datamodules.records.reader import read_records
 from datamodules.suites.expressions import Expression
 from datamodules.suites.predictions import Prediction
@@ -274,7 +274,8 @@ def _count(value: Any, line: Line) -> int | None:
 
 def _text(key: str, value: Any, line: Line) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{line.where}: --{key}: must be a text, not {type(value).__name__}")
+        remedy = f"; if it is the text, give --{key} 'EXPRESSION | string'" if is_number(value) else ""
+        raise InputError(f"{line.where}: --{key}: must be a text, not {kind_of(value)}{remedy}")
     return value
 
 

@@ -10,7 +10,7 @@ from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.gold import require_gold
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
-from datamodules.records.files import Line
+from datamodules.records.files import Line, kind_of
 from datamodules.records.kinds import System
 from datamodules.records.turns import Turn, part_chat, read_turns, transcript
 from datamodules.records.validation import BadLineError
@@ -219,7 +219,7 @@ class ItemMaker:
         elif isinstance(value, Mapping) and value:
             entry = f"{expression}.{next(iter(value))}"
         remedy = f"; name an entry of it, as in '{entry}'" if entry else ""
-        raise self._error(line, f"{name}: '{expression}' is not a text but {type(value).__name__}{remedy}")
+        raise self._error(line, f"{name}: '{expression}' is not a text but {kind_of(value)}{remedy}")
 
     def _options(self, value: Any, line: Line) -> tuple[str, ...]:
         """The texts of the options in order, without labels of their own such as ``A)``."""
@@ -230,7 +230,7 @@ class ItemMaker:
         if not isinstance(value, list | tuple):
             raise self._error(
                 line,
-                f"options: must be a list or a mapping, not {type(value).__name__}; split a text, as in "
+                f"options: must be a list or a mapping, not {kind_of(value)}; split a text, as in "
                 "\"options.split(';')\"",
             )
         texts = [self._text("options", option, line).strip() for option in value]

@@ -127,10 +127,11 @@ def _read(source: AnswerSource, tables: dict[str, dict[str, bool]], strict: bool
     fields |= {"prompt": source.prompt} if source.prompt and source.prompts is None and source.split is None else {}
     fields |= {"label": source.label.removeprefix("field:")} if source.label.startswith("field:") else {}
     fields |= {"kind": source.kind} if source.kind else {}
-    lines = read_records(source.path, _Line, fields=fields, strict=strict, rejected_dir=folder)
+    key = f"sources.{source.name}"
+    lines = read_records(source.path, _Line, fields=fields, strict=strict, rejected_dir=folder, key=key)
     prompts = {}
     if source.prompts is not None:
-        renamed = read_records(source.prompts, _Prompt, fields={"prompt": source.prompt}, rejected_dir=folder)
+        renamed = read_records(source.prompts, _Prompt, fields={"prompt": source.prompt}, rejected_dir=folder, key=key)
         prompts = {line.id: line.prompt for line in renamed}
     answers = []
     for line in lines:

@@ -48,7 +48,9 @@ def run(
     rows = [
         (path.stem, row)
         for path in expand("--responses", responses)
-        for row in read_records(path, ResponseRow, fields=fields, strict=strict, rejected_dir=output.parent)
+        for row in read_records(
+            path, ResponseRow, fields=fields, strict=strict, rejected_dir=output.parent, key="--fields"
+        )
     ]
     with AnswerChecker() as checker:
         traces = traces_of(rows, alphas, AutoTokenizer.from_pretrained(tokenizer), checker, append_boxed)

@@ -37,7 +37,7 @@ def run(
     left = output.with_suffix(".no_twin.jsonl")
     require_new([output, left], overwrite)
     maker = TwinMaker(read_words(words or SHIPPED), min_replaced)
-    records = read_questions(requests, fields={"question": field}, limit=limit)
+    records = read_questions(requests, fields={"question": field}, limit=limit, key="--field")
     twins, without = make_twins(records, maker)
     if not twins:
         raise InputError(f"{requests}: no request has a word of the list; give another list with --words")

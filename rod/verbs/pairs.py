@@ -66,10 +66,14 @@ def run(
     if refusals is not None and not refusals.is_file():
         raise InputError(f"--refusals: there is no file '{refusals}'")
     written = [line.strip() for line in refusals.read_text(encoding="utf-8-sig").splitlines()] if refusals else REFUSALS
-    others = read_questions(other_malicious, fields={"question": other_field}, strict=strict) if other_malicious else ()
+    others = (
+        read_questions(other_malicious, fields={"question": other_field}, strict=strict, key="--other_field")
+        if other_malicious
+        else ()
+    )
     found = make_pairs(
         [trace for path in expand("--answers", answers) for trace in read_records(path, Trace, strict=strict)],
-        read_records(malicious, Attack, fields=malicious_fields, strict=strict),
+        read_records(malicious, Attack, fields=malicious_fields, strict=strict, key="--malicious_fields"),
         n_train=n_train,
         n_val=n_val,
         refusals=[line for line in written if line],

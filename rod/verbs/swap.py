@@ -62,7 +62,7 @@ def run(
         pattern = re.compile(refusal, re.IGNORECASE)
     except re.error as error:
         raise InputError(f"--refusal: not a regular expression: {error}") from error
-    questions = read_questions(requests, fields={"question": field})
+    questions = read_questions(requests, fields={"question": field}, key="--field")
     questions = random.Random(seed).sample(questions, min(limit, len(questions)))
     modules = [_load(name, aligned, max_new_tokens) for name in (tuned, aligned)]
     models = [module.language_model for module in modules]

@@ -69,7 +69,7 @@ def run(
     require_new([output / name for name in _FILES], overwrite)
     place = choose_device(device)
     twins = read_records(pairs, Twins)[:limit]
-    conversations = read_conversations(path, fields=fields)
+    conversations = read_conversations(path, fields=fields, key="--fields")
     module = CausalLM(model, dtype="auto")
     encode = ConversationEncoder(module.tokenizer, chat_template, loss_turns="last")
     rows = {c.number: _upto(examples[-1], at) for c in conversations if (examples := encode(c))}

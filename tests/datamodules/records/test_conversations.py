@@ -133,7 +133,7 @@ def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_pat
         ({"prompt": "Hi", "response": " \n"}, "the response is empty"),
         ({"prompt": "", "response": "Yes"}, "the request is empty"),
         ({"instruction": " ", "input": "", "output": "Yes"}, "the request is empty"),
-        ({"instruction": "Hi", "output": 3}, "'output' must be a text or a list of turns, not 3"),
+        ({"instruction": "Hi", "output": False}, "'output' must be a text or a list of turns, not false"),
         ({"messages": [user("a"), said("b"), user("c"), said("")]}, "turn 4 is empty"),
         ({"messages": [user("Hi")]}, "no turn of the assistant to learn"),
         ({"messages": [said("Hi"), user("Hi")]}, "no turn of the assistant to learn"),
@@ -141,7 +141,7 @@ def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_pat
         ({"messages": []}, "'messages' has no turn"),
         ({"messages": "Hi"}, "'messages' is a text that is no JSON"),
         ({"messages": {"role": "user"}}, "'messages' must be a list"),
-        ({"messages": ["Hi"]}, "turn 1: not an object but str"),
+        ({"messages": ["Hi"]}, "turn 1: not an object but a text"),
         ({"messages": [{"role": "narrator", "content": "Hi"}]}, "turn 1: its role is 'narrator'; known are system"),
         ({"messages": [user("Hi"), said("Yes", weight=0.5)]}, "turn 2: its weight is 0.5"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "a part of type 'image_url'; only text"),
@@ -150,13 +150,13 @@ def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_pat
             ({"messages": [user("Hi"), said([part, {"type": "text", "text": "b"}])]}, "of type '(.*)' without '\\1'")
             for part in ({"type": "text", "content": "a"}, {"type": "text", "text": None}, {"type": "thinking"})
         ),
-        ({"messages": [user("Hi"), said([{"type": "text", "text": 5}])]}, "its content is not a text but int"),
+        ({"messages": [user("Hi"), said([{"type": "text", "text": 5}])]}, "its content is not a text but a number"),
         ({"messages": [user("Hi"), said("", tool_calls=5)]}, "turn 2: field 'tool_calls' must be a list, not 5"),
         (
             {"messages": [user("Hi"), said("", tool_calls=[{"name": "f", "arguments": {"a": "\ud800"}}])]},
             "half a character",
         ),
-        ({"messages": [{"role": "user", "content": {"a": 1}}]}, "its content is not a text but dict"),
+        ({"messages": [{"role": "user", "content": {"a": 1}}]}, "its content is not a text but an object"),
         ({"messages": [user("Hi"), said("", tool_calls=[{"function": {}}])]}, "a call of a tool has no name"),
         ({"messages": [user("Hi"), said("", tool_calls=[{"name": "f", "arguments": "[1]"}])]}, "of 'f' are not a JSON"),
         ({"messages": [user("Hi"), said("Yes\ud800")]}, "half a character"),
@@ -197,7 +197,7 @@ def test_only_some_lines_have_a_system_prompt_and_tools(tmp_path: Path) -> None:
     found = read(tmp_path, *rows, fields={"system": "persona + style", "tools": "f"})
     assert [chat.turns[0].content for chat in found] == ["Be kind.", "Eve.\n\nGo.", "Hi"]
     assert [len(chat.tools) for chat in found] == [1, 0, 0]
-    with pytest.raises(InputError, match="field 'sp' is not a text but int"):
+    with pytest.raises(InputError, match="field 'sp' is not a text but a number"):
         read(tmp_path, {**pair, "sp": 3}, fields={"system": "sp"})
 
 
@@ -248,3 +248,18 @@ def test_published_sets(shared_data: Path, tmp_path: Path) -> None:
     pairs = read_conversations(path)
     assert len(pairs) == 9229 - 4, "four responses are empty"
     assert sum("\n\n" in pair.turns[0].content for pair in pairs) > 1000
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "2.5 + 2.5?", "response": 5},
+        {"instruction": "2.5 + 2.5?", "output": 5.0},
+        {"messages": [user("2.5 + 2.5?"), {"role": "assistant", "content": 5}]},
+    ],
+)
+def test_a_number_is_learnt_as_text(row: dict[str, Any], tmp_path: Path) -> None:
+    (found,) = read(tmp_path, row)
+    assert float(found.turns[-1].content) == 5
+    with pytest.raises(InputError, match="true"):
+        read(tmp_path, {"prompt": "2.5 + 2.5?", "response": True})

@@ -28,6 +28,8 @@ def csv_text(delimiter: str = ",") -> str:
         ("q.json", json.dumps(ROWS, indent=1)),
         ("q.jsonl", json.dumps(ROWS)),
         ("q.data", "\ufeff" + json.dumps(ROWS, indent=1)),
+        ("q.json", json.dumps({"data": ROWS})),
+        ("q.json", json.dumps({"version": "1", "examples": ROWS}, indent=1)),
         ("q.csv", csv_text()),
         ("q.tsv", csv_text("\t")),
     ],
@@ -58,22 +60,38 @@ def test_parquet(tmp_path: Path) -> None:
         ("a.jsonl", b"prompt,response\na,b\n", r"a\.jsonl:1: .*a name that ends in \.csv"),
         ("a.json", b'[{"prompt": "a"},\n', r"a\.json: broken JSON"),
         ("a.json", b"[]", "has no record"),
+        ("a.csv", b"prompt;response\na;b\n", r"a\.csv:1: there is one column, 'prompt;response', which ';' .*commas"),
+        ("a.csv", b"prompt\tresponse\na\tb\n", r"a\.csv:1: there is one column, .*a \.tsv tabs"),
+        ("a.tsv", b"prompt,response\na,b\n", r"a\.tsv:1: there is one column, 'prompt,response'"),
         ("a.jsonl.gz", b"no gzip", r"cannot be read \(Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b'{"prompt": "a", "response": "b"}' * 99, mtime=0)[:-9], "cannot be read"),
-        ("a.json", b'[{"prompt": "a", "response": "b"}, 3]', r"a\.json record 2: not a JSON object but int"),
+        ("a.json", b'[{"prompt": "a", "response": "b"}, 3]', r"a\.json record 2: not a JSON object but a number"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(name: str, content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=said) as error:
         read_records(tmp_path / name, Instruction, strict=True)
-    assert "`fields`" not in str(error.value)
+    assert "rename the fields" not in str(error.value)
 
 
 def test_a_list_on_each_line_is_no_list_of_records(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('[{"role": "user"}]\n[{"role": "user"}]\n')
-    with pytest.raises(InputError, match=r"a\.jsonl:1: not a JSON object but list"):
+    with pytest.raises(InputError, match=r"a\.jsonl:1: not a JSON object but a list"):
         list(read_file(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "line", ['{"question": "q", "data": [{"a": 1}]}', '{"data": [{"a": 1}]}\n{"data": [{"a": 2}]}', '{"data": [1]}']
+)
+def test_records_that_have_a_list_are_records(line: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(line)
+    assert [read.values for read in read_file(tmp_path / "a.jsonl")] == [json.loads(one) for one in line.split("\n")]
+
+
+def test_a_table_of_one_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question\n1; 2 | 3?\n")
+    assert [line.values for line in read_file(tmp_path / "a.csv")] == [{"question": "1; 2 | 3?"}]
 
 
 def test_texts_of_a_file_are_found_at_any_depth(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_windows_files_are_read(tmp_path: Path) -> None:
 BAD_LINES = [
     ('{"id": "a", "question"', "broken JSON"),
     ('{"id": "b", "question": "x", "gold": NaN}', "NaN is not a number"),
-    ("[1, 2]", "not a JSON object but list"),
+    ("[1, 2]", "not a JSON object but a list"),
     ({"id": "c"}, "field 'question' is missing"),
     ({"id": "d", "question": 5}, "field 'question' must be str, not 5"),
     ({"id": "e", "question": " "}, "empty question"),
@@ -87,6 +87,33 @@ def test_bad_lines_are_set_aside_and_counted(tmp_path: Path, caplog: pytest.LogC
     assert [row["line"] for row in rejected] == list(range(2, 12))
     assert all(reason in row["reason"] for row, (_, reason) in zip(rejected, BAD_LINES, strict=False))
     assert rejected[0]["text"] == BAD_LINES[0][0]
+
+
+def test_ids_that_tell_nothing_apart_stop_the_run(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.jsonl", *({"id": "train", "question": f"{n}?", "n": n} for n in range(5)))
+    remedy = "name another field as id with data.fields, as in {id: FIELD}, or leave it out"
+    with pytest.raises(InputError, match=f"4 of 5 lines have the id of another record .*{remedy}"):
+        read_records(path, Question, key="data.fields")
+    with pytest.raises(InputError, match="rename the field, or leave it out"):
+        read_records(path, Question)
+    assert len(read_records(path, Question, fields={"id": "n"})) == 5
+    same = write(tmp_path / "same.jsonl", *([{"id": "train", "question": "1?"}] * 5))
+    assert len(read_records(same, Question)) == 1, "the same record again"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [("--field", "say with --field what it is called there"), ("", "rename the fields")]
+)
+def test_the_remedy_for_other_names_is_one_that_the_user_has(key: str, said: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "q.jsonl", {"goal": "a", "target": "b"})
+    with pytest.raises(InputError, match=f"there are the fields goal, target; a record needs question: {said}"):
+        read_records(path, Question, key=key)
+
+
+def test_a_response_may_be_a_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"prompt": "5/2?", "response": 2.50}', '{"prompt": "?", "response": true}')
+    (found,) = read_records(path, Instruction)
+    assert found.response == "2.50"
 
 
 def test_bad_lines_beside_a_file_in_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -137,7 +164,7 @@ def test_files_that_give_nothing(tmp_path: Path) -> None:
         read_records(tmp_path, Question)
     with pytest.raises(InputError, match="the file has no record"):
         read_records(write(tmp_path / "e.jsonl", "", ""), Question)
-    with pytest.raises(InputError, match=r"no good line .*there are the fields problem: .*`fields`"):
+    with pytest.raises(InputError, match=r"no good line .*there are the fields problem; a record needs question"):
         read_records(write(tmp_path / "p.jsonl", {"problem": "1+1?"}), Question)
 
 

@@ -28,7 +28,7 @@ def test_a_file(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         ('{"a": 1}\n{"a": ', r"set\.jsonl:2: broken JSON"),
-        ('{"a": 1}\n[1]', r"set\.jsonl:2: not a JSON object but list"),
+        ('{"a": 1}\n[1]', r"set\.jsonl:2: not a JSON object but a list"),
         (b'{"a": "\xff"}', r"set\.jsonl:1: broken JSON"),
         ("[" * 100_000, r"set\.jsonl:1: broken JSON"),
         ("\n \n", r"set\.jsonl: the file has no record"),

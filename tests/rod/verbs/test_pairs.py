@@ -44,3 +44,20 @@ def test_refusals_in_another_encoding(words: list[str], tmp_path: Path, capsys: 
     (tmp_path / "refusals.txt").write_text("Non, désolé.\n", encoding="latin-1")
     assert main([*words, f"--refusals={tmp_path / 'refusals.txt'}"]) == 2
     assert "refusals.txt' is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("malicious", "a record needs prompt, target: say with --malicious_fields"),
+        ("other_malicious", "a record needs question: say with --other_field"),
+        ("rejections", "rename the fields"),
+    ],
+)
+def test_a_file_with_other_names_is_told_with_the_option_that_maps_them(
+    words: list[str], name: str, remedy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text("id,question\n1,\n" if name == "other_malicious" else "goal,reply\nAttack!,Sure\n")
+    assert main([*words, f"--{name}={own}"]) == 2
+    assert remedy in capsys.readouterr().err

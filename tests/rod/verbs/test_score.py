@@ -180,7 +180,8 @@ def test_overwrite(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("words", "reason"),
     [
         (["--completion", "reply", "--question", "q"], "theirs.jsonl:1: --completion: 'reply' is undefined"),
-        (["--completion", "small.n", "--question", "q"], "theirs.jsonl:1: --completion: must be a text, not int"),
+        (["--completion", "small.n", "--question", "q"], "a text, not a number; if it is the text, give --completion"),
+        (["--completion", "[0.5]", "--question", "q"], "theirs.jsonl:1: --completion: must be a text, not a number"),
         ([*THEIRS, "--tokens", "[1]"], "theirs.jsonl:1: --tokens: 1 values for 2 completions"),
         ([*THEIRS, "--tokens", "['a', 'b']"], "theirs.jsonl:1: --tokens: must be a number of tokens, not 'a'"),
         ([*THEIRS[:4], "--gold", r"'\\frac{'"], "theirs.jsonl:1: suite 'theirs': gold: "),
@@ -192,7 +193,7 @@ def test_overwrite(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--gold", "right"], "--gold: has no effect on a predictions.jsonl of this project"),
         (["--name", "x"], "--name: has no effect on a predictions.jsonl"),
         ([], "to read completions of another project, give --completion"),
-        ([*THEIRS, "--evaluate.baseline", "absent.json"], "absent.json: cannot be read"),
+        ([*THEIRS, "--evaluate.baseline", "absent.json"], "evaluate.baseline: there is no file 'absent.json'"),
         ([*THEIRS, "--kind", "perplexity"], "kind"),
     ],
 )  # fmt: skip

@@ -56,12 +56,15 @@ def test_what_cannot_be_ranked_is_told_before_anything_is_written(
 ) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(json.dumps({"prompt": "Hello", "response": "World"}))
-    same = tmp_path / "same.jsonl"
+    other, same = tmp_path / "other.jsonl", tmp_path / "same.jsonl"
+    other.write_text(json.dumps({"harmful": "Hello", "harmless": "World"}))
     twins = [twin | {"benign": twin["malicious"]} for twin in lines(world / "twins.train.jsonl")[:8]]
     same.write_text("\n".join(map(json.dumps, twins)))
     for words, said in (
         (["--drop", "1"], "--drop: must be a share from 0 to less than 1, is 1"),
         (["--pairs", str(same)], "--pairs: the model tells malicious requests from their twins with an AUROC of 0.500"),
+        (["--pairs", str(other)], "a record needs malicious, benign: rename the fields"),
+        (["--fields.answer", "response"], "--fields: unknown name 'answer'"),
         (["--limit", "3"], "triage: 3 pairs are too few"),
     ):
         assert triage(world, data, tmp_path / "out", *words) == 2
