@@ -68,7 +68,8 @@ class Generating(TrainableCheckpoint):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer; needs no weights, so a DataModule can check its input first."""
-        return loading.load_tokenizer(self.tokenizer_name, self.revision, self.trust_remote_code)
+        key = loading.BACKBONE if self.tokenizer_name == self.backbone else "model.tokenizer"
+        return loading.load_tokenizer(self.tokenizer_name, self.revision, self.trust_remote_code, key=key)
 
     @cached_property
     def max_positions(self) -> int | None:

@@ -45,11 +45,14 @@ def load_module(config: Path, checkpoint: Path | None) -> CausalLM:
 def config_of(checkpoint: Path) -> Path:
     """The ``config.yaml`` of a checkpoint's run: the nearest one in the folders above it.
 
-    InputError if there is none.
+    InputError if there is none, or no checkpoint.
     """
+    if not checkpoint.exists():
+        raise InputError(f"--checkpoint: there is no file '{checkpoint}'")
     for folder in checkpoint.resolve().parents:
         if (folder / CONFIG).is_file():
             return folder / CONFIG
+    check_checkpoint(checkpoint, "--checkpoint")
     raise InputError(f"--config: no {CONFIG} in the folders above '{checkpoint}'; name the run's configuration")
 
 

@@ -14,7 +14,7 @@ from datamodules.batch import ContrastBatch
 from datamodules.errors import InputError
 from datamodules.mllr.twin_data import TwinData, families
 from llm_modules.backbone.architecture import num_layers
-from llm_modules.backbone.loading import load_model
+from llm_modules.backbone.loading import load_model, read_config, require_model
 from llm_modules.mllr.investigation import Investigation, ProxySettings, investigate
 from llm_modules.mllr.module import MLLR, rows_of
 from llm_modules.mllr.robustness import mean_drops
@@ -22,6 +22,7 @@ from llm_modules.mllr.search import SearchSettings
 from llm_modules.optim.module_names import TYPES, Module
 from llm_modules.optim.robust_modules import RobustModules
 
+_PILOT = "RobustModulesWriter.pilot"
 _FIGURES = ("robustness", "search")
 
 
@@ -73,6 +74,11 @@ class RobustModulesWriter(Callback):
             raise InputError("trainer.devices: the search perturbs one model's weights; run it on one device")
         if self.output is not None and self.output.exists():
             raise InputError(f"RobustModulesWriter.output: '{self.output}' exists; remove it or name another file")
+        if self.pilot is not None:
+            folder = f"rod export --checkpoint runs/mllr/0_pilot/checkpoints/last.ckpt --output {self.pilot}"
+            remedy = f"rod fit --config mllr/0_pilot and {folder} make the shipped one"
+            require_model(self.pilot, key=_PILOT, remedy=remedy)
+            read_config(self.pilot, key=_PILOT)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with no prompts."""
@@ -104,7 +110,7 @@ class RobustModulesWriter(Callback):
             [family[name] for name in self._ids],
             self.proxy,
             self.search,
-            pilot=load_model(self.pilot, dtype=module.weights_dtype) if self.pilot else None,
+            pilot=load_model(self.pilot, dtype=module.weights_dtype, key=_PILOT) if self.pilot else None,
             pad_id=module.pad_id,
             report=rank_zero_info,
         )

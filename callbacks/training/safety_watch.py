@@ -249,7 +249,7 @@ class SafetyWatch(Callback):
         if self.tokenizer is not None:
             from llm_modules.backbone.loading import load_tokenizer
 
-            return load_tokenizer(self.tokenizer)
+            return load_tokenizer(self.tokenizer, key="SafetyWatch.tokenizer")
         found = getattr(pl_module, "tokenizer", None)
         if not isinstance(found, PreTrainedTokenizerBase):
             raise InputError("SafetyWatch.tokenizer: the LightningModule has none; give a hub id or folder")

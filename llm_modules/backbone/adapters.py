@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -76,6 +77,8 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
 
     InputError if the adapter does not fit the model, or only a part of it does.
     """
+    if not Path(folder).is_dir():
+        raise InputError(f"model.adapter: there is no folder '{folder}'; give one with an adapter_config.json")
     check_folder(folder, "model.adapter")
     try:
         stored = load_peft_weights(folder, device="cpu")

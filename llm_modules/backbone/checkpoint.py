@@ -107,6 +107,10 @@ _UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, Runti
 """What ``zipfile`` and ``torch.load`` raise for damaged bytes: a flipped bit may even ask for an unknown
 compression, for a password, or for an object that is no mapping."""
 _ANOTHER = "give another checkpoint of the run, or delete this one"
+_SAME = (
+    "use the configuration it was trained with (model.backbone, model.peft, model.learning_rates), or write it as a "
+    "model with rod export and give that folder as model.backbone, without a checkpoint"
+)
 TRAINED = "trained_parameters"
 """Key of a checkpoint: the names of the parameters that were trained."""
 _FOREIGN = f"is a checkpoint of another project, or none of a run (it has no {TRAINED})"
@@ -165,7 +169,7 @@ class TrainableCheckpoint(LightningModule):
         ]
         raise InputError(
             f"ckpt_path: the checkpoint does not belong to this model: {' and '.join(parts)} of {len(expected)} "
-            "trained parameters; use the configuration it was trained with (model.backbone, model.peft)"
+            f"trained parameters; {_SAME}"
         )
 
     def _check_values(self, weights: dict[str, Tensor]) -> None:
@@ -175,8 +179,7 @@ class TrainableCheckpoint(LightningModule):
             if weights[name].shape != own[name].shape:
                 raise InputError(
                     f"ckpt_path: {name} has the size {tuple(weights[name].shape)} in the checkpoint and "
-                    f"{tuple(own[name].shape)} in the model; use the configuration it was trained with "
-                    "(model.backbone, model.peft)"
+                    f"{tuple(own[name].shape)} in the model; {_SAME}"
                 )
             if not weights[name].isfinite().all():
                 raise InputError(f"ckpt_path: {name} holds numbers that are not finite; {_ANOTHER}")

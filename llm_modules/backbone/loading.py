@@ -20,10 +20,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import GENERATION_CONFIG_NAME, cached_file
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file
 
 from datamodules.errors import InputError, first_line
 from llm_modules.backbone.checksums import WEIGHTS_SUFFIXES, check_folder, sample
+from llm_modules.backbone.hub import options_of, without_hub
 from llm_modules.backbone.quantization import Quantization, quantization_config
 
 MINIATURE = Path(__file__).parents[1] / "miniature"
@@ -32,6 +33,8 @@ MINIATURE = Path(__file__).parents[1] / "miniature"
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, ImportError, SafetensorError, struct.error)
 """What transformers raises for checkpoints that are absent, broken, or need another library."""
 
+BACKBONE = "model.backbone"
+"""The option that names a model, unless a caller says otherwise."""
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -46,7 +49,7 @@ def model_id(name: str) -> str:
     return str(path.resolve()) if path.exists() else name
 
 
-def source(name: str) -> tuple[str, dict[str, str]]:
+def source(name: str) -> tuple[str, dict[str, Any]]:
     """First argument and further ones of ``from_pretrained``: a GGUF file is a file of a folder or a hub repository."""
     path = resolve(name)
     if not path.endswith(".gguf"):
@@ -55,28 +58,33 @@ def source(name: str) -> tuple[str, dict[str, str]]:
     return folder or ".", {"gguf_file": file}
 
 
-def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub id or folder; raises ``InputError`` if it is missing or unreadable."""
-    _require(name, "tokenizer_config.json", "tokenizer.json", "tokenizer.model")
-    path, file = source(name)
-    check_folder(path, "model.backbone", without=WEIGHTS_SUFFIXES)
+def load_tokenizer(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, *, key: str = BACKBONE
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub id or folder; InputError, with the option ``key``, if it is missing or unreadable."""
+    require_model(name, "tokenizer_config.json", "tokenizer.json", "tokenizer.model", key=key)
+    path, more = source(name)
+    check_folder(path, key, without=WEIGHTS_SUFFIXES)
+    more |= options_of(path)
     try:
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **more)
     except _UNREADABLE as error:
-        raise InputError(f"model.backbone: no tokenizer can be loaded from '{name}': {first_line(error)}") from error
+        raise InputError(_unreadable(name, path, error, key, "no tokenizer can be loaded from")) from error
 
 
-def read_config(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration of a model; raises ``InputError`` if it is missing or unreadable."""
-    _require(name, "config.json")
+def read_config(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, *, key: str = BACKBONE
+) -> PreTrainedConfig:
+    """The configuration of a model; InputError, with the option ``key``, if it is missing or unreadable."""
+    require_model(name, key=key)
     path, file = source(name)
-    stored = Path(path, *file.values())
+    stored, local = Path(path, *file.values()), options_of(path)
     try:
         if file and stored.is_file():
             return copy.deepcopy(_gguf_config(path, stored.name, stored.stat().st_mtime_ns))
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file, **local)
     except _UNREADABLE as error:
-        raise InputError(f"model.backbone: '{name}' cannot be loaded: {first_line(error)}") from error
+        raise InputError(_unreadable(name, path, error, key)) from error
 
 
 @lru_cache(maxsize=4)
@@ -122,6 +130,7 @@ def load_model(
     trust_remote_code: bool = False,
     random_weights: bool = False,
     quantization: Quantization | None = None,
+    key: str = BACKBONE,
     **options: Any,
 ) -> PreTrainedModel:
     """A causal language model in training mode, on the CPU unless an option says otherwise; frozen if quantised.
@@ -135,16 +144,18 @@ def load_model(
         trust_remote_code: Run code that comes with the checkpoint.
         random_weights: Build the model from its configuration, with weights from torch's generator.
         quantization: ``4bit``, ``8bit``, or a quantisation configuration of transformers.
+        key: The option that names the model, for errors.
         options: Further options of ``from_pretrained`` (``device_map``, ...).
 
     Raises:
         InputError: The checkpoint is absent or unreadable, or cannot be quantised.
     """
-    _require(name, "config.json")
+    require_model(name, key=key)
     path, file = source(name)
     if not file:
-        check_folder(path, "model.backbone")
-        _check_settings(Path(path))
+        check_folder(path, key)
+        _check_settings(Path(path), key)
+    local = options_of(path)
     if quantization is not None:
         if random_weights:
             raise InputError("model.quantization: random weights are not quantised; leave one out")
@@ -155,7 +166,9 @@ def load_model(
     wanted: torch.dtype | str = dtype if dtype == "auto" else getattr(torch, dtype)
     try:
         if random_weights:
-            config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code, **file)
+            config = AutoConfig.from_pretrained(
+                path, revision=revision, trust_remote_code=trust_remote_code, **file, **local
+            )
             model = AutoModelForCausalLM.from_config(
                 config,
                 dtype=torch.float32 if dtype == "auto" else wanted,
@@ -164,7 +177,7 @@ def load_model(
                 **options,
             )
         else:
-            known = {"config": read_config(name, revision)} if file else {}
+            known = {"config": read_config(name, revision, key=key)} if file else {}
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 output_loading_info=True,
@@ -175,17 +188,18 @@ def load_model(
                 trust_remote_code=trust_remote_code,
                 **file,
                 **known,
+                **local,
                 **options,
             )
             model, found = loaded
     except ImportError as error:
         extra = "quantization" if quantization is not None else "gguf"
         remedy = f"pip install 'lightning-rod[{extra}]'" if quantization is not None or file else "install it"
-        raise InputError(f"model.backbone: '{name}' needs a library: {first_line(error)}; {remedy}") from error
+        raise InputError(f"{key}: '{name}' needs a library: {first_line(error)}; {remedy}") from error
     except _UNREADABLE as error:
-        raise InputError(f"model.backbone: '{name}' cannot be loaded: {first_line(error)}") from error
+        raise InputError(_unreadable(name, path, error, key)) from error
     if found:
-        _check_weights(found, name)
+        _check_weights(found, name, key)
     if getattr(model, "is_quantized", False):
         model.requires_grad_(False)
     # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
@@ -199,10 +213,11 @@ def without_weights(name: str, revision: str | None = None, trust_remote_code: b
     """
     config = read_config(name, revision, trust_remote_code)
     path, file = source(name)
+    local = options_of(path)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    if not file and cached_file(path, GENERATION_CONFIG_NAME, revision=revision, **_IF_THERE) is not None:
-        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision or "main")
+    if not file and cached_file(path, GENERATION_CONFIG_NAME, revision=revision, **_IF_THERE, **local) is not None:
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision or "main", **local)
     return model
 
 
@@ -212,45 +227,60 @@ _IF_THERE: dict[str, Any] = {
 }
 
 
-def _check_settings(folder: Path) -> None:
+def _unreadable(name: str, path: str, error: Exception, key: str, what: str = "") -> str:
+    """What is said of a model that transformers could not load."""
+    reason = without_hub(path)
+    if reason and isinstance(error, OSError):
+        return f"{key}: there is no folder '{name}', and no such model in the hub's cache; {reason}"
+    told = f"{what} '{name}'" if what else f"'{name}' cannot be loaded"
+    return f"{key}: {told}: {first_line(error)}"
+
+
+def _check_settings(folder: Path, key: str) -> None:
     """Raise if a settings file of a folder is cut or empty; transformers would go on without some of them."""
     for path in sorted(folder.glob("*config*.json")) if folder.is_dir() else ():
         try:
             values = json.loads(path.read_bytes())
         except ValueError as error:
-            raise InputError(f"model.backbone: '{path}' is cut or damaged ({error}); copy it again") from error
+            raise InputError(f"{key}: '{path}' is cut or damaged ({error}); copy it again") from error
         if not isinstance(values, dict):
-            raise InputError(f"model.backbone: '{path}' holds no settings; copy it again")
+            raise InputError(f"{key}: '{path}' holds no settings; copy it again")
 
 
-def _check_weights(found: dict[str, Any], name: str) -> None:
+def _check_weights(found: dict[str, Any], name: str, key: str) -> None:
     """Raise if a model has weights that its files lack, or the other way round; ``found`` is transformers' report."""
     again = "take config.json and weights of the same model"
     unused = f"{again}, or let transformers load and save it, which leaves out what the model does not use"
     differences = [
         ("lack", sorted(found["missing_keys"]), again),
         ("have, and the model does not use,", sorted(found["unexpected_keys"]), unused),
-        ("have another size for", sorted(key for key, *_ in found["mismatched_keys"]), again),
+        ("have another size for", sorted(name for name, *_ in found["mismatched_keys"]), again),
     ]
-    for what, keys, remedy in differences:
-        if keys:
-            number = f" (the first of {len(keys)})" if len(keys) > 1 else ""
-            raise InputError(f"model.backbone: the weights of '{name}' {what} {keys[0]}{number}; {remedy}")
+    for what, names, remedy in differences:
+        if names:
+            number = f" (the first of {len(names)})" if len(names) > 1 else ""
+            raise InputError(f"{key}: the weights of '{name}' {what} {names[0]}{number}; {remedy}")
 
 
-def _require(name: str, *files: str) -> None:
-    """Raise if a folder has none of the files, or if the name is a path that does not exist."""
-    folder = Path(resolve(name))
+def require_model(
+    name: str,
+    *files: str,
+    key: str = BACKBONE,
+    remedy: str = "give a hub id, an existing folder or 'miniature'",
+) -> None:
+    """Raise if a folder has none of the files (``config.json``), or if the name is a path that does not exist.
+
+    InputError, with the option ``key`` that named it, and what to do if there is no such folder.
+    """
+    folder, files = Path(resolve(name)), files or (CONFIG_NAME,)
     if folder.suffix == ".gguf":
         if not folder.is_file() and (folder.is_absolute() or name.count("/") != 2):
-            raise InputError(f"model.backbone: there is no file '{folder}'; from a hub, give OWNER/NAME/FILE.gguf")
+            raise InputError(f"{key}: there is no file '{folder}'; from a hub, give OWNER/NAME/FILE.gguf")
     elif folder.is_dir():
         if not any((folder / file).is_file() for file in files):
-            raise InputError(f"model.backbone: the folder '{folder}' has no {files[0]}; give a Hugging Face checkpoint")
+            raise InputError(f"{key}: the folder '{folder}' has no {files[0]}; give a Hugging Face checkpoint")
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise InputError(
-            f"model.backbone: there is no folder '{folder}'; give a hub id, an existing folder or 'miniature'"
-        )
+        raise InputError(f"{key}: there is no folder '{folder}'; {remedy}")
 
 
 def choose_device(name: str) -> torch.device:

@@ -125,7 +125,7 @@ class LocalJudge(Judge):
 
         if self._tokenizer is None:
             try:
-                self._tokenizer = load_tokenizer(self.model, self.revision, self.trust_remote_code)
+                self._tokenizer = load_tokenizer(self.model, self.revision, self.trust_remote_code, key="model")
             except InputError as error:
                 raise InputError(f"judge {self.name}: {error}") from error
         return self._tokenizer
@@ -145,6 +145,7 @@ class LocalJudge(Judge):
                     dtype=self.dtype,
                     attn_implementation=self.attn_implementation,
                     trust_remote_code=self.trust_remote_code,
+                    key="model",
                 )
             except InputError as error:
                 raise InputError(f"judge {self.name}: {error}") from error

@@ -55,7 +55,7 @@ class LearningRates:
         """Name the robust modules and the policy.
 
         Args:
-            result: ``robust_modules.yaml`` of a search.
+            result: ``robust_modules.yaml`` of a search. With ``uniform`` it need not be there: it only names groups.
             modules: Patterns of the robust modules, such as ``layers.3-5.*`` or ``layers.*.v``, in place of ``result``.
             policy: Rate of the rest: ``ratio`` times the rate (``modular``, paper), 0 (``freeze``), 0 at first and then
                 the full rate (``warmup``), or the full rate (``uniform``).
@@ -80,7 +80,10 @@ class LearningRates:
             raise InputError("learning_rates.result and learning_rates.modules: give one, a file or patterns")
         if result is None and modules is None and policy != "uniform":
             raise InputError(f"learning_rates: policy '{policy}' needs the robust modules: give result or modules")
-        self.result = RobustModules.load(result) if result is not None else None
+        named = result is not None and (
+            policy != "uniform" or invert or random_set is not None or Path(result).is_file()
+        )
+        self.result = RobustModules.load(result) if result is not None and named else None
         self.patterns = modules
         self.policy: Policy = policy
         self.ratio, self.warmup = ratio, warmup

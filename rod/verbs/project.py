@@ -21,11 +21,11 @@ def run(tuned: str, aligned: str, base: str, output: Path, threshold: float = 0.
     from rod.verbs.files import model_folder, require_empty
 
     require_empty(output, overwrite)
-    model = load_model(tuned)
-    rows = project(model, load_model(aligned), load_model(base), threshold)
+    model = load_model(tuned, key="--tuned")
+    rows = project(model, load_model(aligned, key="--aligned"), load_model(base, key="--base"), threshold)
     with model_folder(output) as folder:
         model.save_pretrained(folder)
-        load_tokenizer(aligned).save_pretrained(folder)
+        load_tokenizer(aligned, key="--aligned").save_pretrained(folder)
     replaced = [row for row in rows if row.projected]
     names = ", ".join(f"{row.module.name} ({row.similarity:.2f})" for row in replaced[:5])
     more = f" and {len(replaced) - 5} more" if len(replaced) > 5 else ""

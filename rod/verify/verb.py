@@ -64,8 +64,12 @@ def run(
     from rod.verify.subject import Check, Subject, attempt
 
     place = choose_device(device)
-    read_config(model, revision, trust_remote_code)  # its errors are about the model, those of a tokenizer are not
-    own_tokenizer = load_tokenizer(tokenizer or model, revision, trust_remote_code)
+    read_config(
+        model, revision, trust_remote_code, key="model"
+    )  # its errors are about the model, those of a tokenizer are not
+    own_tokenizer = load_tokenizer(
+        tokenizer or model, revision, trust_remote_code, key="--tokenizer" if tokenizer else "model"
+    )
     loaded = load_model(
         model,
         revision=revision,
@@ -74,6 +78,7 @@ def run(
         trust_remote_code=trust_remote_code,
         random_weights=random_weights,
         quantization=quantization,
+        key="model",
     ).eval()
     if quantization is None:
         torch.nn.Module.to(loaded, place)

@@ -199,6 +199,17 @@ def test_an_export_reads_the_checkpoint_before_the_model(
     assert "x.ckpt' is empty" in capsys.readouterr().err
 
 
+def test_an_export_says_what_is_wrong_with_the_checkpoint_before_it_looks_for_a_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", "--output", tmp_path / "out", "--checkpoint"]
+    assert rod(*words, tmp_path / "nope.ckpt") == 2
+    assert "--checkpoint: there is no file" in capsys.readouterr().err
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert rod(*words, tmp_path / "text.ckpt") == 2
+    assert "text.ckpt' is cut, damaged or no checkpoint" in capsys.readouterr().err
+
+
 def test_a_distributed_checkpoint_is_exported(fitted: Path, tmp_path: Path) -> None:
     shutil.copy(config_of(fitted), tmp_path)
     checkpoint, sharded = fitted, tmp_path / "sharded.ckpt"
@@ -381,5 +392,6 @@ def test_export_refuses_what_would_be_lost_or_cannot_be(
     assert "holds an export in the format peft" in capsys.readouterr().err
     assert rod("export", "--checkpoint", checkpoint, "--output", tmp_path / "base") == 2
     assert "is not empty" in capsys.readouterr().err
-    assert rod("export", "--checkpoint", tmp_path / "no.ckpt", "--output", tmp_path / "x") == 2
+    shutil.copy(checkpoint, tmp_path / "alone.ckpt")
+    assert rod("export", "--checkpoint", tmp_path / "alone.ckpt", "--output", tmp_path / "x") == 2
     assert "no config.yaml in the folders above" in capsys.readouterr().err

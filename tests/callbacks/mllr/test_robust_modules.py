@@ -122,6 +122,10 @@ def test_the_next_stage_takes_the_result_up(found: Path, world: Path) -> None:
         (["--trainer.callbacks.search.tau", "1.5"], "tau: must be above 0 and below 1"),
         (["--trainer.callbacks.proxy.perturbation", "delta"], "needs a pilot"),
         (["--trainer.callbacks.proxy.floor", "1.4"], "floor"),
+        (
+            ["--trainer.callbacks.pilot", "runs/mllr/0_pilot/model"],
+            "RobustModulesWriter.pilot: there is no folder 'runs/mllr/0_pilot/model'; rod fit --config mllr/0_pilot",
+        ),
     ],
 )
 def test_bad_input_is_one_line(

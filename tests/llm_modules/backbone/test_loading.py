@@ -1,7 +1,10 @@
 """Backbones in other forms than a Hugging Face folder in floats."""
 
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import gguf
 import numpy as np
@@ -12,8 +15,19 @@ from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
+from llm_modules.backbone import hub
 from llm_modules.backbone.adapters import merge
-from llm_modules.backbone.loading import choose_device, load_model, load_tokenizer, max_positions, model_id, source
+from llm_modules.backbone.hub import options_of
+from llm_modules.backbone.loading import (
+    choose_device,
+    load_model,
+    load_tokenizer,
+    max_positions,
+    model_id,
+    read_config,
+    source,
+    without_weights,
+)
 from llm_modules.backbone.quantization import quantization_config
 from llm_modules.causal_lm import CausalLM
 from tests.supervised import RandomExamples
@@ -169,3 +183,50 @@ def test_a_device_that_is_not_there() -> None:
     for name in ("cuda:99", "cpuu"):
         with pytest.raises(InputError, match=f"device: '{name}' cannot be used"):
             choose_device(name)
+
+
+class TestNoHub:
+    """A name that is no folder is not asked for again and again; before, each of these took a minute."""
+
+    @pytest.fixture(autouse=True)
+    def no_name_service(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        def fail(*_: object, **__: object) -> NoReturn:
+            raise socket.gaierror(-2, "Name or service not known")
+
+        def retried(_: float) -> NoReturn:
+            raise AssertionError("the hub is asked a second time")
+
+        monkeypatch.setattr(socket, "getaddrinfo", fail)
+        monkeypatch.setattr(hub, "getproxies", dict)
+        monkeypatch.setattr(time, "sleep", retried)
+        (tmp_path / "runs").mkdir()
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("nosuch/model", "https://huggingface.co cannot be reached"),
+            ("nosuch", "https://huggingface.co cannot be reached"),
+            ("runs/nosuch", "the hub is not asked, as 'runs' is a folder here"),
+        ],
+    )
+    @pytest.mark.parametrize("load", [load_model, load_tokenizer, read_config, without_weights])
+    def test_it_is_said_at_once(self, load: Callable[[str], object], name: str, why: str) -> None:
+        with pytest.raises(InputError, match=f"model.backbone: there is no folder '{name}', and no such model.*{why}"):
+            load(name)
+
+    def test_a_name_is_looked_up_where_no_folder_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
+        assert options_of("owner/model") == {}
+        assert options_of("runs") == {}
+        assert options_of("runs/model") == {"local_files_only": True}
+
+    def test_an_adapter(self, base: str) -> None:
+        module = CausalLM(base, adapter="nosuch/adapter")
+        with pytest.raises(InputError, match=r"model\.adapter: there is no folder 'nosuch/adapter'"):
+            module.configure_model()
+
+    def test_the_option_that_names_it(self) -> None:
+        for load in (load_model, load_tokenizer, read_config):
+            with pytest.raises(InputError, match="--base: there is no folder '/no/such'"):
+                load("/no/such", key="--base")

@@ -189,6 +189,15 @@ def test_the_warm_up_of_swat_holds_the_rest_still_and_then_lets_it_go(
     assert still["robust"] == [False] * 6
 
 
+def test_one_rate_needs_no_result_of_a_search(tmp_path: Path) -> None:
+    absent = tmp_path / "robust_modules.yaml"
+    assert LearningRates(absent, policy="uniform").result is None
+    choices: list[dict[str, Any]] = [{}, {"policy": "uniform", "random_set": 0}, {"policy": "uniform", "invert": True}]
+    for options in choices:
+        with pytest.raises(InputError, match="no result of a search can be read"):
+            LearningRates(absent, **options)
+
+
 def test_uniform_is_training_with_one_rate(checkpoint: str, tmp_path: Path) -> None:
     weights = []
     for rates in (None, LearningRates(policy="uniform"), LearningRates(modules=DEEP, policy="uniform")):
