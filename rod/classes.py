@@ -6,6 +6,7 @@ kinds that it needs.
 
 import difflib
 import importlib
+import sys
 from collections.abc import Sequence
 
 from jsonargparse import set_parsing_settings
@@ -62,6 +63,8 @@ JUDGES = (
     "llm_modules.judges.phrases.RefusalPhrases",
     "llm_modules.judges.server.ServerJudge",
 )
+LIBRARIES = ("peft", "torch.optim", "lightning.pytorch.loggers", "lightning.pytorch.callbacks")
+"""Packages whose classes a configuration may name, too."""
 ALL = (*MODELS, *DATA, *CALLBACKS, *JUDGES)
 
 
@@ -86,6 +89,14 @@ def guess(path: str) -> str | None:
         >>> guess("callbacks.steering.Steer")
         'callbacks.s3cot.steer.Steer'
     """
-    known = {path.rpartition(".")[2]: path for path in ALL}
+    known = {path.rpartition(".")[2]: path for path in (*_of_libraries(), *ALL)}
     close = difflib.get_close_matches(path.rpartition(".")[2], known, n=1, cutoff=0.8)
-    return known[close[0]] if close else None
+    return known[close[0]] if close and known[close[0]] != path else None
+
+
+def _of_libraries() -> list[str]:
+    """The dotted paths of the public classes of those packages that are imported already."""
+    modules = {name: vars(sys.modules[name]) for name in LIBRARIES if name in sys.modules}
+    return [
+        f"{name}.{key}" for name, own in modules.items() for key in own if isinstance(own[key], type) and key[0] != "_"
+    ]

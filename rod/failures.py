@@ -19,6 +19,8 @@ _OF_RUST = re.compile(r"\(os error (\d+)\)")
 """How safetensors tells the system's errors."""
 _UNINSTALLED = re.compile(r"Requirement '[^']+' not met\. HINT: [^\n]+")
 """What Lightning's parts say without their package; the parser has it within pages about all that it has tried."""
+_TWICE = re.compile(r"Found more than one stateful callback of type `(\w+)`")
+"""What Lightning says of callbacks whose states it could not tell apart in a checkpoint."""
 _REFUSING = {"lightning": "trainer", "lightning_utilities": "trainer", "torch.optim": "model.optimizer"}
 """Package -> the key of the values that it is given and checks."""
 
@@ -51,10 +53,18 @@ def _explain(error: BaseException) -> tuple[int, str] | None:
         return WRONG_INPUT, _line(f"{_text_of(error)} is not UTF-8 ({error}); save it as UTF-8")
     if isinstance(error, ValueError) and (told := _UNINSTALLED.search(str(error))):
         return WRONG_INPUT, _line(f"trainer: {told[0]}")
+    if isinstance(error, RuntimeError) and (twice := _TWICE.match(str(error))):
+        return WRONG_INPUT, _line(f"trainer.callbacks: {_alike(twice[1])}")
     key = _key_of(error)
     if key and (kind.__name__ == "MisconfigurationException" or isinstance(error, ValueError | ModuleNotFoundError)):
         return WRONG_INPUT, _line(f"{key}: {error}")
     return None
+
+
+def _alike(name: str) -> str:
+    keys = "monitor, mode, every_n_train_steps, every_n_epochs, train_time_interval"
+    remedy = f"give one another value of {keys}, or leave" if name == "ModelCheckpoint" else "leave"
+    return f"there is more than one {name}, and a checkpoint could not tell them apart; {remedy} one out"
 
 
 def _chain(error: BaseException, before: Callable[[BaseException], BaseException | None]) -> Iterator[BaseException]:

@@ -25,9 +25,12 @@ _UNKNOWN = re.compile(
 _NO_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)"
     r"|given class_path '((\w+)[\w.]*)':\s+(?:No module named '\3|module '[\w.]+' has no attribute ')"
+    r"|callable class: (?:No module named '|module '[\w.]+' has no attribute ').*?Got value: (\S+)"
 )
 _NO_TEXT = re.compile(r"Expected a (?:<class ')?str(?:'>)?\. Got value: (\S+)\Z")
 _GIVEN = re.compile(r"Given value: (\S+)\Z")
+_NUMBER = re.compile(r"Expected a <class '(int|float)'>")
+_ONLY_NUMBERS = re.compile(r"(?:Expected a (?:int|float)\.?\s*)+(?:Got value: .*)?")
 _REQUIRED = "the following arguments are required"
 _NO_SUCH = "there is no such key"
 _KEYED = re.compile(r"[\w.+-]+: ")
@@ -57,7 +60,8 @@ class Parser(ArgumentParser):
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse words; a null for a class within a class stays one, which jsonargparse hands on as ``--name=None``."""
         if "namespace" in kwargs and args and args[0] is not None:
-            args = ([f"{word[:-4]}null" if word.endswith("=None") else word for word in args[0]], *args[1:])
+            words = [re.sub(r"\A(--[^=]+)=None\Z", r"\1=null", word) for word in args[0]]
+            args = (words, *args[1:])
         return super().parse_args(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -145,10 +149,12 @@ def explain(message: str, known: list[str]) -> str:
     path = re.findall(_KEY, message)
     reason = _TAIL.sub("", _UNION.sub("", re.split(_KEY, message)[-1]))
     missing = _NO_CLASS.search(message)
-    if missing:
+    if missing and _NUMBER.search(message):
+        reason = "Expected a float"  # torch's rates may be tensors, which would be named by their class
+    elif missing:
         values = re.search(r"typing\.Literal\[(.*?)\]", message)
         reason = f"it is none of {values[1]}, and " if values else ""
-        reason += _no_class(missing[1] or missing[2])
+        reason += _no_class(missing[1] or missing[2] or missing[4])
     parts: dict[str, str] = {}
     for part in filter(None, (line.strip(" -") for line in reason.splitlines())):
         parts.setdefault(part.partition(";")[0], part)  # several types of a union say the same
@@ -158,6 +164,10 @@ def explain(message: str, known: list[str]) -> str:
     reason = " ".join(of_a_key or unknown_keys or parts.values())
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     reason = re.sub(r"typing\.Literal\[(.*?)\]", r"value that is one of \1", reason)
+    if _ONLY_NUMBERS.fullmatch(reason):
+        value = re.search(r"(?:Got|Given) value: (.*)", message)
+        kind = "number" if "float" in reason else "whole number"
+        reason = f"a {kind} is expected" + (f", not {value[1]}" if value else "")
     given = _NO_TEXT.search(reason) or (_GIVEN.search(message) if reason == "Expected a str" else None)
     if given:
         truth = "; YAML reads yes, no, on and off as true and false" if given[1] in ("True", "False") else ""

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -86,7 +87,12 @@ def test_every_verb_has_its_module() -> None:
             ["fit", "--trainer.max_epocs", "3"],
             "trainer.max_epocs: there is no such key; did you mean 'trainer.max_epochs'?",
         ),
-        (["fit", "--trainer.max_epochs", "three"], "trainer.max_epochs: Expected a int"),
+        (["fit", "--trainer.max_epochs", "three"], "trainer.max_epochs: a whole number is expected, not three"),
+        (["fit", "--trainer.gradient_clip_val", "ab"], "trainer.gradient_clip_val: a number is expected, not ab"),
+        (["fit", "--model.optimizer.lr", "ab"], "model.optimizer.lr: a number is expected, not ab"),
+        (["fit", "--trainer.callbacks+=LearningRateMonitr"], "did you mean 'LearningRateMonitor' (lightning.pytorch."),
+        (["fit", "--trainer.logger=CSVLoger"], "did you mean 'CSVLogger' (lightning.pytorch.loggers.CSVLogger)?"),
+        (["fit", "--model.optimizer", "torch.optim.AdmW"], "did you mean 'AdamW' (torch.optim.AdamW)?"),
         (
             ["fit", "--model", "CausalLLM"],
             "model: there is no class 'CausalLLM'; did you mean 'CausalLM' (llm_modules.",
@@ -97,7 +103,7 @@ def test_every_verb_has_its_module() -> None:
         (["predict", "--steer.positions", "first"], "steer.positions: Expected a value that is one of 'all'"),
         (["predict", "--steer.positions", "last"], "steer: the following arguments are required: direction"),
         (["fit", "--model.dtype", "float31"], "model.dtype: Expected a value that is one of 'auto', 'float32'"),
-        (["fit", "--model.peft.r", "ab"], "model.peft.r: Expected a int. Got value: ab"),
+        (["fit", "--model.peft.r", "ab"], "model.peft.r: a whole number is expected, not ab"),
         (["fit", "--model.pefft.r", "3"], "did you mean 'peft.r'?"),
         (
             ["fit", "--trainer.callbacks.filenam", "x"],
@@ -395,3 +401,14 @@ def test_export_refuses_what_would_be_lost_or_cannot_be(
     shutil.copy(checkpoint, tmp_path / "alone.ckpt")
     assert rod("export", "--checkpoint", tmp_path / "alone.ckpt", "--output", tmp_path / "x") == 2
     assert "no config.yaml in the folders above" in capsys.readouterr().err
+
+
+def test_two_callbacks_of_a_kind_are_told_before_the_model_is_loaded(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--config", config, "--trainer.callbacks+=ModelCheckpoint"]
+    assert rod(*words, "--trainer.callbacks.every_n_epochs", 1) == 2
+    said = "trainer.callbacks: there is more than one ModelCheckpoint, .*; give one another value of monitor"
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+    assert rod(*words, "--trainer.callbacks.every_n_epochs", 2) == 0

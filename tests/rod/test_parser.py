@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from datamodules.errors import InputError
 from rod.__main__ import LIGHTNING, VERBS, main
 from rod.cli import lightnings_parsers
+from rod.cli import main as run_lightnings
 from rod.parser import run_verb
 
 CALLS: list[tuple[object, ...]] = []
@@ -57,6 +59,14 @@ def test_a_null_for_a_class_within_a_class_is_one() -> None:
     found = lightnings_parsers()["fit"].parse_args([*words, "--model.learning_rates.modules", "[layers.1.*]"])
     assert found.model.init_args.learning_rates.result is None
     assert found.model.init_args.generation.slots is None
+
+
+def test_a_text_that_ends_in_none_is_no_null(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--config", "s3cot/3_sample", "--data.gold_pattern", "(.+)=None", "--data.chat_template=x=None"]
+    with pytest.raises(SystemExit):
+        run_lightnings(["predict", *words, "--data.limit=None", "--print_config"])
+    found = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    assert (found["gold_pattern"], found["chat_template"], found["limit"]) == ("(.+)=None", "x=None", None)
 
 
 def test_one_word_without_a_name() -> None:
@@ -148,7 +158,7 @@ def test_a_bad_value_of_one_type_of_a_union_is_told_without_the_keys_of_the_othe
     def paint(colour: Blue | Red | None = None) -> None:
         """Do."""
 
-    with pytest.raises(InputError, match=r"^colour\.shade: Expected a int\. Got value: dark$"):
+    with pytest.raises(InputError, match=r"^colour\.shade: a whole number is expected, not dark$"):
         run_verb(paint, ["--colour", "{shade: dark}"], "paint")
     with pytest.raises(InputError, match=r"^colour\.tone: there is no such key; "):
         run_verb(paint, ["--colour", "{tone: 3}"], "paint")
