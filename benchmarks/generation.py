@@ -1,7 +1,7 @@
 """Tokens per second when completions vary tenfold in length: slots that are refilled against static batches.
 
     python benchmarks/generation.py
-    python benchmarks/generation.py --model ../shared/data/models/stories260K
+    python benchmarks/generation.py --model FOLDER  # of any model, such as stories260K
     python benchmarks/generation.py --rows 64 --slots 16 --repeats 1
 
 How many tokens each completion has is set beforehand (as if an end-of-sequence token came there), evenly spaced from

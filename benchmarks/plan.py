@@ -29,6 +29,7 @@ from benchmarks import random_llama
 from datamodules.training.packing import Example
 from datamodules.training.supervised import SupervisedData
 from llm_modules.causal_lm import CausalLM
+from rod.noise import be_quiet
 from rod.plan.memory import Fit, Parts
 
 
@@ -164,4 +165,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    be_quiet()
     main()

@@ -53,4 +53,5 @@ class FitProgress(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last line."""
         if not sys.stderr.isatty():
-            rank_zero_info(f"trained {trainer.global_step:,} steps in {time.monotonic() - self._started:.0f} s")
+            text = f"trained {trainer.global_step - self._first:,} steps in {time.monotonic() - self._started:.0f} s"
+            rank_zero_info(text + (f", {trainer.global_step:,} with those before" if self._first else ""))

@@ -15,6 +15,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("WANDB_MODE", "offline")
 
 ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT.parent / "shared" / "data"
+"""The folder of published data sets, beside the project."""
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +29,10 @@ def _unseeded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of published data sets beside the project; most machines do not have it."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
+    """The folder of published data sets; most machines do not have it."""
+    if not PUBLISHED.is_dir():
         pytest.skip("the published data sets are not on this machine")
-    return folder
+    return PUBLISHED
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,7 @@ class SupervisedData(LightningDataModule, ABC):
         self.seed, self.num_workers = run_seed(seed), num_workers
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.n_dropped: dict[str, int] = {}
+        self._told: set[str] = set()
         self._plan: dict[str, Any] = {}
         self._restored_plan: dict[str, Any] = {}
 
@@ -175,7 +176,7 @@ class SupervisedData(LightningDataModule, ABC):
         return partial(pack if self.packing else partial(pad, pad_id=pad_id), mean_targets=mean_targets)
 
     def _usable(self, examples: Sequence[Example], where: str) -> list[Example]:
-        """Leave out examples that are too long or have no token to learn, and warn about them."""
+        """Leave out examples that are too long or have no token to learn, and warn once about each number of them."""
         limit = self.longest_usable
         fits = [e for e in examples if limit is None or e.longest <= limit]
         kept = [e for e in fits if e.n_targets]
@@ -186,8 +187,10 @@ class SupervisedData(LightningDataModule, ABC):
                 f"{where}: none of {len(examples)} examples can be trained on ({reasons}):"
                 " raise data.max_length or data.max_tokens, or give other data"
             )
-        if len(kept) < len(examples):
-            rank_zero_warn(f"{where}: left out {len(examples) - len(kept)} of {len(examples)} examples ({reasons})")
+        told = f"left out {len(examples) - len(kept)} of {len(examples)} examples ({reasons})"
+        if len(kept) < len(examples) and told not in self._told:
+            self._told.add(told)
+            rank_zero_warn(f"{where}: {told}")
         return kept
 
     def _n_done(self) -> int:

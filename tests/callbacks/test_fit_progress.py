@@ -65,3 +65,26 @@ def test_no_line_before_half_a_minute(lines: Any) -> None:
 
 def test_silent_in_a_terminal(lines: Any) -> None:
     assert lines(0.0, terminal=True) == []
+
+
+def test_the_steps_of_a_fit_that_goes_on_are_those_since_it_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("callbacks.fit_progress.rank_zero_info", told.append)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    rows: Any = list(torch.ones(3, 1))
+    for epochs, start in ((1, None), (3, tmp_path / "end.ckpt")):
+        trainer = Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            default_root_dir=tmp_path,
+            callbacks=[FitProgress()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(Line(), DataLoader(rows), ckpt_path=start)
+        trainer.save_checkpoint(tmp_path / "end.ckpt")
+    assert re.fullmatch(r"trained 3 steps in \d+ s", told[0])
+    assert re.fullmatch(r"trained 6 steps in \d+ s, 9 with those before", told[1])

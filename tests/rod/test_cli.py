@@ -66,9 +66,15 @@ def test_notices_of_libraries_are_hidden_unless_asked_for(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert main(words) == 0
-        warnings.warn("`is_gradient_checkpointing` is deprecated and will be removed", FutureWarning, stacklevel=1)
+        for notice in (
+            "`is_gradient_checkpointing` is deprecated and will be removed",
+            "Total length of `list` across ranks is zero. Please make sure this was your intention.",
+            "Checkpoint directory runs/a/checkpoints exists and is not empty.",
+            "The number of training batches (3) is smaller than the logging interval Trainer(log_every_n_steps=10).",
+        ):
+            warnings.warn(notice, FutureWarning, stacklevel=1)
         warnings.warn("a warning of ours", UserWarning, stacklevel=1)
-    assert len(caught) == told + 1
+    assert len(caught) == 4 * told + 1
     assert ("HF_HUB_DISABLE_PROGRESS_BARS" in os.environ) == (not told)
 
 
@@ -412,3 +418,14 @@ def test_two_callbacks_of_a_kind_are_told_before_the_model_is_loaded(
     assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
     assert rod(*words, "--trainer.callbacks.every_n_epochs", 2) == 0
+
+
+def test_a_warning_of_ours_is_one_line_without_its_place() -> None:
+    code = (
+        "import warnings; import lightning.pytorch; import callbacks; from rod.noise import be_quiet; be_quiet();"
+        "warnings.warn_explicit('left out', UserWarning, callbacks.__file__, 1);"
+        "warnings.warn('of others')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr.splitlines()[0] == "warning: left out"
+    assert "UserWarning: of others" in run.stderr

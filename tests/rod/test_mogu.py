@@ -22,7 +22,7 @@ from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.target import output_projections
 from rod.__main__ import main
 from tests.architectures import ARCHITECTURES
-from tests.conftest import ROOT
+from tests.conftest import PUBLISHED, ROOT
 from tests.processes import Processes
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -98,8 +98,7 @@ def in_another_process(tmp_path: Path, *folders: Path) -> list[list[list[int]]]:
 def test_the_three_fits_of_every_kind_of_family_are_loaded_in_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = ROOT.parent / "shared/data"
-    pairs = real_pairs(data, tmp_path / "pairs") if data.is_dir() else write_pairs(tmp_path / "pairs")
+    pairs = real_pairs(PUBLISHED, tmp_path / "pairs") if PUBLISHED.is_dir() else write_pairs(tmp_path / "pairs")
     folders = []
     for name in KINDS:
         place = tmp_path / name

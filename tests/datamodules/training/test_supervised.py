@@ -255,6 +255,9 @@ def test_long_and_empty_examples_are_left_out_loudly():
     with pytest.warns(UserWarning, match=r"epoch 0: left out 2 of 4 examples \(1 longer than 8 tokens, 1 without"):
         assert len(data.train_dataloader()) == 2
     assert data.n_dropped == {"epoch 0": 2}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(data.train_dataloader()) == 2, "the same number in another epoch is not told again"
     with pytest.warns(UserWarning, match="1 longer than 5 tokens"):
         assert len(list(Mixed(max_tokens=5).train_dataloader())) == 2
     with pytest.raises(InputError, match=r"epoch 0: none of 4 examples.*data\.max_length"):
