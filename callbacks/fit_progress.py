@@ -6,10 +6,18 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
 LINE_SECONDS = 30.0
 """Time between two lines."""
+
+
+class StepsBar(RichProgressBar):
+    """Lightning's bar for a fit whose end is a number of steps: without a last epoch, which would be -2."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return super()._get_train_description(current_epoch).replace("/-2", "")
 
 
 class FitProgress(Callback):
@@ -22,6 +30,17 @@ class FitProgress(Callback):
         self._total = math.inf
         self._first = 0
         self._started = self._shown = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put a bar without a last epoch in the place of Lightning's own, if there is none."""
+        bar = trainer.progress_bar_callback
+        if trainer.max_epochs != -1 or type(bar) is not RichProgressBar:
+            return
+        untyped: Any = trainer
+        callbacks: list[Callback] = untyped.callbacks
+        place = callbacks.index(bar)
+        if place > callbacks.index(self):  # not set up yet, so it is Lightning's default
+            callbacks[place] = StepsBar()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

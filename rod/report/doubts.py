@@ -7,7 +7,7 @@ from typing import Any, Literal
 from callbacks.evaluation.report import Result
 from rod.report.runs import Run
 from rod.report.settings import differing
-from rod.report.tables import read_json
+from rod.report.tables import history, read_json
 
 _FEW = 100
 """Questions below which a rate says little (ours): its 95 % interval is up to 20 points wide."""
@@ -50,6 +50,8 @@ def _of_run(run: Run) -> Iterator[Doubt]:
         yield Doubt(run.name, "The run did not finish. What follows of it is what it had written.")
     for problem in run.problems:
         yield Doubt(run.name, problem)
+    if run.kind == "fit" and not history(run.folder):
+        yield Doubt(run.name, "The fit has no logs in its folder, so there are no curves of it.")
     few = [f"{result.cell} ({result.records})" for result in run.results if result.records < _FEW and not result.group]
     if few:
         yield Doubt(run.name, f"Few questions, so the intervals are wide: {', '.join(few)}.")

@@ -88,3 +88,20 @@ def test_the_steps_of_a_fit_that_goes_on_are_those_since_it_went_on(
         trainer.save_checkpoint(tmp_path / "end.ckpt")
     assert re.fullmatch(r"trained 3 steps in \d+ s", told[0])
     assert re.fullmatch(r"trained 6 steps in \d+ s, 9 with those before", told[1])
+
+
+def test_a_fit_of_steps_has_no_last_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = Trainer(
+        max_epochs=-1,
+        max_steps=5,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        callbacks=[FitProgress()],
+        **options,
+    )
+    rows: Any = list(torch.ones(3, 1))
+    trainer.fit(Line(), DataLoader(rows))
+    said = capsys.readouterr().out
+    assert "Epoch 1 " in said
+    assert "/-2" not in said

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -134,6 +135,14 @@ def test_warnings_come_first(page: str) -> None:
     ):
         assert text in warnings, text
     assert page.index('id="warnings"') < page.index('id="comparisons"') < page.index('id="samples"')
+
+
+def test_a_fit_without_curves_is_warned_of(tmp_path: Path) -> None:
+    folder = save_fit(tmp_path / "fit")
+    said = "The fit has no logs in its folder"
+    assert said not in [doubt.text[: len(said)] for doubt in doubts_of(find_runs([folder])[0])]
+    shutil.rmtree(folder / "logs")
+    assert said in [doubt.text[: len(said)] for doubt in doubts_of(find_runs([folder])[0])]
 
 
 def test_comparisons_are_paired(page: str) -> None:
