@@ -100,7 +100,10 @@ def test_a_suite_of_one_s_own(tmp_path: Path) -> None:
         ),
         (["--config", SUITES / "sap30.yaml"], "sap30/sap30.jsonl: cannot be read"),
         (["--config", SUITES / "miniature.yaml", "--data.attack_templates", "[none,rot13]"], "rot13"),
-        (["--config", SUITES / "miniature.yaml", "--evaluate.baseline", "absent.json"], "absent.json: cannot be read"),
+        (
+            ["--config", SUITES / "miniature.yaml", "--evaluate.baseline", "absent.json"],
+            "there is no file 'absent.json'",
+        ),
         (["--config", SUITES / "miniature.yaml", "--data.limt", "3"], "did you mean"),
     ],
 )
