@@ -162,5 +162,6 @@ def _prepare_second(main: Callable[[list[str]], int], words: list[str]) -> None:
 
 
 def _begin_second(second: int, writing: int, command: object, env: dict[str, str], cwd: object = None) -> _Forked:
-    os.write(writing, json.dumps(env).encode())
+    with suppress(BrokenPipeError):  # it has been killed before it began
+        os.write(writing, json.dumps(env).encode())
     return _Forked(second)

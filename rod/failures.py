@@ -21,6 +21,8 @@ _UNINSTALLED = re.compile(r"Requirement '[^']+' not met\. HINT: [^\n]+")
 """What Lightning's parts say without their package; the parser has it within pages about all that it has tried."""
 _TWICE = re.compile(r"Found more than one stateful callback of type `(\w+)`")
 """What Lightning says of callbacks whose states it could not tell apart in a checkpoint."""
+_LOGGERS = {"mlflow", "wandb"}
+"""Packages of loggers, whose errors are of classes of their own."""
 _REFUSING = {"lightning": "trainer", "lightning_utilities": "trainer", "torch.optim": "model.optimizer"}
 """Package -> the key of the values that it is given and checks."""
 
@@ -55,6 +57,8 @@ def _explain(error: BaseException) -> tuple[int, str] | None:
         return WRONG_INPUT, _line(f"trainer: {told[0]}")
     if isinstance(error, RuntimeError) and (twice := _TWICE.match(str(error))):
         return WRONG_INPUT, _line(f"trainer.callbacks: {_alike(twice[1])}")
+    if kind.__module__.partition(".")[0] in _LOGGERS:
+        return WRONG_INPUT, _line(f"trainer.logger: {error}")
     key = _key_of(error)
     if key and (kind.__name__ == "MisconfigurationException" or isinstance(error, ValueError | ModuleNotFoundError)):
         return WRONG_INPUT, _line(f"{key}: {error}")

@@ -100,6 +100,7 @@ class SafetyWatch(Callback):
             self._read,
             max_lost=self.max_lost,
             max_new_tokens=self.max_new_tokens,
+            chat_template=_template_of(trainer),
             keeps=False,
             synced=getattr(pl_module, "device_mesh", None) is not None,
         )
@@ -274,3 +275,9 @@ def _model_of(pl_module: LightningModule) -> PreTrainedModel | PeftModel:
         if isinstance(module, (PeftModel, PreTrainedModel)):
             return module
     raise InputError(f"SafetyWatch: {type(pl_module).__name__} holds no Hugging Face model")
+
+
+def _template_of(trainer: Trainer) -> Any:
+    """The chat template that the data are rendered with; None for that of the tokenizer."""
+    template: Any = getattr(getattr(trainer, "datamodule", None), "chat_template", None)
+    return template.of("plain") if hasattr(template, "of") else template

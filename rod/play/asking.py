@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from datamodules.answers import AnswerChecker, AnswerRule
-from datamodules.prompts import decode_completion, encode_prompt, render_prompt, user_turn
+from datamodules.prompts import ChatTemplate, decode_completion, encode_prompt, render_prompt, user_turn
 from datamodules.records.kinds import System
 from llm_modules import generation
 from llm_modules.causal_lm import CausalLM
@@ -88,9 +88,16 @@ class Player:
         steer: Steers the first model; it may be replaced between questions.
     """
 
-    def __init__(self, models: Sequence[CausalLM], names: Sequence[str], steer: Steer | None = None) -> None:
-        """Keep the models with their names; at most two."""
+    def __init__(
+        self,
+        models: Sequence[CausalLM],
+        names: Sequence[str],
+        steer: Steer | None = None,
+        template: ChatTemplate | None = None,
+    ) -> None:
+        """Keep the models with their names, at most two, and the chat template if it is not their tokenizers' own."""
         self.models, self.names, self.steer = list(models), list(names), steer
+        self.template = template or ChatTemplate()
         self._busy = threading.Lock()
 
     @property
@@ -148,7 +155,9 @@ class Player:
     ) -> Iterator[tuple[int, int]]:
         """Tokens of the rows of one model, as (row, token)."""
         tokenizer, generator = module.tokenizer, module.generator
-        prompt = encode_prompt(tokenizer, render_prompt(tokenizer, user_turn(question, options.system)))
+        template = self.template.of(options.system)
+        text = render_prompt(tokenizer, user_turn(question, options.system), template=template)
+        prompt = encode_prompt(tokenizer, text)
         prompts, seeds = [prompt] * len(answers), [options.seed] * len(answers)
         generator.settings = replace(
             generator.settings, max_new_tokens=options.max_new_tokens, temperature=options.temperature

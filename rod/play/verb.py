@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 def run(
@@ -13,6 +13,8 @@ def run(
     calibration: Path | None = None,
     layers: str | None = None,
     positions: Literal["all", "prompt", "last", "generated"] | None = None,
+    chat_template: str | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
     port: int = 8421,
@@ -31,6 +33,9 @@ def run(
         calibration: Run folder of ``s3cot/2_calibrate``: its direction, places and choice, and the curve it measured.
         layers: Layers to steer, such as ``anchor:5`` or ``3,5-8``.
         positions: Tokens to steer.
+        chat_template: ``plain`` or a jinja file, instead of the tokenizers' own template.
+        chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``, or those of each
+            instruction: ``{system1: ..., system2: ..., plain: ...}``.
         dtype: Type of the weights; those of a run have the type of its configuration.
         device: Device of the models, such as ``cuda:1``; the first GPU if there is one.
         port: Port of the page.
@@ -40,6 +45,7 @@ def run(
     """
     from datamodules.answers import AnswerChecker
     from datamodules.errors import InputError
+    from datamodules.prompts import ChatTemplate
     from llm_modules.backbone.loading import choose_device
     from rod.play import access
     from rod.play.asking import Player
@@ -57,7 +63,8 @@ def run(
     place = choose_device(device)
     loaded = [load(name, dtype).to(place) for name in models]
     names = [name if models.count(name) == 1 else f"{name} {index + 1}" for index, name in enumerate(models)]
-    player = Player(loaded, names, chosen(loaded[0], direction, calibration, layers, positions))
+    steer = chosen(loaded[0], direction, calibration, layers, positions)
+    player = Player(loaded, names, steer, ChatTemplate(chat_template, chat_template_kwargs or {}))
     with AnswerChecker(workers=1) as checker:
         app = access.Guard(build(player, checker, examples(loaded)), password)
         address = f"http://{'localhost' if host in access.LOCAL else host}:{port}"

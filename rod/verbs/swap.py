@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datamodules.completions.refusals import REFUSAL, is_refusal
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from datamodules.prompts import ChatTemplate
     from datamodules.records import Question
     from llm_modules.causal_lm import CausalLM
 
@@ -24,6 +25,8 @@ def run(
     max_new_tokens: int = 32,
     refusal: str = REFUSAL,
     field: str = "prompt",
+    chat_template: str | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -43,6 +46,8 @@ def run(
         max_new_tokens: Length of an answer. A refusal shows in its first words; a model that thinks first needs more.
         refusal: Regular expression that matches a refusal, in upper or lower case, in the answer after a thought.
         field: Name of the request's field in the file.
+        chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
+        chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
         seed: Seed of the draw.
         overwrite: Overwrite an existing file.
     """
@@ -53,6 +58,7 @@ def run(
     from rich.console import Console
 
     from datamodules.errors import InputError
+    from datamodules.prompts import ChatTemplate
     from datamodules.records import read_questions
     from llm_modules.mllr.swap import swap_both_ways
     from rod.verbs.files import require_new
@@ -63,10 +69,11 @@ def run(
     except re.error as error:
         raise InputError(f"--refusal: not a regular expression: {error}") from error
     questions = read_questions(requests, fields={"question": field}, key="--field")
+    template = ChatTemplate(chat_template, chat_template_kwargs or {}).of("plain")
     questions = random.Random(seed).sample(questions, min(limit, len(questions)))
     modules = [_load(name, aligned, max_new_tokens) for name in (tuned, aligned)]
     models = [module.language_model for module in modules]
-    rows = list(swap_both_ways(models[0], models[1], _refusals(modules, questions, pattern)))
+    rows = list(swap_both_ways(models[0], models[1], _refusals(modules, questions, pattern, template)))
     console = Console()
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", newline="", encoding="utf-8") as file:
@@ -91,7 +98,7 @@ def _load(name: str, tokenizer: str, max_new_tokens: int) -> "CausalLM":
 
 
 def _refusals(
-    modules: "Sequence[CausalLM]", questions: "Sequence[Question]", pattern: "re.Pattern[str]"
+    modules: "Sequence[CausalLM]", questions: "Sequence[Question]", pattern: "re.Pattern[str]", template: "ChatTemplate"
 ) -> "Callable[[nn.Module], float]":
     """Return a function that measures the share of questions that the language model of one of the modules refuses."""
     from datamodules.completions.thoughts import split_thought
@@ -99,7 +106,7 @@ def _refusals(
     from datamodules.prompts import decode_completion, encode_prompt, render_prompt
 
     tokenizer = modules[0].tokenizer
-    rendered = [render_prompt(tokenizer, q.question, earlier=q.earlier) for q in questions]
+    rendered = [render_prompt(tokenizer, q.question, earlier=q.earlier, template=template) for q in questions]
     ids = [encode_prompt(tokenizer, prompt) for prompt in rendered]
 
     def share(model: "nn.Module") -> float:

@@ -2,12 +2,13 @@
 
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from datamodules.mllr.twin_data import Twins
+    from datamodules.prompts.chat_template import ChatTemplate
     from llm_modules.causal_lm import CausalLM
     from llm_modules.safety_watch.triage import RefusalAxis
 
@@ -25,6 +26,7 @@ def run(
     limit: int = 200,
     floor: float = 0.9,
     chat_template: str | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> None:
@@ -48,6 +50,7 @@ def run(
         limit: Number of pairs.
         floor: Least AUROC on held-out pairs; with less, the model does not tell the requests apart.
         chat_template: ``plain`` or a jinja file, instead of the tokenizer's own template.
+        chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
         device: Such as ``cpu`` or ``cuda:1``; a GPU if there is one by default.
         overwrite: Overwrite existing files.
     """
@@ -56,6 +59,7 @@ def run(
 
     from datamodules.errors import InputError
     from datamodules.mllr.twin_data import Twins
+    from datamodules.prompts.chat_template import ChatTemplate
     from datamodules.prompts.conversation import ConversationEncoder
     from datamodules.records.conversations import read_conversations
     from datamodules.records.reader import read_records
@@ -71,11 +75,12 @@ def run(
     twins = read_records(pairs, Twins)[:limit]
     conversations = read_conversations(path, fields=fields, key="--fields")
     module = CausalLM(model, dtype="auto")
-    encode = ConversationEncoder(module.tokenizer, chat_template, loss_turns="last")
+    template = ChatTemplate(chat_template, chat_template_kwargs or {}).of("plain")
+    encode = ConversationEncoder(module.tokenizer, template, loss_turns="last")
     rows = {c.number: _upto(examples[-1], at) for c in conversations if (examples := encode(c))}
     module.configure_model()
     module.eval().to(place)
-    axis = _fit_axis(module, twins, chat_template)
+    axis = _fit_axis(module, twins, template)
     if axis.auroc < floor:
         raise InputError(
             f"--pairs: the model tells malicious requests from their twins with an AUROC of {axis.auroc:.3f} in its "
@@ -100,12 +105,12 @@ def run(
     console.print(f"wrote {output / _FILES[0]}", highlight=False, soft_wrap=True)
 
 
-def _fit_axis(module: "CausalLM", twins: Sequence["Twins"], chat_template: str | None) -> "RefusalAxis":
+def _fit_axis(module: "CausalLM", twins: Sequence["Twins"], template: "ChatTemplate") -> "RefusalAxis":
     from datamodules.prompts import encode_prompt, render_prompt
     from llm_modules.safety_watch.triage import RefusalAxis
 
     def states(texts: list[str]) -> "Tensor":
-        prompts = [render_prompt(module.tokenizer, text, template=chat_template) for text in texts]
+        prompts = [render_prompt(module.tokenizer, text, template=template) for text in texts]
         return _states(module, [encode_prompt(module.tokenizer, prompt) for prompt in prompts])
 
     return RefusalAxis.fit(states([pair.malicious for pair in twins]), states([pair.benign for pair in twins]))

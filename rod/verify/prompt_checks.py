@@ -1,6 +1,7 @@
 """Checks of a tokenizer and its chat template."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -75,11 +76,14 @@ def several_turns(subject: Subject) -> str:
 
 def thinking_switch(subject: Subject) -> str:
     """The template's switch of thinking changes the prompt."""
-    found, source = _template(subject)
+    found, template = _template(subject)
     read, changing = [], []
     for name, values in _SWITCHES.items():
         try:
-            made = {render_prompt(found, QUESTION, template=ChatTemplate(source, {name: v})) for v in values}
+            made = {
+                render_prompt(found, QUESTION, template=replace(template, kwargs={**template.kwargs, name: v}))
+                for v in values
+            }
         except InputError as error:
             if "does not read it" not in str(error):
                 raise
@@ -99,11 +103,11 @@ def _tokenizer(subject: Subject) -> PreTrainedTokenizerBase:
     return subject.tokenizer
 
 
-def _template(subject: Subject) -> tuple[PreTrainedTokenizerBase, str | None]:
+def _template(subject: Subject) -> tuple[PreTrainedTokenizerBase, ChatTemplate]:
     found = _tokenizer(subject)
     if not found.chat_template and subject.template is None:
         raise DoesNotApplyError("there is no chat template; `--chat_template plain` is one for base models")
-    return found, subject.template
+    return found, ChatTemplate(subject.template, subject.template_kwargs)
 
 
 PROMPT_CHECKS = (tokenizer, chat_template, system_turn, several_turns, thinking_switch)

@@ -1,9 +1,9 @@
 """What is checked, and how a check says what it found."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class Subject:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None = None
     template: str | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def prompts(self) -> list[list[int]]:

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +17,7 @@ def run(
     /,
     tokenizer: str | None = None,
     chat_template: str | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
     revision: str | None = None,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
     quantization: Literal["4bit", "8bit"] | None = None,
@@ -36,6 +37,7 @@ def run(
         model: Hub id, folder, GGUF file, or ``miniature``.
         tokenizer: Hub id or folder of a tokenizer; the model's own by default.
         chat_template: A jinja file or ``plain``; the tokenizer's own by default.
+        chat_template_kwargs: Arguments of the template, such as ``{enable_thinking: false}``; see `ChatTemplate`.
         revision: Branch, tag or commit of a hub id.
         dtype: Type of the weights. In float32 the numbers must agree to 1e-4 of their spread, else to 5e-2.
         quantization: Weights of 4 or 8 bits.
@@ -82,7 +84,7 @@ def run(
     ).eval()
     if quantization is None:
         torch.nn.Module.to(loaded, place)
-    subject = Subject(loaded, own_tokenizer, chat_template)
+    subject = Subject(loaded, own_tokenizer, chat_template, chat_template_kwargs or {})
     console = terminal()
     checks: tuple[Check, ...] = (*MODEL_CHECKS, *METHOD_CHECKS, *PROMPT_CHECKS)
     results = [attempt(check, subject) for check in track(checks, "checks", console=console, transient=True)]

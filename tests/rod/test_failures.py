@@ -170,3 +170,12 @@ def test_a_full_disk_is_found_behind_what_a_library_makes_of_it(tmp_path: Path) 
     with pytest.raises(ValueError, match="closed file") as closed:
         shard.flush()
     assert closed.value.__notes__ == [f"while writing '{tmp_path / 'shard.jsonl'}'"]
+
+
+def test_what_a_logger_refuses_is_one_line() -> None:
+    """MLflow's and wandb's errors are of classes of their own."""
+    refused = type("MlflowException", (Exception,), {"__module__": "mlflow.exceptions"})
+    assert explain_failure(refused("The filesystem tracking backend is in maintenance mode")) == (
+        2,
+        "error: trainer.logger: The filesystem tracking backend is in maintenance mode",
+    )

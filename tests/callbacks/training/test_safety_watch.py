@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from callbacks.training import safety_watch
 from callbacks.training.safety_watch import SafetyWatch
 from datamodules.errors import InputError
-from datamodules.prompts import encode_pair
+from datamodules.prompts import ChatTemplate, encode_pair
 from datamodules.world.chat import all_requests
 from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.causal_lm import CausalLM
@@ -247,6 +247,19 @@ def test_loops_are_no_refusals_and_benign_requests_count_apart() -> None:
 def test_wrong_settings(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         fit(SafetyWatch(**options), Plain(), tmp_path, max_steps=1)
+
+
+def test_requests_are_asked_with_the_template_of_the_data() -> None:
+    """A model that is trained with another template than its tokenizer's refuses in that one."""
+    by_system = ChatTemplate("plain", {"plain": {"terse": True}})
+    for data, expected in (
+        (None, None),
+        (SimpleNamespace(), None),
+        (SimpleNamespace(chat_template="plain"), "plain"),
+        (SimpleNamespace(chat_template=by_system), ChatTemplate("plain", {"terse": True})),
+    ):
+        trainer: Any = SimpleNamespace(datamodule=data)
+        assert safety_watch._template_of(trainer) == expected
 
 
 def test_requests_without_malicious_ones_are_refused() -> None:

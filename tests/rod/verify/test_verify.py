@@ -136,12 +136,21 @@ class TestPrompts:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer("miniature")
 
-    def found(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> Iterator[Result]:
-        subject = Subject(load_model("miniature").eval(), tokenizer, template)
+    def test_the_arguments_that_a_run_will_have(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        tokenizer.chat_template = (
+            "{% for m in messages %}{% if not hide %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}"
+        )
+        assert self.statuses(tokenizer)["chat template"] == "passes"
+        assert self.statuses(tokenizer, hide=True)["chat template"] == "fails"
+
+    def found(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None, **kwargs: Any) -> Iterator[Result]:
+        subject = Subject(load_model("miniature").eval(), tokenizer, template, kwargs)
         return (attempt(check, subject) for check in prompt_checks.PROMPT_CHECKS)
 
-    def statuses(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> dict[str, str]:
-        return {result.check: result.status for result in self.found(tokenizer, template)}
+    def statuses(
+        self, tokenizer: PreTrainedTokenizerBase, template: str | None = None, **kwargs: Any
+    ) -> dict[str, str]:
+        return {result.check: result.status for result in self.found(tokenizer, template, **kwargs)}
 
     def test_a_template_that_drops_words(self, tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
