@@ -17,7 +17,8 @@ from datamodules.prompts.chat_template import SYSTEM1_SUFFIX, SYSTEM2_SUFFIX, Ch
 from datamodules.records.kinds import System
 from datamodules.records.questions import part_of, read_questions
 from datamodules.records.reader import read_records
-from datamodules.records.turns import Turn, earlier_turns
+from datamodules.records.requests import earlier_turns
+from datamodules.records.turns import Turn
 from datamodules.trainer_parts import check_lengths, max_positions_of, run_folder, shard_of, tokenizer_of
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datamodules.records.turns import Request, Turn, earlier_turns, template_arguments
+from datamodules.records.requests import Request, earlier_turns, template_arguments
+from datamodules.records.turns import Turn
 
 System = Literal["system1", "system2", "plain"]
 """The instruction that a question is asked with: be brief, reason step by step, or none."""

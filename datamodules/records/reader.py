@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, read_file
-from datamodules.records.turns import Request, Turn, part_chat
+from datamodules.records.requests import Request, part_chat
+from datamodules.records.turns import Turn
 from datamodules.records.validation import BadLineError, parser
 
 _log = logging.getLogger(__name__)

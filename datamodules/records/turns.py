@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from datamodules.records.files import is_number, kind_of
-from datamodules.records.validation import BadLineError, check_text
+from datamodules.records.validation import BadLineError
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -69,87 +69,6 @@ def read_turns(value: Any, name: str) -> list[Turn]:
     if not turns:
         raise BadLineError(f"field {name!r} has no turn")
     return turns
-
-
-def earlier_turns() -> Any:
-    """A record's field for the turns before its request; files leave it out if there are none."""
-    return field(
-        default=(),
-        metadata={"read": lambda value, name: tuple(read_turns(value, name)) if value else (), "brief": True},
-    )
-
-
-def template_arguments() -> Any:
-    """A record's field for the arguments of the chat template; files leave it out if there are none."""
-    return field(default_factory=dict, metadata={"read": _mapping, "brief": True}, hash=False)
-
-
-def _mapping(value: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise BadLineError(f"field {name!r} must be an object, not {json.dumps(value, default=str)[:40]}")
-    return value
-
-
-def transcript(earlier: Sequence[Turn], request: str) -> str:
-    r"""A request as text with the turns before it, to tell it from others and to show it; alone if there are none.
-
-    >>> transcript([Turn("user", "Hi!"), Turn("assistant", "Hello.")], "Who are you?")
-    'user: Hi!\n\nassistant: Hello.\n\nuser: Who are you?'
-    """
-    if not earlier:
-        return request
-    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in (*earlier, Turn("user", request)))
-
-
-class Request:
-    """Base class of records of a request that may come after other turns.
-
-    Attributes:
-        request_field: Name of the field of the request.
-        response_field: Name of the field of the answer to it, if the record has one.
-        earlier: The turns before the request.
-    """
-
-    request_field: ClassVar[str] = "question"
-    response_field: ClassVar[str | None] = None
-    earlier: tuple[Turn, ...]
-
-    @property
-    def asked(self) -> str:
-        """The request with the turns before it, to tell it from others."""
-        return transcript(self.earlier, getattr(self, self.request_field))
-
-
-def part_chat(values: dict[str, Any], request: str, response: str | None = None) -> None:
-    """Part a chat among the values of a line: the last request of the user, ``earlier`` turns, and the answer to it.
-
-    Args:
-        values: The line. The chat is in the field of the request, as a list of turns; or if that is empty, in one of
-            `CHATS`, as a list or its JSON text. It gets ``request``, ``earlier`` and, unless it has one, ``response``.
-        request: The field of the request.
-        response: The field of the answer to the last request. Without it, what is said after that is left out.
-
-    Raises:
-        BadLineError: A turn is none, the user says nothing, or there are tools, which prompts would lack.
-    """
-    name = request if isinstance(values.get(request), list | tuple) else None
-    if name is None and values.get(request) in (None, ""):
-        name = next((name for name in CHATS if values.get(name) not in (None, "")), None)
-    if name is None:
-        return
-    if values.get("tools"):
-        raise BadLineError(f"field 'tools': the prompt of a request in {name!r} would lack them; leave such chats out")
-    turns = read_turns(values[name], name)
-    last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=None)
-    if last is None:
-        raise BadLineError(f"field {name!r} has no turn of the user")
-    for number, turn in enumerate(turns, start=1):
-        check_text(turn.content + turn.thought, f"{name}, turn {number}")
-    values[request], values["earlier"] = turns[last].content, [turn.as_json() for turn in turns[:last]]
-    answer = next((turn for turn in turns[last:] if turn.role == "assistant"), None)
-    if response is not None and answer is not None and response not in values:
-        thought = f"<think>\n{answer.thought}\n</think>\n\n" if answer.thought else ""
-        values[response] = thought + answer.content
 
 
 def _turn(entry: Mapping[str, Any]) -> Turn:

@@ -10,7 +10,8 @@ from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 from datamodules.records import Trace, extract_gold
-from datamodules.records.turns import Request, Turn, earlier_turns
+from datamodules.records.requests import Request, earlier_turns
+from datamodules.records.turns import Turn
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from datamodules.records.turns import Request, Turn, earlier_turns
+from datamodules.records.requests import Request, earlier_turns
+from datamodules.records.turns import Turn
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from datamodules.answers.rule import AnswerRule
 from datamodules.completions.thoughts import Split, split_thought
-from datamodules.records.turns import template_arguments
+from datamodules.records.requests import template_arguments
 
 BUDGETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 """Token budgets at which accuracy may be measured."""

@@ -12,7 +12,8 @@ from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
 from datamodules.records.files import Line, kind_of
 from datamodules.records.kinds import System
-from datamodules.records.turns import Turn, part_chat, read_turns, transcript
+from datamodules.records.requests import part_chat, transcript
+from datamodules.records.turns import Turn, read_turns
 from datamodules.records.validation import BadLineError
 from datamodules.suites.attack_templates import AttackTemplate
 from datamodules.suites.expressions import Expression

@@ -11,7 +11,8 @@ from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.records.conversations import read_conversations
 from datamodules.records.kinds import Instruction, Question, Trace
 from datamodules.records.reader import read_records, to_json
-from datamodules.records.turns import Request, Turn
+from datamodules.records.requests import Request
+from datamodules.records.turns import Turn
 from datamodules.s3cot.imported_traces import ResponseRow
 from datamodules.s3cot.records import CurriculumItem, Variant
 
