@@ -66,6 +66,12 @@ class RunFolder(SaveConfigCallback):
             self._lock = RunLock()
             self._lock.acquire(folder)
             self._text = self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
+            start = Path(str(self.config.get("ckpt_path") or folder))
+            if start.is_relative_to(folder) and start.suffix and not start.exists():
+                raise InputError(
+                    f"{start}: another run in '{folder}' has just removed it; give the same command again, which goes "
+                    "on from what is there now"
+                )
             self._check(folder, stage)
             self._replaces = stage == "fit" and bool(self.config.get("overwrite")) and (folder / CONFIG).is_file()
             if self._replaces:

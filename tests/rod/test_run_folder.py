@@ -231,3 +231,23 @@ def test_another_checkpoint_is_another_run_except_for_a_fit(tmp_path: Path, caps
     capsys.readouterr()
     assert rod(*validate, "--ckpt_path", second) == 2
     assert f"another configuration (ckpt_path: {first} there, {second} now)" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_another_run_removes_before_this_one_has_the_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other one ends, and removes what it would have gone on from, after this one has chosen where to start."""
+    config = fit_config(tmp_path, stop_at(tmp_path, 3))
+    assert rod("fit", "--config", config) == 143
+    acquire = RunLock.acquire
+
+    def late(lock: RunLock, folder: Path) -> None:
+        acquire(lock, folder)
+        for path in checkpoints_of(folder):
+            path.unlink()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunLock, "acquire", late)
+        assert rod("fit", "--config", config, "--resume", "auto") == 2
+    assert "has just removed it; give the same command again" in capsys.readouterr().err
+    assert rod("fit", "--config", config, "--resume", "auto") == 0
