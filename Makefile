@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 test: lint  ## Lint, types and all tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 engine: $(READY)  ## vLLM in an environment of its own, .venv-engine, for model.generation.engine: vllm.
 	$(PYTHON) -m venv $(ENGINE)

@@ -19,6 +19,12 @@ PUBLISHED = ROOT.parent / "shared" / "data"
 """The folder of published data sets, beside the project."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first, so that no process is left with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _unseeded() -> Iterator[None]:
     """A test does not inherit the seed that another one gave to ``seed_everything``."""

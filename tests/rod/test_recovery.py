@@ -15,6 +15,8 @@ import yaml
 from tests.conftest import ROOT
 from tests.rod.fits import fit_config, rod, stop_at
 
+pytestmark = pytest.mark.slow
+
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]

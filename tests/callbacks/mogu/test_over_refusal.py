@@ -21,6 +21,7 @@ from rod.__main__ import main
 from tests.conftest import ROOT
 from tests.tiny import save_tiny, tiny_llama, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
 ROUTERS = ROOT / "configs/mogu/3_router.yaml"
 
 

@@ -30,6 +30,7 @@ def test_every_vote_on_gpt_is_reproduced(external: ModuleType, checker: AnswerCh
     assert external.judged(outputs, external.CHOICE, checker) == [output.theirs for output in outputs]
 
 
+@pytest.mark.slow
 def test_our_rule_differs_where_the_votes_miss_the_answer(
     external: ModuleType, checker: AnswerChecker, shared_data: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_our_rule_differs_where_the_votes_miss_the_answer(
     }
 
 
+@pytest.mark.slow
 def test_prose_without_the_formatted_answer_seldom_misleads(external: ModuleType, shared_data: Path) -> None:
     outputs = [output for output in external.concise_cot(shared_data, "prose") if output.vote is not None]
     stated = [output for output in outputs if output.ours is not None]
