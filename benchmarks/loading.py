@@ -66,7 +66,7 @@ def set_size(process: int) -> tuple[int, int]:
 
 
 def measure(folder: Path, strategy: str, dtype: str) -> tuple[int, int, int]:
-    """Peak of both processes together, and its own part, and what stays in the end, all less the start."""
+    """Peak of both processes together, the largest own part, and the own part in the end, all less the start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -113,7 +113,7 @@ def main() -> None:
     importlib.import_module("transformers.models.llama.modeling_llama")  # before the processes are forked
     shape = random_llama.config(1536, options.layers, 4096)
 
-    print("| weights in the files | loaded as | strategy | peak | own at the peak | own in the end |")
+    print("| weights in the files | loaded as | strategy | peak | largest own | own in the end |")
     print("|---|---|---|--:|--:|--:|")
     for stored in ("bfloat16", "float32"):
         with tempfile.TemporaryDirectory() as place:

@@ -166,7 +166,8 @@ class Trials:
         reads = JOBS[trial.job].reads
         if reads is None:
             run = self._start(trial, folder)
-            run.wait((0.3 + 0.7 * draw.random()) * self.seconds[trial.job])
+            if run.wait((0.3 + 0.7 * draw.random()) * self.seconds[trial.job]):
+                return self._finish(trial, folder)  # it has ended, and reads none of its checkpoints any more
             run.tell(signal.SIGKILL, draw)
             self._end(trial, run, _MINUTE)
             written = sorted((folder / trial.job).rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)

@@ -51,8 +51,11 @@ class RecoveryCheckpoint(ModelCheckpoint):
         self._signalled = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remove what a killed run has left half written."""
+        """Remove what a killed run has left half written; with several processes, note SIGTERM from now on."""
         super().setup(trainer, pl_module, stage)
+        if trainer.world_size > 1 and stage == "fit":
+            # Until the start of training Lightning's handler would communicate at once, from this process alone.
+            vars(trainer._signal_connector)["_sigterm_notifier_fn"] = self._note
         if trainer.is_global_zero and stage == "fit":
             for path in Path(str(self.dirpath)).glob(f".*{self.FILE_EXTENSION}.*{PARTIAL}"):
                 path.unlink(missing_ok=True)

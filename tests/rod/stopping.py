@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, Trainer
 
-Place = Literal["start", "training batch", "validation", "prediction"]
+Place = Literal["start", "start of training", "training batch", "validation", "prediction"]
 
 
 class StopAt(Callback):
@@ -33,6 +33,10 @@ class StopAt(Callback):
     def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
         """Count the start of a fit, before its training starts."""
         self._pass("start", trainer)
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """Count the start of the training, when Lightning listens to signals."""
+        self._pass("start of training", trainer)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Count a training batch."""

@@ -216,11 +216,14 @@ def test_sampling_in_a_job_of_slurm_goes_on(tmp_path: Path, slurm: Path, monkeyp
     assert once.read_bytes() == whole.read_bytes()
 
 
-def test_both_processes_stop_at_the_same_step_if_one_gets_the_signal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "place", "kept"), [(2, "training batch", 2), (1, "start of training", 1)])
+def test_both_processes_stop_at_the_same_step_if_one_gets_the_signal(
+    count: int, place: str, kept: int, tmp_path: Path
+) -> None:
     strategy = yaml.safe_load((ROOT / "configs/trainer/fsdp.yaml").read_text())["trainer"]["strategy"]
-    config = fit_config(tmp_path, stop_at(tmp_path, 2, rank=1), devices=2, strategy=strategy)
+    config = fit_config(tmp_path, stop_at(tmp_path, count, place, rank=1), devices=2, strategy=strategy)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "rod", "fit", "--config", str(config)]
     done = subprocess.run(command, env=environment, cwd=ROOT, timeout=120, capture_output=True, text=True)
     assert done.returncode == 143, done.stderr[-3000:]
-    assert (tmp_path / "run/checkpoints/recovery-step=2.ckpt").is_file()
+    assert (tmp_path / f"run/checkpoints/recovery-step={kept}.ckpt").is_file()
