@@ -32,7 +32,7 @@ class RandomState(Callback):
             if kind == "cpu":
                 torch.set_rng_state(state)
             elif trainer.strategy.root_device.type == kind:
-                torch.get_device_module(kind).set_rng_state(state, trainer.strategy.root_device)
+                torch.get_device_module(kind).set_rng_state(state)  # of the current device; MPS knows no other
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the state after each optimizer step."""
@@ -60,5 +60,5 @@ def _state(device: torch.device) -> dict[str, Tensor]:
     """The state on the CPU and, if the fit runs on another device, there, by type of device."""
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
-        states[device.type] = torch.get_device_module(device).get_rng_state(device)
+        states[device.type] = torch.get_device_module(device).get_rng_state()
     return states
