@@ -44,7 +44,7 @@ def group_and_name(folder: Path) -> tuple[str, str]:
     (('s3cot', '6_test/tuned'), ('demo/seed0/mllr', '2_tune'))
     >>> group_and_name(Path("runs/chats")), group_and_name(Path("/data/models/chats/lora"))
     (('chats', 'chats'), ('chats', 'lora'))
-    >>> group_and_name(Path("/work/data/2026_11/s3cot/1_direction")), group_and_name(Path("/runs")) == (("runs",) * 2)
+    >>> group_and_name(Path("/data/2026_11/s3cot/1_direction")), group_and_name(Path("/runs")) == (("runs",) * 2)
     (('s3cot', '1_direction'), True)
     """
     parts = [part for part in folder.parts if part not in {folder.anchor, "runs", ".", ".."}]

@@ -35,9 +35,9 @@ def _unseeded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of published data sets; most machines do not have it."""
+    """The folder of published data sets, whose licences do not allow that the project brings them."""
     if not PUBLISHED.is_dir():
-        pytest.skip("the published data sets are not on this machine")
+        pytest.skip(f"{PUBLISHED} has no published data sets, which the project may not bring along")
     return PUBLISHED
 
 

@@ -36,8 +36,8 @@ from datamodules.records.reader import read_records, to_json
 from datamodules.records.shards import JsonlShard, id_lines, merge_shards, write_lines
 from datamodules.records.validation import parser
 from datamodules.suites.benchmark_data import BenchmarkData
+from datamodules.suites.items import check_golds
 from datamodules.suites.predictions import Prediction, ScoredResponse
-from datamodules.suites.suite import check_golds
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
 from llm_modules.judges import Judge

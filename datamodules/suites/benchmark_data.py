@@ -15,7 +15,8 @@ from datamodules.prompts.prompt_data import GenerationData
 from datamodules.prompts.rows import PromptBatches, stable_seed
 from datamodules.records.kinds import Question, System
 from datamodules.suites.attack_templates import OPENING, AttackTemplate, render_attack
-from datamodules.suites.suite import Item, Suite, items_of, user_question
+from datamodules.suites.items import Item, items_of, user_question
+from datamodules.suites.suite import Suite
 from datamodules.trainer_parts import shard_of, tokenizer_of
 from datamodules.training.packing import Example, pad
 

@@ -10,11 +10,12 @@ from datamodules.errors import InputError
 from datamodules.records.files import Line, is_number, kind_of, read_file
 from datamodules.records.reader import read_records
 from datamodules.suites.expressions import Expression
+from datamodules.suites.items import ItemMaker
 from datamodules.suites.predictions import Prediction
 from datamodules.suites.references import Meaning, Reference, answer_reference, label_of
 from datamodules.suites.repeats import Entry, check_repeats
 from datamodules.suites.sources import LocalFile, Source
-from datamodules.suites.suite import NO_GOLD, ItemMaker, Suite, SuiteKind
+from datamodules.suites.suite import NO_GOLD, Suite, SuiteKind
 
 _FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "finished", "complete", "completed", "true")
 _CUT = ("length", "max_tokens", "max_new_tokens", "max_length", "model_length", "truncated", "incomplete", "false")

@@ -104,8 +104,8 @@ def _find(address: str, key: str) -> None:
 
 
 _UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, TypeError, ValueError)
-"""What ``zipfile`` and ``torch.load`` raise for damaged bytes: a flipped bit may even ask for an unknown
-compression, for a password, or for an object that is no mapping."""
+"""What ``zipfile`` and ``torch.load`` raise of damaged bytes: a flipped bit may ask for a compression that ``zipfile``
+does not know (NotImplementedError), for a password (RuntimeError), or for an object that is no mapping (TypeError)."""
 _ANOTHER = "give another checkpoint of the run, or delete this one"
 _SAME = (
     "use the configuration it was trained with (model.backbone, model.peft, model.learning_rates), or write it as a "

@@ -12,8 +12,8 @@ from callbacks.evaluation.table import answer_hints, print_table
 from datamodules.answers.checker import AnswerChecker
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
+from datamodules.suites.items import Item, check_golds
 from datamodules.suites.predictions import JudgeVerdict, Prediction
-from datamodules.suites.suite import Item, check_golds
 from llm_modules.judges.classifier import RefusalClassifier
 from llm_modules.judges.phrases import RefusalPhrases
 

@@ -9,8 +9,9 @@ from datamodules.errors import InputError
 from datamodules.records.files import Line
 from datamodules.records.turns import Turn
 from datamodules.suites.expressions import Expression
+from datamodules.suites.items import Item, check_golds, items_of, user_question
 from datamodules.suites.sources import LocalFile, Source
-from datamodules.suites.suite import Item, Suite, SuiteKind, check_golds, items_of, user_question
+from datamodules.suites.suite import Suite, SuiteKind
 
 
 def suite(kind: SuiteKind = "answers", **settings: Any) -> Suite:

@@ -122,37 +122,33 @@ def test_the_weights_of_its_own_tokens_are_missing(
         load_adapter(fresh, str(tmp_path), base)
 
 
-def test_own_tokens_of_tied_embeddings_come_with_either(base: str, tmp_path: Path) -> None:
-    def tied() -> Any:
-        model = load_model(base)
-        model.config.tie_word_embeddings = True
-        model.tie_weights()
-        return model
+def tied(base: str) -> Any:
+    """The base with its output head tied to its embeddings."""
+    model = load_model(base)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    return model
 
-    model = tied()
+
+def test_own_tokens_of_tied_embeddings_come_with_either(base: str, tmp_path: Path) -> None:
+    model = tied(base)
     model.resize_token_embeddings(261)
     adapted = get_peft_model(model, LoraConfig(r=2, **OWN_TOKENS["table"]))
     adapted.save_pretrained(str(tmp_path))
-    assert torch.equal(logits(load_adapter(tied(), str(tmp_path), base)), logits(adapted))
+    assert torch.equal(logits(load_adapter(tied(base), str(tmp_path), base)), logits(adapted))
 
 
 @pytest.mark.parametrize("table", ["embed_tokens", "lm_head"])
 def test_a_copy_of_one_of_two_tied_tables_is_not_enough(base: str, table: str, tmp_path: Path) -> None:
     """The other one has the rows of the model before training, which are not stored."""
 
-    def tied() -> Any:
-        model = load_model(base)
-        model.config.tie_word_embeddings = True
-        model.tie_weights()
-        return model
-
-    model = tied()
+    model = tied(base)
     model.resize_token_embeddings(261)
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=[table]))
     adapted.save_pretrained(str(tmp_path), save_embedding_layers=False)
     with pytest.raises(InputError, match="of 261 tokens, and lacks the weights of those"):
-        load_adapter(tied(), str(tmp_path), base)
-    grown = tied()
+        load_adapter(tied(base), str(tmp_path), base)
+    grown = tied(base)
     grown.resize_token_embeddings(261)
     load_adapter(grown, str(tmp_path), base)
 
