@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, first_line
 from llm_modules.backbone.architecture import embedding_rows, linear_names
 from llm_modules.backbone.checksums import check_folder
 from llm_modules.backbone.loading import same_checkpoint
@@ -168,12 +168,15 @@ def merge(adapted: PeftModel) -> PreTrainedModel:
 
 
 def _dequantized(adapted: PeftModel) -> PeftModel:
-    """The same adapter on the base in floats."""
+    """The same adapter on the base in floats; InputError if transformers cannot dequantise it."""
     warnings.warn("the merged model is written dequantised: it takes the memory of the weights in floats", stacklevel=2)
     with TemporaryDirectory() as folder:
         adapted.save_pretrained(folder)
         base: Any = adapted.unload()
-        return PeftModel.from_pretrained(base.dequantize(), folder)
+        try:
+            return PeftModel.from_pretrained(base.dequantize(), folder)
+        except NotImplementedError as error:
+            raise InputError(f"{_MERGE}: transformers cannot dequantise its base ({first_line(error)})") from error
 
 
 @contextmanager

@@ -1,18 +1,19 @@
 """Backbones in other forms than a Hugging Face folder in floats."""
 
+import re
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import gguf
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel, TorchAoConfig
 
 from datamodules.errors import InputError
 from llm_modules.backbone import hub
@@ -30,9 +31,11 @@ from llm_modules.backbone.loading import (
 )
 from llm_modules.backbone.quantization import quantization_config
 from llm_modules.causal_lm import CausalLM
+from tests.conftest import ROOT
 from tests.supervised import RandomExamples
 from tests.tiny import save_tiny
 
+PAGE = ROOT / "docs/models.md"
 IDS = torch.tensor([[5, 9, 200, 17]])
 
 
@@ -171,8 +174,35 @@ class TestQuantization:
         error = (logits(merged) - expected).abs().max() / expected.abs().max()
         assert error < 0.05  # activations are rounded, too, in the quantised product
 
-    def test_weights_themselves_are_not_trained(self, base: str) -> None:
+    def test_what_cannot_be_dequantised_is_exported_as_an_adapter(
+        self, base: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As transformers says of torchao's weights."""
+        adapted = get_peft_model(load_model(base), LoraConfig(r=2, target_modules="all-linear"))
+        inner: Any = adapted.get_base_model()
+        inner.is_quantized = True
+
+        def refuse() -> None:
+            raise NotImplementedError("TORCHAO has no implementation of `dequantize`")
+
+        monkeypatch.setattr(inner, "dequantize", refuse)
+        with pytest.warns(UserWarning, match="dequantised"), pytest.raises(InputError, match="export it with --format"):
+            merge(adapted)
+
+    def test_the_page_s_configuration_of_torchao_is_one(self, base: str) -> None:
+        """It runs if torchao is installed."""
+        quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+        (written,) = re.findall(
+            r"init_args: {quant_type: {class_path: torchao\.quantization\.(\w+)}}", PAGE.read_text()
+        )
+        config = TorchAoConfig(getattr(quantization, written)())
+        model = load_model(base, quantization=config)
+        assert getattr(model, "is_quantized", False)
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+
+    def test_weights_themselves_are_not_trained(self, tmp_path: Path) -> None:
         pytest.importorskip("bitsandbytes")
+        base = str(save_tiny(tmp_path / "wide", layers=2, hidden=64))  # the kernels of CPUs take no narrower one
         run = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
         with pytest.raises(InputError, match=r"no weight is trained; give model\.peft"):
             run.fit(CausalLM(base, quantization="4bit"), datamodule=RandomExamples())
