@@ -9,8 +9,8 @@ from typing import Any
 
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 """Status codes of failures that may pass."""
-IN_A_ROW = 16
-"""Requests in a row for which a server has failed, after which it is given up."""
+_IN_A_ROW = 16
+"""Requests in a row for which a server has failed, after which it is given up; at least (ours)."""
 
 
 class Failure(Exception):
@@ -49,9 +49,14 @@ class Outage:
     """Counts requests for which a server has failed, after all attempts, since the last one that it answered.
 
     One that it refused says nothing about the others. Threads may share it.
+
+    Attributes:
+        limit: Such requests in a row after which the server is given up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_a_time: int) -> None:
+        """Set the number of requests that are made at a time: one bad moment hits all of them."""
+        self.limit = max(_IN_A_ROW, 2 * at_a_time)
         self._row, self._lock = 0, threading.Lock()
 
     def answered(self) -> None:
@@ -68,7 +73,7 @@ class Outage:
     def is_over(self) -> bool:
         """Whether the server is given up."""
         with self._lock:
-            return self._row >= IN_A_ROW
+            return self._row >= self.limit
 
 
 def retry_after(headers: Mapping[str, Any]) -> float | None:

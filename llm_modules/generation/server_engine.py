@@ -24,7 +24,7 @@ from llm_modules.generation.remote_steering import RemoteSteering, remote_steeri
 from llm_modules.generation.server import URL, check_steering, check_weights, find_server, headers_of, token_ids
 from llm_modules.generation.server_client import KEPT, ServerClient, repeated
 from llm_modules.generation.vllm_worker.rod_steering import cache_salt
-from llm_modules.http_retries import IN_A_ROW, Failure, Outage
+from llm_modules.http_retries import Failure, Outage
 
 _ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 _WAIT_SECONDS = 0.5
@@ -105,7 +105,7 @@ class ServerGenerator(GenerationEngine):
             self.max_positions = min(longest, self.max_positions or longest)
         self._draws = bool(self.server.extension and self.server.extension.get("draws"))
         self._numbers = count(secrets.randbits(40) << 20)  # other clients of the server have other numbers
-        self._outage = Outage()
+        self._outage = Outage(settings.slots)
         self._told: set[str] = set()
         if self.server.dtype is None:
             self._tell(
@@ -155,7 +155,7 @@ class ServerGenerator(GenerationEngine):
         """Count a failed row, of this call and earlier ones; InputError if the server is given up."""
         self._outage.failed(failure.passes)
         if self._outage.is_over:
-            raise InputError(f"{URL}: {IN_A_ROW} rows in a row have failed ({failure}); {KEPT}")
+            raise InputError(f"{URL}: {self._outage.limit} rows in a row have failed ({failure}); {KEPT}")
 
     def _requests(
         self,

@@ -16,7 +16,7 @@ import httpx
 
 from datamodules.errors import InputError
 from llm_modules.http_address import is_address
-from llm_modules.http_retries import IN_A_ROW, RETRIED, Attempts, Failure, Outage, retry_after
+from llm_modules.http_retries import RETRIED, Attempts, Failure, Outage, retry_after
 from llm_modules.judges.judge import Exchange, Judge, Verdict, on_answers
 from llm_modules.judges.reply_cache import ReplyCache
 from llm_modules.judges.templates import Message, Template, kind_of, load_template
@@ -120,7 +120,7 @@ class ServerJudge(Judge):
         self._client = self._replies = None
 
     def _judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
-        template, outage = load_template(self.template), Outage()
+        template, outage = load_template(self.template), Outage(self.concurrency)
         self._headers()
         self._open_cache()
         self._open_client()
@@ -138,7 +138,7 @@ class ServerJudge(Judge):
         reply = replies.get(key)
         if reply is None:
             if outage.is_over:
-                return Verdict(None, error=f"given up: the server failed {IN_A_ROW} times in a row")
+                return Verdict(None, error=f"given up: the server failed {outage.limit} times in a row")
             try:
                 reply = self._ask(template.messages(exchange), template.max_new_tokens)
             except Failure as failure:
