@@ -190,7 +190,7 @@ class Evaluate(CompletionWriter):
         self.results = results_of(scored, self.baseline) + self._perplexities(trainer)
         about = {
             "model": module.model_id,
-            "settings": generation_settings(trainer, module),
+            "settings": generation_settings(trainer, module) | self.fingerprints,
             "sources": {name: suite.source.describe() for name, suite in _data_of(trainer).suites.items()},
             "judges": {judge.name: dict(judge.identity()) for judge in self.judges},
             "baseline_file": str(self.baseline_file) if self.baseline_file else None,

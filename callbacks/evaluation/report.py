@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -147,12 +148,18 @@ def read_results(path: Path) -> list[Result]:
     """Read the results of a ``metrics.json``. InputError if the file cannot be read or is no ``metrics.json``."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["results"]
-        # Files of earlier versions call the attack template "wrap".
-        return [Result(**{"attack_template" if k == "wrap" else k: v for k, v in e.items()}) for e in entries]
+        # Files of earlier versions call the attack template "wrap", and have other names for some metrics.
+        entries = [{"attack_template" if k == "wrap" else k: v for k, v in e.items()} for e in entries]
+        return [Result(**e | {"metrics": {_renamed(k): v for k, v in e["metrics"].items()}}) for e in entries]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the metrics.json of a test run") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a metrics.json of a test run") from error
+
+
+def _renamed(metric: str) -> str:
+    """Today's name of a metric: ``accuracy_box`` for ``accuracy/box``, ``agreement/a_vs_b`` for ``agreement/a~b``."""
+    return re.sub(r"^(accuracy|tokens)/", r"\1_", metric).replace("~", "_vs_")
 
 
 def library_versions() -> dict[str, str]:

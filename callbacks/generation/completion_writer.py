@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.generation.failed_rows import FailedRows
-from callbacks.generation.run_settings import FINGERPRINT, FORMERLY, RECORDED, generation_settings
+from callbacks.generation.run_settings import FINGERPRINT, FORMERLY, RECORDED, fingerprints, generation_settings
 from callbacks.generation.steering import steering_of
 from callbacks.trainer_parts import language_model
 from datamodules.batch import PromptBatch, PromptRow
@@ -43,6 +43,7 @@ class CompletionWriter(Callback, GenerationListener):
     Attributes:
         verb: The `Trainer` method during which the callback is active.
         name: First part of the file names.
+        fingerprints: Those of the folders and files of weights, by setting.
     """
 
     verb: Literal["predict", "test"]
@@ -54,6 +55,7 @@ class CompletionWriter(Callback, GenerationListener):
         self.overwrite = overwrite
         self.module: CausalLM | None = None
         self.trainer: Trainer | None = None
+        self.fingerprints: dict[str, str] = {}
         self._shard: JsonlShard | None = None
         self._failed: FailedRows | None = None
         self._complete = 0
@@ -104,7 +106,8 @@ class CompletionWriter(Callback, GenerationListener):
                 path.unlink(missing_ok=True)
         trainer.strategy.barrier("old completions are removed")
         # Lightning does not know the checkpoint before the model is set up.
-        self._check_settings(folder, settings, [*RECORDED, _CHECKPOINT, _CHECKPOINT + FINGERPRINT])
+        self.fingerprints = fingerprints(settings)
+        self._check_settings(folder, settings | self.fingerprints, [*RECORDED, _CHECKPOINT, _CHECKPOINT + FINGERPRINT])
         data.skip(self.done(folder, data))
         # No process writes before all have read the same ids.
         trainer.strategy.barrier("completions are read")
@@ -203,6 +206,8 @@ class CompletionWriter(Callback, GenerationListener):
             return
         self.trainer, self.module = trainer, language_model(pl_module)
         folder, settings = self.folder(trainer), generation_settings(trainer, self.module)
+        self.fingerprints |= fingerprints({_CHECKPOINT: settings[_CHECKPOINT], "method": None})
+        settings |= self.fingerprints
         self._check_settings(folder, settings, RECORDED)
         trainer.strategy.barrier("settings are compared")
         self._failed = FailedRows(folder, trainer.global_rank)
@@ -226,6 +231,7 @@ class CompletionWriter(Callback, GenerationListener):
         before = FORMERLY | json.loads(path.read_text(encoding="utf-8"))
         compared = (before.keys() | settings.keys()).difference(but)
         compared -= {name for name in settings.keys() - before.keys() if name.endswith(FINGERPRINT)}
+        compared -= {"dtype"} if settings["dtype"] is None else set()  # of a server that does not say it
         differing = sorted(key for key in compared if before.get(key) != settings.get(key))
         if differing:
             listed = "; ".join(f"{key}: {before.get(key)} there, {settings.get(key)} now" for key in differing)

@@ -20,6 +20,8 @@ RECORDED = {"engine_version", "chat_template_kwargs"}
 """Settings that are recorded and not compared when a run resumes; of a template, the prompts are compared."""
 FINGERPRINT = "_fingerprint"
 """End of the name of a fingerprint, which older records lack."""
+_PATHS = ("model", "adapter", "checkpoint", "glad", "unwilling", "folder", "direction", "probes")
+"""Settings that may be paths, those of methods too; what else is written like one is a text."""
 FORMERLY = {"engine": "slots", "engine_options": None}
 """Values of settings that older records lack."""
 
@@ -30,7 +32,7 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
     generation = asdict(module.generation)
     for name in ("slots", "engine", "vllm", "server"):
         generation.pop(name)
-    settings = {
+    return {
         "model": module.model_id,
         "revision": module.revision,
         "dtype": weights_type(module.engine, module.generation, module.weights_dtype),
@@ -46,10 +48,10 @@ def generation_settings(trainer: Trainer, module: CausalLM) -> dict[str, Any]:
         **asdict(steering.identity() if steering else SteeringIdentity()),
         "seed": getattr(datamodule_of(trainer), "seed", None),
     }
-    return settings | _fingerprints({**settings, **module.generation_identity()})
 
 
-def _fingerprints(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Those of the folders and files that settings name."""
-    paths = {name: value for name, value in settings.items() if isinstance(value, str) and os.path.isabs(value)}
-    return {name + FINGERPRINT: fingerprint(Path(path)) for name, path in paths.items() if os.path.exists(path)}
+def fingerprints(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Those of the folders and files that settings name, to be recorded beside them."""
+    named = {**settings, **(settings["method"] or {})}
+    paths = {name: Path(named[name]) for name in _PATHS if os.path.isabs(named.get(name) or "")}
+    return {name + FINGERPRINT: fingerprint(path) for name, path in paths.items() if path.exists()}

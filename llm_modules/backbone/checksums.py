@@ -7,6 +7,7 @@ others without any are as good as their format.
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ CHECKSUMS = "checksums.json"
 _READ = {".safetensors", ".json", ".jinja", ".model", ".txt"}
 """Suffixes of the files that are read again; a page for people may be edited."""
 WEIGHTS_SUFFIXES = (".safetensors",)
+_OF_A_MODEL = re.compile(r".*\.(safetensors|bin|pt|gguf|distcp)|(adapter_)?config\.json|\.metadata")
+"""Names of the files of a folder without checksums that what it computes depends on."""
 _BLOCK, _BLOCKS = 2**16, 256
 """Bytes of a block, and blocks, that the sample of a file consists of."""
 
@@ -82,7 +85,8 @@ def fingerprint(path: Path) -> str:
     if sums.is_file():
         files = [sums]
     else:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        own = sorted(file for file in path.iterdir() if _OF_A_MODEL.fullmatch(file.name)) if path.is_dir() else [path]
+        files = [file for file in own if file.is_file()]
     for file in files:
         digest.update(str(file.relative_to(path)).encode())
         if zipfile.is_zipfile(file):

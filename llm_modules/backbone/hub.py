@@ -32,7 +32,7 @@ def options_of(path: str) -> dict[str, Any]:
 
 def _has_name() -> bool:
     """Whether the hub's address can be found; a proxy finds it by itself."""
-    if getproxies():
+    if getproxies().keys() & {"http", "https", "all"}:
         return True
     try:
         socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)

@@ -244,6 +244,9 @@ def test_a_fingerprint_tells_weights_from_others_in_their_place(copy: Path, tmp_
         flip(copy / name, 0.9)
         assert fingerprint(copy) != first
         flip(copy / name, 0.9)
+    (copy / "README.md").write_text("Of a person.")
+    (copy / "eval").mkdir()
+    (copy / "eval" / "predictions.jsonl").write_text("{}")  # of a run within the folder
     assert fingerprint(copy) == first
     write_checksums(copy)
     summed = fingerprint(copy)
