@@ -40,6 +40,7 @@ from rod.run_folder import (
     is_restart,
     newest_checkpoint,
     resumes_by_default,
+    takes_over,
 )
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -137,7 +138,9 @@ class RodCLI(LightningCLI):
         loggers = [logger for logger in _listed(config.trainer.logger) if isinstance(logger, Namespace)]
         if any(str(logger.get("class_path")).endswith("WandbLogger") for logger in loggers):
             folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
-            wandb_run.describe(folder, str(self.subcommand), anew=bool(config.overwrite))
+            text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
+            anew = bool(config.overwrite) or takes_over(folder, text, str(self.subcommand))
+            wandb_run.describe(folder, str(self.subcommand), anew)
 
     def _resume(self, config: Namespace) -> bool:
         """Let a run of the same configuration go on, also if the job's command said to replace it or where to start.

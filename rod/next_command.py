@@ -37,7 +37,7 @@ _OUTPUTS = {
 """Shipped configuration -> where the shipped stages look for what comes of it; that of another run is in its folder."""
 _PAIRS = "runs/mogu/pairs"
 _REPORTED = {"test", "score", "frontier"}
-_KEPT = ("model", "steer.direction", "trainer.precision")
+_KEPT = ("model", "steer.direction", "trainer.precision", "data.chat_template", "data.chat_template_kwargs")
 """Options that go on with the next stage, with all that is within them."""
 _OF_A_FIT = ("model.optimizer", "model.schedule")
 

@@ -142,11 +142,10 @@ class RunFolder(SaveConfigCallback):
         self._anew = bool(self.config.get("overwrite"))
         if self._anew or not (folder / CONFIG).is_file():
             return
-        other = difference(folder / CONFIG, self._text, verb)
-        if other is not None and not holds_results(folder):
+        if takes_over(folder, self._text, verb):
             self._anew = True
             return
-        if other is not None:
+        if other := difference(folder / CONFIG, self._text, verb):
             raise InputError(
                 f"trainer.default_root_dir: '{folder}' holds a run with another configuration ({other}); name another "
                 "folder, restore the key, or pass --overwrite true to replace the run"
@@ -157,6 +156,12 @@ class RunFolder(SaveConfigCallback):
                 f"trainer.default_root_dir: '{folder}' holds {kind} run; pass --resume auto to go on from its newest "
                 "checkpoint, --ckpt_path for another one, --overwrite true to start again, or name another folder"
             )
+
+
+def takes_over(folder: Path, text: str, verb: str) -> bool:
+    """Whether a configuration begins anew in the folder of another one, which has no results."""
+    is_other = (folder / CONFIG).is_file() and difference(folder / CONFIG, text, verb) is not None
+    return is_other and not holds_results(folder)
 
 
 def holds_results(folder: Path) -> bool:

@@ -98,3 +98,9 @@ def test_a_run_elsewhere_is_not_followed_by_a_stage_that_would_not_find_it() -> 
 )
 def test_after_other_verbs(words: str, following: str) -> None:
     assert next_command(words.split()) == following
+
+
+def test_the_chat_template_goes_on_with_the_test_of_a_fit() -> None:
+    given = ["--data.chat_template", "think.jinja", "--data.chat_template_kwargs", "{enable_thinking: false}"]
+    made = shlex.split(next_command(["fit", "--config", "s3cot/5_curriculum", "--data.batch_size", "2", *given]))
+    assert made[-4:] == given
