@@ -244,9 +244,12 @@ def encode_response(
 ) -> Example:
     """The glad response to a request, or the rejection, as an example; an opening has no end-of-sequence token."""
     text = pair.glad if glad else pair.reject
-    ids, labels = encode_pair(
-        tokenizer, pair.prompt, text, system_prompt=pair.system, earlier=pair.earlier, template=template
-    )
+    try:
+        ids, labels = encode_pair(
+            tokenizer, pair.prompt, text, system_prompt=pair.system, earlier=pair.earlier, template=template
+        )
+    except InputError as error:
+        raise InputError(f"pair '{pair.id}': {error}" if pair.earlier else str(error)) from error
     if glad and pair.glad_is_opening:
         end = next((i for i, label in enumerate(labels) if label == tokenizer.eos_token_id), len(ids))
         ids, labels = ids[:end], labels[:end]

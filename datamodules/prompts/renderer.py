@@ -131,9 +131,7 @@ class Renderer:
                     f"({turn['content'][:60]!r}); some templates expect lists of parts in place of text; give another "
                     "with data.chat_template"
                 )
-            names = [str(call["function"]["name"]) for call in turn.get("tool_calls", ())]
-            if unsaid := [name for name in names if without_space(name) not in rendered]:
-                raise InputError(f"{self.where}: it drops the calls of tools ({unsaid[0]!r}); give another template")
+        self._check_calls(turns, text, assistant_next)
         if self._bos and not text.startswith(self._bos):
             warnings.warn(
                 f"{self.where}: its prompts do not begin with {self._bos!r}, which the tokenizer puts before every "
@@ -141,6 +139,16 @@ class Renderer:
                 stacklevel=3,
             )
         return text
+
+    def _check_calls(self, turns: Turns, text: str, assistant_next: bool) -> None:
+        """Raise if a call of a tool changes nothing of the text; its name may stand in it elsewhere."""
+        for place, turn in enumerate(turns):
+            if turn.get("tool_calls"):
+                said = {name: value for name, value in turn.items() if name != "tool_calls"}
+                without, _ = self._render([*turns[:place], said, *turns[place + 1 :]], assistant_next, marks=False)
+                if without == text:
+                    name = turn["tool_calls"][0]["function"]["name"]
+                    raise InputError(f"{self.where}: it drops the calls of tools ({name!r}); give another template")
 
     @cached_property
     def has_marks(self) -> bool:

@@ -42,12 +42,12 @@ def build_rows(
     for question in questions:
         for system in systems:
             own = template.of(system)
-            prompt = render_prompt(
-                tokenizer,
-                user_turn(question.question, system),
-                earlier=question.earlier,
-                template=own,
-            )
+            try:
+                prompt = render_prompt(
+                    tokenizer, user_turn(question.question, system), earlier=question.earlier, template=own
+                )
+            except InputError as error:
+                raise InputError(f"'{question.id}': {error}" if question.earlier else str(error)) from error
             token_ids = tuple(encode_prompt(tokenizer, prompt))
             for alpha, layer_set in conditions:
                 rows += [

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from datamodules.records.files import BrokenLineError, HubData, is_number, kind_of, read_file
+from datamodules.records.files import BrokenLineError, HubData, is_number, read_file
 from datamodules.records.reader import check_names, join_fields, listed, report_bad_lines
-from datamodules.records.turns import CHATS, Role, Turn, as_list, parse_json, read_turns
-from datamodules.records.validation import BadLineError, check_text
+from datamodules.records.turns import CHATS, TWO_SYSTEMS, Role, Turn, as_list, parse_json, read_turns, system_turn
+from datamodules.records.validation import BadLineError
 
 _PAIRS = (("prompt", "response"), ("prompt", "completion"), ("instruction + input", "output"))
 _BESIDE = ("system", "tools")
@@ -93,13 +93,9 @@ def _read(
         raise BadLineError(_NO_FORM)
     name = fields.get("system", "system")
     system = row.get(name)
-    if not isinstance(system, str | None):
-        raise BadLineError(f"field {name!r} is not a text but {kind_of(system)}")
-    if system and system.strip():
-        if turns[0].role == "system":
-            raise BadLineError("there are two system prompts: a field and a turn")
-        turns = [Turn("system", system), *turns]
-    return tuple(turns), tuple(_schemas(row.get(fields.get("tools", "tools"))))
+    if (before := system_turn(system, name)) and turns[0].role == "system":
+        raise BadLineError(TWO_SYSTEMS)
+    return (*before, *turns), tuple(_schemas(row.get(fields.get("tools", "tools"))))
 
 
 def _conversation(row: Mapping[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
@@ -156,8 +152,6 @@ def _check(turns: Sequence[Turn]) -> None:
     asked = False
     learnt = 0
     for number, turn in enumerate(turns, start=1):
-        for text in (turn.content, turn.thought, json.dumps(turn.tool_calls, ensure_ascii=False, default=str)):
-            check_text(text, f"turn {number}")
         asked = asked or turn.role in ("user", "tool")
         if turn.role == "user" and not turn.content.strip():
             raise BadLineError("the request is empty" if len(turns) < 4 else f"turn {number} is empty")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, read_file
 from datamodules.records.requests import Request, part_chat
-from datamodules.records.turns import Turn
+from datamodules.records.turns import CHATS, Turn
 from datamodules.records.validation import BadLineError, parser
 
 _log = logging.getLogger(__name__)
@@ -94,6 +94,8 @@ def read_records(
     """
     path, fields = Path(path), fields or {}
     parse = parser(record_type, fields, key)
+    # A chat has the request, and perhaps the response, in its turns.
+    in_chats = {record_type.request_field, record_type.response_field} if issubclass(record_type, Request) else set()
     good: dict[Any, T] = {}
     others = 0
     bad: list[BrokenLineError] = []
@@ -102,7 +104,7 @@ def read_records(
         values = dict(line.values)
         keys.update(dict.fromkeys(values))
         try:
-            join_fields(values, fields.values())
+            _join(values, fields, in_chats)
             if issubclass(record_type, Request):
                 request, response = record_type.request_field, record_type.response_field
                 part_chat(values, fields.get(request, request), response and fields.get(response, response))
@@ -119,7 +121,12 @@ def read_records(
         except BadLineError as error:
             text = json.dumps(line.values, default=str, ensure_ascii=False)
             bad.append(BrokenLineError(line.number, line.where, str(error), text))
-    check_names(path, fields, keys)
+    has_chats = not keys.keys().isdisjoint(CHATS)
+    check_names(
+        path,
+        {ours: of for ours, of in fields.items() if not (has_chats and ours in in_chats and of.isidentifier())},
+        keys,
+    )
     if not good:
         hint = f"; there are the fields {', '.join(keys)}; {_needed(record_type, key)}" if keys else ""
         raise InputError(f"{path}: no good line ({listed(bad)}){hint}")
@@ -204,6 +211,16 @@ def join_fields(values: dict[str, Any], names: Iterable[str], optional: bool = F
         if bad := [part for part, text in texts.items() if not isinstance(text, str)]:
             raise BadLineError(f"field {bad[0]!r} is not a text")
         values[name] = "\n\n".join(text.strip() for text in texts.values() if text.strip())
+
+
+def _join(values: dict[str, Any], fields: Mapping[str, str], in_chats: Collection[str | None]) -> None:
+    """`join_fields`; a line with a chat may lack the field of what is ``in_chats``, but no place within the chat."""
+    for ours, name in fields.items():
+        try:
+            join_fields(values, [name])
+        except BadLineError:
+            if ours not in in_chats or not name.isidentifier() or values.keys().isdisjoint(CHATS):
+                raise
 
 
 def _at(values: Mapping[str, Any], path: str) -> Any:

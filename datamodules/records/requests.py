@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any, ClassVar
 
-from datamodules.records.turns import CHATS, Turn, read_turns
-from datamodules.records.validation import BadLineError, check_text
+from datamodules.records.turns import CHATS, TWO_SYSTEMS, Turn, chat_of, read_turns, system_turn
+from datamodules.records.validation import BadLineError
 
 
 def earlier_turns() -> Any:
     """A record's field for the turns before its request; files leave it out if there are none."""
     return field(
         default=(),
-        metadata={"read": lambda value, name: tuple(read_turns(value, name)) if value else (), "brief": True},
+        metadata={"read": _turns, "brief": True},
     )
 
 
@@ -22,7 +22,19 @@ def template_arguments() -> Any:
     return field(default_factory=dict, metadata={"read": _mapping, "brief": True}, hash=False)
 
 
+def _turns(value: Any, name: str) -> tuple[Turn, ...]:
+    if isinstance(value, tuple) and all(isinstance(turn, Turn) for turn in value):  # `part_chat` has read them
+        return value
+    try:
+        return tuple(read_turns(value, name)) if value else ()
+    except BadLineError as error:
+        remedy = f"{name!r} is for the turns before the request, so rename it if it is something else"
+        raise BadLineError(f"{error}; {remedy}") from error
+
+
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
     if not isinstance(value, Mapping):
         raise BadLineError(f"field {name!r} must be an object, not {json.dumps(value, default=str)[:40]}")
     return value
@@ -62,29 +74,36 @@ def part_chat(values: dict[str, Any], request: str, response: str | None = None)
     """Part a chat among the values of a line: the last request of the user, ``earlier`` turns, and the answer to it.
 
     Args:
-        values: The line. The chat is in the field of the request, as a list of turns; or if that is empty, in one of
-            `CHATS`, as a list or its JSON text. It gets ``request``, ``earlier`` and, unless it has one, ``response``.
+        values: The line. The chat is in the field of the request, or if that is empty, in one of `CHATS`, as a list of
+            turns or its JSON text. It gets ``request``, ``earlier`` and, unless it has one, ``response``.
         request: The field of the request.
         response: The field of the answer to the last request. Without it, what is said after that is left out.
 
     Raises:
-        BadLineError: A turn is none, the user says nothing, or there are tools, which prompts would lack.
+        BadLineError: A turn is none, the user says nothing, there are two system prompts, or tools, which prompts would
+            lack.
     """
-    name = request if isinstance(values.get(request), list | tuple) else None
+    name = request if chat_of(values.get(request)) is not None else None
     if name is None and values.get(request) in (None, ""):
         name = next((name for name in CHATS if values.get(name) not in (None, "")), None)
     if name is None:
         return
     if values.get("tools"):
         raise BadLineError(f"field 'tools': the prompt of a request in {name!r} would lack them; leave such chats out")
-    turns = read_turns(values[name], name)
+    turns = [*system_turn(values.pop("system", None)), *read_turns(values[name], name)]
+    if [turn.role for turn in turns[:2]] == ["system", "system"]:
+        raise BadLineError(TWO_SYSTEMS)
     last = max((place for place, turn in enumerate(turns) if turn.role == "user"), default=None)
     if last is None:
         raise BadLineError(f"field {name!r} has no turn of the user")
-    for number, turn in enumerate(turns, start=1):
-        check_text(turn.content + turn.thought, f"{name}, turn {number}")
-    values[request], values["earlier"] = turns[last].content, [turn.as_json() for turn in turns[:last]]
-    answer = next((turn for turn in turns[last:] if turn.role == "assistant"), None)
-    if response is not None and answer is not None and response not in values:
-        thought = f"<think>\n{answer.thought}\n</think>\n\n" if answer.thought else ""
-        values[response] = thought + answer.content
+    for number, turn in enumerate(turns[:last], start=1):
+        if not (turn.content.strip() or turn.tool_calls):
+            raise BadLineError(f"field {name!r}: turn {number} is empty")
+    values[request], values["earlier"] = turns[last].content, tuple(turns[:last])
+    if response is None or response in values or last + 1 == len(turns):
+        return
+    answer, *more = turns[last + 1 :]
+    if answer.tool_calls or more:
+        raise BadLineError(f"field {name!r}: the answer to the last request has several turns; leave such chats out")
+    thought = f"<think>\n{answer.thought}\n</think>\n\n" if answer.thought else ""
+    values[response] = thought + answer.content

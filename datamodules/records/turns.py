@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from datamodules.records.files import is_number, kind_of
-from datamodules.records.validation import BadLineError
+from datamodules.records.validation import BadLineError, check_text
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -16,6 +16,7 @@ _ROLES: dict[str, Role] = {
     **dict.fromkeys(("assistant", "gpt", "model", "chatgpt", "bot", "function_call"), "assistant"),
     **dict.fromkeys(("tool", "function", "function_response", "observation", "ipython"), "tool"),
 }
+TWO_SYSTEMS = "there are two system prompts: a field and a turn"
 CHATS = ("messages", "conversations")
 """Names of the field that a file has its chats in."""
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
@@ -33,6 +34,9 @@ class Turn:
         tool: Name of the tool, if one answers.
         call_id: Id of the call that a tool answers.
         weight: 0 if the turn is not to be learnt.
+
+    Raises:
+        BadLineError: A text has half a character.
     """
 
     role: Role
@@ -43,6 +47,11 @@ class Turn:
     call_id: str = ""
     weight: int = 1
 
+    def __post_init__(self) -> None:
+        calls = json.dumps(self.tool_calls, ensure_ascii=False, default=str) if self.tool_calls else ""
+        for name, text in (("content", self.content), ("thought", self.thought), ("tool_calls", calls)):
+            check_text(text, name)
+
     def as_json(self) -> dict[str, Any]:
         """The turn as files have it (OpenAI's form)."""
         more = {
@@ -52,6 +61,30 @@ class Turn:
             "tool_call_id": self.call_id,
         }
         return {"role": self.role, "content": self.content, **{name: value for name, value in more.items() if value}}
+
+
+def chat_of(value: Any) -> Sequence[Any] | None:
+    """The turns of a chat, if a value is a list or, as tables have it, the JSON text of one; None if it is a text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+        is_chat = isinstance(value, list) and value and all(map(is_turn, value))
+        return value if is_chat else None
+    return value if isinstance(value, list | tuple) else None
+
+
+def is_turn(value: Any) -> bool:
+    """Whether a value says who speaks."""
+    return isinstance(value, Mapping) and not value.keys().isdisjoint(("role", "from"))
+
+
+def system_turn(value: Any, name: str = "system") -> list[Turn]:
+    """The system prompt of a field, as a turn; none if it is empty. `BadLineError` if it is no text."""
+    if not isinstance(value, str | None):
+        raise BadLineError(f"field {name!r} is not a text but {kind_of(value)}")
+    return [Turn("system", value)] if value and value.strip() else []
 
 
 def read_turns(value: Any, name: str) -> list[Turn]:
@@ -108,7 +141,7 @@ def _text(content: Any, role: Role) -> tuple[str, str]:
         for part in content:
             kind = str(part["type"])
             if kind not in said:
-                raise BadLineError(f"it has a part of type {kind!r}; only text can be learnt")
+                raise BadLineError(f"it has a part of type {kind!r}; only text is read")
             if part.get(kind) is None:
                 raise BadLineError(f"it has a part of type {kind!r} without {kind!r}")
             said[kind].append(_text(part[kind], "assistant")[0])

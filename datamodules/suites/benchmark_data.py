@@ -172,13 +172,16 @@ class BenchmarkData(GenerationData):
         tokenizer: PreTrainedTokenizerBase,
     ) -> Iterator[PromptRow]:
         chat_template = self.chat_template.of(system)
-        prompt = render_prompt(
-            tokenizer,
-            user_turn(user, system),
-            system_prompt=self.system_prompt,
-            earlier=item.earlier,
-            template=chat_template,
-        )
+        try:
+            prompt = render_prompt(
+                tokenizer,
+                user_turn(user, system),
+                system_prompt=self.system_prompt,
+                earlier=item.earlier,
+                template=chat_template,
+            )
+        except InputError as error:
+            raise InputError(f"{item.where}: {error}" if item.earlier else str(error)) from error
         token_ids = tuple(encode_prompt(tokenizer, prompt + prefill))
         for sample in range(self.samples or suite.samples):
             yield PromptRow(

@@ -11,8 +11,8 @@ from datamodules.answers.gold import require_gold
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
 from datamodules.records.files import Line, kind_of
-from datamodules.records.requests import part_chat, transcript
-from datamodules.records.turns import Turn, read_turns
+from datamodules.records.requests import Request, part_chat
+from datamodules.records.turns import Turn, chat_of, is_turn
 from datamodules.records.validation import BadLineError
 from datamodules.suites.expressions import Expression
 from datamodules.suites.suite import NO_GOLD, Suite
@@ -21,7 +21,7 @@ _OWN_LABEL = re.compile(r"\s*\(?([A-Z])[).:]\s*(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Item:
+class Item(Request):
     """One record of a suite, its expressions evaluated. ``where`` is its place for error messages."""
 
     id: str
@@ -33,11 +33,6 @@ class Item:
     where: str = field(default="", compare=False)
     cluster: str = ""
     earlier: tuple[Turn, ...] = ()
-
-    @property
-    def asked(self) -> str:
-        """The question with the turns before it, to tell it from others and to show it."""
-        return transcript(self.earlier, self.question)
 
 
 def items_of(suite: Suite, lines: Iterable[Line]) -> list[Item]:
@@ -110,16 +105,16 @@ class ItemMaker:
 
     def _part_chat(self, values: dict[str, Any], line: Line) -> tuple[Turn, ...]:
         """The turns before the last request, if the question is a chat; ``values`` gets the request in its place."""
-        chat = values.get("question")
-        if not isinstance(chat, list | tuple) or not chat or not all(map(_is_turn, chat)):
+        chat = chat_of(values.get("question"))
+        if not chat or not all(map(is_turn, chat)):
             return ()
-        parted: dict[str, Any] = {"question": chat, "tools": line.values.get("tools")}
+        parted: dict[str, Any] = {"question": chat, **{name: line.values.get(name) for name in ("system", "tools")}}
         try:
             part_chat(parted, "question")
-            earlier = tuple(read_turns(parted["earlier"], "earlier")) if parted["earlier"] else ()
         except BadLineError as error:
             raise self._error(line, f"question: {error}") from error
         values["question"] = parted["question"]
+        earlier: tuple[Turn, ...] = parted["earlier"]
         return earlier
 
     def _error(self, line: Line, message: str) -> InputError:
@@ -193,10 +188,6 @@ class ItemMaker:
         raise self._error(
             line, f"gold: {text!r} is neither one of the letters {letters}, nor an option's text, nor its index from 0"
         )
-
-
-def _is_turn(value: Any) -> bool:
-    return isinstance(value, Mapping) and not value.keys().isdisjoint(("role", "from"))
 
 
 def user_question(item: Item, suite: Suite) -> str:

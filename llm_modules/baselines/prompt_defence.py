@@ -76,10 +76,15 @@ class PromptDefence(CausalLM):
         return super().complete(PromptBatch(self.defend(batch.rows)))
 
     def defend(self, rows: Sequence[PromptRow]) -> list[PromptRow]:
-        """The same rows with defended prompts; InputError if a prompt was made by another chat template."""
+        """The same rows with defended prompts.
+
+        InputError if a row comes after other turns, or its prompt was made by another chat template.
+        """
         head, tail = self._frame
         defended = []
         for row in rows:
+            if row.question.earlier:
+                raise InputError(f"'{row.id}' comes after other turns, and this defence is of single requests")
             text = row.prompt
             at = text.rfind(tail, len(head)) if tail else len(text)
             if not text.startswith(head) or at < 0:

@@ -252,6 +252,9 @@ def test_what_a_template_cannot_do_is_said() -> None:
     for loss_turns in get_args(LossTurns):
         with pytest.raises(InputError, match=r"it drops the calls of tools .'add'."):
             ConversationEncoder(tiny_tokenizer(), None, loss_turns)(Conversation(CALLING))
+    named = (Turn("user", "Please add it."), *CALLING[1:])
+    with pytest.raises(InputError, match=r"it drops the calls of tools .'add'."):  # whose name stands elsewhere, too
+        ConversationEncoder(tiny_tokenizer())(Conversation(named))
     mute = byte_tokenizer("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}")
     with pytest.raises(InputError, match="words of the assistant's turn"):
         ConversationEncoder(mute)(Conversation(THINKING))

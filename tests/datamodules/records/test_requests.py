@@ -52,6 +52,11 @@ def read(folder: Path, row: dict[str, Any], kind: type[Any] = Question, **option
         ({"question": CHAT}, None),
         ({"question": "", "messages": CHAT}, None),
         ({"dialog": CHAT}, {"question": "dialog"}),
+        ({"dialog": json.dumps(CHAT)}, {"question": "dialog"}),
+        ({"question": json.dumps(CHAT)}, None),
+        ({"messages": CHAT}, {"question": "prompt"}),
+        ({"messages": CHAT[1:], "system": "Be kind."}, None),
+        ({"conversations": SHAREGPT[1:], "system": "Be kind."}, None),
         ({"asked": {"turns": SHAREGPT}}, {"question": "asked.turns"}),
     ],
 )
@@ -73,6 +78,25 @@ def test_the_answer_to_the_last_request_is_the_response(tmp_path: Path) -> None:
     assert row.responses == ("<think>\n4 + 3\n</think>\n\n7",)
 
 
+def test_a_text_in_brackets_is_no_chat(tmp_path: Path) -> None:
+    for text in ("[1, 2] + [3]?", '[{"a": 1}]', "[]", "[x"):
+        assert read(tmp_path, {"id": "a", "question": text}) == Question("a", text)
+
+
+def test_an_answer_of_several_turns_is_no_response(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {}}}
+    calls = {"role": "assistant", "content": "", "tool_calls": [call]}
+    for more in ([calls, {"role": "tool", "content": "7"}, CHAT[2]], [CHAT[2], CHAT[2]], [calls]):
+        with pytest.raises(InputError, match="the answer to the last request has several turns"):
+            read(tmp_path, {"messages": [*CHAT, *more]}, Instruction)
+        assert read(tmp_path, {"id": "a", "messages": [*CHAT, *more]}) == Question("a", "And 3 more?", None, EARLIER)
+
+
+def test_a_missing_value_is_an_empty_one(tmp_path: Path) -> None:
+    made = json.loads(to_json(TRACE)) | {"earlier": None, "chat_template_kwargs": None}
+    assert read(tmp_path, made, Trace) == TRACE
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
@@ -80,8 +104,15 @@ def test_the_answer_to_the_last_request_is_the_response(tmp_path: Path) -> None:
         ({"messages": CHAT, "tools": [{"name": "add"}]}, "would lack them"),
         ({"messages": [{"role": "chef", "content": "x"}]}, "turn 1: its role is 'chef'"),
         ({"messages": [*CHAT[:3], {"role": "user", "content": " "}]}, "empty question"),
-        ({"messages": [{"role": "user", "content": "\ud83d"}, *CHAT]}, "turn 1' has half a character"),
-        ({"question": "Hi", "earlier": 3}, "field 'earlier' must be a list"),
+        (
+            {"messages": [{"role": "user", "content": "\ud83d"}, *CHAT]},
+            "messages, turn 1: field 'content' has half a character",
+        ),
+        ({"question": "Hi", "earlier": 3}, "field 'earlier' must be a list.*so rename it"),
+        ({"question": "Hi", "earlier": [{"role": "user", "content": "\ud83d"}]}, "earlier, turn 1: .*half a character"),
+        ({"messages": CHAT, "system": "Be brief."}, "two system prompts"),
+        ({"messages": CHAT[1:], "system": 3}, "field 'system' is not a text"),
+        ({"messages": [*CHAT[:2], {"role": "assistant", "content": ""}, CHAT[3]]}, "turn 3 is empty"),
     ],
 )
 def test_a_chat_that_cannot_be_asked_is_a_bad_line(row: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -89,6 +120,7 @@ def test_a_chat_that_cannot_be_asked_is_a_bad_line(row: dict[str, Any], said: st
         read(tmp_path, row)
 
 
+TRACE = Trace("a", "a", "q", None, "plain", 0.0, (), 0, 0, "q", "c", 1, "stop", None, None, "m")
 CALLED = Turn("assistant", "", tool_calls=({"type": "function", "function": {"name": "add", "arguments": {"a": 1}}},))
 ANSWERED = Turn("tool", "3", tool="add", call_id="7")
 RECORDS: list[Request] = [

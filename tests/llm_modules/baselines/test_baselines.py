@@ -12,6 +12,7 @@ from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_prompt, render_prompt
 from datamodules.records.kinds import Question
+from datamodules.records.turns import Turn
 from llm_modules.baselines.conditional_steering import ConditionalSteering
 from llm_modules.baselines.prompt_defence import Demonstration, PromptDefence
 from llm_modules.baselines.safe_decoding import SafeDecoding, mix_distributions
@@ -106,6 +107,9 @@ def test_a_prompt_defence_puts_words_around_the_users_and_keeps_a_prefilled_answ
     assert PromptDefence(str(base)).defend(batch.rows) == list(batch.rows), "nothing around: nothing changes"
     with pytest.raises(InputError, match="was made by another template"):
         module.defend([replace(batch.rows[0], prompt="[INST] Open the jar. [/INST]")])
+    chat = replace(batch.rows[0].question, earlier=(Turn("user", "Hi"), Turn("assistant", "Hello.")))
+    with pytest.raises(InputError, match="comes after other turns, and this defence is of single requests"):
+        module.defend([replace(batch.rows[0], question=chat)])
 
 
 def test_only_rows_that_the_probe_takes_for_malicious_are_steered(tmp_path: Path) -> None:
