@@ -49,6 +49,10 @@ GROUPS = {
         "world": ("rod.verbs.world", "write the questions and requests of the embedded miniature's world"),
         "miniature": ("rod.verbs.miniature", "train the embedded miniature from scratch"),
         "real-model": ("rod.verbs.real_model", "fetch the small real model of the evidence, SmolLM2-135M-Instruct"),
+        "real-problems": (
+            "rod.verbs.real_problems",
+            "arithmetic problems of published sets: to teach, sample and test",
+        ),
         "evidence": ("rod.evidence.verb", "measure every claim on the miniature, with controls and seeds"),
     },
 }

@@ -11,7 +11,7 @@ from datamodules.errors import InputError
 from datamodules.prompts.contrast_data import ContrastData, ContrastPair
 from datamodules.records.questions import part_of
 from datamodules.records.reader import read_records
-from datamodules.records.same_text import squeeze
+from datamodules.records.same_text import linked, squeeze
 from datamodules.records.validation import text_fields
 from datamodules.trainer_parts import run_folder
 
@@ -122,16 +122,6 @@ def families(pairs: Sequence[ContrastPair]) -> list[int]:
 
     A split must keep families together, or a text would be in two of its parts.
     """
-    parent = list(range(len(pairs)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
     first: dict[str, int] = {}
-    for index, pair in enumerate(pairs):
-        for text in (squeeze(pair.positive), squeeze(pair.negative)):
-            parent[root(index)] = root(first.setdefault(text, index))
-    return [root(index) for index in range(len(pairs))]
+    texts = ((index, squeeze(text)) for index, pair in enumerate(pairs) for text in (pair.positive, pair.negative))
+    return linked(len(pairs), ((index, first.setdefault(text, index)) for index, text in texts))

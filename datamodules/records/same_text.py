@@ -1,4 +1,6 @@
-"""Compare texts up to case, spaces and end punctuation."""
+"""Compare texts up to case, spaces and end punctuation, and group those that are linked."""
+
+from collections.abc import Iterable
 
 
 def squeeze(text: str) -> str:
@@ -10,3 +12,21 @@ def squeeze(text: str) -> str:
     True
     """
     return " ".join(text.lower().split()).rstrip(".!? ")
+
+
+def linked(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the group of each of ``count`` items, joined by links directly or through other items.
+
+    >>> linked(4, [(0, 2), (2, 3)])
+    [3, 1, 3, 3]
+    """
+    parent = list(range(count))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    for one, other in links:
+        parent[root(one)] = root(other)
+    return [root(index) for index in range(count)]

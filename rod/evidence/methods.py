@@ -6,6 +6,7 @@ from pathlib import Path
 from rod.evidence.mllr.evidence import MLLREvidence
 from rod.evidence.mogu.evidence import MoGUEvidence
 from rod.evidence.real.mogu import RealMoGUEvidence
+from rod.evidence.real.s3cot import RealS3CoTEvidence
 from rod.evidence.rows import Evidence
 from rod.evidence.s3cot.evidence import S3CoTEvidence
 
@@ -13,7 +14,5 @@ METHODS: Sequence[Evidence] = (S3CoTEvidence(), MLLREvidence(), MoGUEvidence())
 
 
 def on_real_model(data: Path) -> Sequence[Evidence]:
-    """The methods with evidence on a real model; InputError if the folder ``data`` lacks one of their data sets."""
-    mogu = RealMoGUEvidence(data)
-    mogu.require_data()
-    return (mogu,)
+    """The methods with evidence on a real model, on data sets in the folder ``data``."""
+    return (RealS3CoTEvidence(data), RealMoGUEvidence(data))

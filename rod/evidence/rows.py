@@ -65,12 +65,14 @@ class Evidence(Protocol):
         seeds: Number of seeds.
         figures: Name in the published folder -> path in the first seed's folder.
         compared: Test runs in a seed's folder; `rod compare` holds the others against the first.
+        files: Published data that it needs, in the folder of ``--real``.
     """
 
     method: str
     seeds: int
     figures: Mapping[str, str]
     compared: Sequence[str]
+    files: Sequence[str]
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed, run in a folder of the seed's own."""

@@ -22,8 +22,8 @@ def run(
         controls: Run the controls too. Without them only the base model and the tuned one are measured.
         publish: Second folder for summary, tables and figures.
         methods: Names of the methods; all by default.
-        real: Folder of published data sets: measure on SmolLM2-135M-Instruct with them, in place of the miniature. So
-            far MoGU is.
+        real: Folder of published data sets: measure on SmolLM2-135M-Instruct with them, in place of the miniature.
+            S³-CoT and MoGU are.
     """
     from datamodules.errors import InputError
     from rod.evidence.methods import METHODS, on_real_model
@@ -35,6 +35,9 @@ def run(
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
     chosen = [known[name] for name in methods or known]
+    for method in chosen:
+        if missing := [name for name in method.files if real is None or not (real / name).is_file()]:
+            raise InputError(f"--real: the folder '{real}' has no {', '.join(missing)}, which {method.method} needs")
     for method in chosen:
         for seed in range(seeds or method.seeds):
             run_steps(method.steps(output.resolve() / f"seed{seed}", seed, controls))

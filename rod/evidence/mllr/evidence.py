@@ -47,6 +47,7 @@ class MLLREvidence:
     compared: Sequence[str] = tuple(
         str(commands.tested("maths", condition)) for condition in ("aligned", "plain", "mllr")
     )
+    files: Sequence[str] = ()
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed."""

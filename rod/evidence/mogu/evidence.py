@@ -99,6 +99,7 @@ class MoGUEvidence:
         "probes.png": f"{STAGES}/v2/probe/probes.png",
     }
     compared: Sequence[str] = (f"{TESTS}/base", f"{TESTS}/mogu_first5")
+    files: Sequence[str] = ()
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed."""

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from datamodules.errors import InputError
 from rod.evidence.commands import Commands, Words
 from rod.evidence.figures import ConditionPoint, plot_safety
 from rod.evidence.rows import Row, Rows, Section, Value, values_of_test
@@ -67,17 +66,11 @@ class RealMoGUEvidence:
         "gates_tokens.png": f"{TESTS}/mogu/gates_tokens.png",
     }
     compared: Sequence[str] = (f"{TESTS}/base", f"{TESTS}/mogu")
+    files: Sequence[str] = (*filter(None, SOURCES.values()), OTHER, ADVBENCH, WATCHED, *_FILES.values())
 
     def __init__(self, data: Path) -> None:
         """Take the folder of the published data sets."""
         self.data = data.resolve()
-
-    def require_data(self) -> None:
-        """InputError that names the data sets which the folder lacks."""
-        files = [name for name in SOURCES.values() if name] + [OTHER, ADVBENCH, WATCHED, *_FILES.values()]
-        if missing := [name for name in files if not (self.data / name).is_file()]:
-            lacking = ", ".join(missing)
-            raise InputError(f"--real: the folder '{self.data}' has no {lacking}; see the suites' YAML files")
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed; all seeds share the model."""

@@ -46,15 +46,22 @@ def root_of(condition: str) -> Path:
 class S3CoTCommands(Commands):
     """Steps of one seed."""
 
+    def files(self, *names: str) -> Words:
+        """``--config`` words of a stage."""
+        return config(*names)
+
+    def prepared(self) -> list[Step]:
+        """What all seeds begin with: the questions."""
+        return [self.step(["world"], Path("runs/world/questions.test.jsonl"))]
+
     def sampled(self) -> list[Step]:
-        """Questions, the direction, the strength sweep and the traces."""
+        """The direction, the strength sweep and the traces."""
         choice: Words = ["--config", STAGES / "2_calibrate/choice.yaml"]
         offset = ["--data.offset", str(100 * self.seed)]
         return [
-            self.step(["world"], Path("runs/world/questions.test.jsonl")),
-            self.run("predict", config("s3cot/1_direction"), STAGES / "1_direction", *offset),
-            self.run("predict", config("s3cot/2_calibrate"), STAGES / "2_calibrate"),
-            self.run("predict", [*config("s3cot/3_sample"), *choice], STAGES / "3_sample"),
+            self.run("predict", self.files("s3cot/1_direction"), STAGES / "1_direction", *offset),
+            self.run("predict", self.files("s3cot/2_calibrate"), STAGES / "2_calibrate"),
+            self.run("predict", [*self.files("s3cot/3_sample"), *choice], STAGES / "3_sample"),
         ]
 
     def filter(self, by: str) -> Step:
@@ -64,23 +71,23 @@ class S3CoTCommands(Commands):
 
     def fit(self, condition: str, *words: str | Path) -> Step:
         """The curriculum, or a control of it."""
-        return self.run("fit", config("s3cot/5_curriculum"), root_of(condition), *TRAINED[condition], *words)
+        return self.run("fit", self.files("s3cot/5_curriculum"), root_of(condition), *TRAINED[condition], *words)
 
     def distill(self) -> Step:
         """CRISP on the same questions, in place of all stages up to the curriculum."""
-        return self.run("fit", config("crisp/1_distill"), root_of(DISTILLED))
+        return self.run("fit", self.files("crisp/1_distill"), root_of(DISTILLED))
 
     def test(self, condition: str) -> Step:
         """Both systems on test problems."""
-        files = config("s3cot/6_test")
+        files = self.files("s3cot/6_test")
         if condition == "base":
-            return self.run("test", [*files, *config("s3cot/controls/base")], STAGES / "6_test/base")
+            return self.run("test", [*files, *self.files("s3cot/controls/base")], STAGES / "6_test/base")
         checkpoint = root_of(condition) / "checkpoints/best.ckpt"
         return self.run("test", files, STAGES / "6_test" / condition, "--ckpt_path", checkpoint)
 
     def sweep(self, condition: str) -> Step:
         """Strengths on test problems."""
-        files = config("s3cot/2_calibrate", "s3cot/controls/sweep")
+        files = self.files("s3cot/2_calibrate", "s3cot/controls/sweep")
         return self.run("predict", files, swept(condition), *SWEEPS[condition])
 
 
@@ -91,10 +98,15 @@ def tuned_steps(folder: Path, seed: int) -> list[Step]:
 
 def steps(folder: Path, seed: int, controls: bool, words_of_fit: Words = ()) -> list[Step]:
     """All commands of one seed; without controls, the base model and the tuned one."""
-    do = S3CoTCommands(folder, seed)
+    return steps_of(S3CoTCommands(folder, seed), controls, words_of_fit)
+
+
+def steps_of(do: S3CoTCommands, controls: bool, words_of_fit: Words = ()) -> list[Step]:
+    """All commands of one seed, in the form that ``do`` gives them."""
     filters = ITEMS if controls else ("gold",)
     trained = tuple(TRAINED) if controls else ("tuned",)
     return [
+        *do.prepared(),
         *do.sampled(),
         *(do.filter(by) for by in filters),
         *(do.fit(condition, *words_of_fit) for condition in trained),

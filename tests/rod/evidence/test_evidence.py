@@ -21,6 +21,7 @@ class Coin:
     seeds = 3
     figures: Mapping[str, str] = {}
     compared: Sequence[str] = ()
+    files: Sequence[str] = ()
 
     def __init__(self, method: str) -> None:
         """A method of that name."""

@@ -13,6 +13,7 @@ from rod.evidence.real.mogu import CONDITIONS as REAL
 from rod.evidence.real.mogu import SUITES, TESTS, RealMoGUEvidence
 from rod.evidence.rows import Rows
 from rod.steps import Step
+from tests.rod.evidence.results import result, write_results
 
 
 def names(steps: list[Step]) -> list[str]:
@@ -43,20 +44,14 @@ def test_every_condition_is_tested_and_no_two_steps_share_a_product(tmp_path: Pa
     assert all(step.words[-2:] == ["--seed_everything", "4"] for step in runs)
 
 
-def result(suite: str, wrap: str, **metrics: float) -> dict[str, object]:
-    numbers = {name: {"value": value} for name, value in metrics.items()}
-    same = {"system": "plain", "group": "", "kind": "safety", "n": 10, "records": 10, "fingerprint": "x"}
-    return {"suite": suite, "wrap": wrap, **same, "metrics": numbers, "failures": {}, "by_sample": []}
-
-
 def test_numbers_of_a_seed(tmp_path: Path) -> None:
     run = tmp_path / "runs/mogu/4_test/mogu_first5"
     run.mkdir(parents=True)
     found = [
-        result("forbidden", "none", **{"asr/refusal": 0.1}),
-        result("forbidden", "prefill", **{"asr/refusal": 0.9}),
+        result("forbidden", metrics={"asr/refusal": 0.1}),
+        result("forbidden", "prefill", metrics={"asr/refusal": 0.9}),
     ]
-    (run / "metrics.json").write_text(json.dumps({"results": found}))
+    write_results(run / "metrics.json", found)
     lines = ["class,layer,prompts,glad,unwilling"]
     lines += ["benign,0,30,0.9,0.2", "benign,1,30,0.7,0.0", "maths,0,10,0.9,0.5", "maths,1,10,0.9,0.5"]
     lines += ["forbidden,0,20,0.1,0.8", "forbidden,1,20,0.1,1.0"]
@@ -114,7 +109,7 @@ def test_a_folder_without_the_data_sets_is_refused_before_anything_is_fetched(
     assert main(["evidence", "--real", str(tmp_path / "no"), "--output", str(tmp_path / "out")]) == 2
     said = capsys.readouterr()
     assert "--real: the folder" in said.err
-    assert "advbench/advbench.jsonl" in said.err
+    assert "mawps/addsub.jsonl" in said.err
     assert not (tmp_path / "out").exists()
 
 
@@ -128,8 +123,8 @@ def test_the_real_model_s_table_has_attacks_and_over_refusal(tmp_path: Path) -> 
     for name, asr, refused in (("base", 0.9, 0.0), ("mogu", 0.1, 0.05)):
         run = tmp_path / TESTS / name
         run.mkdir(parents=True)
-        found = [result(suite, "none", **{"asr/phrases": asr, "refusal_rate/phrases": refused}) for suite in SUITES]
-        (run / "metrics.json").write_text(json.dumps({"results": found}))
+        found = [result(suite, metrics={"asr/phrases": asr, "refusal_rate/phrases": refused}) for suite in SUITES]
+        write_results(run / "metrics.json", found)
     evidence = RealMoGUEvidence(tmp_path)
     table = Rows("mogu", [evidence.values(tmp_path)])
     (section,) = evidence.sections(table)
