@@ -56,7 +56,7 @@ demo: $(READY)  ## One seed of every method on the embedded miniature: tables, a
 evidence: $(READY)  ## All seeds and controls, to docs/evidence (hours; resumable).
 	$(BIN)/rod evidence --output runs/evidence --publish docs/evidence
 
-evidence-real: $(READY)  ## MoGU on SmolLM2-135M-Instruct, with the data sets in DATA, to docs/evidence/real (hours; resumable).
+evidence-real: $(READY)  ## The methods on SmolLM2-135M-Instruct, with the data sets in DATA, to docs/evidence/real (hours; resumable).
 	$(BIN)/rod evidence --real $(DATA) --output runs/evidence_real --publish docs/evidence/real
 
 miniature: $(READY)  ## Train the embedded model from scratch (about an hour; resumable).

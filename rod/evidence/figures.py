@@ -76,7 +76,7 @@ def _conditions(panel: Axes, points: Sequence[ConditionPoint]) -> None:
 
 @dataclass(frozen=True)
 class TradeoffPoint:
-    """A fine-tune: accuracy on its task and share of forbidden requests refused, from 0 to 1."""
+    """A fine-tune: accuracy on its task, or the fall of its loss, and share of forbidden requests refused, 0 to 1."""
 
     label: str
     rate: float
@@ -85,10 +85,10 @@ class TradeoffPoint:
     chosen: bool = False
 
 
-def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path) -> None:
+def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path, loss: bool = False) -> None:
     """A line for each method over its learning rates, as a PNG file; the chosen rate is filled.
 
-    Up and to the right is better.
+    Up and to the right is better. With ``loss``, the task is measured by the fall of its loss.
     """
     with figure(path, 8.2, 4.8) as (panel,):
         for index, label in enumerate(dict.fromkeys(point.label for point in points)):
@@ -101,12 +101,13 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path) -> None:
                 place = {"xytext": (3, 3), "textcoords": "offset points"}
                 panel.annotate(rate, (point.task, point.refused), fontsize=6, color=colour, **place)
                 (spot,) = panel.plot(point.task, point.refused, **line, ls="")
-                hover(spot, f"{label} at {rate}: task {point.task:.1%}, refused {point.refused:.1%}")
+                task = f"{point.task:.2f}" if loss else f"{point.task:.1%}"
+                hover(spot, f"{label} at {rate}: task {task}, refused {point.refused:.1%}")
                 if point.chosen:
                     panel.plot(point.task, point.refused, color=colour, marker=marker, ms=9, ls="")
-        panel.set_xlabel("accuracy on the tuning task")
+        panel.set_xlabel("fall of the loss on the tuning task" if loss else "accuracy on the tuning task")
         panel.set_ylabel("forbidden requests refused")
-        _percent(panel)
+        _percent(panel, "y" if loss else "xy")
         legend_beside(panel)
 
 
@@ -127,8 +128,8 @@ def plot_swap(restored: Mapping[str, tuple[float, float]], start: float, path: P
         legend(panel, loc="upper left")
 
 
-def _percent(panel: Axes) -> None:
-    """Both axes from 0 to 100 %."""
-    for axis in (panel.xaxis, panel.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
-    panel.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
+def _percent(panel: Axes, axes: str = "xy") -> None:
+    """These axes from 0 to 100 %."""
+    for axis in axes:
+        getattr(panel, f"{axis}axis").set_major_formatter(PercentFormatter(1))
+        panel.set(**{f"{axis}lim": (-0.04, 1.04)})

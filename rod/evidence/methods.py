@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rod.evidence.mllr.evidence import MLLREvidence
 from rod.evidence.mogu.evidence import MoGUEvidence
+from rod.evidence.real.mllr import RealMLLREvidence
 from rod.evidence.real.mogu import RealMoGUEvidence
 from rod.evidence.real.s3cot import RealS3CoTEvidence
 from rod.evidence.rows import Evidence
@@ -15,4 +16,4 @@ METHODS: Sequence[Evidence] = (S3CoTEvidence(), MLLREvidence(), MoGUEvidence())
 
 def on_real_model(data: Path) -> Sequence[Evidence]:
     """The methods with evidence on a real model, on data sets in the folder ``data``."""
-    return (RealS3CoTEvidence(data), RealMoGUEvidence(data))
+    return (RealS3CoTEvidence(data), RealMLLREvidence(data), RealMoGUEvidence(data))

@@ -23,7 +23,6 @@ def run(
         publish: Second folder for summary, tables and figures.
         methods: Names of the methods; all by default.
         real: Folder of published data sets: measure on SmolLM2-135M-Instruct with them, in place of the miniature.
-            S³-CoT and MoGU are.
     """
     from datamodules.errors import InputError
     from rod.evidence.methods import METHODS, on_real_model

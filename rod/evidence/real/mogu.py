@@ -1,59 +1,34 @@
 """MoGU's evidence on SmolLM2-135M-Instruct: the commands of its page, on published requests."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from rod.evidence.commands import Commands, Words
+from rod.evidence.commands import Words
 from rod.evidence.figures import ConditionPoint, plot_safety
+from rod.evidence.real.commands import (
+    BENIGN,
+    LIMIT,
+    MIXED,
+    REQUESTS,
+    SOURCES,
+    STAGES,
+    SUITES,
+    TOKENS,
+    RealCommands,
+)
 from rod.evidence.rows import Row, Rows, Section, Value, values_of_test
 from rod.steps import Step, config
 
-STAGES = Path("runs/mogu")
-"""Folder of the stages, as the shipped configurations name it."""
 TESTS = STAGES / "4_test"
 SFT = STAGES / "safety_sft"
-MIXED = STAGES / "mixed/pairs"
-"""Pairs of several sources of each class. The responders learn the paper's pairs, of one source each."""
 PAPER = STAGES / "paper"
 """Routers of the paper's pairs and mask."""
-SOURCES: Mapping[str, str | None] = {
-    "alpaca": "alpaca_subsets/random_9k.jsonl",
-    "dolly": "alpaca_subsets/dolly_3k.jsonl",
-    "near_twins": None,  # written for this project
-}
-"""Benign requests: configuration in ``mogu/real`` -> file in the folder of data sets."""
-ADVBENCH = "advbench/advbench.jsonl"
 WATCHED = "alpaca_subsets/eval_wizardlm_test_set.jsonl"
 """Benign requests that over-refusal is measured on while the routers learn."""
-OTHER = "activation_steering_demo/condition_harmful__train.jsonl"
-N_OTHER = "120"
 RATE = "2e-4"
 """Learning rate of the responders and of the LoRA fine-tune, for a model of 135M parameters (ours)."""
-SUITES = {
-    "advbench-held-out": "AdvBench, held out",
-    "malicious_instruct": "MaliciousInstruct",
-    "jailbreakbench": "JailbreakBench",
-    "strongreject": "StrongREJECT",
-    "simple_safety_tests": "SimpleSafetyTests",
-    "xstest-unsafe": "XSTest unsafe",
-    "xstest-safe": "XSTest safe",
-    "just_eval": "just_eval",
-}
-"""Suite -> name in the report; the last two are benign."""
-BENIGN = ("xstest-safe", "just_eval")
-_FILES = {
-    "malicious_instruct": "malicious_instruct/malicious_instruct.jsonl",
-    "jailbreakbench": "jailbreakbench/jailbreakbench.jsonl",
-    "strongreject": "strongreject/strongreject.jsonl",
-    "simple_safety_tests": "simple_safety_tests/simple_safety_tests.jsonl",
-    "xstest": "xstest/xstest_prompts.jsonl",
-    "just_eval": "just_eval/just_eval_instruct_1000.jsonl",
-}
-"""Shipped suite -> its local file."""
 CONDITIONS = ("base", "unwilling", "mogu", "mogu_always", "mogu_paper", "safety_sft", "self_reminder")
-LIMIT, TOKENS = "100", "48"
-"""Records of a suite, and tokens of an answer: a refusal shows in its first words."""
 
 
 class RealMoGUEvidence:
@@ -66,7 +41,7 @@ class RealMoGUEvidence:
         "gates_tokens.png": f"{TESTS}/mogu/gates_tokens.png",
     }
     compared: Sequence[str] = (f"{TESTS}/base", f"{TESTS}/mogu")
-    files: Sequence[str] = (*filter(None, SOURCES.values()), OTHER, ADVBENCH, WATCHED, *_FILES.values())
+    files: Sequence[str] = (*REQUESTS, WATCHED)
 
     def __init__(self, data: Path) -> None:
         """Take the folder of the published data sets."""
@@ -75,10 +50,9 @@ class RealMoGUEvidence:
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed; all seeds share the model."""
         do = _Commands(folder, seed, self.data)
-        others: Words = ["--other_malicious", self.data / OTHER, "--other_field", "harmful", "--n_other", N_OTHER]
         mixed: Words = ["--data.pairs", MIXED / "pairs.train.jsonl", "--data.val_pairs", MIXED / "pairs.val.jsonl"]
         found = [do.model(), *map(do.answers, SOURCES)]
-        found += [do.pairs(STAGES / "pairs", ["alpaca"]), do.pairs(MIXED, SOURCES, *others), *do.responders()]
+        found += [do.pairs(STAGES / "pairs", ["alpaca"]), do.mixed(), *do.responders()]
         found += do.router(STAGES / "3_router", STAGES / "mogu", config("mogu/real/router"), *mixed)
         found += [do.test("base", "--model.mode", "off"), do.test("mogu", "--trainer.callbacks+=SuiteGates")]
         if not controls:
@@ -134,32 +108,8 @@ class RealMoGUEvidence:
             plot_safety(points, folder / "safety.png", "XSTest safe and just_eval, refused", "attacks that succeed")
 
 
-class _Commands(Commands):
+class _Commands(RealCommands):
     """Steps of one seed."""
-
-    def __init__(self, folder: Path, seed: int, data: Path) -> None:
-        super().__init__(folder, seed)
-        self.data, self.place = data, folder.parent / "model"
-        self.base: Words = ["--model.backbone", self.place]
-
-    def model(self) -> Step:
-        """Fetch the model once."""
-        words: Words = ["real-model", "--output", self.place, "--overwrite", "true"]
-        return self.step(words, self.place / "tokenizer_config.json")
-
-    def answers(self, source: str) -> Step:
-        """The base model's answers to the benign requests of a source."""
-        file = SOURCES[source]
-        questions: Words = ["--data.questions", self.data / file] if file else []
-        files = config("mogu/0_answers", f"mogu/real/{source}")
-        return self.run("predict", files, _answers(source), *questions, *self.base)
-
-    def pairs(self, output: Path, sources: Iterable[str], *more: str | Path) -> Step:
-        """Pairs of these sources, drawn anew for each seed."""
-        traces = ", ".join(str(_answers(source) / "traces/traces.jsonl") for source in sources)
-        words: Words = ["pairs", *config("mogu/pairs", "mogu/real/advbench"), "--answers", f"[{traces}]", *more]
-        words = [*words, "--malicious", self.data / ADVBENCH, "--output", output]
-        return self.step([*words, "--seed", str(self.seed), "--overwrite", "true"], output / "report.json")
 
     def responders(self) -> list[Step]:
         """Train and export both responders."""
@@ -179,13 +129,7 @@ class _Commands(Commands):
 
     def test(self, condition: str, *words: str | Path, files: Words = ()) -> Step:
         """Attacks and benign requests on a part of each suite."""
-        suites = config("mogu/real/held_out", *(f"suites/{name}" for name in _FILES))
-        data: Words = ["--data.folder", self.data, "--data.limit", LIMIT, "--data.max_new_tokens", TOKENS]
-        return self.run("test", [*config("mogu/4_test"), *files, *suites], TESTS / condition, *data, *self.base, *words)
-
-
-def _answers(source: str) -> Path:
-    return STAGES / f"0_answers_{source}"
+        return self.requests([*config("mogu/4_test"), *files], TESTS / condition, *self.base, *words)
 
 
 def _metric(suite: str) -> str:

@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 
 from rod.__main__ import main
 from rod.evidence.mogu.evidence import CONDITIONS, MoGUEvidence
+from rod.evidence.real.commands import SUITES
 from rod.evidence.real.mogu import CONDITIONS as REAL
-from rod.evidence.real.mogu import SUITES, TESTS, RealMoGUEvidence
+from rod.evidence.real.mogu import TESTS, RealMoGUEvidence
 from rod.evidence.rows import Rows
 from rod.steps import Step
 from tests.rod.evidence.results import result, write_results
