@@ -14,7 +14,7 @@ from llm_modules.backbone.quantization import Quantization
 from llm_modules.backbone.vocabulary import check_vocabulary, padding_id, required_end_ids
 from llm_modules.generation import Completion, EngineName, GenerationEngine, GenerationSettings
 from llm_modules.generation.choice import check_engine, fitting_engine, make_engine
-from llm_modules.generation.interface import ELSEWHERE
+from llm_modules.generation.interface import ELSEWHERE, StartsProcess
 from llm_modules.generation.remote_model import RemoteModel, remote_model
 from llm_modules.generation.server_engine import ServerGenerator
 from llm_modules.generation.vllm_engine import VllmGenerator
@@ -132,13 +132,17 @@ class Generating(TrainableCheckpoint):
         """The generation engine; one for the life of the module, so that listeners are added once."""
         pad, ends = self.pad_id, self.eos_ids
         if self.remote_model is not None:
-            remote, outline, settings = self.remote_model, self.outline, self.generation
-            if self.engine == "server":
-                encode = partial(self.tokenizer.encode, add_special_tokens=False)
-                return ServerGenerator(remote, outline, settings, pad_id=pad, eos_ids=ends, encode=encode)
-            return VllmGenerator(remote, outline, settings, pad_id=pad, eos_ids=ends, device=self.device)
+            return self.remote_engine(self.remote_model)
         model, synced = self.language_model, self.device_mesh is not None
         return make_engine(self.engine, model, self.generation, pad_id=pad, eos_ids=ends, synced=synced)
+
+    def remote_engine(self, remote: RemoteModel) -> GenerationEngine:
+        """The engine of the settings, for a model in another process."""
+        outline, settings, pad, ends = self._without_weights, self.generation, self.pad_id, self.eos_ids
+        if self.engine == "server":
+            encode = partial(self.tokenizer.encode, add_special_tokens=False)
+            return ServerGenerator(remote, outline, settings, pad_id=pad, eos_ids=ends, encode=encode)
+        return VllmGenerator(remote, outline, settings, pad_id=pad, eos_ids=ends, device=self.device)
 
     def is_elsewhere(self) -> bool:
         """Whether another process holds the weights: vLLM, once there is a prompt, or a server. Works once.
@@ -149,7 +153,7 @@ class Generating(TrainableCheckpoint):
             return True
         if self.engine not in ELSEWHERE or self._trainer is None or self.trainer.state.fn == "fit":
             return False
-        self.remote_model = self._remote_model()
+        self.remote_model = self.as_remote(self.adapter)
         check_vocabulary(self.outline, self.tokenizer, self.backbone, self.tokenizer_name)
         return True
 
@@ -185,8 +189,7 @@ class Generating(TrainableCheckpoint):
 
     def end_vllm(self) -> None:
         """End the process of vLLM, if it runs; the next prompt starts it again."""
-        generator = self.__dict__.get("generator")
-        if isinstance(generator, VllmGenerator):
+        if isinstance(generator := self.__dict__.get("generator"), StartsProcess):
             generator.close()
 
     @property
@@ -194,7 +197,8 @@ class Generating(TrainableCheckpoint):
         """What loads the weights, in words."""
         return "vLLM" if self.engine == "vllm" else "the server"
 
-    def _remote_model(self) -> RemoteModel:
+    def as_remote(self, adapter: str | None) -> RemoteModel:
+        """The backbone with an adapter as another process loads it; InputError if it cannot load it as it is set."""
         who = self._loader
         refused = {
             f"model.random_weights: {who} loads weights from files": self.random_weights,
@@ -210,6 +214,6 @@ class Generating(TrainableCheckpoint):
             revision=self.revision,
             dtype=self.weights_dtype,
             trust_remote_code=self.trust_remote_code,
-            adapter=self.adapter,
+            adapter=adapter,
             refused=[reason for reason, given in refused.items() if given],
         )

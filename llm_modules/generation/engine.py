@@ -44,6 +44,7 @@ class GenerationEngine(ABC):
         name: The engine's name in settings.
         settings: May be replaced between calls.
         listeners: Notified of what happens to rows. An exception of a listener ends the call.
+        drawn: Random numbers of each row's stream that another engine has used before.
     """
 
     name: ClassVar[EngineName]
@@ -60,6 +61,7 @@ class GenerationEngine(ABC):
         self.pad_id = pad_id
         self.eos_ids = tuple(eos_ids)
         self.listeners: list[GenerationListener] = []
+        self.drawn = 0
         self.max_positions: int | None = None
         self.positions_end = False
 

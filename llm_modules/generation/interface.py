@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -131,11 +131,14 @@ class GenerationSettings:
             if not ok:
                 raise InputError(f"Generation setting {name} is {getattr(self, name)}: it must be {remedy}.")
 
-    def draws(self, seed: int) -> dict[str, float] | None:
-        """What a row with this seed draws its tokens by, in JSON's types; None without temperature."""
+    def draws(self, seed: int, drawn: int = 0) -> dict[str, float] | None:
+        """What a row with this seed draws its tokens by, in JSON's types; None without temperature.
+
+        ``drawn`` tokens have been drawn before.
+        """
         if not self.temperature:
             return None
-        return {"seed": seed, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        return {"seed": seed, "drawn": drawn, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
 
 
 class GenerationListener:
@@ -167,6 +170,14 @@ class GenerationListener:
 
     def row_finished(self, row: int, completion: Completion) -> None:
         """Called once for each row, as soon as it is complete."""
+
+
+@runtime_checkable
+class StartsProcess(Protocol):
+    """An engine that starts a process of its own."""
+
+    def close(self) -> None:
+        """End the process, if it runs; a later call starts it again."""
 
 
 class SlotEngine(Protocol):

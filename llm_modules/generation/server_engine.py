@@ -171,7 +171,7 @@ class ServerGenerator(GenerationEngine):
                 most = max(1, min(most, self.max_positions - len(prompt)))
             settings = self.settings
             body: dict[str, Any] = {"model": self.served.id, "prompt": list(prompt), "max_tokens": most}
-            draws = settings.draws(seeds[row]) if self._draws else None
+            draws = settings.draws(seeds[row], self.drawn) if self._draws else None
             if draws is not None:
                 body |= {"temperature": 0.0, "vllm_xargs": {"draws": json.dumps(draws)}}
             else:

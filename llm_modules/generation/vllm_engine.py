@@ -160,7 +160,7 @@ class VllmGenerator(GenerationEngine):
                 "prompt": list(prompt),
                 "strengths": steering.of(row) if steering is not None else {},
                 "sampling": sampling,
-                "draws": self.settings.draws(seeds[row]),
+                "draws": self.settings.draws(seeds[row], self.drawn),
             }
 
     def _ready(self, steering: RemoteSteering | None) -> VllmProcess:

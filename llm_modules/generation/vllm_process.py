@@ -84,12 +84,12 @@ class VllmProcess:
     """A process that reads and writes messages, JSON objects on lines.
 
     The first message to it is ``{"options": fields of EngineArgs, "adapter": folder or null}``; it answers
-    ``{"ready": version}``. Then it takes ``{"steer": arguments of SteeringExtension.rod_steer}``
-    (or null), and requests ``{"row": number, "prompt": ids, "strengths": {layer: strength}, "sampling": fields of
-    SamplingParams, "draws": {"seed", "temperature", "top_p", "top_k"} or null}``. It answers each with ``{"row":
-    number, "ids": ids, "steered": [places, relative size] or null, "reused": prompt tokens}`` when it is complete, or
-    ``{"row": number, "failed": reason}``, and says ``{"tokens": number}`` now and then. A last ``{"failed": reason}``
-    means that it ends. It ends with this object. Its log is a temporary file, which stays if vLLM failed.
+    ``{"ready": version}``. Then it takes ``{"steer": arguments of SteeringExtension.rod_steer}`` (or null), and
+    requests ``{"row": number, "prompt": ids, "strengths": {layer: strength}, "sampling": fields of SamplingParams,
+    "draws": what ``GenerationSettings.draws`` returns}``. It answers each with ``{"row": number, "ids": ids,
+    "steered": [places, relative size] or null, "reused": prompt tokens}`` when it is complete, or ``{"row": number,
+    "failed": reason}``, and says ``{"tokens": number}`` now and then. A last ``{"failed": reason}`` means that it
+    ends. It ends with this object. Its log is a temporary file, which stays if vLLM failed.
     """
 
     def __init__(self, python: Path, environment: Mapping[str, str]) -> None:

@@ -19,9 +19,12 @@ from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
+from llm_modules.generation.interface import ELSEWHERE
 from llm_modules.loss import Loss, last_hidden, row_losses_of
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator
+from llm_modules.mogu.folder import BACKBONE
+from llm_modules.mogu.hand_off import HandOff
 from llm_modules.mogu.losses import (
     Penalty,
     PenaltyMask,
@@ -46,7 +49,7 @@ class MoGU(CausalLM):
     tokens from the mixture.
     """
 
-    engines = ("slots",)
+    engines = ("slots", "vllm", "server")
 
     def __init__(
         self,
@@ -113,6 +116,11 @@ class MoGU(CausalLM):
             raise InputError("model.peft: a MoGU trains routers; to train an adapter as well, set model.backbone_peft")
         if self.adapter is not None:
             raise InputError("model.adapter: a MoGU has two; set model.glad and model.unwilling, or model.folder")
+        if self.generation.engine in ELSEWHERE and mode != "first_m":
+            raise InputError(
+                f"model.generation.engine: {self.generation.engine} writes what comes after the first m tokens; with "
+                f"model.mode {mode} all of them come from here, so use slots"
+            )
         self.parts = MoGUParts(glad, unwilling, folder, probes, allow_other_base)
         self.router = router or RouterConfig()
         self.penalty: Penalty = penalty
@@ -132,9 +140,9 @@ class MoGU(CausalLM):
         return self._mogu[0]
 
     @cached_property
-    def generator(self) -> MoGUGenerator:
+    def generator(self) -> MoGUGenerator | HandOff:
         """The engine that generates, with the first tokens of each row from the mixture."""
-        return MoGUGenerator(
+        first = MoGUGenerator(
             self.mogu,
             self.generation,
             pad_id=self.pad_id,
@@ -143,6 +151,28 @@ class MoGU(CausalLM):
             mode=self.mode,
             m=self.m,
         )
+        if self.engine not in ELSEWHERE:
+            return first
+        if self._trainer is None or self.trainer.state.fn == "fit":
+            raise InputError(
+                f"model.generation.engine: {self.engine} generates in predict, test and validate; use slots"
+            )
+        return HandOff(first, self.remote_engine(self.as_remote(self._tuned_backbone())))
+
+    def is_elsewhere(self) -> bool:
+        """The mixture needs the weights in this process, whatever engine writes the rest."""
+        return False
+
+    def _tuned_backbone(self) -> str | None:
+        """The folder of the backbone's adapter, if there is one; InputError if it is in a checkpoint only."""
+        if self.mogu.adapted is None:
+            return None
+        if self.parts.folder is None:
+            raise InputError(
+                f"model.generation.engine: {self.engine} loads the backbone's adapter from a folder; 'rod export' "
+                "writes one for model.folder"
+            )
+        return str(Path(self.parts.folder) / BACKBONE)
 
     def generation_identity(self) -> dict[str, Any]:
         """Mode, m and the parts."""
@@ -249,6 +279,8 @@ class MoGU(CausalLM):
     def configure_model(self) -> None:
         """As in `CausalLM`; the parts are read and checked before any weights of the backbone are loaded."""
         if self.model is None:
+            if self.engine in ELSEWHERE and self._trainer is not None and self.trainer.state.fn != "fit":
+                self.as_remote(None)
             self.parts.read(self.backbone)
         super().configure_model()
 

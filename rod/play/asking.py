@@ -16,6 +16,7 @@ from datamodules.records.kinds import System
 from llm_modules import generation
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu.config import Mode
+from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.module import MoGU
 from llm_modules.s3cot import Steering, layer_indicator
 from rod.play.direction import Steer
@@ -163,10 +164,9 @@ class Player:
             generator.settings, max_new_tokens=options.max_new_tokens, temperature=options.temperature
         )
         with ExitStack() as stack:
-            if isinstance(module, MoGU) and mode is not None:
-                before = module.generator.mode
-                module.generator.mode = mode
-                stack.callback(setattr, module.generator, "mode", before)
+            if isinstance(generator, MoGUGenerator) and mode is not None:
+                stack.callback(setattr, generator, "mode", generator.mode)
+                generator.mode = mode
             if self.steer is not None and any(answer.voice.alpha for answer in answers):
                 self._steer(stack, module, [answer.voice.alpha for answer in answers])
             if isinstance(generator, generation.Generator):

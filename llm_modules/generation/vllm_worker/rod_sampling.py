@@ -58,7 +58,8 @@ class RowSampling(LogitsProcessor):
             own = (params.extra_args or {}).get("draws")
             own = json.loads(own) if isinstance(own, str) else own  # a request to the server carries JSON
             if own is not None:
-                uniforms = self.sampling.row_uniforms(own["seed"], params.max_tokens).tolist()
+                drawn = own.get("drawn", 0)
+                uniforms = self.sampling.row_uniforms(own["seed"], drawn + params.max_tokens)[drawn:].tolist()
                 self.rows[index] = Draws(uniforms, (own["temperature"], own["top_p"], own["top_k"]), output)
         for one, other, direction in batch_update.moved:
             first, second = self.rows.pop(one, None), self.rows.pop(other, None)

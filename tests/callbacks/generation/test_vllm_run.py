@@ -11,7 +11,9 @@ from callbacks.generation.traces import TraceWriter
 from datamodules.errors import InputError
 from datamodules.records.kinds import Trace
 from datamodules.records.reader import read_records
+from llm_modules.baselines.safe_decoding import SafeDecoding
 from llm_modules.generation import GenerationSettings
+from llm_modules.generation.engine import engine_version
 from llm_modules.generation.interface import VllmSettings
 from llm_modules.generation.vllm_process import vllm_version
 from llm_modules.mogu.module import MoGU
@@ -19,6 +21,7 @@ from llm_modules.s3cot.module import S3CoT
 from tests.callbacks.evaluation import evaluation_run
 from tests.callbacks.generation.sampling_run import data, prepare, steer, trainer
 from tests.llm_modules.generation.vllm_runs import fake_python
+from tests.llm_modules.mogu.parts import adapters
 
 
 @pytest.fixture(autouse=True)
@@ -154,5 +157,25 @@ def test_runs_that_need_the_weights_are_refused(source: Path, tmp_path: Path) ->
     loaded.configure_model()  # as in a fit
     with pytest.raises(InputError, match="vllm generates in predict, test and validate, with weights that are in fi"):
         _ = loaded.generator
-    with pytest.raises(InputError, match="MoGU cannot generate with vllm; use slots"):
-        MoGU(folder="nowhere", generation=GenerationSettings(engine="vllm"))
+    with pytest.raises(InputError, match="SafeDecoding cannot generate with vllm; use slots"):
+        SafeDecoding(backbone="miniature", adapter="nowhere", generation=GenerationSettings(engine="vllm"))
+
+
+def test_a_mogu_begins_here_and_the_base_in_vllm_goes_on(source: Path, tmp_path: Path) -> None:
+    folders = adapters(source / "model", tmp_path)
+    writer = TraceWriter()
+    run = trainer(tmp_path / "run", writer)
+    module = MoGU(**folders, backbone=str(source / "model"), m=3, generation=settings(source))
+    run.predict(module, data(source, alphas=[0.0]), return_predictions=False)
+    traces = read_records(writer.merged_file(run), Trace, strict=True)
+    assert len(traces) == 4
+    own = engine_version("slots", GenerationSettings())
+    assert {trace.engine for trace in traces} <= {f"slots {own}, then vllm 0.32.0"}
+    assert {trace.n_tokens for trace in traces} <= {1, 2, 3, 4}
+    again = MoGU(**folders, backbone=str(source / "model"), generation=settings(source))
+    with pytest.raises(InputError, match=r"trainer\.precision: vLLM computes in model.dtype"):
+        trainer(tmp_path / "other", precision="bf16-true").predict(again, data(source, alphas=[0.0]))
+    loaded = MoGU(**folders, backbone=str(source / "model"), generation=settings(source))
+    loaded.configure_model()  # as in a fit
+    with pytest.raises(InputError, match="vllm generates in predict, test and validate; use slots"):
+        _ = loaded.generator

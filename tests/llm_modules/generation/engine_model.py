@@ -24,6 +24,7 @@ class Model:
     """A model of this process, the same in vLLM, and prompts of many lengths, each twice."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.model: Any = load_model(name, dtype="float32").eval()
         tokenizer: Any = load_tokenizer(name)
         self.ends = [tokenizer.eos_token_id]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,10 @@ from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.generation.remote_model import remote_model
 from llm_modules.generation.vllm_engine import VllmGenerator
 from llm_modules.generation.vllm_process import TESTED, VllmProcess
+from llm_modules.mogu.adapters import random_adapter
+from llm_modules.mogu.hand_off import HandOff
+from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.target import output_projections
 from llm_modules.s3cot.steering import Positions
 from tests.llm_modules.generation.engine_model import NEW, Model, check_samples
 
@@ -97,6 +102,25 @@ def test_sampled_tokens_are_those_of_the_other_engines(model: Model) -> None:
     check_samples(model, model.vllm, top_p=1.0, top_k=20)
     if not model.is_large:  # in a large vocabulary rounding chooses among the many unlikely tokens
         check_samples(model, model.vllm, top_p=1.0, top_k=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_mogu_hands_its_rows_over(model: Model, temperature: float) -> None:
+    """The first five tokens from the mixture here, the others from the base model in vLLM: as slots do it."""
+    base = load_model(model.name, dtype="float32")
+    projections = output_projections(base)
+    glad, unwilling = (random_adapter(projections, r=4, alpha=1, seed=seed) for seed in (1, 2))
+    mogu = MoGUModel(base, glad, unwilling)
+    settings = GenerationSettings(slots=6, max_new_tokens=NEW, temperature=temperature, top_k=20)
+    first = mogu.generator(settings, mode="first_m", m=5, eos_ids=model.ends)
+    seeds, limits = range(50, 50 + len(model.prompts)), [NEW - 2 * row for row in range(len(model.prompts))]
+    expected = first.generate(model.prompts, seeds, limits)
+    handed, before = HandOff(first, model.vllm), model.vllm.settings
+    handed.settings = replace(before, temperature=temperature, top_k=20)
+    found = handed.generate(model.prompts, seeds, limits)
+    model.vllm.settings, model.vllm.drawn, model.vllm.listeners = before, 0, []
+    assert found == expected
+    assert found != mogu.generator(settings, mode="off", eos_ids=model.ends).generate(model.prompts, seeds, limits)
 
 
 @pytest.mark.parametrize("patterns", [{}, {"rank_pattern": {"q_proj": 12}, "alpha_pattern": {"down_proj": 64}}])

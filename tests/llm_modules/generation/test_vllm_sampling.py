@@ -17,8 +17,8 @@ class Direction(Enum):
     SWAP = 2
 
 
-def params(seed: int | None, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Any:
-    draws = {"seed": seed, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+def params(seed: int | None, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, drawn: int = 0) -> Any:
+    draws = {"seed": seed, "drawn": drawn, "temperature": temperature, "top_p": top_p, "top_k": top_k}
     return SimpleNamespace(max_tokens=LIMIT, extra_args={"draws": draws if seed is not None else None})
 
 
@@ -58,3 +58,11 @@ def test_each_row_draws_from_the_stream_of_its_seed_wherever_it_is_in_the_batch(
                 assert chosen[index] == int(sample_tokens(own, uniform[None], temperature, top_p, top_k))
             outputs[name].append(chosen[index])
     assert [len(output) for output in outputs.values()] == [3, 5, 5, 8]
+
+
+def test_a_row_that_another_engine_began_goes_on_in_its_stream() -> None:
+    sampling, output = RowSampling(None, None, False), [4]
+    sampling.update_state(update(added=[(0, params(7, drawn=5), None, output)]))
+    logits = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    expected = int(sample_tokens(logits.clone(), row_uniforms(7, LIMIT)[6:7], 1.0))
+    assert int(sampling.apply(logits).argmax()) == expected

@@ -1,13 +1,14 @@
 """Tiny MoGUs of random weights, and an independent reading of the paper's equations."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from llm_modules.mogu.adapters import LoRAAdapter, random_adapter
+from llm_modules.mogu.adapters import LoRAAdapter, random_adapter, write_adapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.target import output_projections
@@ -20,6 +21,15 @@ def responders(model: PreTrainedModel) -> tuple[LoRAAdapter, LoRAAdapter]:
     """Two adapters of different ranks and scales."""
     projections = output_projections(model)
     return random_adapter(projections, r=4, alpha=8, seed=1), random_adapter(projections, r=2, alpha=6, seed=2)
+
+
+def adapters(base: Path, folder: Path) -> dict[str, Any]:
+    """Folders of two responders of a checkpoint, as arguments of the LightningModule."""
+    projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
+    for seed, name in enumerate(("glad", "unwilling")):
+        responder = random_adapter(projections, 2, 4, seed)
+        write_adapter(responder, responder.deltas, folder / name)
+    return {name: str(folder / name) for name in ("glad", "unwilling")}
 
 
 def tiny_mogu(name: str = "llama", d_router: int = 8, bias: bool = False, **options: Any) -> MoGUModel:

@@ -18,13 +18,12 @@ from datamodules.mogu.branching import branch
 from datamodules.records.kinds import Question
 from datamodules.training.packing import Example
 from llm_modules.mogu import responder as responder_module
-from llm_modules.mogu.adapters import random_adapter, write_adapter
 from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.module import MoGU
 from llm_modules.mogu.responder import Responder
-from llm_modules.mogu.target import output_projections
 from llm_modules.optim.schedules import WarmupConstant
 from tests.architectures import ARCHITECTURES
+from tests.llm_modules.mogu.parts import adapters
 from tests.tiny import save_tiny, tiny_tokenizer
 
 PROMPT = 4
@@ -48,16 +47,6 @@ def router_batch(n: int = 4) -> RouterBatch:
 def part(batch: SupervisedBatch, chosen: list[int]) -> SupervisedBatch:
     assert batch.attention_mask is not None
     return SupervisedBatch(batch.input_ids[chosen], batch.labels[chosen], batch.attention_mask[chosen])
-
-
-def adapters(base: Path, folder: Path) -> dict[str, Any]:
-    from transformers import AutoModelForCausalLM
-
-    projections = output_projections(AutoModelForCausalLM.from_pretrained(base))
-    for seed, name in enumerate(("glad", "unwilling")):
-        responder = random_adapter(projections, 2, 4, seed)
-        write_adapter(responder, responder.deltas, folder / name)
-    return {name: str(folder / name) for name in ("glad", "unwilling")}
 
 
 def quiet(module: lightning.LightningModule) -> None:
