@@ -12,6 +12,7 @@ from datamodules.errors import InputError
 from datamodules.prompts.chat_template import ChatTemplate
 from datamodules.prompts.control_tokens import tell_control_tokens
 from datamodules.prompts.rows import PromptBatches, build_rows
+from datamodules.records.files import with_project
 from datamodules.records.kinds import System
 from datamodules.records.questions import read_questions
 from datamodules.trainer_parts import check_lengths, parse_shard, run_folder, run_seed, shard_of, tokenizer_of
@@ -121,7 +122,7 @@ class PromptData(GenerationData):
             shard: Part of the questions for this run: ``2/8`` is the second of eight; see docs/scale.md.
         """
         super().__init__(rows_per_batch, seed, shard)
-        self.questions_file, self.fields, self.gold_pattern = questions, fields, gold_pattern
+        self.questions_file, self.fields, self.gold_pattern = with_project(questions), fields, gold_pattern
         self.offset, self.limit, self.require_gold, self.strict = offset, limit, require_gold, strict
         self.systems: list[System] = systems if systems is not None else ["system2"]
         self.alphas = alphas if alphas is not None else [0.0]

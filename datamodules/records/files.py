@@ -88,6 +88,12 @@ class HubData:
         return numbered(itertools.chain.from_iterable(parts), self.hub)
 
 
+def with_project(path: Path) -> Path:
+    """The path; if there is no such file and it begins with ``configs/``, the one that comes with the project."""
+    own = Path(__file__).parents[2] / path
+    return own if path.parts[:1] == ("configs",) and not path.exists() and own.is_file() else path
+
+
 def read_file(path: Path, broken: Broken | None = None) -> Iterator[Line]:
     """Read the records of a file: JSONL, a JSON list, ``.csv`` and ``.tsv`` (with a header), ``.parquet``.
 

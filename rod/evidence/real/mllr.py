@@ -175,12 +175,13 @@ class _Commands(RealCommands):
     def tuned(self, task: str, condition: str, rate: float) -> list[Step]:
         """A fine-tune, its export and its test."""
         root = STAGES / task / f"{condition}-{rate:g}"
-        words: list[str | Path] = [*CONTROLS[condition], "--model.optimizer.lr", f"{rate:g}"]
+        words: list[str | Path] = ["--model.optimizer.lr", f"{rate:g}"]
         if condition != "sppft":
             words += ["--model.learning_rates.result", STAGES / task / "1_search/robust_modules.yaml"]
         if condition == "random_set":
             words += ["--model.learning_rates.random_set", str(self.seed)]
-        fit = self.tuning(task, config("mllr/2_tune", "mllr/real/small/tune"), root, *words)
+        files: Words = [*config("mllr/2_tune", "mllr/real/small/tune"), *CONTROLS[condition]]
+        fit = self.tuning(task, files, root, *words)
         return [fit, self.export(root, root / "model"), self.test(root / "model", root / "test")]
 
     def projected(self, task: str) -> list[Step]:

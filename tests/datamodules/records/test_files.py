@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.records.files import HubData, read_file
+from datamodules.records.files import HubData, read_file, with_project
 from datamodules.records.kinds import Instruction, Question
 from datamodules.records.reader import read_records
 from datamodules.records.validation import text_fields
@@ -115,3 +115,13 @@ def test_a_folder_as_a_set_of_the_hub(tmp_path: Path) -> None:
     pytest.importorskip("datasets", reason="the hub extra is not installed")
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     assert [line.values["question"] for line in HubData(str(tmp_path)).read("")] == [row["question"] for row in ROWS]
+
+
+def test_a_file_of_the_project_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = Path("configs/mogu/real/near_twins.jsonl")
+    assert with_project(name).is_file()
+    assert with_project(Path("configs/none.jsonl")) == Path("configs/none.jsonl")
+    name.parent.mkdir(parents=True)
+    name.touch()
+    assert with_project(name) == name, "a local file comes first"
