@@ -53,8 +53,9 @@ def write_arithmetic(data: Path, output: Path, max_steps: int = 2) -> dict[str, 
     - ``questions.{train,dev,val}.jsonl``, ``test.{multiarith,addsub,singleeq,svamp}.jsonl``: `Question` records.
 
     Problems that differ by little more than their numbers are a family (at least .7 of their words in common, or a
-    chain of such problems); no family is in two of teaching and questions.train, dev, val, test. Solutions of more
-    than ``max_steps`` steps are not taught. GSM8K's last 50 problems are for the validation loss.
+    chain of such problems); no family of a test problem is in the other files (GSM8K, which is written from scratch,
+    is not compared). Solutions of more than ``max_steps`` steps are not taught. GSM8K's last 50 problems are for the
+    validation loss.
     """
     found = (annotated(line["question"], line["answer"]) for line in _lines(data / GSM8K))
     worked = [solution for solution in found if solution and len(solution.steps) <= max_steps]
@@ -69,7 +70,7 @@ def write_arithmetic(data: Path, output: Path, max_steps: int = 2) -> dict[str, 
         "questions.train": _questions(train),
         "questions.dev": _questions(dev),
         "questions.val": _questions(val),
-        **{f"test.{name}": _questions(found[:N_TEST]) for name, found in test.items()},
+        **{f"test.{name}": _questions(problems[:N_TEST]) for name, problems in test.items()},
     }
     output.mkdir(parents=True, exist_ok=True)
     for name, lines in parts.items():
