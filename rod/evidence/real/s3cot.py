@@ -45,7 +45,7 @@ class _Commands(S3CoTCommands):
     def __init__(self, folder: Path, seed: int, data: Path) -> None:
         super().__init__(folder, seed)
         self.data, self.model = data, folder.parent / "model"
-        self.teaching, self.taught = folder.parent / "teaching", folder.parent / "taught"
+        self.teaching, self.taught = folder.parent / "teaching", folder.parent / "smollm2-arithmetic"
 
     def files(self, *names: str) -> Words:
         """``--config`` words of a stage, each followed by its fragment."""

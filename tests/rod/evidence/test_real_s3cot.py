@@ -99,7 +99,7 @@ def test_the_commands_read_what_earlier_ones_wrote(tmp_path: Path) -> None:
     assert all(Path(word).is_file() for step in words for word in step if word.endswith(".yaml") and "configs" in word)
     stages = [step for step in words if "--model.backbone" in step]
     models = [step[step.index("--model.backbone") + 1] for step in stages]
-    assert models == [str(tmp_path / "model"), *[str(tmp_path / "taught")] * (len(models) - 1)]
+    assert models == [str(tmp_path / "model"), *[str(tmp_path / "smollm2-arithmetic")] * (len(models) - 1)]
     assert not any("runs/world" in Path(word).read_text() for s in stages for word in s if "arithmetic" in word)
 
 
