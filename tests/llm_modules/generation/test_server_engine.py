@@ -77,7 +77,7 @@ def test_strengths_and_random_numbers_go_with_each_row(server: FakeServer) -> No
     bodies = {body["prompt"][-1]: body for body in server.completions[:3]}
     plain, steered = bodies[40]["vllm_xargs"], bodies[41]["vllm_xargs"]
     assert plain.keys() == {"draws"}
-    assert json.loads(steered["draws"]) == {"seed": 6, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+    assert json.loads(steered["draws"]) == {"seed": 6, "drawn": 0, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
     assert json.loads(steered["strengths"]) == {"2": -0.5, "3": -0.5}
     assert bodies[41]["cache_salt"] != bodies[42]["cache_salt"]
     rows = [body["vllm_xargs"]["row"] for body in server.completions if "row" in body["vllm_xargs"]]

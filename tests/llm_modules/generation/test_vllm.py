@@ -109,7 +109,9 @@ def test_a_mogu_hands_its_rows_over(model: Model, temperature: float) -> None:
     """The first five tokens from the mixture here, the others from the base model in vLLM: as slots do it."""
     base = load_model(model.name, dtype="float32")
     projections = output_projections(base)
-    glad, unwilling = (random_adapter(projections, r=4, alpha=1, seed=seed) for seed in (1, 2))
+    glad, unwilling = (
+        random_adapter(projections, r=4, alpha=1 if model.is_large else 16, seed=seed) for seed in (1, 2)
+    )
     mogu = MoGUModel(base, glad, unwilling)
     settings = GenerationSettings(slots=6, max_new_tokens=NEW, temperature=temperature, top_k=20)
     first = mogu.generator(settings, mode="first_m", m=5, eos_ids=model.ends)
