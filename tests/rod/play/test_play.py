@@ -19,7 +19,7 @@ from datamodules.world.files import questions
 from llm_modules.backbone.loading import load_model
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu import MoGUModel, output_projections, random_adapter
-from llm_modules.mogu.module import MoGU
+from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.s3cot import Direction
 from rod.__main__ import main
 from rod.play import access, shown
@@ -98,7 +98,7 @@ def test_a_mogu_has_three_voices_and_gates_over_prompt_and_answer(mogu: Path) ->
     assert all(0 <= gate <= 1 for _, *gates in mixture.gates for gate in gates)
     assert not glad.gates
     assert not unwilling.gates
-    assert isinstance(module, MoGU)
+    assert isinstance(module.generator, MoGUGenerator)
     assert module.generator.mode == "first_m"
     assert 'title="glad 0.' in shown.text_of(mixture)
 
