@@ -11,15 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer, LinearAttentionAndFullAttentionLayer, LinearAttentionLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionLayer,
+)
 
-from llm_modules.generation.slot_layers import Columns, EmptyLayer, SlotLayer, StateAndSlotLayer, StateLayer
+from llm_modules.generation.slot_layers import Columns, SlotLayer, StateAndSlotLayer, StateLayer
 
 _HELD: dict[type, type] = {
-    EmptyLayer: EmptyLayer,
     DynamicLayer: SlotLayer,
     LinearAttentionLayer: StateLayer,
     LinearAttentionAndFullAttentionLayer: StateAndSlotLayer,
+    DummyLayer: DummyLayer,
 }
 """Layer of transformers -> the one that holds its contents here."""
 
@@ -32,7 +37,7 @@ def _contents(layer: Any) -> list[Tensor]:
 
 def _held(layer: Any) -> Any:
     if isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionLayer) and not _contents(layer):
-        return EmptyLayer()  # the model never used it
+        return DummyLayer()  # the model never used it
     return _HELD[type(layer)]()
 
 

@@ -4,11 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import cache_utils
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer, LinearAttentionLayer
-
-EmptyLayer: type = getattr(cache_utils, "DummyLayer", DynamicLayer)
-"""A layer of transformers without contents; before version 5.22.1 it has no kind of its own."""
+from transformers.cache_utils import CacheLayerMixin, LinearAttentionLayer
 
 
 class Columns:
