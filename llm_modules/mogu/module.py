@@ -5,22 +5,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftConfig, PeftModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
-from datamodules.batch import IGNORE_INDEX, PromptBatch
+from datamodules.batch import PromptBatch
 from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
 from llm_modules.backbone.adapters import add_adapter
-from llm_modules.backbone.architecture import decoder_of
-from llm_modules.backbone.modes import evaluation_mode
-from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
 from llm_modules.generation.interface import ELSEWHERE
-from llm_modules.loss import Loss, last_hidden, row_losses_of
+from llm_modules.loss import Loss
 from llm_modules.mogu.config import Mode, RouterConfig, check_mode
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.folder import BACKBONE
@@ -28,16 +24,11 @@ from llm_modules.mogu.hand_off import HandOff
 from llm_modules.mogu.losses import (
     Penalty,
     PenaltyMask,
-    gate_goals,
-    gate_means,
-    gate_penalty,
-    malicious_tokens,
-    penalty_tokens,
 )
-from llm_modules.mogu.mixture import Guide
 from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.objective import RouterObjective
 from llm_modules.mogu.parts import MoGUParts
-from llm_modules.mogu.v2.joint import token_kl, train_jointly
+from llm_modules.mogu.v2.joint import train_jointly
 from llm_modules.mogu.v2.probes import warm_start
 from llm_modules.optim.schedules import ScheduleCallable, WarmupConstant
 
@@ -100,17 +91,12 @@ class MoGU(CausalLM):
                 responders and routers are float32.
         """
         check_mode(mode, m)
-        if not penalty_weight >= 0:
-            raise InputError(f"model.penalty_weight: must be 0 or more, is {penalty_weight:g}")
-        if guided_steps < 0 or (guided_steps > 0 and (penalty_weight == 0 or backbone_peft is not None)):
-            raise InputError(
-                f"model.guided_steps: is {guided_steps}; it must be 0 or more, and 0 without a penalty or with "
-                "model.backbone_peft, which the penalty does not train"
-            )
         if backbone_peft is not None and folder is not None:
             raise InputError("model.backbone_peft: routers of a saved MoGU are trained without it; give its parts")
         if not (backbone_rate > 0 and kl_weight >= 0):
             raise InputError("model: backbone_rate must be above 0 and kl_weight 0 or more")
+        divergence = None if backbone_peft is None else kl_weight
+        objective = RouterObjective(penalty, penalty_mask, penalty_weight, guided_steps, divergence)
         super().__init__(backbone=backbone, schedule=schedule, **model)
         if self.peft is not None:
             raise InputError("model.peft: a MoGU trains routers; to train an adapter as well, set model.backbone_peft")
@@ -123,13 +109,10 @@ class MoGU(CausalLM):
             )
         self.parts = MoGUParts(glad, unwilling, folder, probes, allow_other_base)
         self.router = router or RouterConfig()
-        self.penalty: Penalty = penalty
-        self.penalty_mask: PenaltyMask = penalty_mask
-        self.penalty_weight = penalty_weight
-        self.guided_steps = guided_steps
+        self.objective = objective
         self.mode: Mode = mode
         self.m = m
-        self.backbone_peft, self.backbone_rate, self.kl_weight = backbone_peft, backbone_rate, kl_weight
+        self.backbone_peft, self.backbone_rate = backbone_peft, backbone_rate
         self._mogu: list[MoGUModel] = []
 
     @property
@@ -183,86 +166,17 @@ class MoGU(CausalLM):
 
         In the first ``guided_steps`` the gate penalty alone.
         """
-        if self.global_step < self.guided_steps:
-            return self._guided_loss(batch)
-        return self._loss_and_gates(batch)[0]
+        if self.global_step < self.objective.guided_steps:
+            return self.objective.guided(self.mogu, batch, self.global_step)
+        return self.objective.whole(self.mogu, self.head, batch)[0]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """As in `CausalLM`; of a ``RouterBatch`` also the gates, (layers, batch, seq, 2), which the figures show."""
         if not isinstance(batch, RouterBatch):
             return super().validation_step(batch, batch_idx, dataloader_idx)
-        loss, gates = self._loss_and_gates(batch)
+        loss, gates = self.objective.whole(self.mogu, self.head, batch)
         loss.log(self.log, "val")
         return {"loss": loss.mean(), "gates": gates}
-
-    def _loss_and_gates(self, batch: RouterBatch) -> tuple[Loss, Tensor]:
-        model, rows = self.language_model, batch.rows
-
-        def forward() -> tuple[Tensor, Tensor]:
-            hidden = last_hidden(decoder_of(model), rows)
-            return hidden, row_losses_of(hidden, rows, self.head)
-
-        with self.mogu.recording() as record:
-            hidden, cross_entropy = call_as_forward(model, forward)
-        gates = record.stacked()
-        if torch.is_grad_enabled() and (cut := record.without_gradient()):
-            raise InputError(
-                f"the gates of layers {cut} carry no gradient, so the gate penalty would have no effect there: "
-                "re-entrant activation checkpointing cuts the gradient off; use model.activation_checkpointing, which "
-                "is not re-entrant"
-            )
-        tokens = self._penalty_tokens(batch, self.penalty_mask)
-        classes = malicious_tokens(self.penalty_mask, batch.malicious, batch.starts, tokens.shape[1])
-        logged = {"ce": cross_entropy, "penalty": gate_penalty(gates, classes, tokens, self.penalty)}
-        losses = cross_entropy + self.penalty_weight * logged["penalty"]
-        if self.backbone_peft is not None:
-            logged["kl"] = self._divergence(batch, hidden)
-            losses = losses + self.kl_weight * logged["kl"]
-        local = self._gate_means(batch, gates)
-        return Loss(losses, per_batch=batch.mean_items, logged=logged, local=local), gates
-
-    def _guided_loss(self, batch: RouterBatch) -> Loss:
-        model, rows = self.language_model, batch.rows
-        tokens = self._penalty_tokens(batch, self.penalty_mask)
-        classes = malicious_tokens(self.penalty_mask, batch.malicious, batch.starts, tokens.shape[1])
-        seed = 1_000_003 * self.global_step + int(rows.input_ids.sum())  # also of the micro-batch and the process
-        draw = torch.rand(batch.items, generator=torch.Generator().manual_seed(seed))
-        guided = (draw >= self.global_step / self.guided_steps).to(tokens.device)
-        guide = Guide(gate_goals(classes), tokens & guided[:, None])
-        # Without recomputation, which would come after the guide is gone, and in the states of inference.
-        with self.mogu.recording(guide=guide) as record, evaluation_mode(model):
-            call_as_forward(model, lambda: last_hidden(decoder_of(model), rows))
-        gates = record.stacked()
-        penalty = gate_penalty(gates, classes, tokens, self.penalty)
-        return Loss(
-            self.penalty_weight * penalty,
-            per_batch=batch.mean_items,
-            logged={"penalty": penalty},
-            local=self._gate_means(batch, gates),
-            name="guided_loss",
-        )
-
-    def _gate_means(self, batch: RouterBatch, gates: Tensor) -> dict[str, Tensor]:
-        # Gates before the instruction have one goal with `all_by_place`, and would blur the means of both classes.
-        mask = "post_instruction" if self.penalty_mask == "all_by_place" else self.penalty_mask
-        return gate_means(gates.detach(), batch.malicious, self._penalty_tokens(batch, mask))
-
-    def _divergence(self, batch: RouterBatch, hidden: Tensor) -> Tensor:
-        """KL(base || model), mean over the response to each benign request, (batch,); 0 for malicious ones."""
-        divergence = hidden.new_zeros(batch.items, dtype=torch.float32)
-        if self.kl_weight == 0:
-            return divergence
-        model, rows = self.language_model, batch.rows
-        with torch.no_grad(), self.mogu.base():
-            base = call_as_forward(model, lambda: last_hidden(decoder_of(model), rows))
-        chosen = (rows.labels[:, 1:] != IGNORE_INDEX) & ~batch.malicious[:, None]
-        by_token = token_kl(hidden[:, :-1][chosen], base[:, :-1][chosen], self.head, self.head.vocab_size)
-        return divergence.index_add(0, chosen.nonzero()[:, 0], by_token) / chosen.sum(dim=1).clamp(min=1)
-
-    def _penalty_tokens(self, batch: RouterBatch, mask: PenaltyMask) -> Tensor:
-        assert batch.rows.attention_mask is not None
-        is_response = batch.rows.labels != IGNORE_INDEX
-        return penalty_tokens(mask, batch.rows.attention_mask, batch.starts, batch.ends, is_response)
 
     def part_of(self) -> Callable[[nn.Parameter], str]:
         """``routers`` and ``backbone`` if both are trained; with ``learning_rates`` the backbone has its parts."""
@@ -309,9 +223,9 @@ class MoGU(CausalLM):
     def save(self, folder: Path, folded: bool = True) -> Path:
         """Write the MoGU as one folder; see `llm_modules.mogu.model.MoGUModel.save_pretrained`."""
         training = {
-            "penalty": self.penalty,
-            "penalty_mask": self.penalty_mask,
-            "penalty_weight": self.penalty_weight,
+            "penalty": self.objective.penalty,
+            "penalty_mask": self.objective.penalty_mask,
+            "penalty_weight": self.objective.penalty_weight,
             "d_router": self.mogu.config.d_router,
         }
         return self.mogu.save_pretrained(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,7 @@ def test_guided_steps_train_each_layer_by_the_penalty_with_the_gates_before_it_r
     for a, b in zip(before[-n:], grads(module)[-n:], strict=True):
         torch.testing.assert_close(a, b)  # the first layer's routers have no part in the second's
     assert loss.name == "guided_loss", "a whole loss is larger, and does not diverge"
-    module.guided_steps = 0
+    module.objective = replace(module.objective, guided_steps=0)
     assert {"ce", "penalty"} <= module.loss(batch).logged.keys()
     assert module.loss(batch).name == "loss"
 
