@@ -97,12 +97,15 @@ def test_a_failed_row_is_told_and_the_others_go_on(server: FakeServer) -> None:
     assert sorted(recorder.rows) == [0, 2, 3, 4]
 
 
-def test_a_server_that_fails_always_or_goes_ends_the_call(server: FakeServer) -> None:
+def test_a_server_that_fails_always_ends_the_call(server: FakeServer) -> None:
     server.fails = {10: 500}
     made = engine(server, slots=2, max_new_tokens=2)
     with pytest.raises(InputError, match=r"16 rows in a row have failed \(the server answered 500: The prompt is odd"):
         made.generate([[9, 10]] * 50)
-    server.fails, server.dies_after = {}, 3
+
+
+def test_a_server_that_goes_ends_the_call(server: FakeServer) -> None:
+    server.dies_after = 3
     made, recorder = engine(server, slots=1, max_new_tokens=2), Recorder()
     made.listeners.append(recorder)
     with pytest.raises(
