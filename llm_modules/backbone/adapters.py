@@ -175,7 +175,7 @@ def _dequantized(adapted: PeftModel) -> PeftModel:
         base: Any = adapted.unload()
         try:
             return PeftModel.from_pretrained(base.dequantize(), folder)
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # how transformers says that it cannot
             raise InputError(f"{_MERGE}: transformers cannot dequantise its base ({first_line(error)})") from error
 
 

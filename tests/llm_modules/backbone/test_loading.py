@@ -177,7 +177,7 @@ class TestQuantization:
     def test_what_cannot_be_dequantised_is_exported_as_an_adapter(
         self, base: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As transformers says of torchao's weights."""
+        """The error is the one by which transformers refuses torchao's weights."""
         adapted = get_peft_model(load_model(base), LoraConfig(r=2, target_modules="all-linear"))
         inner: Any = adapted.get_base_model()
         inner.is_quantized = True
