@@ -18,6 +18,8 @@ def run(data: Path, output: Path = Path("runs/problems"), max_steps: int = 2) ->
     from datamodules.errors import InputError
     from rod.evidence.real.arithmetic import FILES, write_arithmetic
 
+    if max_steps < 1:
+        raise InputError(f"--max_steps: is {max_steps}; give 1 or more")
     if missing := [name for name in FILES if not (data / name).is_file()]:
         raise InputError(f"--data: the folder '{data}' has no {', '.join(missing)}")
     for name, lines in write_arithmetic(data, output, max_steps).items():

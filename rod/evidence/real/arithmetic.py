@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from datamodules.prompts.chat_template import user_turn
-from datamodules.records import Question, to_json
+from datamodules.records import Question, read_records, to_json
 from datamodules.records.same_text import linked
 from datamodules.records.shards import write_lines
-from rod.evidence.real.solutions import Solution, annotated, from_answer, from_equation
+from rod.evidence.real.solutions import Solution, annotated, from_answer, from_equation, number_text
 
 GSM8K = "gsm8k/train.jsonl"
 MAWPS = {name: f"mawps/{name}.jsonl" for name in ("singleop", "addsub", "singleeq", "multiarith")}
@@ -45,6 +44,17 @@ class Problem:
         return Question(id=f"{self.source}-{number}", question=self.question, gold=self.gold)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """A problem as a set has it."""
+
+    id: str
+    question: str
+    answer: float
+    body: str = ""
+    equation: str = ""
+
+
 def write_arithmetic(data: Path, output: Path, max_steps: int = 2) -> dict[str, int]:
     """Write teaching chats and questions; return file -> number of lines.
 
@@ -57,7 +67,8 @@ def write_arithmetic(data: Path, output: Path, max_steps: int = 2) -> dict[str, 
     is not compared). Solutions of more than ``max_steps`` steps are not taught. GSM8K's last 50 problems are for the
     validation loss.
     """
-    found = (annotated(line["question"], line["answer"]) for line in _lines(data / GSM8K))
+    published = read_records(data / GSM8K, Question, fields={"gold": "answer"}, strict=True)
+    found = (annotated(problem.question, str(problem.gold)) for problem in published)
     worked = [solution for solution in found if solution and len(solution.steps) <= max_steps]
     rest, test = _split(list(_problems(data)))
     dev, val, train = rest[:N_DEV], rest[N_DEV : N_DEV + N_VAL], rest[N_DEV + N_VAL :]
@@ -81,14 +92,15 @@ def write_arithmetic(data: Path, output: Path, max_steps: int = 2) -> dict[str, 
 def _problems(data: Path) -> Iterator[Problem]:
     seen: set[str] = set()
     for source, file in MAWPS.items():
-        for line in _lines(data / file):
-            question = line["input"].strip()
+        for given in read_records(data / file, _Given, fields={"question": "input", "answer": "target"}, strict=True):
+            question = given.question.strip()
             if question not in seen:
                 seen.add(question)
-                yield Problem(source, question, f"{line['target']:g}", from_answer(question, line["target"]))
-    for line in _lines(data / SVAMP):
-        question = f"{line['Body'].strip().rstrip('.')}. {line['Question'].strip()}"
-        yield Problem("svamp", question, f"{line['Answer']:g}", from_equation(question, line["Equation"]))
+                yield Problem(source, question, number_text(given.answer), from_answer(question, given.answer))
+    named = {"id": "ID", "body": "Body", "question": "Question", "equation": "Equation", "answer": "Answer"}
+    for given in read_records(data / SVAMP, _Given, fields=named, strict=True):
+        question = f"{given.body.strip().rstrip('.')}. {given.question.strip()}"
+        yield Problem("svamp", question, number_text(given.answer), from_equation(question, given.equation))
 
 
 def _split(problems: Sequence[Problem]) -> tuple[list[Problem], dict[str, list[Problem]]]:
@@ -136,8 +148,3 @@ def _chats(solutions: Iterable[Solution]) -> Iterator[str]:
 
 def _questions(problems: Sequence[Problem]) -> list[str]:
     return [to_json(problem.record(number)) for number, problem in enumerate(problems)]
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)

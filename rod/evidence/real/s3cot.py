@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rod.evidence.commands import Words
 from rod.evidence.real.arithmetic import FILES, TESTED
+from rod.evidence.real.commands import RealCommands
 from rod.evidence.s3cot.evidence import S3CoTEvidence
 from rod.evidence.s3cot.steps import S3CoTCommands, steps_of
 from rod.run_folder import DONE
@@ -39,12 +40,11 @@ class RealS3CoTEvidence(S3CoTEvidence):
         return steps_of(_Commands(folder, seed, self.data), controls)
 
 
-class _Commands(S3CoTCommands):
+class _Commands(RealCommands, S3CoTCommands):
     """The stages with their fragments for this model."""
 
     def __init__(self, folder: Path, seed: int, data: Path) -> None:
-        super().__init__(folder, seed)
-        self.data, self.model = data, folder.parent / "model"
+        super().__init__(folder, seed, data)
         self.teaching, self.taught = folder.parent / "teaching", folder.parent / "smollm2-arithmetic"
 
     def files(self, *names: str) -> Words:
@@ -62,11 +62,10 @@ class _Commands(S3CoTCommands):
 
     def prepared(self) -> list[Step]:
         """Fetch the model, write the problems, teach it once."""
-        words: Words = ["real-model", "--output", self.model, "--overwrite", "true"]
         teach = ["fit", *config("s3cot/real/arithmetic/teach"), "--trainer.default_root_dir", self.teaching]
         return [
-            self.step(words, self.model / "tokenizer_config.json"),
+            self.model(),
             self.step(["real-problems", "--data", self.data, "--output", PROBLEMS], PROBLEMS / "test.svamp.jsonl"),
-            self.step([*teach, "--model.backbone", self.model], self.teaching / DONE),
+            self.step([*teach, *self.base], self.teaching / DONE),
             self.export(self.teaching, self.taught),
         ]

@@ -92,7 +92,7 @@ def from_equation(question: str, equation: str) -> Solution | None:
     """
     steps: list[WorkedStep] = []
     value = _work(ast.parse(equation.strip(), mode="eval").body, steps)
-    return None if value is None or not steps else Solution(question, tuple(steps), _text(value))
+    return None if value is None or not steps else Solution(question, tuple(steps), number_text(value))
 
 
 def from_answer(question: str, answer: float) -> Solution | None:
@@ -141,9 +141,9 @@ def _work(node: ast.expr, steps: list[WorkedStep]) -> Fraction | None:
     if a is None or b is None or (symbol == "/" and b == 0):
         return None
     value = _OPERATIONS[symbol](a, b)
-    left = f"{_text(a)} {symbol} {_text(b)}"
-    words = _WORDS[symbol].format(a=_text(a), b=_text(b))
-    steps.append(WorkedStep(f"{words}: {left} = {_text(value)}.", ((left, _text(value)),)))
+    left = f"{number_text(a)} {symbol} {number_text(b)}"
+    words = _WORDS[symbol].format(a=number_text(a), b=number_text(b))
+    steps.append(WorkedStep(f"{words}: {left} = {number_text(value)}.", ((left, number_text(value)),)))
     return value
 
 
@@ -161,5 +161,11 @@ def _checked(calculation: tuple[str, str]) -> str | None:
     return f"{back[0]} {back[1]} {back[2]} = {a}"
 
 
-def _text(value: Fraction) -> str:
-    return str(value.numerator) if value.denominator == 1 else f"{float(value):.6g}"
+def number_text(value: Fraction | float) -> str:
+    """A number as people write it: a whole one with all its digits, another with at most six decimals.
+
+    >>> number_text(1201565.0), number_text(2.5), number_text(Fraction(1, 3))
+    ('1201565', '2.5', '0.333333')
+    """
+    exact = Fraction(str(value)) if isinstance(value, float) else value
+    return str(exact.numerator) if exact.denominator == 1 else f"{float(exact):.6f}".rstrip("0")

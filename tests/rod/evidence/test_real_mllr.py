@@ -11,6 +11,7 @@ from rod.evidence.real.mllr import ALIGN, STAGES, TASKS, RealMLLREvidence
 from rod.evidence.rows import Rows
 from rod.run_folder import DONE
 from tests.rod.evidence.results import result, write_results
+from tests.rod.traces import answer_line
 
 
 def test_every_file_that_a_step_reads_is_data_or_written_by_an_earlier_one(tmp_path: Path) -> None:
@@ -35,17 +36,7 @@ def test_requests_that_alignment_trains_on_are_not_in_the_held_out_suite(tmp_pat
     lines = [json.dumps({"goal": f"do {n}", "target": "Sure"}) for n in range(60)]
     (tmp_path / "advbench.jsonl").write_text("\n".join(lines))
     (tmp_path / "other.jsonl").write_text("\n".join(json.dumps({"harmful": f"other {n}"}) for n in range(30)))
-    same: dict[str, object] = {
-        "gold": None,
-        "system": "plain",
-        "alpha": 0.0,
-        "layers": [],
-        "sample": 0,
-        "seed": 0,
-        "prompt": "p",
-    }
-    same |= {"completion": "Here you are.", "n_tokens": 3, "finish_reason": "stop", "answer": None, "correct": None}
-    traces = [{"id": str(n), "question_id": str(n), "question": f"task {n}", "model": "m", **same} for n in range(60)]
+    traces = [answer_line(f"task {n}", "Here you are.") for n in range(60)]
     (tmp_path / "traces.jsonl").write_text("\n".join(map(json.dumps, traces)))
     words = ["pairs", "--answers", str(tmp_path / "traces.jsonl"), "--malicious", str(tmp_path / "advbench.jsonl")]
     words += ["--malicious_fields", "{prompt: goal, target: target}", "--n_val", "5", "--seed", "3"]

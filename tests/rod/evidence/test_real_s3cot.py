@@ -86,6 +86,10 @@ def test_problems_worded_alike_are_on_one_side(shared_data: Path, tmp_path: Path
     }
     nearest = max(len(a & b) / len(a | b) for a in sides["test"] for b in sides["train"])
     assert nearest < 0.7
+    golds = [q.gold for file in tmp_path.glob("*s.*.jsonl") for q in read_records(file, Question)]
+    golds += [q.gold for file in tmp_path.glob("test.*") for q in read_records(file, Question)]
+    assert "1201565" in golds
+    assert not [gold for gold in golds if gold is None or not re.fullmatch(r"\d+(\.\d+)?", gold)], "1.20156e+06 is none"
     chats = [json.loads(line)["messages"] for line in (tmp_path / "teach.train.jsonl").open()]
     taught = {chat[0]["content"] for chat in chats}
     assert not any(q.question in taught for file in tmp_path.glob("test.*") for q in read_records(file, Question))
@@ -121,6 +125,8 @@ def test_numbers_are_means_over_the_sets(tmp_path: Path) -> None:
 def test_a_folder_that_lacks_a_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["real-problems", "--data", str(tmp_path)]) == 2
     assert "has no gsm8k/train.jsonl" in capsys.readouterr().err
+    assert main(["real-problems", "--data", str(tmp_path), "--max_steps", "0"]) == 2
+    assert "--max_steps: is 0" in capsys.readouterr().err
 
 
 def _words(text: str) -> frozenset[str]:

@@ -6,26 +6,12 @@ from pathlib import Path
 import pytest
 
 from rod.__main__ import main
-
-ANSWER: dict[str, object] = {
-    "gold": None,
-    "system": "plain",
-    "alpha": 0.0,
-    "layers": [],
-    "sample": 0,
-    "seed": 0,
-    "n_tokens": 3,
-    "finish_reason": "stop",
-    "answer": None,
-    "correct": None,
-    "model": "m",
-    "completion": "Ten minutes.",
-}
+from tests.rod.traces import answer_line
 
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
-    answers = [ANSWER | dict.fromkeys(("id", "question_id", "question", "prompt"), f"Bake {i}?") for i in range(2)]
+    answers = [answer_line(f"Bake {i}?", "Ten minutes.") for i in range(2)]
     attacks = [{"prompt": f"Attack {i}!", "target": "Sure, here"} for i in range(2)]
     for name, lines in (("answers", answers), ("malicious", attacks)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
