@@ -30,6 +30,8 @@ def run(
     from rod.report.page import write_report
     from rod.steps import console, run_steps
 
+    if seeds is not None and seeds < 1:
+        raise InputError(f"--seeds: must be at least 1, not {seeds}")
     known = {method.method: method for method in (METHODS if real is None else on_real_model(real))}
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")

@@ -82,8 +82,8 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], int]:
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: there is no such folder; give folders of runs")
-        folder = (path if path.is_dir() else path.parent).resolve()
-        own = {place: kind for place in _folders(folder) if (kind := _kind(place))}
+        places = _folders(path.resolve()) if path.is_dir() else []
+        own = {place: kind for place in places if (kind := _kind(place))}
         if not own:
             raise InputError(f"{path}: holds no run; a run's folder has {_SIGNS}")
         found |= {place: kind for place, kind in own.items() if place not in found}

@@ -100,3 +100,9 @@ def test_the_commands_of_a_method_name_files_that_exist(method: Evidence, contro
 def test_a_method_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match="--methods: there is no mogo; there are s3cot"):
         run(methods=["mogo"])
+
+
+@pytest.mark.parametrize("seeds", [0, -1])
+def test_seeds_are_at_least_one(seeds: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--seeds: must be at least 1"):
+        run(seeds=seeds, output=tmp_path)

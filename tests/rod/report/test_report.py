@@ -163,6 +163,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path, make: str, capsys: pytest.Captu
         (tmp_path / "x").mkdir()
     elif make == "file":
         (tmp_path / "x").write_text("text")
+        save_test(tmp_path / "beside", answers("1"))
     assert main(["report", str(tmp_path / "x"), "--output", str(tmp_path / "report.html")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
