@@ -94,6 +94,15 @@ def with_project(path: Path) -> Path:
     return own if path.parts[:1] == ("configs",) and not path.exists() and own.is_file() else path
 
 
+def missing(path: Path, remedy: str = "check the path") -> InputError:
+    """The error of a file that does not exist; it says what writes a file that a command of the project writes."""
+    if path.parts[:2] == ("runs", "world"):
+        remedy = "`rod world` writes the synthetic world's files"
+    elif path.parts[:1] == ("runs",):
+        remedy = f"an earlier stage writes it, or {remedy}"
+    return InputError(f"{path}: there is no such file; {remedy}")
+
+
 def read_file(path: Path, broken: Broken | None = None) -> Iterator[Line]:
     """Read the records of a file: JSONL, a JSON list, ``.csv`` and ``.tsv`` (with a header), ``.parquet``.
 
@@ -116,8 +125,10 @@ def read_file(path: Path, broken: Broken | None = None) -> Iterator[Line]:
         for line in read(path, report):
             empty = False
             yield line
+    except FileNotFoundError as error:
+        raise missing(path) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check it") from error
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if empty:
         raise InputError(f"{path}: the file has no record")
 

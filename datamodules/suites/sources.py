@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.errors import InputError
-from datamodules.records.files import HubData, Line, numbered, read_file
+from datamodules.records.files import HubData, Line, missing, numbered, read_file
 
 WORLD = "miniature"
 
@@ -66,7 +66,7 @@ class Source:
         path = self.path()
         if path is not None:
             if not path.is_file():
-                raise InputError(f"{path}: cannot be read (no such file); check data.folder and the suite's file")
+                raise missing(path, "check data.folder and the suite's file")
             return read_file(path)
         if self.hub == WORLD:
             from datamodules.world.suite_records import world_records  # the world imports torch, a file needs none

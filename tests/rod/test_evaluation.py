@@ -98,7 +98,7 @@ def test_a_suite_of_one_s_own(tmp_path: Path) -> None:
             ["--config", SUITES / "advbench.yaml", "--config", SUITES / "advbench.yaml"],
             "two suites are called 'advbench'",
         ),
-        (["--config", SUITES / "sap30.yaml"], "sap30/sap30.jsonl: cannot be read"),
+        (["--config", SUITES / "sap30.yaml"], "sap30/sap30.jsonl: there is no such file"),
         (["--config", SUITES / "miniature.yaml", "--data.attack_templates", "[none,rot13]"], "rot13"),
         (
             ["--config", SUITES / "miniature.yaml", "--evaluate.baseline", "absent.json"],

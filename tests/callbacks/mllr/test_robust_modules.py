@@ -118,7 +118,7 @@ def test_the_next_stage_takes_the_result_up(found: Path, world: Path) -> None:
     ("words", "message"),
     [
         (["--model.class_path", "S3CoT"], "needs the model MLLR, not S3CoT"),
-        (["--data.init_args.pairs", "absent.jsonl"], "absent.jsonl: cannot be read"),
+        (["--data.init_args.pairs", "absent.jsonl"], "absent.jsonl: there is no such file"),
         (["--trainer.callbacks.search.tau", "1.5"], "tau: must be above 0 and below 1"),
         (["--trainer.callbacks.proxy.perturbation", "delta"], "needs a pilot"),
         (["--trainer.callbacks.proxy.floor", "1.4"], "floor"),

@@ -208,7 +208,10 @@ def test_requests_are_read_before_the_model_is_loaded(tmp_path: Path) -> None:
             raise AssertionError("too early")
 
     (tmp_path / "benign.jsonl").write_text('{"id": "b", "prompt": "Hello", "kind": "benign"}\n')
-    for name, message in (("none.jsonl", r"none\.jsonl: cannot be read"), ("benign.jsonl", "no request has the kind")):
+    for name, message in (
+        ("none.jsonl", r"none\.jsonl: there is no such file"),
+        ("benign.jsonl", "no request has the kind"),
+    ):
         with pytest.raises(InputError, match=rf"SafetyWatch\.requests: .*{message}"):
             fit(SafetyWatch(tmp_path / name), Unloaded(), tmp_path)
 

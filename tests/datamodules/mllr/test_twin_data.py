@@ -51,7 +51,7 @@ def test_a_text_of_an_evaluation_file_is_refused(tmp_path: Path) -> None:
         test = write(tmp_path / "test.jsonl", [{"prompt": "else"}, {"behavior": text, "n": 3}])
         with pytest.raises(InputError, match=r"1 of its texts also stand in the evaluation file .*test\.jsonl"):
             data(pairs(tmp_path), evaluation=[clean, test]).setup("predict")
-    with pytest.raises(InputError, match=r"absent\.jsonl: cannot be read"):
+    with pytest.raises(InputError, match=r"absent\.jsonl: there is no such file"):
         data(pairs(tmp_path), evaluation=[tmp_path / "absent.jsonl"]).setup("predict")
     (tmp_path / "broken.jsonl").write_text("{")
     with pytest.raises(InputError, match=r"broken\.jsonl:1"):

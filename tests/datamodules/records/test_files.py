@@ -125,3 +125,19 @@ def test_a_file_of_the_project_is_found_from_any_folder(tmp_path: Path, monkeypa
     name.parent.mkdir(parents=True)
     name.touch()
     assert with_project(name) == name, "a local file comes first"
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("runs/world/questions.test.jsonl", "`rod world` writes"),
+        ("runs/mllr/twins.jsonl", "an earlier stage writes it"),
+        ("mine.jsonl", "check the path"),
+    ],
+)
+def test_a_missing_file_of_the_project_s_own_names_what_writes_it(
+    name: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^{name}: there is no such file; {remedy}"):
+        list(read_file(Path(name)))

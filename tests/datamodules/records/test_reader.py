@@ -158,7 +158,7 @@ def test_variants_are_checked_too(tmp_path: Path) -> None:
 
 
 def test_files_that_give_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no\.jsonl: cannot be read \(No such file"):
+    with pytest.raises(InputError, match=r"no\.jsonl: there is no such file; check the path"):
         read_records(tmp_path / "no.jsonl", Question)
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
         read_records(tmp_path, Question)

@@ -53,7 +53,7 @@ def test_numbers_keep_their_digits(number: str, tmp_path: Path) -> None:
 def test_an_absent_file_and_folder(tmp_path: Path) -> None:
     for name in ("absent.jsonl", "."):
         source = Source(hub="some/set", local=LocalFile(name), folder=str(tmp_path))
-        with pytest.raises(InputError, match=r"cannot be read \(no such file\); check data\.folder"):
+        with pytest.raises(InputError, match=r"there is no such file; check data\.folder"):
             list(source.read())
 
 
