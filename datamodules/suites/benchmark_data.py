@@ -85,7 +85,7 @@ class BenchmarkData(GenerationData):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"data.suites: two suites are called '{twice[0]}'; leave one fragment out")
         if not names:
-            raise InputError("data.suites: no suite is given; add a fragment: --config configs/suites/gsm8k.yaml")
+            raise InputError("data.suites: no suite is given; add a fragment: --config suites/gsm8k")
         for key, value in (("limit", limit), ("samples", samples), ("max_new_tokens", max_new_tokens)):
             if value is not None and value < 1:
                 raise InputError(f"data.{key}: must be 1 or more, is {value}")

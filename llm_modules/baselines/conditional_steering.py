@@ -104,7 +104,7 @@ class ConditionalSteering(CausalLM):
                 return projection
         raise InputError(
             f"model.probes: the best probe in '{self.probes_file}' is for layer {probe.layer} with {len(probe.weight)} "
-            "features, which this model does not have; fit probes on this model (configs/mogu/v2/1_probe.yaml)"
+            "features, which this model does not have; fit probes on this model (rod predict --config mogu/v2/1_probe)"
         )
 
     def complete(self, batch: PromptBatch) -> list[Completion]:

@@ -100,8 +100,7 @@ class RobustModules:
         needed = {"model", "revision", "layers", "types", "robust", "tau", "seeds"}
         if not isinstance(content, dict) or not needed <= content.keys() <= known:
             raise InputError(
-                f"{path}: not the result of a search; 'rod predict --config configs/mllr/1_probe_and_search.yaml' "
-                "writes one"
+                f"{path}: not the result of a search; 'rod predict --config mllr/1_probe_and_search' writes one"
             )
         for key in ("types", "robust", "seeds", "search"):
             content[key] = tuple(content.get(key) or ())

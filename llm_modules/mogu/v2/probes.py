@@ -164,5 +164,5 @@ def read_probes(path: Path, key: str) -> list[LayerProbe]:
         ]
     except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
         raise InputError(
-            f"{key}: no probes can be read from '{path}' ({error}); make them with configs/mogu/v2/1_probe.yaml"
+            f"{key}: no probes can be read from '{path}' ({error}); make them with rod predict --config mogu/v2/1_probe"
         ) from error
