@@ -67,6 +67,15 @@ def test_rows_are_those_of_one_engine_whatever_ends_them(mogu: MoGUModel, m: int
     assert heard.tokens == sum(done.n_tokens for done in expected)
 
 
+def test_a_row_without_positions_for_the_other_engine_ends(mogu: MoGUModel) -> None:
+    base = mogu.generator(SETTINGS, mode="off", eos_ids=())
+    base.max_positions = len(ROWS[0]) + 4
+    made, heard = handed_over(mogu, base, ())
+    (done,) = made.generate(ROWS[:1])
+    assert (done.n_tokens, done.finish_reason) == (5, "length")
+    assert heard.done == {0: done}
+
+
 def test_the_other_engine_goes_on_with_the_row_s_random_numbers(
     mogu: MoGUModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
