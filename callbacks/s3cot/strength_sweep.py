@@ -7,7 +7,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from callbacks.evaluation.metrics import bootstrap_interval, hesitation_rates, length_ratio, repetition
+from callbacks.evaluation.metrics import bootstrap_interval, hesitation_rates, length_ratio, repetition, wilson_interval
 from datamodules.answers import AnswerChecker
 from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
@@ -28,8 +28,11 @@ COLLAPSE_ACCURACY = 0.5
 class Limits:
     """What a strength may cost to be chosen (ours); all are fractions of 1.
 
+    Few traces do not tell a small share: one with a loop of 32 is no evidence of more than 2 %. A share is over its
+    limit if the 95 % interval of the share (Wilson) is.
+
     Attributes:
-        accuracy_drop: Most accuracy lost against alpha 0.
+        accuracy_drop: Most accuracy lost against alpha 0, as measured.
         repetition: Largest share of traces caught in a loop; alpha 0's own share if that is larger.
         truncation: Largest share of traces cut off by the token limit; alpha 0's own share if that is larger.
     """
@@ -47,6 +50,7 @@ class SweepRow:
         length_ratio: Mean length over the mean length of the same questions' initial traces.
         accuracy: Judged by gold answers; without any, the share of traces that give the same answer as the initial
             trace of their question and sample.
+        lost: Accuracy lost against the same questions' initial traces, with its 95 % interval.
         repetition: Share of traces caught in a loop (the filter's rule).
         repeated_ngrams: Mean share of repeated token windows.
         steered_size: Mean size of what was added, relative to the residual stream; None if nothing was, or if it is not
@@ -63,6 +67,9 @@ class SweepRow:
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+    lost: float
+    lost_low: float
+    lost_high: float
     truncation: float
     repetition: float
     repeated_ngrams: float
@@ -140,6 +147,11 @@ def choose(rows: Sequence[SweepRow], limits: Limits, judge: JudgedBy) -> Choice:
         f"{_name(chosen)} shortens most: length ratio {chosen.length_ratio:.2f} at {word} {chosen.accuracy:.1%} "
         f"(95 % interval {chosen.accuracy_low:.1%} to {chosen.accuracy_high:.1%}, {chosen.n} traces)."
     )
+    if chosen.lost_high > limits.accuracy_drop:
+        reason += (
+            f" {chosen.n} traces cannot tell that it stays within {100 * limits.accuracy_drop:.1f} points: it loses "
+            f"{100 * chosen.lost:.1f} (95 % interval {100 * chosen.lost_low:.1f} to {100 * chosen.lost_high:.1f})."
+        )
     stronger = [
         row
         for row in shorter
@@ -174,14 +186,19 @@ def _row(
     if judge == "gold":
         judged = [trace for trace in cell if trace.gold is not None]
         right = [trace.correct is True for trace in judged]
+        before = [p.correct is True for p, trace in zip(partners, cell, strict=True) if trace.gold is not None]
     else:
         judged = cell
         answered = [(p.answer, t.answer) for p, t in zip(partners, cell, strict=True)]
         same = iter(checker.check([(first, second) for first, second in answered if first is not None]))
         right = [first is not None and next(same) for first, _ in answered]
+        before = [first is not None for first, _ in answered]
     accuracy = sum(right) / len(right) if right else float("nan")
     numbers = {question: number for number, question in enumerate(dict.fromkeys(t.question_id for t in judged))}
-    low, high = bootstrap_interval([float(r) for r in right], [numbers[trace.question_id] for trace in judged])
+    questions = [numbers[trace.question_id] for trace in judged]
+    low, high = bootstrap_interval([float(r) for r in right], questions)
+    lost = [float(was) - float(now) for was, now in zip(before, right, strict=True)]
+    lost_low, lost_high = bootstrap_interval(lost, questions)
     tokens = [trace.n_tokens for trace in cell]
     ratio = length_ratio(tokens, [trace.n_tokens for trace in partners])
     truncation = sum(trace.finish_reason == "length" for trace in cell) / len(cell)
@@ -198,22 +215,27 @@ def _row(
         accuracy=accuracy,
         accuracy_low=low,
         accuracy_high=high,
+        lost=sum(lost) / len(lost) if lost else float("nan"),
+        lost_low=lost_low,
+        lost_high=lost_high,
         truncation=truncation,
         repetition=loops,
         repeated_ngrams=sum(map(repetition, ids)) / len(cell),
         steered_size=sum(sizes) / len(sizes) if sizes else None,
         **hesitation_rates((trace.completion for trace in cell), sum(tokens)),
-        regime=_regime(ratio, accuracy, loops, truncation, limits, base),
+        regime=_regime(ratio, accuracy, loops, truncation, len(cell), limits, base),
     )
 
 
 def _regime(
-    ratio: float, accuracy: float, loops: float, truncation: float, limits: Limits, base: SweepRow | None
+    ratio: float, accuracy: float, loops: float, truncation: float, n: int, limits: Limits, base: SweepRow | None
 ) -> Regime:
     """Return the regime of a strength (the paper names weak, moderate and collapse; the thresholds are ours)."""
     if base is None:
         return "initial"
-    if loops > max(base.repetition, limits.repetition) or truncation > max(base.truncation, limits.truncation):
+    if _is_over(loops, n, base.repetition, limits.repetition) or _is_over(
+        truncation, n, base.truncation, limits.truncation
+    ):
         return "collapse"
     if accuracy < COLLAPSE_ACCURACY * base.accuracy:
         return "collapse"
@@ -231,15 +253,19 @@ def _nearest(
 
 
 def _excesses(row: SweepRow, base: SweepRow, limits: Limits, word: str) -> list[str]:
-    drop = base.accuracy - row.accuracy
     found = []
-    if drop > limits.accuracy_drop + 1e-9:
-        found.append(f"{word} {row.accuracy:.1%} is {100 * drop:.1f} points lower")
-    if row.repetition > max(base.repetition, limits.repetition):
+    if row.lost > limits.accuracy_drop + 1e-9:
+        found.append(f"{word} {row.accuracy:.1%} is {100 * row.lost:.1f} points lower")
+    if _is_over(row.repetition, row.n, base.repetition, limits.repetition):
         found.append(f"{row.repetition:.1%} of its traces loop")
-    if row.truncation > max(base.truncation, limits.truncation):
+    if _is_over(row.truncation, row.n, base.truncation, limits.truncation):
         found.append(f"{row.truncation:.1%} of its traces are truncated")
     return found
+
+
+def _is_over(share: float, n: int, base: float, limit: float) -> bool:
+    """Whether a share of ``n`` traces is over its limit, or alpha 0's share if that is larger, by more than chance."""
+    return wilson_interval(round(share * n), n)[0] > max(base, limit)
 
 
 def _name(row: SweepRow) -> str:

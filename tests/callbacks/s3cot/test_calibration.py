@@ -147,6 +147,28 @@ def test_a_base_that_loops_itself_does_not_rule_everything_out() -> None:
     assert chosen(choose(sweep_of(traces), LIMITS, "gold")) == ("anchor:2", -0.2)
 
 
+@pytest.mark.parametrize(("looping", "n", "regime"), [(1, 32, "moderate"), (3, 32, "collapse"), (6, 200, "moderate")])
+@pytest.mark.parametrize("how", [{"completion": "so on " * 100}, {"finish_reason": "length"}])
+def test_loops_and_truncation_count_beyond_chance(looping: int, n: int, regime: str, how: dict[str, Any]) -> None:
+    """The limit is 2 %: one trace of 32 and six of 200 are more by share, three of 32 are by evidence."""
+    base = [trace(q, "", 0.0, 100) for q in range(n)]
+    short = [trace(q, "all", -0.1, 50, **(how if q < looping else {})) for q in range(n)]
+    rows = sweep_of([*base, *short])
+    assert rows[1].regime == regime
+    assert (choose(rows, LIMITS, "gold").chosen is None) == (regime == "collapse")
+
+
+def test_the_reason_says_what_few_traces_cannot_tell() -> None:
+    """Of 100 questions five are lost and five are won: measured as no loss, which may be some points."""
+    base = [trace(q, "", 0.0, 100, q < 50) for q in range(100)]
+    rows = sweep_of([*base, *(trace(q, "all", -0.1, 50, 5 <= q < 55) for q in range(100))])
+    assert rows[1].lost == pytest.approx(0)
+    assert (rows[1].lost_low, rows[1].lost_high) == pytest.approx((-0.06, 0.06), abs=0.015)
+    said = "100 traces cannot tell that it stays within 1.0 points: it loses 0.0 (95 % interval -"
+    assert said in choose(rows, LIMITS, "gold").reason
+    assert "cannot tell" not in choose(rows, replace(LIMITS, accuracy_drop=0.1), "gold").reason
+
+
 def test_nothing_qualifies() -> None:
     choice = choose(
         sweep_of([*cell("", 0.0, 100, 9), *cell("all", -0.1, 60, 7), *cell("all", -0.2, 50, 2)]), LIMITS, "gold"
