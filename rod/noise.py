@@ -16,6 +16,9 @@ _WARNINGS = (
     r"It is recommended to use `self\.log\('val/(system[12]_|aes|over_refusal)",
     r"Total length of `\w+` across ranks is zero",  # Lightning, of a fit without validation
     "Checkpoint directory .* exists and is not empty",  # Lightning, of a run that goes on
+    # Lightning, of a fit's checkpoint that is tested, where a fit's callbacks have nothing to do
+    "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint .*RecoveryCheckpoint",
+    "The dirpath has changed from",
     "The number of training batches .* is smaller than the logging interval",  # Lightning, which counts over epochs
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch, of Lightning
 )
