@@ -59,7 +59,7 @@ def test_it_runs_from_top_to_bottom(tutorial: str, tmp_path: Path, monkeypatch: 
         if not source.startswith("!rod "):
             exec(compile(source, "cell", "exec"), names)
             continue
-        words = shlex.split(source.removeprefix("!rod "))
+        words = shlex.split(source.removeprefix("!rod ").replace("\\\n", " "))
         fewer = next((FEWER[word] for word in words if word in FEWER), "")
         assert main([*words, *fewer.split()]) == 0, source
     assert Path("report.html").stat().st_size > 10_000
