@@ -262,6 +262,13 @@ def _check_weights(found: dict[str, Any], name: str, key: str) -> None:
             raise InputError(f"{key}: the weights of '{name}' {what} {names[0]}{number}; {remedy}")
 
 
+_OTHER_FOLDERS = {
+    "adapter_config.json": "it is an adapter: give its base model, and the adapter as model.adapter",
+    "config.yaml": "it is a run: give the folder that rod export makes of its checkpoint",
+}
+"""File that tells a folder of ours -> what to give in its place."""
+
+
 def require_model(
     name: str,
     *files: str,
@@ -277,8 +284,12 @@ def require_model(
         if not folder.is_file() and (folder.is_absolute() or name.count("/") != 2):
             raise InputError(f"{key}: there is no file '{folder}'; from a hub, give OWNER/NAME/FILE.gguf")
     elif folder.is_dir():
+        if (folder / "mogu.json").is_file():
+            raise InputError(f"{key}: the folder '{folder}' is a MoGU; give its base model, and it as model.folder")
         if not any((folder / file).is_file() for file in files):
-            raise InputError(f"{key}: the folder '{folder}' has no {files[0]}; give a Hugging Face checkpoint")
+            known = (words for file, words in _OTHER_FOLDERS.items() if (folder / file).is_file())
+            what = next(known, "give a Hugging Face checkpoint")
+            raise InputError(f"{key}: the folder '{folder}' has no {files[0]}; {what}")
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise InputError(f"{key}: there is no folder '{folder}'; {remedy}")
 

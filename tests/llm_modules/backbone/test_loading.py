@@ -26,6 +26,7 @@ from llm_modules.backbone.loading import (
     max_positions,
     model_id,
     read_config,
+    require_model,
     source,
     without_weights,
 )
@@ -49,6 +50,20 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_tiny(tmp_path_factory.mktemp("base"), layers=2))
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("adapter_config.json", "an adapter.* as model.adapter"),
+        ("mogu.json", "a MoGU"),
+        ("config.yaml", "a run: .*rod export"),
+    ],
+)
+def test_a_folder_of_another_kind_is_told(file: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / file).touch()
+    with pytest.raises(InputError, match=f"is {said}"):
+        require_model(str(tmp_path))
 
 
 def test_a_home_folder_is_expanded(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
