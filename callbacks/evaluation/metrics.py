@@ -11,6 +11,8 @@ NGRAM = 16
 """Tokens of a window whose recurrence counts as repetition (ours)."""
 _KEPT = 40_000_000
 """Bytes of the draws of a bootstrap up to which they are kept."""
+WON, LOST = 5, 10
+"""Weights of a relative gain and of a relative loss of accuracy in AES (paper)."""
 HESITATIONS = ("wait", "but", "so")
 """Words that are more frequent in longer reasoning (companion paper, arXiv 2602.01999)."""
 
@@ -33,7 +35,7 @@ def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float
     if gain == 0:
         return saved
     relative = gain / base_accuracy if base_accuracy else gain * float("inf")
-    return saved + (5 * relative if relative >= 0 else 10 * relative)
+    return saved + (WON * relative if relative >= 0 else LOST * relative)
 
 
 def length_ratio(tokens: Sequence[float], base_tokens: Sequence[float]) -> float:

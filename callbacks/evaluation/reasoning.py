@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.evaluation.measures import Baseline, Measures
+from callbacks.evaluation.metrics import WON
 from callbacks.evaluation.predictions import SHOWN, log_samples, prediction_of
 from callbacks.evaluation.scoring import check_answers
 from callbacks.trainer_parts import language_model
@@ -135,10 +136,27 @@ class ReasoningMetrics(Callback):
         if self.baseline is None and "system2" in numbers:
             slow = numbers["system2"]
             self.baseline = Baseline(slow["accuracy"]["value"], slow["tokens"]["value"])
+            if warning := chance_warning(slow["accuracy"]):
+                rank_zero_warn(warning)
         if self.baseline is None:
             rank_zero_warn("val/aes is not measured: its baseline needs System 2 prompts in the validation data")
         for logger in trainer.loggers:
             logger.log_metrics(self._scalars(numbers, "base"), step=trainer.global_step)
+
+
+def chance_warning(accuracy: dict[str, float]) -> str:
+    """What to do if AES chooses checkpoints by chance; empty if the base model's ``accuracy`` is known well enough.
+
+    The threshold is ours: half of the 95 % interval moves AES by at least 1, which is more than saved tokens can.
+    """
+    if WON * (accuracy["high"] - accuracy["low"]) / 2 < accuracy["value"]:
+        return ""
+    return (
+        f"val/aes: the validation questions tell the base model's accuracy of {accuracy['value']:.2f} to within "
+        f"{accuracy['low']:.2f} to {accuracy['high']:.2f} only, which moves AES by more than saved tokens can: the "
+        "best checkpoint is the best by chance; give more questions (data.val_questions, data.val_limit), or test the "
+        "last checkpoint"
+    )
 
 
 def _questions(trainer: Trainer) -> PromptData:

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.evaluation.measures import Baseline
 from callbacks.evaluation.metrics import aes
-from callbacks.evaluation.reasoning import ReasoningMetrics
+from callbacks.evaluation.reasoning import ReasoningMetrics, chance_warning
 from datamodules.errors import InputError
 from datamodules.records.reader import to_json
 from datamodules.s3cot.curriculum_data import CurriculumData
@@ -105,6 +105,21 @@ def test_a_fit_measures_the_base_first_and_chooses_by_aes(source: Path, tmp_path
     assert best.best_model_score == max(scores)
     assert (root / "checkpoints" / "best.ckpt").is_file()
     assert run.num_sanity_val_steps == math.inf
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "warned"), [(0.18, 0.08, 0.28, True), (0.97, 0.94, 0.99, False), (0.5, 0.45, 0.55, False)]
+)
+def test_few_questions_choose_a_checkpoint_by_chance(value: float, low: float, high: float, warned: bool) -> None:
+    """60 answers of which a fifth is right, and 200 and 400 that are right more often."""
+    said = chance_warning({"value": value, "low": low, "high": high})
+    assert ("to within 0.08 to 0.28" in said) == warned
+    assert bool(said) == warned
+
+
+def test_a_fit_says_so_when_it_has_measured_the_base(source: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"val/aes: the validation questions tell .*data\.val_limit"):
+        fit(source, tmp_path / "fit", ReasoningMetrics())
 
 
 def test_a_resumed_fit_keeps_the_baseline(source: Path, tmp_path: Path) -> None:
