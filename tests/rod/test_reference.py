@@ -52,6 +52,7 @@ def test_every_page_is_in_the_navigation_once(pages: dict[str, str]) -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     named = re.findall(r"[\w/]+\.md", str(site["nav"]))
     generated = {place for place in pages if "/api/" not in place}
+    generated |= {notebook.relative_to(DOCS).with_suffix(".md").as_posix() for notebook in DOCS.rglob("*.ipynb")}
     assert sorted(named) == sorted({page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} | generated)
 
 
