@@ -292,12 +292,3 @@ def require_model(
             raise InputError(f"{key}: the folder '{folder}' has no {files[0]}; {what}")
     elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise InputError(f"{key}: there is no folder '{folder}'; {remedy}")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name, for ``auto`` a GPU if there is one; InputError if there is no such device."""
-    found = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=found).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: '{name}' cannot be used: {first_line(error)}") from error

@@ -133,7 +133,8 @@ class LocalJudge(Judge):
     def _start(self, template: Template) -> "Generator":
         import torch
 
-        from llm_modules.backbone.loading import choose_device, load_model
+        from llm_modules.backbone.device import choose_device
+        from llm_modules.backbone.loading import load_model
         from llm_modules.backbone.vocabulary import end_ids, padding_id
         from llm_modules.generation import GenerationSettings, Generator
 

@@ -46,7 +46,7 @@ def run(
     from datamodules.answers import AnswerChecker
     from datamodules.errors import InputError
     from datamodules.prompts import ChatTemplate
-    from llm_modules.backbone.loading import choose_device
+    from llm_modules.backbone.device import choose_device
     from rod.play import access
     from rod.play.asking import Player
     from rod.play.direction import chosen

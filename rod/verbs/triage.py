@@ -63,7 +63,7 @@ def run(
     from datamodules.prompts.conversation import ConversationEncoder
     from datamodules.records.conversations import read_conversations
     from datamodules.records.reader import read_records
-    from llm_modules.backbone.loading import choose_device
+    from llm_modules.backbone.device import choose_device
     from llm_modules.causal_lm import CausalLM
     from llm_modules.safety_watch.triage import BATCH_SIZE, last_states
     from rod.verbs.files import require_new

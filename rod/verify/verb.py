@@ -59,7 +59,8 @@ def run(
     from callbacks.evaluation.columns import terminal
     from datamodules.errors import InputError
     from datamodules.writing import replacing
-    from llm_modules.backbone.loading import choose_device, load_model, load_tokenizer, read_config
+    from llm_modules.backbone.device import choose_device
+    from llm_modules.backbone.loading import load_model, load_tokenizer, read_config
     from rod.verify.method_checks import METHOD_CHECKS
     from rod.verify.model_checks import MODEL_CHECKS
     from rod.verify.prompt_checks import PROMPT_CHECKS

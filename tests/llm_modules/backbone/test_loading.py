@@ -20,7 +20,6 @@ from llm_modules.backbone import hub
 from llm_modules.backbone.adapters import merge
 from llm_modules.backbone.hub import options_of
 from llm_modules.backbone.loading import (
-    choose_device,
     load_model,
     load_tokenizer,
     max_positions,
@@ -221,13 +220,6 @@ class TestQuantization:
         run = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
         with pytest.raises(InputError, match=r"no weight is trained; give model\.peft"):
             run.fit(CausalLM(base, quantization="4bit"), datamodule=RandomExamples())
-
-
-def test_a_device_that_is_not_there() -> None:
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("cuda:99", "cpuu"):
-        with pytest.raises(InputError, match=f"device: '{name}' cannot be used"):
-            choose_device(name)
 
 
 class TestNoHub:
