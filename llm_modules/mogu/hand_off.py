@@ -46,8 +46,8 @@ class HandOff(GenerationEngine):
         begun = self.first.generate(prompts, seeds, [min(m, limit) for limit in limits])
         self.settings = replace(self.settings, slots=self.first.settings.slots)  # fewer after a lack of memory
         going = [row for row, one in enumerate(begun) if one.finish_reason == "length" and limits[row] > m]
-        if self.max_positions is not None:
-            going = [row for row in going if len(prompts[row]) + m <= self.max_positions]
+        if self.max_positions is not None:  # vLLM takes no prompt that fills all of them
+            going = [row for row in going if len(prompts[row]) + m < self.max_positions]
         done = {row: self.finish(row, begun[row].token_ids) for row in sorted({*range(len(prompts))} - {*going})}
         self.rest.settings, self.rest.drawn = self.settings, m
         relay = _Relay(self, going, {row: begun[row].token_ids for row in going})

@@ -67,9 +67,10 @@ def test_rows_are_those_of_one_engine_whatever_ends_them(mogu: MoGUModel, m: int
     assert heard.tokens == sum(done.n_tokens for done in expected)
 
 
-def test_a_row_without_positions_for_the_other_engine_ends(mogu: MoGUModel) -> None:
+@pytest.mark.parametrize("left", [4, 5])
+def test_a_row_without_positions_for_the_other_engine_ends(mogu: MoGUModel, left: int) -> None:
     base = mogu.generator(SETTINGS, mode="off", eos_ids=())
-    base.max_positions = len(ROWS[0]) + 4
+    base.max_positions = len(ROWS[0]) + left
     made, heard = handed_over(mogu, base, ())
     (done,) = made.generate(ROWS[:1])
     assert (done.n_tokens, done.finish_reason) == (5, "length")
