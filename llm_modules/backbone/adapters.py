@@ -175,7 +175,9 @@ def _dequantized(adapted: PeftModel) -> PeftModel:
         base: Any = adapted.unload()
         try:
             return PeftModel.from_pretrained(base.dequantize(), folder)
-        except NotImplementedError as error:  # how transformers says that it cannot
+        except NotImplementedError as error:
+            # Not ours: transformers raises it for kinds of weights that it cannot turn back, such as torchao's. There
+            # is no other way to ask. The user is told to export the adapter alone.
             raise InputError(f"{_MERGE}: transformers cannot dequantise its base ({first_line(error)})") from error
 
 
