@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from callbacks.evaluation.scoring import check_answers
-from callbacks.evaluation.statistics import Records, mean_of
+from callbacks.evaluation.statistics import Records, rate_of
 from datamodules.answers import AnswerChecker
 from datamodules.suites.predictions import BUDGETS, Prediction
 
@@ -85,7 +85,7 @@ def budgets_json(predictions: Sequence[Prediction], checker: AnswerChecker) -> l
 
 
 def _accuracy(budget: int, predictions: Sequence[Prediction], longer: Sequence[Prediction]) -> BudgetAccuracy:
-    records = Records(mean_of)
+    records = Records(rate_of)
     records.update([p.id for p in predictions], [p.unit for p in predictions], [p.right for p in predictions])
     numbers = records.compute()
     exact = sum(_exact_end(p, budget) is not None for p in longer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from callbacks.evaluation.conditions import Answers, Suites
 from callbacks.evaluation.metrics import aes
 from callbacks.evaluation.paired import difference, holm
-from callbacks.evaluation.statistics import Records, mean_of
+from callbacks.evaluation.statistics import Records, Statistic, mean_of, rate_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def lost_first(losses: Sequence[GroupLoss], points: Sequence[Point]) -> list[tup
 
 
 def _point(suite: str, condition: str, own: Mapping[str, Answers], base: Mapping[str, Answers]) -> Point:
-    accuracy, tokens = (_interval(own, name) for name in ("right", "tokens"))
+    accuracy, tokens = _interval(own, "right", rate_of), _interval(own, "tokens", mean_of)
     n = sum(len(answers.right) for answers in own.values())
     point = Point(suite, condition, len(own), n, *accuracy, *tokens)
     common = [key for key in own if key in base]
@@ -140,8 +140,8 @@ def _point(suite: str, condition: str, own: Mapping[str, Answers], base: Mapping
     )
 
 
-def _interval(answers: Mapping[str, Answers], name: str) -> tuple[float, float, float]:
-    records = Records(mean_of)
+def _interval(answers: Mapping[str, Answers], name: str, statistic: Statistic) -> tuple[float, float, float]:
+    records = Records(statistic)
     for key, own in answers.items():
         values = getattr(own, name)
         records.update([f"{key}|{i}" for i in range(len(values))], [own.unit] * len(values), values)

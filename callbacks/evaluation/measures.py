@@ -15,6 +15,7 @@ from callbacks.evaluation.statistics import (
     efficiency_of,
     lengths_of,
     mean_of,
+    rate_of,
 )
 from datamodules.answers.loops import has_loop
 from datamodules.suites.predictions import JudgeVerdict, Prediction
@@ -67,27 +68,27 @@ class Measures:
         self.baseline, self.synced = baseline, synced
         self.metrics: dict[str, Any] = {}
         if synced:  # gathering is collective: these metrics must exist on every process
-            from callbacks.evaluation.record_metrics import RecordMean, TokenLengths  # they import torch
+            from callbacks.evaluation.record_metrics import RecordRate, TokenLengths  # they import torch
 
-            self.metrics = {name: RecordMean() for name in ("accuracy", "truncation", "repetition")}
+            self.metrics = {name: RecordRate() for name in ("accuracy", "truncation", "repetition")}
             self.metrics["tokens"] = TokenLengths()
 
     def update(self, predictions: Sequence[Prediction]) -> None:
         """Add predictions."""
         known = [p for p in predictions if p.gold is not None]
-        self._mean("accuracy", [(p, p.right) for p in known])
-        self._mean("truncation", [(p, p.finish_reason == "length") for p in predictions if p.finish_reason])
-        self._mean("repetition", [(p, _loops(p.completion)) for p in predictions])
+        self._rate("accuracy", [(p, p.right) for p in known])
+        self._rate("truncation", [(p, p.finish_reason == "length") for p in predictions if p.finish_reason])
+        self._rate("repetition", [(p, _loops(p.completion)) for p in predictions])
         counted = [p for p in predictions if p.n_tokens is not None]
         self._add("tokens", lengths_of, [(p, p.n_tokens) for p in counted])
-        self._mean("tokens_right", [(p, p.n_tokens) for p in counted if p.right is True])
-        self._mean("tokens_wrong", [(p, p.n_tokens) for p in counted if p.right is False])
+        self._add("tokens_right", mean_of, [(p, p.n_tokens) for p in counted if p.right is True])
+        self._add("tokens_wrong", mean_of, [(p, p.n_tokens) for p in counted if p.right is False])
         self._thinking(counted)
-        self._mean("accuracy_box", [(p, p.right_box) for p in known if p.right_box is not None])
-        self._mean("accuracy_any", [(p, p.right_any) for p in known if p.right_any is not None])
-        self._mean("accuracy_checked", [(p, p.right) for p in known if not p.unchecked])
-        self._mean("unchecked", [(p, p.unchecked) for p in known])
-        self._mean("no_answer", [(p, p.answer is None) for p in known if p.rule.type != "facts"])
+        self._rate("accuracy_box", [(p, p.right_box) for p in known if p.right_box is not None])
+        self._rate("accuracy_any", [(p, p.right_any) for p in known if p.right_any is not None])
+        self._rate("accuracy_checked", [(p, p.right) for p in known if not p.unchecked])
+        self._rate("unchecked", [(p, p.unchecked) for p in known])
+        self._rate("no_answer", [(p, p.answer is None) for p in known if p.rule.type != "facts"])
         if self.baseline:
             of_base = efficiency_of(self.baseline.accuracy, self.baseline.tokens)
             self._add("aes", of_base, [(p, p.right, p.n_tokens) for p in counted])
@@ -111,7 +112,7 @@ class Measures:
             self._add("tokens_answer", counted_of, [(p, (p.n_tokens or 0) - (t or 0), exact) for p, t, exact in rows])
 
     def _judged(self, predictions: Sequence[Prediction]) -> None:
-        self._mean("coherence", [(p, not p.incoherence) for p in predictions if p.incoherence is not None])
+        self._rate("coherence", [(p, not p.incoherence) for p in predictions if p.incoherence is not None])
         said = _by_judge([(p, verdict) for p in predictions for verdict in p.verdicts])
         for judge, verdicts in said.items():
             self._rates("{}/" + judge, verdicts)
@@ -125,15 +126,15 @@ class Measures:
 
     def _rates(self, name: str, verdicts: Sequence[Said]) -> None:
         """Add the rates of a judge, by names such as ``thought_{}/judge``."""
-        self._mean(name.format("asr"), [(p, v.complied) for p, v in verdicts if p.kind == "safety"])
-        self._mean(name.format("compliance"), [(p, v.complied) for p, v in verdicts if p.kind == "benign"])
+        self._rate(name.format("asr"), [(p, v.complied) for p, v in verdicts if p.kind == "safety"])
+        self._rate(name.format("compliance"), [(p, v.complied) for p, v in verdicts if p.kind == "benign"])
         refused = [(p, _negated(v.complied)) for p, v in verdicts if v.kind == "refusal"]
-        self._mean(name.format("refusal_rate"), refused)
+        self._rate(name.format("refusal_rate"), refused)
         partial = [(p, v.partial) for p, v in verdicts if v.partial is not None]
-        self._mean(name.format("partial_refusal_rate"), partial)
+        self._rate(name.format("partial_refusal_rate"), partial)
 
-    def _mean(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        self._add(name, mean_of, rows)
+    def _rate(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._add(name, rate_of, rows)
 
     def _add(self, name: str, statistic: Statistic, rows: Sequence[tuple[Any, ...]]) -> None:
         """Add rows of a prediction and its values to a metric."""

@@ -85,6 +85,7 @@ def bootstrap_interval(
     values: Sequence[float] | np.ndarray,
     groups: Sequence[int] | np.ndarray | None = None,
     *,
+    bounds: tuple[float, float] | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -92,7 +93,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean of ``values``; (nan, nan) without values.
 
     ``groups`` names the question of each value: whole questions are resampled, since samples of one question are not
-    independent. By default each value is its own group.
+    independent. By default each value is its own group. ``bounds`` are the least and the largest value that there can
+    be: see `with_bounds`.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0:
@@ -101,7 +103,24 @@ def bootstrap_interval(
     sums, counts = np.bincount(index, weights=values), np.bincount(index).astype(np.float64)
     means = [(times @ sums) / (times @ counts) for times in _resamples(sums.size, resamples, seed)]
     low, high = np.quantile(np.concatenate(means), [0.5 - level / 2, 0.5 + level / 2])
-    return float(low), float(high)
+    if bounds is None:
+        return float(low), float(high)
+    return with_bounds(float(low), float(high), values, sums.size, bounds)
+
+
+def with_bounds(
+    low: float, high: float, values: np.ndarray, n: int, bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """A bootstrap interval of values between ``bounds`` that is not empty when all ``values`` are equal.
+
+    No resample of equal values differs from them, and yet 0 of 20 does not show a rate of 0. Towards each bound the
+    interval then reaches as far as Wilson's does for a rate of 0 among ``n`` independent groups (ours).
+    """
+    first = float(values[0])
+    if (values != first).any():
+        return low, high
+    reach = wilson_interval(0, n)[1]
+    return first - reach * (first - bounds[0]), first + reach * (bounds[1] - first)
 
 
 def _resamples(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from callbacks.evaluation.metrics import with_bounds
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -67,12 +69,14 @@ def difference(
         drawn = generator.integers(sums.size, size=(min(per_block, resamples - start), sums.size))
         means.append(sums[drawn].mean(axis=1) if single else sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     sampled = np.concatenate(means)
-    low, high = np.quantile(sampled, [0.025, 0.975])
+    low, high = map(float, np.quantile(sampled, [0.025, 0.975]))
     binary = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
+    if binary:
+        low, high = with_bounds(low, high, gains, sums.size, (-1, 1))
     exact = binary and single
     p = mcnemar(int((gains < 0).sum()), int((gains > 0).sum())) if exact else _bootstrap_p(sampled)
     detectable = max(_POWER * float(sampled.std()), _LEAST / sums.size if binary else 0.0)
-    return Difference(float(gains.mean()), float(low), float(high), p, detectable)
+    return Difference(float(gains.mean()), low, high, p, detectable)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

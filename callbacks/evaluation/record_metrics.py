@@ -66,20 +66,20 @@ class RecordMetric(Metric):
         return self.statistic(*self.gathered())
 
 
-class RecordMean(RecordMetric):
-    """Mean of one value per record with its 95 % bootstrap interval over groups; a rate for values of 0 and 1.
+class RecordRate(RecordMetric):
+    """Rate of one value from 0 to 1 per record, with its 95 % interval by a bootstrap over groups.
 
     Used for accuracy, attack success, refusal, truncation and repetition. Unknown values are left out.
 
     Example:
-        >>> metric = RecordMean()
+        >>> metric = RecordRate()
         >>> metric.update(["a", "b", "b"], ["a", "b", "b"], [True, False, False])
         >>> metric.compute()["value"]
         0.5
     """
 
     def __init__(self, sync_on_compute: bool = True) -> None:
-        super().__init__(statistics.mean_of, sync_on_compute=sync_on_compute)
+        super().__init__(statistics.rate_of, sync_on_compute=sync_on_compute)
 
 
 class TokenLengths(RecordMetric):

@@ -34,7 +34,7 @@ class Records:
     """Values by record id, of one process; `callbacks.evaluation.record_metrics` gathers those of several.
 
     Example:
-        >>> records = Records(mean_of)
+        >>> records = Records(rate_of)
         >>> records.update(["a", "b", "b"], ["a", "b", "b"], [True, False, False])
         >>> records.compute()["value"]
         0.5
@@ -58,9 +58,18 @@ class Records:
 
 
 def mean_of(groups: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """``value``, the mean of the known values (a rate for 0 and 1), its 95 % interval ``low``, ``high``, and ``n``."""
+    """``value``, the mean of the known values, its 95 % interval ``low``, ``high``, and ``n``."""
+    return _mean_of(groups, values)
+
+
+def rate_of(groups: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Like `mean_of`, of values from 0 to 1; the interval of 0 or all of ``n`` is not empty."""
+    return _mean_of(groups, values, (0.0, 1.0))
+
+
+def _mean_of(groups: np.ndarray, values: np.ndarray, bounds: tuple[float, float] | None = None) -> dict[str, float]:
     known = ~np.isnan(values[:, 0])
-    low, high = bootstrap_interval(values[known, 0], groups[known])
+    low, high = bootstrap_interval(values[known, 0], groups[known], bounds=bounds)
     return {"value": mean(values[known, 0]), "low": low, "high": high, "n": int(known.sum())}
 
 

@@ -196,9 +196,9 @@ def _row(
     accuracy = sum(right) / len(right) if right else float("nan")
     numbers = {question: number for number, question in enumerate(dict.fromkeys(t.question_id for t in judged))}
     questions = [numbers[trace.question_id] for trace in judged]
-    low, high = bootstrap_interval([float(r) for r in right], questions)
+    low, high = bootstrap_interval([float(r) for r in right], questions, bounds=(0, 1))
     lost = [float(was) - float(now) for was, now in zip(before, right, strict=True)]
-    lost_low, lost_high = bootstrap_interval(lost, questions)
+    lost_low, lost_high = bootstrap_interval(lost, questions, bounds=(-1, 1))
     tokens = [trace.n_tokens for trace in cell]
     ratio = length_ratio(tokens, [trace.n_tokens for trace in partners])
     truncation = sum(trace.finish_reason == "length" for trace in cell) / len(cell)

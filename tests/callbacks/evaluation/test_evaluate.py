@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from callbacks.evaluation.evaluate import Evaluate
-from callbacks.evaluation.metrics import aes
+from callbacks.evaluation.metrics import aes, wilson_interval
 from callbacks.s3cot.steer import Steer
 from datamodules.errors import InputError
 from datamodules.prompts.chat_template import encode_pair
@@ -138,7 +138,8 @@ def test_a_judge_reads_the_opening_and_the_plain_request(source: Path, tmp_path:
     assert found[1]["verdicts"][0]["score"] == 0.75
     cell = results(tmp_path)["forbidden"]
     assert cell["failures"] == {"judge keeps": 1}
-    assert cell["metrics"]["asr/keeps"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 4}
+    low = wilson_interval(4, 4)[0]
+    assert cell["metrics"]["asr/keeps"] == {"value": 1.0, "low": pytest.approx(low), "high": 1.0, "n": 4}
     assert "refusal_rate/keeps" not in cell["metrics"]  # a judge of harm says nothing about refusing
 
 

@@ -82,6 +82,20 @@ def test_bootstrap_interval() -> None:
     assert math.isnan(bootstrap_interval([])[0])
 
 
+def test_none_of_n_is_no_rate_of_zero() -> None:
+    """No resample of equal values differs from them."""
+    for n in (1, 20, 100):
+        none, every = [0.0] * n, [1.0] * n
+        assert bootstrap_interval(none, bounds=(0, 1)) == pytest.approx(wilson_interval(0, n))
+        assert bootstrap_interval(every, bounds=(0, 1)) == pytest.approx(wilson_interval(n, n))
+        reach = wilson_interval(0, n)[1]
+        assert bootstrap_interval(none, bounds=(-1, 1)) == pytest.approx((-reach, reach))
+    thrice = bootstrap_interval([0.0] * 60, np.repeat(np.arange(20), 3), bounds=(0, 1))
+    assert thrice == pytest.approx(wilson_interval(0, 20))  # samples of one question are not independent
+    mixed = [1.0] + [0.0] * 19
+    assert bootstrap_interval(mixed, bounds=(0, 1)) == bootstrap_interval(mixed)
+
+
 def test_bootstrap_draws_whole_questions() -> None:
     answers = np.random.default_rng(1).random(100) < 0.5
     thrice = np.repeat(answers, 3)  # three equal samples of each question are no more evidence than one

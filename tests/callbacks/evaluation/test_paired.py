@@ -47,6 +47,13 @@ def test_no_difference() -> None:
     assert difference(noise, noise[::-1]).p > 0.05
 
 
+def test_equal_answers_to_few_questions_do_not_show_equal_runs() -> None:
+    same = difference([1, 1, 0, 1], [1, 1, 0, 1])
+    assert (same.low, same.high) == pytest.approx((-0.4899, 0.4899), abs=1e-4)
+    tokens = difference([10, 12, 9], [10, 12, 9])  # without bounds nothing can be said
+    assert (tokens.low, tokens.high) == (0, 0)
+
+
 def test_p_of_the_bootstrap_is_twice_the_rarer_side() -> None:
     # Two records, gains -1 and 3: means -1, 1, 1, 3 are equally likely, a quarter of them at most 0.
     found = difference([10.0, 10.0], [9.0, 13.0], resamples=20_000)

@@ -8,13 +8,13 @@ import torch
 import torch.distributed as dist
 
 from callbacks.evaluation.metrics import aes
-from callbacks.evaluation.record_metrics import RecordMean, RecordMetric, TokenLengths
+from callbacks.evaluation.record_metrics import RecordMetric, RecordRate, TokenLengths
 from callbacks.evaluation.statistics import (
     Records,
     agreement_of,
     efficiency_of,
-    mean_of,
     perplexity_of,
+    rate_of,
     record_hash,
 )
 from tests.processes import Processes
@@ -33,7 +33,7 @@ def efficiency(base_accuracy: float, base_tokens: float) -> RecordMetric:
 
 
 def test_a_mean_by_hand() -> None:
-    metric = RecordMean()
+    metric = RecordRate()
     metric.update(["a", "b"], ["a", "b"], [True, False])
     metric.update([], [], [])
     metric.update(["c", "d", "e"], ["c", "d", "e"], [True, True, None])
@@ -44,7 +44,7 @@ def test_a_mean_by_hand() -> None:
 
 
 def test_a_record_seen_twice_counts_once() -> None:
-    once, twice = RecordMean(), RecordMean()
+    once, twice = RecordRate(), RecordRate()
     ids, values = [f"r{i}" for i in range(5)], [1.0, 0.0, 0.0, 1.0, 0.0]
     once.update(ids, ids, values)
     twice.update(ids, ids, values)
@@ -55,9 +55,9 @@ def test_a_record_seen_twice_counts_once() -> None:
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_nothing_is_not_known() -> None:
-    unknown = RecordMean()
+    unknown = RecordRate()
     unknown.update(["a"], ["a"], [None])
-    for metric in (RecordMean(), unknown, TokenLengths(), perplexity(), agreement(), efficiency(0.5, 100)):
+    for metric in (RecordRate(), unknown, TokenLengths(), perplexity(), agreement(), efficiency(0.5, 100)):
         found = metric.compute()
         assert math.isnan(found["value"])
         assert found["n"] == 0
@@ -67,7 +67,7 @@ def test_one_process_needs_no_torch_for_the_same_numbers() -> None:
     """`Records` of one process and the gathered metric agree to the last bit, duplicates and half characters too."""
     ids, groups = [f"r{i % 9}\ud83d" for i in range(20)], [f"q{i % 3}" for i in range(20)]
     values = [None if i % 9 == 4 else (i % 9) / 7 for i in range(20)]
-    light, heavy = Records(mean_of), RecordMean()
+    light, heavy = Records(rate_of), RecordRate()
     for part in (slice(0, 12), slice(12, 20)):
         light.update(ids[part], groups[part], values[part])
         heavy.update(ids[part], groups[part], values[part])
@@ -76,7 +76,7 @@ def test_one_process_needs_no_torch_for_the_same_numbers() -> None:
 
 
 def test_reset_forgets() -> None:
-    metric = RecordMean()
+    metric = RecordRate()
     metric.update(["a"], ["a"], [1])
     metric.reset()
     metric.update(["b"], ["b"], [0])
@@ -84,7 +84,7 @@ def test_reset_forgets() -> None:
 
 
 def test_intervals_are_over_questions() -> None:
-    alone, thrice = RecordMean(), RecordMean()
+    alone, thrice = RecordRate(), RecordRate()
     for i in range(60):
         value = float(i % 3 == 0)
         alone.update([f"q{i}"], [f"q{i}"], [value])
@@ -146,7 +146,7 @@ def test_values_keep_their_64_bits() -> None:
 
 def test_rows_of_other_lengths_are_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        RecordMean().update(["a", "b"], ["a"], [1, 0])
+        RecordRate().update(["a", "b"], ["a"], [1, 0])
 
 
 def everything(ids: list[str]) -> dict[str, RecordMetric]:
@@ -154,7 +154,7 @@ def everything(ids: list[str]) -> dict[str, RecordMetric]:
     numbers = [int(i) for i in ids]
     groups, right = [str(n // 2) for n in numbers], [None if n == 5 else n % 3 == 0 for n in numbers]
     metrics: dict[str, Any] = {
-        "mean": RecordMean(),
+        "mean": RecordRate(),
         "tokens": TokenLengths(),
         "perplexity": perplexity(),
         "agreement": agreement(),
@@ -180,7 +180,7 @@ def compute(folder: Path) -> None:
         name: {key: metric.compute() for key, metric in everything(shares[rank]).items()}
         for name, shares in SHARES.items()
     }
-    own = RecordMean(sync_on_compute=False)
+    own = RecordRate(sync_on_compute=False)
     own.update([str(rank)], [str(rank)], [rank])
     found["own"] = {"mean": own.compute()}
     torch.save(found, folder / f"{rank}.pt")
