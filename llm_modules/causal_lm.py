@@ -19,6 +19,7 @@ from llm_modules.backbone.head import OutputHead
 from llm_modules.backbone.origin import check_origin, origin_of
 from llm_modules.backbone.quantization import Quantization
 from llm_modules.backbone.sharding import call_as_forward, data_mesh, shard
+from llm_modules.backbone.stored_type import type_to_load, widen
 from llm_modules.backbone.vocabulary import check_vocabulary
 from llm_modules.generating import Generating
 from llm_modules.generation import GenerationSettings
@@ -114,10 +115,13 @@ class CausalLM(Generating):
         if self.model is not None or self.is_elsewhere():
             return
         mesh = None if self.device_mesh is None else data_mesh(self.device_mesh)
+        dtype = self.weights_dtype
+        if mesh is not None and not (self._adds_parts() or self.random_weights or self.quantization):
+            dtype = type_to_load(self.backbone, dtype, self.revision, self.trust_remote_code)
         model = loading.load_model(
             self.backbone,
             revision=self.revision,
-            dtype=self.weights_dtype,
+            dtype=dtype,
             attn_implementation=self.attn_implementation,
             trust_remote_code=self.trust_remote_code,
             random_weights=self.random_weights,
@@ -132,6 +136,8 @@ class CausalLM(Generating):
             self.learning_rates.freeze(self.model, self.model_id, self.part_of())
         if mesh is not None:
             shard(self.language_model, mesh)
+        if dtype != self.weights_dtype:
+            widen(self.language_model, torch.float32)
 
     def loss(self, batch: Any) -> Loss:
         """The loss of a training batch: the hook that a method overrides.
@@ -225,6 +231,10 @@ class CausalLM(Generating):
         # Sharded strategies find each parameter's state by its name themselves.
         if resumes and checkpoint.get("optimizer_states") and self.device_mesh is None and self.model is not None:
             arrange_checkpoint(checkpoint, self.parameter_groups())
+
+    def _adds_parts(self) -> bool:
+        """Whether `_with_adapter` adds parameters, in a type that follows that of the backbone's weights."""
+        return self.adapter is not None or self.peft is not None
 
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         if self.adapter is not None:

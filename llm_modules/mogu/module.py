@@ -198,6 +198,9 @@ class MoGU(CausalLM):
             self.parts.read(self.backbone)
         super().configure_model()
 
+    def _adds_parts(self) -> bool:
+        return True
+
     def _with_adapter(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         adapted: PeftModel | None = None
         if self.parts.folder is not None:
