@@ -8,13 +8,19 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
-from lightning.fabric.utilities.load import _METADATA_FILENAME, _load_distributed_checkpoint
+from lightning.fabric.utilities.load import _METADATA_FILENAME
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
 from datamodules.errors import InputError
 from datamodules.writing import replacing
+
+_WEIGHTS = "state_dict"
+"""Key of the weights in a checkpoint."""
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -50,10 +56,16 @@ def keys_file(path: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """All of a checkpoint, on the CPU. Torch reads a distributed one with pickle."""
+    """A checkpoint on the CPU, as pages of its file, which take no memory that is needed.
+
+    Of a distributed one, without the states of optimisers; torch reads its index with pickle.
+    """
+    content: dict[str, Any] = torch.load(keys_file(path), weights_only=True, map_location="cpu", mmap=True)
     if is_distributed(path):
-        return _load_distributed_checkpoint(path)
-    content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        weights: dict[str, Any] = {}
+        planner = _EmptyStateDictLoadPlanner(keys={_WEIGHTS})
+        _load_state_dict(weights, storage_reader=FileSystemReader(path), planner=planner, no_dist=True)
+        content |= weights
     return content
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from torch import distributed
+from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -28,7 +28,7 @@ def two_devices() -> Iterator[None]:
 
 
 def stored(folder: Path, family: str, dtype: torch.dtype) -> str:
-    tiny_model(family).to(dtype).save_pretrained(folder)
+    nn.Module.to(tiny_model(family), dtype).save_pretrained(folder)
     return str(folder)
 
 
