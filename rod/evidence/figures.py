@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
@@ -12,6 +13,8 @@ from callbacks.figure_style import (
     BLUE,
     COLOURS,
     MARKERS,
+    ON_DARK,
+    ON_LIGHT,
     VERMILION,
     figure,
     hover,
@@ -109,6 +112,47 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path, loss: bool = Fals
         panel.set_ylabel("forbidden requests refused")
         _percent(panel, "y" if loss else "xy")
         legend_beside(panel)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A cell of a map: names of its column and row, mean and spread over seeds."""
+
+    column: str
+    row: str
+    mean: float
+    std: float
+    seeds: int
+
+
+def plot_gains(maps: Mapping[str, Sequence[Gain]], path: Path, column: str, row: str, measure: str) -> None:
+    """Maps side by side as a PNG file, with the gain as colour: purple for a gain, orange for a loss."""
+    columns, rows = (list(dict.fromkeys(names)) for names in _places(maps))
+    most = max(max(abs(gain.mean) for gains in maps.values() for gain in gains), 1e-6)
+    size = (1.6 + len(maps) * (1.2 + 1.1 * len(columns)), 1.6 + 0.7 * len(rows))
+    with figure(path, *size, columns=len(maps), sharey=True) as panels:
+        for panel, (title, gains) in zip(panels, maps.items(), strict=True):
+            grid = np.full((len(rows), len(columns)), np.nan)
+            for gain in gains:
+                at = (columns.index(gain.column), rows.index(gain.row))
+                grid[at[1], at[0]] = gain.mean
+                told = f"{gain.mean:+.2f}" + (f"\n± {gain.std:.2f}" if gain.seeds > 1 else "")
+                colour = ON_DARK if abs(gain.mean) > 0.6 * most else ON_LIGHT
+                panel.text(*at, told, ha="center", va="center", fontsize=8, color=colour)
+            image = panel.imshow(grid, cmap="PuOr", vmin=-most, vmax=most, aspect="auto", origin="lower")
+            panel.grid(visible=False)
+            panel.set_xticks(range(len(columns)), columns)
+            panel.set_yticks(range(len(rows)), rows)
+            panel.set_xlabel(column)
+            panel.set_title(title, loc="left")
+        panels[0].set_ylabel(row)
+        panels[0].figure.colorbar(image, ax=list(panels), shrink=0.9, label=measure)
+
+
+def _places(maps: Mapping[str, Sequence[Gain]]) -> tuple[list[str], list[str]]:
+    """The column and the row of every cell."""
+    cells = [gain for gains in maps.values() for gain in gains]
+    return [gain.column for gain in cells], [gain.row for gain in cells]
 
 
 def plot_swap(restored: Mapping[str, tuple[float, float]], start: float, path: Path) -> None:

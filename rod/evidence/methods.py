@@ -9,9 +9,10 @@ from rod.evidence.real.mllr import RealMLLREvidence
 from rod.evidence.real.mogu import RealMoGUEvidence
 from rod.evidence.real.s3cot import RealS3CoTEvidence
 from rod.evidence.rows import Evidence
+from rod.evidence.s3cot.curriculum_map import CurriculumMap
 from rod.evidence.s3cot.evidence import S3CoTEvidence
 
-METHODS: Sequence[Evidence] = (S3CoTEvidence(), MLLREvidence(), MoGUEvidence())
+METHODS: Sequence[Evidence] = (S3CoTEvidence(), CurriculumMap(), MLLREvidence(), MoGUEvidence())
 
 
 def on_real_model(data: Path) -> Sequence[Evidence]:

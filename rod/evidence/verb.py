@@ -35,7 +35,9 @@ def run(
     known = {method.method: method for method in (METHODS if real is None else on_real_model(real))}
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
-    chosen = [known[name] for name in methods or known]
+    chosen = [known[name] for name in methods or known if known[name].steps(output, 0, controls)]
+    if not chosen:
+        raise InputError(f"--controls: {', '.join(methods or known)} has controls only; leave it out")
     for method in chosen:
         if missing := [name for name in method.files if real is None or not (real / name).is_file()]:
             raise InputError(f"--real: the folder '{real}' has no {', '.join(missing)}, which {method.method} needs")
