@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaModel, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from llm_modules.generation.prefill import CACHES
 
 HIDDEN = 32
 LAYERS = 3
@@ -14,6 +17,8 @@ HEADS = 4
 VOCAB = 128
 MAX_POSITIONS = 256
 """Positions that the models with a learned table (GPT-2, OPT) have; the others name it as a limit as well."""
+CACHE = next(name for name in CACHES if name in signature(LlamaModel.forward).parameters)
+"""The argument by which models take their cache."""
 SLIDING_WINDOW = 8
 """Narrow enough that a short test leaves it (Mistral, Gemma 2, Gemma 3)."""
 

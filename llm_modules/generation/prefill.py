@@ -1,8 +1,8 @@
 """How a model reads prompts before they are decoded: as one padded batch, into a cache."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 import transformers
 from torch import Tensor
@@ -23,8 +23,8 @@ from datamodules.padding import pad_prompts
 from llm_modules.backbone.architecture import inner_decoder
 from llm_modules.generation.slot_cache import SlotCache
 
-CACHES = ("past_key_values", "cache_params")
-"""The arguments by which models take a cache of transformers."""
+CACHES = ("cache", "past_key_values", "cache_params")
+"""The arguments by which models take a cache: the name since transformers 5.24, and those before it."""
 
 
 def cache_of(model: PreTrainedModel) -> tuple[str, Callable[[], Cache]]:
@@ -64,6 +64,11 @@ def _taken(forward: Callable[..., object]) -> tuple[str, type]:
             hints = get_args(parameters[name].annotation)
             return name, next((hint for hint in hints if isinstance(hint, type) and hint is not type(None)), Cache)
     return "", object
+
+
+def cache_in(arguments: Mapping[str, Any]) -> Cache | None:
+    """The cache among the arguments of a call of a model, under any of its names."""
+    return next((arguments[name] for name in CACHES if arguments.get(name) is not None), None)
 
 
 def takes_cache(forward: Callable[..., object]) -> bool:

@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from datamodules.errors import InputError
 from llm_modules.backbone.loading import DType
+from llm_modules.generation.prefill import cache_in
 from llm_modules.mogu.config import FORCED, Mode, check_mode
 from llm_modules.mogu.folder import MODEL_TYPE
 from llm_modules.mogu.model import MoGUModel
@@ -141,7 +142,7 @@ class _Served:
             kwargs["inputs_embeds"] = inputs_embeds
         inputs: dict[str, Any] = type(model).prepare_inputs_for_generation(model, input_ids, **kwargs)
         if self.end is not None:
-            embeds, cache = inputs.get("inputs_embeds"), inputs.get("past_key_values")
+            embeds, cache = inputs.get("inputs_embeds"), cache_in(inputs)
             tokens = inputs["input_ids"] if embeds is None else embeds
             mixed = self.end - (int(cache.get_seq_length()) if cache is not None else 0)
             control, seq = self.mogu.control, tokens.shape[1]
@@ -156,7 +157,7 @@ class _Served:
 
 def prompt_length(inputs: Tensor | None, options: dict[str, Any]) -> int:
     """Tokens before the answer of a call of ``generate``, including padding and the content of its cache."""
-    cache, mask = options.get("past_key_values"), options.get("attention_mask")
+    cache, mask = cache_in(options), options.get("attention_mask")
     given = [t for t in (options.get("inputs_embeds"), inputs, options.get("input_ids")) if t is not None]
     length = given[0].shape[1] if given else 1  # without input, transformers begins with the token for that
     # With a cache, the mask covers all tokens; the input is all of them or only the new ones.

@@ -20,7 +20,7 @@ from llm_modules.backbone.architecture import (
     with_residual,
 )
 from llm_modules.generation import GenerationListener, Steered
-from llm_modules.generation.prefill import CACHES, is_empty, takes_cache
+from llm_modules.generation.prefill import cache_in, is_empty, takes_cache
 from llm_modules.s3cot.steered_places import SteeredPlaces
 
 Positions = Literal["all", "prompt", "last", "generated"]
@@ -196,7 +196,7 @@ class Steering(GenerationListener):
         return slice(*ends[self._positions])
 
     def _reads_prompt(self, kwargs: dict[str, Any]) -> bool:
-        cache = next((kwargs[name] for name in CACHES if kwargs.get(name) is not None), None)
+        cache = cache_in(kwargs)
         use_cache = kwargs.get("use_cache")
         if use_cache is None:
             use_cache = getattr(self._decoder.config, "use_cache", True)

@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, DynamicCache,
 from datamodules.errors import InputError
 from llm_modules.backbone.adapters import add_adapter
 from llm_modules.backbone.architecture import decoder_layers, decoder_of
+from llm_modules.generation.prefill import cache_of
 
 Model = PreTrainedModel | PeftModel
 _ATTENTION = "counted"
@@ -92,7 +93,7 @@ def cache_bytes(model: Model) -> int:
         cache = DynamicCache()
         ids = torch.zeros((1, length), dtype=torch.long, device="meta")
         with _without_values(base), torch.no_grad():
-            base(input_ids=ids, past_key_values=cache, use_cache=True)
+            base(input_ids=ids, use_cache=True, **{cache_of(base)[0]: cache})
         held = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
         return sum(tensor.numel() * tensor.element_size() for tensor in held if tensor is not None)
 

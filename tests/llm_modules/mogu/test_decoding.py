@@ -6,9 +6,10 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from llm_modules.generation import Completion, GenerationListener, GenerationSettings, Generator
+from llm_modules.generation.prefill import cache_in
 from llm_modules.mogu.config import Mode
 from llm_modules.mogu.model import MoGUModel
-from tests.architectures import ARCHITECTURES
+from tests.architectures import ARCHITECTURES, CACHE
 from tests.llm_modules.mogu.parts import PROMPTS, plain_copy, tiny_mogu
 
 LONG = GenerationSettings(max_new_tokens=12)
@@ -83,9 +84,8 @@ def test_keeping_the_cache_goes_on_from_what_the_mixture_has_computed() -> None:
         for step in range(1, 10):
             expected.append(int(out.logits[0, -1].argmax()))
             with mogu.control.set(active=step < 3):
-                out = mogu.model(
-                    input_ids=torch.tensor([[expected[-1]]]), past_key_values=out.past_key_values, use_cache=True
-                )
+                cache = {CACHE: cache_in(out)}
+                out = mogu.model(input_ids=torch.tensor([[expected[-1]]]), use_cache=True, **cache)
     found = mogu.generate(PROMPTS[:1], GenerationSettings(max_new_tokens=9), mode="keep_cache", m=3, eos_ids=[])
     assert found[0].token_ids == tuple(expected)
 

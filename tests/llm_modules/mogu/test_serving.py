@@ -21,7 +21,7 @@ from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.config import Mode, RouterConfig
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.serving import base_options, mix_first_tokens, prompt_length
-from tests.architectures import ARCHITECTURES
+from tests.architectures import ARCHITECTURES, CACHE
 from tests.llm_modules.mogu.parts import PROMPTS, batch, responders, tiny_mogu
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -76,7 +76,7 @@ def by_hand(turns: list[list[int]], m: int) -> list[list[int]]:
         answer: list[int] = []
         for number in range(NEW):
             with mogu.control.set(active=number < m), torch.no_grad():
-                out = mogu.model(input_ids=torch.tensor([pending]), past_key_values=cache, use_cache=True)
+                out = mogu.model(input_ids=torch.tensor([pending]), use_cache=True, **{CACHE: cache})
             pending = [int(out.logits[0, -1].argmax())]
             answer += pending
         found.append(answer)
@@ -89,11 +89,11 @@ def test_a_second_turn_over_a_kept_cache_begins_a_new_answer(given: str, kind: s
     turns = [PROMPTS[1], [20, 21, 22, 23]]
     model = served()
     cache = DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=100)
-    first = model.generate(torch.tensor([turns[0]]), past_key_values=cache, **GREEDY)
+    first = model.generate(torch.tensor([turns[0]]), **{CACHE: cache}, **GREEDY)
     held = int(cache.get_seq_length())
     whole = torch.cat([first, torch.tensor([turns[1]])], dim=1)
     ids = whole if given == "whole" else whole[:, held:]
-    second = model.generate(ids, attention_mask=torch.ones_like(whole), past_key_values=cache, **GREEDY)
+    second = model.generate(ids, attention_mask=torch.ones_like(whole), **{CACHE: cache}, **GREEDY)
     wanted = by_hand(turns, M)
     assert len({str(by_hand(turns, m)[1]) for m in (0, M, NEW)}) == 3
     assert [first[0, len(turns[0]) :].tolist(), second[0, ids.shape[1] :].tolist()] == wanted
@@ -105,8 +105,9 @@ def test_a_prompt_ends_behind_all_that_the_cache_holds() -> None:
     assert prompt_length(None, {"inputs_embeds": torch.ones(1, 7, 2)}) == 7
     assert prompt_length(None, {}) == 1
     cache.update(torch.ones(2, 1, 9, 1), torch.ones(2, 1, 9, 1), 0)
-    assert prompt_length(ids, {"past_key_values": cache, "attention_mask": torch.ones(2, 13)}) == 13
-    assert prompt_length(ids, {"past_key_values": cache}) == 13
+    for name in ("past_key_values", "cache"):  # transformers takes both
+        assert prompt_length(ids, {name: cache, "attention_mask": torch.ones(2, 13)}) == 13
+        assert prompt_length(ids, {name: cache}) == 13
 
 
 @pytest.mark.parametrize("draft", ["lookup", "all_right", "all_wrong", "own_first_layers"])
@@ -159,7 +160,7 @@ def test_a_pass_outside_of_generate_is_mixed_whole() -> None:
             wanted = mogu.model(ids, attention_mask=mask).logits
             assert torch.equal(model(ids, attention_mask=mask).logits, wanted)
             kept = DynamicCache(config=model.config)
-            parts = [model(part, past_key_values=kept, use_cache=True).logits for part in ids[:1].split(2, dim=1)]
+            parts = [model(part, use_cache=True, **{CACHE: kept}).logits for part in ids[:1].split(2, dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), wanted[:1], atol=1e-4, rtol=1e-4)
 
 

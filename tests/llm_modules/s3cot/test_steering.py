@@ -16,8 +16,9 @@ from llm_modules.backbone.architecture import decoder_layers
 from llm_modules.backbone.sharding import shard
 from llm_modules.backbone.states import capture_last_token
 from llm_modules.generation import GenerationSettings, Generator
+from llm_modules.generation.prefill import cache_in
 from llm_modules.s3cot.steering import Positions, Steering
-from tests.architectures import ARCHITECTURES, HIDDEN, LAYERS, VOCAB
+from tests.architectures import ARCHITECTURES, CACHE, HIDDEN, LAYERS, VOCAB
 
 PROMPTS = [[5, 9, 17, 33, 6, 71], [8, 44, 3], [90, 21, 62, 10]]
 NEW_TOKENS = 6
@@ -208,7 +209,7 @@ def test_positions_follow_the_cache(name: str) -> None:
             for step in range(NEW_TOKENS):
                 steering.set_strengths(alphas * applies(step))
                 at = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-                out = model(input_ids=ids, attention_mask=mask, position_ids=at, past_key_values=cache, use_cache=True)
+                out = model(input_ids=ids, attention_mask=mask, position_ids=at, use_cache=True, **{CACHE: cache})
                 ids = out.logits[:, -1:].argmax(-1)
                 mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
                 tokens.append(ids)
@@ -233,7 +234,7 @@ def test_last_steers_the_last_token_of_the_prompt_alone() -> None:
             steering.set_strengths(strengths)
             hook = decoder_layers(model)[1].register_forward_hook(lambda _m, _i, out: seen.append(out))
             out = model(**pad(PROMPTS), use_cache=True)
-            model(input_ids=torch.full((len(PROMPTS), 1), 5), past_key_values=out.past_key_values)
+            model(input_ids=torch.full((len(PROMPTS), 1), 5), **{CACHE: cache_in(out)})
             hook.remove()
     plain, _, steered_prompt, _ = seen
     assert torch.equal(steered_prompt[:, :-1], plain[:, :-1])

@@ -17,7 +17,7 @@ from rod.__main__ import main
 from rod.plan.counting import build, bytes_of, cache_bytes, count_pass, state_bytes
 from rod.plan.devices import DEVICES
 from rod.plan.memory import Fit, choose, count_generation
-from tests.architectures import ARCHITECTURES
+from tests.architectures import ARCHITECTURES, CACHE
 from tests.rod.test_recovery import fit_config
 
 
@@ -43,7 +43,7 @@ def test_keys_and_values_have_the_bytes_of_a_cache(name: str) -> None:
     model = ARCHITECTURES[name]()
     cache = DynamicCache()
     with torch.no_grad():
-        model(input_ids=torch.zeros((1, 5), dtype=torch.long), past_key_values=cache, use_cache=True)
+        model(input_ids=torch.zeros((1, 5), dtype=torch.long), use_cache=True, **{CACHE: cache})
     layers: list[Any] = cache.layers
     held = sum(tensor.nbytes for layer in layers for tensor in (layer.keys, layer.values))
     assert 5 * cache_bytes(build(model.config)) == held
