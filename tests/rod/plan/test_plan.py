@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
 from datamodules.errors import InputError
+from llm_modules.backbone.architecture import decoder_layers
 from llm_modules.optim.muon import MuonAdamW
 from llm_modules.optim.parameter_groups import named_groups
 from rod.__main__ import main
@@ -50,8 +51,10 @@ def test_keys_and_values_have_the_bytes_of_a_cache(name: str) -> None:
 
 
 def test_a_family_that_looks_at_values_is_refused() -> None:
-    with pytest.raises(InputError, match="models of type qwen3_moe cannot be counted without weights"):
-        count_pass(build(ARCHITECTURES["qwen3_moe"]().config), 1, 8)
+    model = build(ARCHITECTURES["llama"]().config)
+    decoder_layers(model)[0].register_forward_hook(lambda _module, _args, out: out if out.sum().item() else None)
+    with pytest.raises(InputError, match="models of type llama cannot be counted without weights"):
+        count_pass(model, 1, 8)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, MuonAdamW, torch.optim.SGD])
