@@ -31,6 +31,18 @@ def test_the_other_workflows_run_targets_that_exist(name: str, commands: list[st
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
+def test_every_week_the_oldest_and_the_newest_versions_are_tested() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/versions.yml").read_text(encoding="utf-8"))
+    assert "schedule" in workflow[True]  # YAML reads the key "on" so
+    (job,) = workflow["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == ["make test-${{ matrix.versions }}"]
+    (targets,) = re.findall(
+        r"^(test-oldest test-newest):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert [f"test-{name}" for name in job["strategy"]["matrix"]["versions"]] == targets.split()
+
+
 def test_issue_templates_ask_for_the_environment() -> None:
     templates = list((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
     assert templates
