@@ -115,9 +115,9 @@ def _find(address: str, key: str) -> None:
         raise InputError(f"{key}: there is no file '{address}'")
 
 
-_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, TypeError, ValueError)
 """What ``zipfile`` and ``torch.load`` raise of damaged bytes: a flipped bit may ask for a compression that ``zipfile``
-does not know (NotImplementedError), for a password (RuntimeError), or for an object that is no mapping (TypeError)."""
+does not know or for a password (both RuntimeError), or for an object that is no mapping (TypeError)."""
 _ANOTHER = "give another checkpoint of the run, or delete this one"
 _SAME = (
     "use the configuration it was trained with (model.backbone, model.peft, model.learning_rates), or write it as a "

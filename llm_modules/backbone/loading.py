@@ -206,12 +206,15 @@ def load_model(
     return model.train()
 
 
-def without_weights(name: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedModel:
+def without_weights(
+    name: str, revision: str | None = None, trust_remote_code: bool = False, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
     """A model's modules on torch's meta device, with its generation settings; nothing but settings is read.
 
-    InputError if they are missing or unreadable.
+    ``dtype`` is that of the configuration unless given. InputError if settings are missing or unreadable.
     """
     config = read_config(name, revision, trust_remote_code)
+    config.dtype = dtype or config.dtype
     path, file = source(name)
     local = options_of(path)
     with torch.device("meta"):

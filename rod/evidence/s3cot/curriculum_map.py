@@ -44,10 +44,10 @@ class CurriculumMap:
         if not controls:
             return []
         do = _Commands(folder, seed)
-        found = [*do.prepared(), *do.sampled(), do.filter("gold"), do.tested("base")]
+        found = [*do.prepared(), *do.sampled(), do.filter("gold"), do.test_cell("base")]
         for rate, items in product(RATES, ITEMS):
             for selection in SELECTIONS:
-                found += [do.trained(selection, rate, items), do.tested(_name(selection, rate, items))]
+                found += [do.fit_cell(selection, rate, items), do.test_cell(_name(selection, rate, items))]
         return found
 
     def values(self, folder: Path) -> Iterator[Value]:
@@ -55,12 +55,12 @@ class CurriculumMap:
         base = _numbers(folder, "base", "system2")
         if base is None:
             return
-        yield from _told("base", base, base)
+        yield from _values_of("base", base, base)
         for rate, items in product(RATES, ITEMS):
             found = {name: _numbers(folder, _name(name, rate, items), "system1") for name in SELECTIONS}
             for name, numbers in found.items():
                 if numbers is not None:
-                    yield from _told(_name(name, rate, items), numbers, base)
+                    yield from _values_of(_name(name, rate, items), numbers, base)
             ours = found["curriculum"]
             for control in CONTROLS:
                 theirs = found[control]
@@ -110,20 +110,20 @@ _DIGITS = _BASE | {"aes": 3}
 class _Commands(S3CoTCommands):
     """Steps of one seed."""
 
-    def trained(self, selection: str, rate: float, items: int) -> Step:
+    def fit_cell(self, selection: str, rate: float, items: int) -> Step:
         """A fit, with next to no validation."""
         words = ["--data.selection", selection, "--model.optimizer.lr", f"{rate:g}", "--data.val_limit", "2"]
         root = PLACE / _name(selection, rate, items)
         return self.run("fit", self.files("s3cot/5_curriculum"), root, *words, "--data.items_per_stage", str(items))
 
-    def tested(self, name: str) -> Step:
+    def test_cell(self, name: str) -> Step:
         """Both systems on test problems."""
         files = [*self.files("s3cot/6_test")]
         if name == "base":
-            return self.run("test", [*files, *self.files("s3cot/controls/base")], _tested(name), *_FEWER)
+            return self.run("test", [*files, *self.files("s3cot/controls/base")], _test_folder(name), *_FEWER)
         checkpoint: Sequence[str | Path] = ["--ckpt_path", PLACE / name / "checkpoints/epoch=9.ckpt"]
-        words = [*_FEWER, "--evaluate.baseline", str(_tested("base") / "metrics.json")]
-        return self.run("test", files, _tested(name), *checkpoint, *words)
+        words = [*_FEWER, "--evaluate.baseline", str(_test_folder("base") / "metrics.json")]
+        return self.run("test", files, _test_folder(name), *checkpoint, *words)
 
 
 _FEWER = ("--data.limit", "300", "--data.samples", "1")
@@ -133,7 +133,7 @@ def _name(selection: str, rate: float, items: int) -> str:
     return f"{selection}-{rate:g}-{items}"
 
 
-def _tested(name: str) -> Path:
+def _test_folder(name: str) -> Path:
     return PLACE / "test" / name
 
 
@@ -143,7 +143,7 @@ def _steps(items: int) -> int:
 
 
 def _numbers(folder: Path, name: str, system: str) -> Numbers | None:
-    path = folder / _tested(name) / "metrics.json"
+    path = folder / _test_folder(name) / "metrics.json"
     if not path.is_file():
         return None
     result = next(result for result in read_results(path) if result.system == system)
@@ -151,6 +151,6 @@ def _numbers(folder: Path, name: str, system: str) -> Numbers | None:
     return None if accuracy is None or tokens is None else (accuracy, tokens)
 
 
-def _told(condition: str, numbers: Numbers, base: Numbers) -> Iterator[Value]:
+def _values_of(condition: str, numbers: Numbers, base: Numbers) -> Iterator[Value]:
     for metric, value in zip(_DIGITS, (*numbers, aes(*numbers, *base)), strict=True):
         yield Value(condition, "maths", metric, value, 1)

@@ -51,6 +51,23 @@ def test_the_type_of_the_files_counts(tmp_path: Path) -> None:
     assert type_to_load(narrow, "float32") == "float32"
 
 
+def test_only_files_that_are_read_count_and_damaged_ones_are_left_to_the_loading(
+    tmp_path: Path,
+) -> None:
+    folder = Path(stored(tmp_path / "model", "llama", torch.bfloat16))
+    save_file({"lora": torch.zeros(2)}, folder / "adapter_model.safetensors")
+    assert type_to_load(str(folder), "float32") == "bfloat16"
+    tiny_model("llama").bfloat16().save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    shards = sorted((tmp_path / "shards").glob("*.safetensors"))
+    assert len(shards) > 1
+    assert type_to_load(str(tmp_path / "shards"), "float32") == "bfloat16"
+    shards[0].write_bytes(b"damaged")
+    assert type_to_load(str(tmp_path / "shards"), "float32") == "float32"
+    (folder / "model.safetensors").rename(folder / "other.safetensors")  # weights may be in files of another kind
+    assert type_to_load(str(folder), "float32") == "float32"
+    assert type_to_load(str(tmp_path / "nowhere"), "float32") == "float32"
+
+
 def test_a_family_that_computes_buffers_in_the_type_of_its_weights_is_loaded_wide(tmp_path: Path) -> None:
     assert type_to_load(stored(tmp_path, "gemma2", torch.bfloat16), "float32") == "float32"
 

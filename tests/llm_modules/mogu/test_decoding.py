@@ -1,5 +1,7 @@
 """The first m tokens come from the mixture and the rest from the base model, for every row of a batch by itself."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -146,8 +148,9 @@ def test_streamed_tokens_are_the_generated_ones_in_order(mode: Mode) -> None:
 
 def test_a_mode_that_does_not_exist_is_an_error() -> None:
     mogu = tiny_mogu()
+    misspelt: Any = "alwasy"
     with pytest.raises(InputError, match=r"model\.mode: 'alwasy' is unknown; use one of first_m, keep_cache, always"):
-        mogu.generate(PROMPTS, LONG, mode="alwasy")  # type: ignore[arg-type]  # on purpose
+        mogu.generate(PROMPTS, LONG, mode=misspelt)
     with pytest.raises(InputError, match=r"model\.m: -1 is not a number of tokens; use 1 or more"):
         mogu.generate(PROMPTS, LONG, m=-1)
 
