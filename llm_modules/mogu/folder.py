@@ -72,6 +72,9 @@ def write_folder(
     if mixed.adapted is not None:
         mixed.adapted.save_pretrained(str(folder / BACKBONE))
     tensors: dict[str, Tensor] = {}
+    is_shifted = any(mixture.routers.shift for mixture in mixed.mixtures.values())
+    if is_shifted and not folded:
+        raise InputError("mogu: shifted gates can be saved with folded routers only: the shift becomes their bias")
     for layer, mixture in mixed.mixtures.items():
         routers = mixture.routers.folded() if folded else mixture.routers
         tensors |= {f"layers.{layer}.{k}": t.detach().cpu().contiguous() for k, t in routers.state_dict().items()}
@@ -82,7 +85,7 @@ def write_folder(
     saved = SavedMoGU(
         base=base,
         revision=revision,
-        router=RouterConfig(mixed.layers, mixed.config.target, d_router, mixed.config.bias),
+        router=RouterConfig(mixed.layers, mixed.config.target, d_router, mixed.config.bias or is_shifted),
         mode=mode,
         m=m,
         training=training,

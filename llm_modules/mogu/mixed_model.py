@@ -90,6 +90,16 @@ class MixedModel:
         for mixture in self.mixtures.values():
             mixture.fold()
 
+    def shift_gates(self, by: float) -> None:
+        """Add ``by`` to the logits of the unwilling gates and take it from those of the glad ones (ours).
+
+        Above 0 the model refuses more. A saved folder holds it as the bias of its routers.
+        """
+        for mixture in self.mixtures.values():
+            mixture.routers.shift += by
+            if mixture.is_joined:
+                mixture.join()
+
     @contextmanager
     def joined(self) -> Iterator[None]:
         """Run every router folded within the block; afterwards routers can be trained as before."""

@@ -56,6 +56,7 @@ class MoGU(CausalLM):
         guided_steps: int = 0,
         mode: Mode = "first_m",
         m: int = 5,
+        gate_shift: float = 0.0,
         allow_other_base: bool = False,
         probes: Path | None = None,
         backbone_peft: PeftConfig | None = None,
@@ -81,6 +82,8 @@ class MoGU(CausalLM):
                 that run with the routers' own gates grows to 1, because those are the states that they will meet.
             mode: Which generated tokens come from the mixture.
             m: Tokens from the mixture (paper: 5).
+            gate_shift: Added to the logits of the unwilling gates and taken from those of the glad ones, not while the
+                routers are trained (ours). Above 0 the model refuses more.
             allow_other_base: Accept responders or a folder that were trained on another model.
             probes: File of probes that the routers start from (MoGUv2, reconstructed); needs folded routers with bias.
             backbone_peft: An adapter on backbone modules that is trained with the routers (MoGUv2). Without it the
@@ -112,6 +115,7 @@ class MoGU(CausalLM):
         self.objective = objective
         self.mode: Mode = mode
         self.m = m
+        self.gate_shift = gate_shift
         self.backbone_peft, self.backbone_rate = backbone_peft, backbone_rate
         self._mogu: list[MoGUModel] = []
 
@@ -159,7 +163,7 @@ class MoGU(CausalLM):
 
     def generation_identity(self) -> dict[str, Any]:
         """Mode, m and the parts."""
-        return {"mode": self.mode, "m": self.m} | self.parts.identity()
+        return {"mode": self.mode, "m": self.m, "gate_shift": self.gate_shift} | self.parts.identity()
 
     def loss(self, batch: RouterBatch) -> Loss:
         """Each request's cross-entropy and gate penalty, with divergence from the base; InputError without gradient.
@@ -193,6 +197,8 @@ class MoGU(CausalLM):
     def configure_model(self) -> None:
         """As in `CausalLM`; the parts are read and checked before any weights of the backbone are loaded."""
         if self.model is None:
+            if self.gate_shift and self._trainer is not None and self.trainer.state.fn == "fit":
+                raise InputError("model.gate_shift: routers are trained without it; set it for tests")
             if self.engine in ELSEWHERE and self._trainer is not None and self.trainer.state.fn != "fit":
                 self.as_remote(None)
             self.parts.read(self.backbone)
@@ -219,6 +225,7 @@ class MoGU(CausalLM):
             if adapted is not None:
                 train_jointly(adapted, mogu)
         mogu.mode, mogu.m = self.mode, self.m
+        mogu.shift_gates(self.gate_shift)
         # In a list: as an attribute of its own the model would be registered twice.
         self._mogu = [mogu]
         return adapted if adapted is not None else model

@@ -55,11 +55,15 @@ class RouterPair(nn.Module):
     """The two routers of a layer: independent gates for the glad and the unwilling responder (paper).
 
     A pair holds weights and is never called: `llm_modules.mogu.mixture.Mixture` multiplies with its `matrix`.
+
+    Attributes:
+        shift: Added to the logit of the unwilling gate and taken from that of the glad one (ours); above 0 the mixture
+            refuses more.
     """
 
     def __init__(self, in_features: int, d_router: int = 512, bias: bool = False) -> None:
         super().__init__()
-        self.in_features, self.has_bias = in_features, bias
+        self.in_features, self.has_bias, self.shift = in_features, bias, 0.0
 
         def make() -> Router | LogisticUnit:
             return Router(in_features, d_router, bias) if d_router else LogisticUnit(in_features, bias)
@@ -70,19 +74,24 @@ class RouterPair(nn.Module):
         """Both logistic units: weights (2, in_features) and biases (2,), glad first."""
         (glad, glad_bias), (unwilling, unwilling_bias) = self.glad.vector(), self.unwilling.vector()
         bias = None if glad_bias is None or unwilling_bias is None else torch.cat([glad_bias, unwilling_bias])
+        if self.shift:
+            shift = glad.new_tensor([-self.shift, self.shift])
+            bias = shift if bias is None else bias + shift
         return torch.stack([glad, unwilling]), bias
 
     @torch.no_grad()
     def folded(self) -> "RouterPair":
-        """The same gates as two logistic units, frozen; the product is formed in double precision."""
-        pair = RouterPair(self.in_features, 0, self.has_bias)
-        for unit, router in ((pair.glad, self.glad), (pair.unwilling, self.unwilling)):
+        """The same gates as two logistic units, frozen; multiplied in double precision, a shift becomes a bias."""
+        pair = RouterPair(self.in_features, 0, self.has_bias or self.shift != 0)
+        for unit, router, shift in ((pair.glad, self.glad, -self.shift), (pair.unwilling, self.unwilling, self.shift)):
             weight, bias = router.double_vector()
             pair.to(router.device)
             assert isinstance(unit, LogisticUnit)
             unit.weight.copy_(weight)
-            if bias is not None and unit.bias is not None:
-                unit.bias.copy_(bias)
+            if unit.bias is not None:
+                unit.bias.fill_(shift)
+                if bias is not None:
+                    unit.bias.add_(bias)
         return pair.requires_grad_(False)
 
 

@@ -126,6 +126,19 @@ def test_what_is_folded_already_is_saved_so_whatever_is_asked(tmp_path: Path) ->
     assert MoGUModel.from_pretrained(folder, revision=None).generate(PROMPTS, SETTINGS, eos_ids=[]) == expected
 
 
+def test_a_shift_of_the_gates_is_saved_as_the_bias_of_folded_routers(tmp_path: Path) -> None:
+    ids, mask = batch()
+    mogu, folder = save("llama", tmp_path)
+    unshifted = mogu.gates(ids, mask)
+    mogu.shift_gates(1.5)
+    expected = mogu.gates(ids, mask)
+    assert not torch.allclose(expected, unshifted, atol=0.05)
+    mogu.save_pretrained(folder, base=str(tmp_path / "base"))
+    torch.testing.assert_close(MoGUModel.from_pretrained(folder).gates(ids, mask), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(InputError, match="folded routers only"):
+        mogu.save_pretrained(folder, base=str(tmp_path / "base"), folded=False)
+
+
 def test_there_is_one_copy_of_the_base(tmp_path: Path) -> None:
     model = ARCHITECTURES["llama"]()
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}

@@ -155,6 +155,25 @@ def test_folded_equals_factored(name: str, bias: bool) -> None:
 
 
 @pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_shift_moves_the_logits_of_the_two_gates_apart(bias: bool, joined: bool) -> None:
+    ids, mask = batch()
+    mogu = tiny_mogu(bias=bias, layers=(1,))
+    before = mogu.gates(ids, mask)
+    if joined:
+        mogu.fold()
+    mogu.shift_gates(1.0)
+    mogu.shift_gates(-0.25)
+    moved = (before.logit() + torch.tensor([-0.75, 0.75])).sigmoid()
+    assert (moved - before).abs().max() > 0.1
+    torch.testing.assert_close(mogu.gates(ids, mask), moved, atol=1e-4, rtol=1e-4)
+    mogu.fold()
+    torch.testing.assert_close(mogu.gates(ids, mask), moved, atol=1e-4, rtol=1e-4)
+    mogu.shift_gates(-0.75)
+    torch.testing.assert_close(mogu.gates(ids, mask), before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("joined", [False, True])
 def test_only_the_rows_that_are_mixed_differ_from_the_base(joined: bool) -> None:
     ids, mask = batch()
     mogu = tiny_mogu()

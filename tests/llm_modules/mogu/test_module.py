@@ -245,6 +245,20 @@ def test_the_folder_of_a_run_is_measured_without_its_parts(tmp_path: Path) -> No
     assert loaded.trainable_names()
 
 
+def test_gates_are_shifted_in_tests_and_not_while_the_routers_learn(tmp_path: Path) -> None:
+    module = mogu(tmp_path)
+    module.save(tmp_path / "mogu")
+    shifted = MoGU(folder=str(tmp_path / "mogu"), backbone=module.backbone, gate_shift=2.0)
+    shifted.configure_model()
+    ids = torch.tensor([[5, 6, 7]])
+    glad, unwilling = (shifted.mogu.gates(ids) - module.mogu.gates(ids)).mean(dim=(0, 1, 2))
+    assert glad < 0 < unwilling
+    shifted = MoGU(folder=str(tmp_path / "mogu"), backbone=module.backbone, gate_shift=2.0)
+    trainer = lightning.Trainer(max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    with pytest.raises(InputError, match=r"model\.gate_shift"):
+        trainer.fit(shifted, [router_batch()])
+
+
 def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Path) -> None:
     base = save_tiny(tmp_path / "base", layers=2)
     folders = adapters(base, tmp_path)
@@ -324,9 +338,11 @@ def test_traces_of_another_mode_or_m_are_of_other_settings(tmp_path: Path) -> No
     modes: tuple[Mode, ...] = ("first_m", "always")
     settings = [MoGU(**folders, mode=mode, m=5).generation_identity() for mode in modes]
     settings.append(MoGU(**folders, m=3).generation_identity())
+    settings.append(MoGU(**folders, m=5, gate_shift=1.0).generation_identity())
     assert settings[0]["glad"] == str((tmp_path / "glad").resolve())
     assert settings[0] != settings[1]
     assert settings[0] != settings[2]
+    assert settings[0] != settings[3]
 
 
 def test_completions_are_those_of_folded_routers_and_training_goes_on_after_them(tmp_path: Path) -> None:
