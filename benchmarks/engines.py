@@ -1,12 +1,14 @@
-"""The engines of `model.generation.engine`, and transformers' continuous batching, on three works: one table.
+"""The engines of `model.generation.engine` and other ways to generate and to steer, on five works: one table.
 
     python benchmarks/engines.py
+    pip install --no-deps repeng steering-vectors gguf scikit-learn scipy joblib cloudpickle narwhals threadpoolctl
+    python benchmarks/engines.py --engines slots transformers repeng steering_vectors
     python benchmarks/engines.py --model models/smollm2-135m --rows 12 --tokens 24 --slots 12 --repeats 2
 
 Works: (a) rows of equal lengths, (b) lengths that vary tenfold, with the same mean, (c) questions with six strengths
-each, steered in four layers at all positions, rows of one question beside each other, (d) the same unsteered, to say
-what steering costs. Decoding is greedy and how many
-tokens a row has is set beforehand, the same for every engine.
+each, steered in four layers at all positions, rows of one question beside each other, (d) the same at the prompt's last
+token alone, (e) the same unsteered, to say what steering costs. Decoding is greedy and how many tokens a row has is set
+beforehand, the same for every engine.
 
 Each engine has a process of its own, which waits while the others run. They run in turn, forwards and backwards, after
 a work that is not timed; a ratio is the median over the repeats of two runs next to each other: tokens/s wander on a
@@ -14,9 +16,14 @@ shared machine, their ratios far less, and ratios of CPU time least on a busy on
 is complete. "memory" is the most that the engine's processes held while they lived, vLLM's with 1 GiB set aside for
 keys and values. "same rows" counts rows whose tokens are those of slots. vLLM runs eagerly in all works, as steering
 needs it; in runs without steering it compiles code of its own unless it is told not to.
+
+repeng and steering-vectors add one vector to a whole batch of transformers' ``generate``, so they take a strength at a
+time; they do the works (c) and (e). They ask for NumPy 1 and transformers 4, but run with ours, as is needed for a
+comparison.
 """
 
 import argparse
+import importlib
 import multiprocessing
 import os
 import random
@@ -24,6 +31,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,9 +40,10 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy
 import torch
 
-from benchmarks.generation import Job, Texts, continuous
+from benchmarks.generation import Job, Texts, continuous, static
 from llm_modules.backbone.architecture import hidden_size, num_layers
 from llm_modules.backbone.loading import load_model, resolve
 from llm_modules.generation import Completion, GenerationListener, GenerationSettings, Generator, TransformersGenerator
@@ -43,10 +52,13 @@ from llm_modules.generation.remote_model import RemoteModel
 from llm_modules.generation.remote_steering import RemoteSteering
 from llm_modules.generation.vllm_engine import VllmGenerator
 from llm_modules.s3cot import Steering
+from llm_modules.s3cot.steering import Positions
 
 ENGINES = ("slots", "transformers", "continuous", "vllm")
+PEERS = ("repeng", "steering_vectors")
+"""Other packages that steer; they are not among our requirements."""
 NAMES = {"transformers": "transformers, static batches", "continuous": "transformers, continuous batching"}
-STEERED, UNSTEERED = "(c) six strengths", "(d) as (c), unsteered"
+STEERED, AT_END, UNSTEERED = "(c) six strengths", "(d) as (c), last token", "(e) as (c), unsteered"
 ALPHAS = (0.0, -0.1, -0.2, -0.3, -0.4, -0.5)
 
 
@@ -57,6 +69,7 @@ class Work:
     name: str
     job: Job
     strengths: list[float] | None = None
+    positions: Positions = "all"
 
 
 @dataclass
@@ -91,10 +104,12 @@ def works(vocab: int, rows: int, tokens: int, slots: int) -> list[Work]:
     draw.shuffle(lengths)
     questions = [prompt for prompt in prompts(rows // len(ALPHAS)) for _ in ALPHAS]
     steered = Job(questions, [tokens] * len(questions), slots)
+    strengths = list(ALPHAS) * (rows // len(ALPHAS))
     return [
         Work("(a) equal lengths", Job(prompts(rows), [tokens] * rows, slots)),
         Work("(b) tenfold lengths", Job(prompts(rows), lengths, slots)),
-        Work(STEERED, steered, list(ALPHAS) * (rows // len(ALPHAS))),
+        Work(STEERED, steered, strengths),
+        Work(AT_END, steered, strengths, "last"),
         Work(UNSTEERED, steered),
     ]
 
@@ -104,7 +119,12 @@ def serve(kind: str, name: str, dtype: Any, slots: int, pipe: Connection) -> Non
     torch.set_num_threads(1)
     model: Any = load_model(name, dtype=dtype).eval()
     model.generation_config.eos_token_id = None
-    do = continuous_way(model) if kind == "continuous" else engine_way(kind, name, dtype, model, slots)
+    if kind == "continuous":
+        do = continuous_way(model)
+    elif kind in PEERS:
+        do = peer_way(kind, model)
+    else:
+        do = engine_way(kind, name, dtype, model, slots)
     while (work := pipe.recv()) is not None:
         began, cpu = time.perf_counter(), cpu_seconds()
         texts, first = do(work)
@@ -114,6 +134,46 @@ def serve(kind: str, name: str, dtype: Any, slots: int, pipe: Connection) -> Non
 
 def continuous_way(model: Any) -> Callable[[Work], tuple[Texts, float | None]]:
     return lambda work: (continuous(model, work.job), None)
+
+
+def peer_way(kind: str, model: Any) -> Callable[[Work], tuple[Texts, float | None]]:
+    vars(numpy)["float_"] = numpy.float64  # repeng 0.4 names it in an annotation
+    package, vectors = importlib.import_module(kind), steering_vectors(model)
+    layers = steered_layers(model)
+    if kind == "repeng":
+        wrapped = package.ControlModel(model, list(layers))
+        control = package.ControlVector(model.config.model_type, {layer: vectors[layer].numpy() for layer in layers})
+
+        def generate(job: Job, strength: float) -> Texts:
+            wrapped.set_control(control, strength) if strength else wrapped.reset()
+            return static(wrapped, job, by_prompt_length=False)
+    else:
+        vector = package.SteeringVector({layer: vectors[layer] for layer in layers})
+
+        def generate(job: Job, strength: float) -> Texts:
+            with vector.apply(model, multiplier=strength) if strength else nullcontext():
+                return static(model, job, by_prompt_length=False)
+
+    def do(work: Work) -> tuple[Texts, float | None]:
+        strengths = work.strengths or [0.0] * len(work.job.prompts)
+        texts: Texts = [[] for _ in strengths]
+        for strength in dict.fromkeys(strengths):
+            rows = [row for row, own in enumerate(strengths) if own == strength]
+            prompts, lengths = [work.job.prompts[row] for row in rows], [work.job.lengths[row] for row in rows]
+            for row, text in zip(rows, generate(Job(prompts, lengths, work.job.slots), strength), strict=True):
+                texts[row] = text
+        return texts, None
+
+    return do
+
+
+def steering_vectors(model: Any) -> torch.Tensor:
+    return torch.randn(num_layers(model), hidden_size(model), generator=torch.Generator().manual_seed(0))
+
+
+def steered_layers(model: Any) -> range:
+    middle = num_layers(model) // 2
+    return range(middle - 2, middle + 2)
 
 
 def engine_way(
@@ -126,17 +186,16 @@ def engine_way(
         engine = VllmGenerator(RemoteModel(resolve(name), dtype=dtype), model, settings, pad_id=0, eos_ids=())
     else:
         engine = (Generator if kind == "slots" else TransformersGenerator)(model, settings, pad_id=0, eos_ids=())
-    vectors = torch.randn(num_layers(model), hidden_size(model), generator=torch.Generator().manual_seed(0))
+    vectors = steering_vectors(model)
 
     def do(work: Work) -> tuple[Texts, float | None]:
         first = FirstRow()
         steering: Any = RemoteSteering if kind == "vllm" else Steering
-        with steering(model, vectors, "all") as added:
+        with steering(model, vectors, work.positions) as added:
             engine.listeners = [first]
             if work.strengths is not None:
-                middle = num_layers(model) // 2
                 strengths = torch.zeros(len(work.strengths), num_layers(model))
-                strengths[:, middle - 2 : middle + 2] = torch.tensor(work.strengths)[:, None]
+                strengths[:, steered_layers(model)] = torch.tensor(work.strengths)[:, None]
                 added.set_strengths(strengths)
                 engine.listeners.append(added)
             done = engine.generate(work.job.prompts, max_new_tokens=work.job.lengths)
@@ -172,7 +231,7 @@ def table(found: dict[tuple[str, str], Run], all_works: list[Work], memory: dict
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     for work in all_works:
         ours = found["slots", work.name]
-        for kind in ENGINES:
+        for kind in (*ENGINES, *PEERS):
             run = found.get((kind, work.name))
             if run is None:
                 continue
@@ -181,7 +240,7 @@ def table(found: dict[tuple[str, str], Run], all_works: list[Work], memory: dict
                 for one, other in ((run.wall, ours.wall), (run.cpu, ours.cpu))
             )
             same = sum(one == other for one, other in zip(run.texts, ours.texts, strict=True))
-            first = "-" if kind == "continuous" else f"{statistics.median(run.first):.1f}"
+            first = "-" if kind in ("continuous", *PEERS) else f"{statistics.median(run.first):.1f}"
             print(
                 f"| {work.name} | {NAMES.get(kind, kind)} | {work.job.tokens / statistics.median(run.wall):.0f} | "
                 f"{ratio:.2f}x | {by_cpu:.2f}x | {first} | {memory[kind]:.2f} | {same}/{len(run.texts)} |"
@@ -190,7 +249,7 @@ def table(found: dict[tuple[str, str], Run], all_works: list[Work], memory: dict
 
 def cost_of_steering(found: dict[tuple[str, str], Run]) -> None:
     """Print the time of the steered work over that of the same one unsteered, by engine."""
-    for kind in ENGINES:
+    for kind in (*ENGINES, *PEERS):
         steered, unsteered = found.get((kind, STEERED)), found.get((kind, UNSTEERED))
         if steered is None or unsteered is None:
             continue
@@ -209,7 +268,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32, help="mean tokens of a row")
     parser.add_argument("--slots", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=[*ENGINES, *PEERS])
     args = parser.parse_args()
 
     os.environ |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -231,9 +290,11 @@ def main() -> None:
     found: dict[tuple[str, str], Run] = {}
     memory: dict[str, float] = {}
     # Continuous batching has no rows to steer: it packs them, and says not where.
+    left_out: dict[str, list[str]] = {"continuous": [STEERED, AT_END]}
+    left_out |= {kind: [work.name for work in all_works if work.name not in (STEERED, UNSTEERED)] for kind in PEERS}
     jobs = [(kind, i) for i, work in enumerate(all_works) for kind in args.engines]
-    jobs = [(kind, i) for kind, i in jobs if kind != "continuous" or all_works[i].strengths is None]
-    for kind, i in sorted(jobs, key=lambda job: -job[1]):  # steered first: vLLM starts once
+    jobs = [(kind, i) for kind, i in jobs if all_works[i].name not in left_out.get(kind, ())]
+    for kind, i in sorted(jobs, key=lambda job: all_works[job[1]].strengths is None):  # steered first: vLLM starts once
         run(kind, warm_up[i])
     for repeat in range(args.repeats):
         for kind, i in jobs if repeat % 2 == 0 else reversed(jobs):

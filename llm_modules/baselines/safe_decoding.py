@@ -57,6 +57,7 @@ class SafeDecodingGenerator(Generator):
         self._tuner: Any = adapted.base_model
         self.adapted, self.alpha, self.candidates = adapted, alpha, candidates
         self.reprefill_at = frozenset(range(1, m))
+        self.shares_prompts = False  # the expert has no cache to read a prompt's last token with
 
     def generate(
         self,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, distributed
 from torch.nn.functional import pad
+from transformers import Cache
 
 from datamodules.errors import InputError
 from llm_modules.generation.interface import Completion, SlotEngine
@@ -141,9 +142,13 @@ class Decoding:
         begun = [self.begun.pop(row, ()) for row in rows]
         prompts = [(*self.prompts[row], *ids) for row, ids in zip(rows, begun, strict=True)]
         lengths = [len(prompt) for prompt in prompts]
-        ids, mask, positions = (t.to(self.device) for t in left_pad(prompts, self.engine.pad_id))
         prefilled = self.engine.new_cache()
-        logits = self.engine.forward(torch.tensor(rows, device=self.device), ids, mask, positions, prefilled)
+        readers = self.engine.readers(rows, prompts) if not any(begun) and min(lengths) > 1 else list(range(len(rows)))
+        unique = sorted(set(readers))
+        if 2 * sum(lengths[index] for index in unique) <= sum(lengths):
+            logits = self._read_once(rows, prompts, readers, unique, prefilled)
+        else:
+            logits = self._read(rows, prompts, prefilled)
         self.cache.append(prefilled, lengths)
         new = slice(self.cache.rows - len(rows), self.cache.rows)
         state = [
@@ -159,6 +164,28 @@ class Decoding:
             self.uniforms[new] = torch.stack([pad(u, (0, width - len(u))) for u in drawn]).to(self.device)
         self.rows = self.row[: self.cache.rows].clone()
         self._extend(new, logits)
+
+    def _read(self, rows: Sequence[int], prompts: Sequence[Sequence[int]], cache: Cache) -> Tensor:
+        """Read prompts into an empty cache; return the logits after each, (rows, vocab)."""
+        ids, mask, positions = (t.to(self.device) for t in left_pad(prompts, self.engine.pad_id))
+        return self.engine.forward(torch.tensor(rows, device=self.device), ids, mask, positions, cache)
+
+    def _read_once(
+        self,
+        rows: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        readers: Sequence[int],
+        unique: Sequence[int],
+        cache: Cache,
+    ) -> Tensor:
+        """As `_read`, but all tokens except the last only in the rows ``unique``, by which the others are read."""
+        all_rows = torch.tensor(rows, device=self.device)
+        self.engine.before_shared_prompts(all_rows, all_rows[list(readers)])
+        self._read([rows[index] for index in unique], [prompts[index][:-1] for index in unique], cache)
+        place = {index: place for place, index in enumerate(unique)}
+        cache.batch_select_indices(torch.tensor([place[reader] for reader in readers], device=self.device))
+        ids, mask, positions = (t.to(self.device) for t in left_pad(prompts, self.engine.pad_id))
+        return self.engine.forward(all_rows, ids[:, -1:], mask, positions[:, -1:], cache)
 
     def _decode(self) -> None:
         n = self.cache.rows

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
@@ -133,6 +133,11 @@ class GenerationEngine(ABC):
         """Tell the listeners that rows have got tokens."""
         for listener in self.listeners:
             listener.tokens_generated(number)
+
+    def before_shared_prompts(self, rows: Tensor, readers: Tensor) -> None:
+        """Tell the listeners that prompts are read in two passes; see `GenerationListener`."""
+        for listener in self.listeners:
+            listener.before_shared_prompts(rows, readers)
 
     def rows_begin_again(self, rows: Sequence[int]) -> None:
         """Tell the listeners that what was generated for these rows is thrown away."""

@@ -7,7 +7,7 @@ decoder-only model of transformers, any device.
 """
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from collections.abc import Generator as Steps
 from typing import Any
 
@@ -30,6 +30,7 @@ class Generator(GenerationEngine):
     Attributes:
         reprefill_at: Numbers of generated tokens after which a row drops its cache and is prefilled again, prompt and
             tokens together; the next token then depends on nothing that earlier passes computed.
+        shares_prompts: Whether a prompt that several rows have is read once.
 
     Example:
         >>> from llm_modules.backbone.loading import load_model, load_tokenizer
@@ -80,6 +81,8 @@ class Generator(GenerationEngine):
         self.takes_newcomers = SlotCache.holds(cache)
         # Models do not all mask padding where it would enter a state.
         self.equal_lengths = has_states(cache) or not self.takes_newcomers
+        # The ranks of a sharded model must run equally many passes.
+        self.shares_prompts = not self.equal_lengths and not synced
         self.read_positions(base)
 
     def _complete(
@@ -111,6 +114,17 @@ class Generator(GenerationEngine):
             for row, ids in sorted(so_far.items()):
                 yield from ((row, token) for token in ids[told[row] :])
                 told[row] = max(told[row], len(ids))  # out of memory, a row begins again
+
+    def readers(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Which of the rows reads each row's prompt, by index: itself, or one before it with an equal prompt."""
+        if not self.shares_prompts:
+            return list(range(len(rows)))
+        first: dict[Hashable, int] = {}
+        keys = (
+            (tuple(prompt), *(listener.reads_alike(row) for listener in self.listeners))
+            for row, prompt in zip(rows, prompts, strict=True)
+        )
+        return [first.setdefault(key, index) for index, key in enumerate(keys)]
 
     def new_cache(self) -> Cache:
         """An empty cache for a batch of prompts."""

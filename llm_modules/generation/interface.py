@@ -1,6 +1,6 @@
 """Settings, results and listeners of generation, and what the decoding loop needs of a generator."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -154,6 +154,20 @@ class GenerationListener:
         keeps step with other ranks (a pass of batch size 1 whose result is discarded).
         """
 
+    def reads_alike(self, row: int) -> Hashable:
+        """What, beside its tokens, decides what the model keeps of a row's prompt up to its last token.
+
+        Rows with equal prompts and equal values are read once. A listener that changes passes must override it.
+        """
+        return None
+
+    def before_shared_prompts(self, rows: Tensor, readers: Tensor) -> None:
+        """Called before prompts are read in two passes, in place of one.
+
+        The first pass reads all tokens but the last of each prompt that several rows have, in one row that stands for
+        them (``readers``, one per row, (n,)); the second reads the last token of each of ``rows``, (n,).
+        """
+
     def tokens_generated(self, number: int) -> None:
         """Called whenever rows have got tokens, with how many in all; with 0 now and then while an engine waits."""
 
@@ -194,6 +208,9 @@ class SlotEngine(Protocol):
     equal_lengths: bool
     """Whether only prompts of one length are prefilled together."""
 
+    def readers(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Which of the rows reads each row's prompt, by index: itself, or one before it with an equal prompt."""
+
     @property
     def device(self) -> torch.device:
         """Device of the model's inputs."""
@@ -203,6 +220,9 @@ class SlotEngine(Protocol):
 
     def rows_begin_again(self, rows: Sequence[int]) -> None:
         """Tell that what was generated for these rows is thrown away."""
+
+    def before_shared_prompts(self, rows: Tensor, readers: Tensor) -> None:
+        """Tell the listeners of it."""
 
     def finish(self, row: int, token_ids: tuple[int, ...]) -> Completion:
         """The completion of a row, told to the listeners."""

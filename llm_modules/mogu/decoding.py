@@ -40,6 +40,7 @@ class MoGUGenerator(Generator):
         """Arguments as in `Generator`; ``mode`` and ``m`` as above."""
         super().__init__(mogu.model, settings, pad_id=pad_id, eos_ids=eos_ids, synced=synced)
         check_mode(mode, m)
+        self._may_share = self.shares_prompts
         self.mogu, self.mode, self.m = mogu, mode, m
         self.keep_gates = False
         self.gates: dict[int, Tensor] = {}
@@ -87,6 +88,7 @@ class MoGUGenerator(Generator):
         self.reprefill_at = frozenset({self.m} if self.mode == "first_m" else ())
         self._prompt_lengths = torch.tensor([len(prompt) for prompt in prompts])
         self._rows = None
+        self.shares_prompts = self._may_share and not self.keep_gates  # each row has gates of its own
         if self.keep_gates:
             self.gates = {}
 

@@ -16,6 +16,8 @@ class SteeredPlaces:
         self._sum = torch.zeros(rows, dtype=torch.double)  # what it is must not depend on how rows are padded
         self._rows = torch.empty(0, dtype=torch.long)
         self._again = False
+        self._shared: tuple[Tensor, Tensor] | None = None
+        self._next_shared: tuple[Tensor, Tensor] | None = None
         # Of the current pass, by layer: norms of the residual stream (batch, seq), sizes of the addends (batch, 1).
         self._norms: list[Tensor] = []
         self._sizes: list[Tensor] = []
@@ -25,6 +27,11 @@ class SteeredPlaces:
         """Begin a pass of these rows, (batch,); ``again`` if it computes all that their earlier passes computed."""
         self._settle()
         self._rows, self._again = rows, again
+        self._shared, self._next_shared = self._next_shared, None
+
+    def shared_pass(self, rows: Tensor, readers: Tensor) -> None:
+        """The coming pass belongs to each of ``rows``, (n,), which the row in its place in ``readers`` stands for."""
+        self._next_shared = rows, readers
 
     def add(self, hidden: Tensor, sizes: Tensor, is_token: Tensor | None) -> None:
         """Note what is added to a layer.
@@ -41,6 +48,7 @@ class SteeredPlaces:
     def forget(self, rows: Sequence[int]) -> None:
         """Count these rows from 0."""
         self._settle()
+        self._next_shared = None
         chosen = torch.tensor(rows, dtype=torch.long, device=self._count.device)
         self._count[chosen], self._sum[chosen] = 0, 0.0
 
@@ -66,5 +74,10 @@ class SteeredPlaces:
         self._count, self._sum = self._count.to(device), self._sum.to(device, exact)
         if self._again:
             self._count[rows], self._sum[rows] = 0, 0.0
-        self._count.index_add_(0, rows, places.sum(dim=(0, 2)))
-        self._sum.index_add_(0, rows, relative.sum(dim=(0, 2), dtype=exact))
+        count, total = places.sum(dim=(0, 2)), relative.sum(dim=(0, 2), dtype=exact)
+        if self._shared is not None:
+            every, readers = (tensor.to(device) for tensor in self._shared)
+            of_reader = (readers[:, None] == rows).int().argmax(dim=1)
+            rows, count, total = every, count[of_reader], total[of_reader]
+        self._count.index_add_(0, rows, count)
+        self._sum.index_add_(0, rows, total)

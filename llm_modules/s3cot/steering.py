@@ -1,6 +1,6 @@
 """Steering: every row of a batch has its own strength in every layer (paper, "self-sampling")."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -74,6 +74,8 @@ class Steering(GenerationListener):
         self._is_token: Tensor | None = None
         self._width: int | None = None
         self._takes = takes_cache(self._decoder.forward)
+        # Of prompts that are read in two passes: which columns of the coming passes are steered.
+        self._parts: list[slice | None] = []
         # Per batch: the distinct settings (strengths by layer), the setting of each row, the layers steered by any.
         self._settings = torch.empty(0, len(self._layers))
         self._setting_of_row = torch.empty(0, dtype=torch.long)
@@ -140,7 +142,20 @@ class Steering(GenerationListener):
 
     def rows_begin_again(self, rows: Sequence[int]) -> None:
         """Count these rows from 0."""
+        self._parts = []  # of a pass that has failed
         self._places.forget(rows)
+
+    def reads_alike(self, row: int) -> Hashable:
+        """The row's strengths, if they change what is kept of tokens before the prompt's last one."""
+        within = self._positions in ("all", "prompt") and len(self._setting_of_row)
+        return int(self._setting_of_row[row]) if within else None
+
+    def before_shared_prompts(self, rows: Tensor, readers: Tensor) -> None:
+        """Steer two passes as if they were one."""
+        before_last = slice(None) if self._positions in ("all", "prompt") else None
+        last = None if self._positions == "generated" else slice(None)
+        self._parts = [before_last, last]
+        self._places.shared_pass(rows, readers)
 
     def before_forward(self, rows: Tensor) -> None:
         """Steer the coming passes for these rows of the batch; an empty tensor means a pass that belongs to no row."""
@@ -154,7 +169,7 @@ class Steering(GenerationListener):
         self._settings, self._setting_of_row = torch.unique(strengths, dim=0, return_inverse=True)
         self._steered = self._settings.any(dim=0).nonzero().flatten().tolist()
         self._products.clear()
-        self._rows = None
+        self._rows, self._parts = None, []
         self._places = SteeredPlaces(len(strengths))
         self._take(self._setting_of_row)
 
@@ -172,7 +187,9 @@ class Steering(GenerationListener):
         self._is_token = None
         if isinstance(mask, Tensor) and inputs is not None and mask.ndim == 2:
             self._is_token = mask[:, -inputs.shape[1] :]
-        if not self._takes:
+        if self._parts:
+            self._columns = self._parts.pop(0)
+        elif not self._takes:
             self._columns = self._of_whole_rows()
         elif self._positions == "all":
             self._columns = slice(None)

@@ -78,6 +78,7 @@ def test_safe_decoding_is_both_models_for_two_tokens_and_the_base_after_them(tmp
             if sequence[-1] in module.generator.eos_ids:
                 break
         assert ids == tuple(sequence[len(prompt) :])
+    assert [done.token_ids for done in module.generator.generate([PROMPTS[0]] * 2)] == found[:1] * 2
     with pytest.raises(InputError, match=r"model\.candidates"):
         SafeDecoding(str(expert), candidates=0)
 

@@ -96,6 +96,52 @@ def test_prefill_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(recorder.passes[0]) == 1  # 20 tokens: a second prompt does not fit
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_prompt_of_several_rows_is_read_once_and_their_tokens_are_the_same(name: str) -> None:
+    generator = make(name, eos=(), slots=6, temperature=1.0, max_new_tokens=5)
+    prompts = [prompt for prompt in ragged(4, 4, 9) for _ in range(3)]
+    computed = 0
+
+    def count(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        nonlocal computed
+        computed += kwargs["input_ids"].numel()
+
+    generator.model.register_forward_pre_hook(count, with_kwargs=True)
+    shared, n_shared = generator.generate(prompts, seeds=range(12)), computed
+    generator.shares_prompts = False
+    assert shared == generator.generate(prompts, seeds=range(12))
+    assert len({completion.token_ids for completion in shared}) > 4, "each row draws its own tokens"
+    decoded = 12 * 4  # the first of five tokens comes from the prompt
+    longest = [max(map(len, prompts[start : start + 6])) for start in sorted(range(0, 12, 6), reverse=True)]
+    assert n_shared <= decoded + sum(2 * (width - 1) + 6 for width in longest) < computed - n_shared
+
+
+def test_rows_that_no_other_row_is_like_are_read_in_one_pass() -> None:
+    recorder = Recorder()
+    generator = make(eos=(), slots=4, max_new_tokens=1)
+    generator.listeners.append(recorder)
+    prompts = ragged(3, 4, 9)
+    generator.generate([*prompts, prompts[0]])  # one of four saves less than the second pass costs
+    assert len(recorder.passes) == 1
+    recorder.passes.clear()
+    generator.generate([prompts[0]] * 4)
+    assert recorder.passes == [[0], [0, 1, 2, 3]]
+    recorder.passes.clear()
+    generator.generate([[7]] * 4)  # nothing comes before the last token
+    assert recorder.passes == [[0, 1, 2, 3]]
+
+
+def test_a_listener_can_keep_rows_apart() -> None:
+    class Apart(Recorder):
+        def reads_alike(self, row: int) -> int:
+            return row % 2
+
+    generator = make(eos=(), slots=4, max_new_tokens=1)
+    generator.listeners.append(recorder := Apart())
+    generator.generate([[7, 8, 9]] * 4)
+    assert recorder.passes == [[0, 1], [0, 1, 2, 3]]
+
+
 def test_lora_counts() -> None:
     model = get_peft_model(ARCHITECTURES["llama"](), LoraConfig(target_modules="all-linear", r=4))
     for parameter in model.parameters():

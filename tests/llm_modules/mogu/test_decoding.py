@@ -196,3 +196,15 @@ def test_negative_or_pointless_m_is_an_error() -> None:
         mogu.generate(PROMPTS, LONG, m=-1, eos_ids=[])
     with pytest.raises(InputError, match=r"set model\.mode: off"):
         mogu.generate(PROMPTS, LONG, m=0, eos_ids=[])
+
+
+@pytest.mark.parametrize("mode", ["first_m", "keep_cache", "always"])
+def test_a_prompt_of_several_rows_is_read_once_and_gates_are_kept_for_each(mode: Mode) -> None:
+    mogu = tiny_mogu()
+    generator = mogu.generator(GenerationSettings(max_new_tokens=6, slots=3), mode=mode, m=2, eos_ids=[])
+    once = generator.generate([PROMPTS[0]] * 3)
+    assert once == generator.generate([PROMPTS[0]]) * 3
+    generator.keep_gates = True
+    assert generator.generate([PROMPTS[0]] * 3) == once
+    assert torch.equal(generator.gates[0], generator.gates[2])
+    assert len(generator.gates[0]) >= len(PROMPTS[0])

@@ -263,6 +263,32 @@ def test_rows_keep_their_strengths_when_slots_are_refilled(name: str, positions:
         assert completion.token_ids == tuple(alone[0].tolist())
 
 
+@pytest.mark.parametrize("positions", ["all", "prompt", "last", "generated"])
+@every_architecture
+def test_a_prompt_that_several_strengths_share_is_steered_as_if_each_had_its_own(
+    name: str, positions: Positions
+) -> None:
+    model = ARCHITECTURES[name]()
+    settings = GenerationSettings(max_new_tokens=NEW_TOKENS, slots=6)
+    generator = Generator(model, settings, pad_id=0, eos_ids=())
+    prompts = [prompt for prompt in PROMPTS for _ in range(4)]
+    found = []
+    for shares in (generator.shares_prompts, False):
+        generator.shares_prompts = shares
+        with Steering(model, direction(), positions) as steering:
+            steering.set_strengths(torch.tensor([0.0, -0.5, -0.5, 1.0] * 3))
+            generator.listeners = [steering]
+            found.append(generator.generate(prompts))
+    shared, apart = found
+    assert [row.token_ids for row in shared] == [row.token_ids for row in apart]
+    assert len({row.token_ids for row in apart}) > len(PROMPTS), "strengths must show"
+    for one, other in zip(shared, apart, strict=True):
+        assert one.steered is not None
+        assert other.steered is not None
+        assert one.steered.places == other.steered.places
+        assert one.steered.relative_size == pytest.approx(other.steered.relative_size, rel=1e-4)
+
+
 def test_a_pass_of_no_row_is_not_steered() -> None:
     """A sharded model runs such passes to keep step with other ranks."""
     model = ARCHITECTURES["llama"]()
