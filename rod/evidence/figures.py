@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -94,24 +94,62 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path, loss: bool = Fals
     Up and to the right is better. With ``loss``, the task is measured by the fall of its loss.
     """
     with figure(path, 8.2, 4.8) as (panel,):
-        for index, label in enumerate(dict.fromkeys(point.label for point in points)):
-            own = sorted((point for point in points if point.label == label), key=lambda point: point.rate)
-            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-            line: dict[str, Any] = {"color": colour, "marker": marker, "lw": 1.4, "mfc": "white", "ms": 6}
-            panel.plot([point.task for point in own], [point.refused for point in own], label=label, **line)
-            for point in own:
-                rate = f"{point.rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
-                place = {"xytext": (3, 3), "textcoords": "offset points"}
-                panel.annotate(rate, (point.task, point.refused), fontsize=6, color=colour, **place)
-                (spot,) = panel.plot(point.task, point.refused, **line, ls="")
-                task = f"{point.task:.2f}" if loss else f"{point.task:.1%}"
-                hover(spot, f"{label} at {rate}: task {task}, refused {point.refused:.1%}")
-                if point.chosen:
-                    panel.plot(point.task, point.refused, color=colour, marker=marker, ms=9, ls="")
+        lines: dict[str, list[Spot]] = {}
+        for point in sorted(points, key=lambda point: point.rate):
+            rate = f"{point.rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
+            task = f"{point.task:.2f}" if loss else f"{point.task:.1%}"
+            told = f"{point.label} at {rate}: task {task}, refused {point.refused:.1%}"
+            lines.setdefault(point.label, []).append(Spot(rate, point.task, point.refused, told, point.chosen))
+        _lines(panel, {label: lines[label] for label in dict.fromkeys(point.label for point in points)})
         panel.set_xlabel("fall of the loss on the tuning task" if loss else "accuracy on the tuning task")
         panel.set_ylabel("forbidden requests refused")
         _percent(panel, "y" if loss else "xy")
         legend_beside(panel)
+
+
+def plot_dials(
+    lines: Mapping[str, Sequence[tuple[str, float, float]]], path: Path, refused: str, attacked: str
+) -> None:
+    """A line for each method over its settings, as a PNG file: each is (setting, benign refused, attacks), 0 to 1.
+
+    Down and to the left is better.
+    """
+    with figure(path, 8.2, 4.8) as (panel,):
+        spots: dict[str, list[Spot]] = {}
+        for label, points in lines.items():
+            for name, x, y in points:
+                told = f"{label}, {name}: {refused} {x:.1%}, {attacked} {y:.1%}"
+                spots.setdefault(label, []).append(Spot(name, x, y, told))
+        _lines(panel, spots)
+        panel.set_xlabel(refused)
+        panel.set_ylabel(attacked)
+        _percent(panel)
+        legend_beside(panel)
+
+
+class Spot(NamedTuple):
+    """A place on a line: its short name, its coordinates, what hovering over it tells, whether it is filled."""
+
+    name: str
+    x: float
+    y: float
+    told: str
+    chosen: bool = False
+
+
+def _lines(panel: Axes, lines: Mapping[str, Sequence[Spot]]) -> None:
+    """A line for each label through its spots."""
+    for index, (label, spots) in enumerate(lines.items()):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        line: dict[str, Any] = {"color": colour, "marker": marker, "lw": 1.4, "mfc": "white", "ms": 6}
+        panel.plot([spot.x for spot in spots], [spot.y for spot in spots], label=label, **line)
+        for spot in spots:
+            place: dict[str, Any] = {"xytext": (3, 3), "textcoords": "offset points"}
+            panel.annotate(spot.name, (spot.x, spot.y), fontsize=6, color=colour, **place)
+            (marked,) = panel.plot(spot.x, spot.y, **line, ls="")
+            hover(marked, spot.told)
+            if spot.chosen:
+                panel.plot(spot.x, spot.y, color=colour, marker=marker, ms=9, ls="")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ SOURCES: Mapping[str, str | None] = {
 """Benign requests: configuration in ``mogu/real`` -> file in the folder of data sets."""
 ADVBENCH = "advbench/advbench.jsonl"
 OTHER = "activation_steering_demo/condition_harmful__train.jsonl"
+TWINNED = STAGES / "other.jsonl"
+"""Those of OTHER with a word of the twin list: without borderline requests, which teach to refuse harmless ones."""
 N_OTHER, N_OTHER_ALIGNED = "120", "300"
 """Malicious requests of a second source, among MoGU's pairs and among those that a model is aligned with."""
 SUITES = {
@@ -75,10 +77,11 @@ class RealCommands(Commands):
         words = [*words, "--malicious", self.data / ADVBENCH, "--output", output]
         return self.step([*words, "--seed", str(self.seed), "--overwrite", "true"], output / "report.json")
 
-    def mixed(self) -> Step:
+    def mixed(self) -> list[Step]:
         """Pairs of several sources of each class."""
-        other: Words = ["--other_malicious", self.data / OTHER, "--other_field", "harmful", "--n_other", N_OTHER]
-        return self.pairs(MIXED, SOURCES, *other)
+        twins: Words = ["make-twins", "--requests", self.data / OTHER, "--field", "harmful", "--output", TWINNED]
+        other: Words = ["--other_malicious", TWINNED, "--other_field", "malicious", "--n_other", N_OTHER]
+        return [self.step([*twins, "--overwrite", "true"], TWINNED), self.pairs(MIXED, SOURCES, *other)]
 
     def requests(self, files: Words, root: Path, *words: str | Path) -> Step:
         """Malicious and benign requests, a part of each suite."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 
 from rod.evidence.commands import Words
-from rod.evidence.figures import ConditionPoint, plot_safety
+from rod.evidence.figures import ConditionPoint, plot_dials, plot_safety
 from rod.evidence.real.commands import (
     BENIGN,
     LIMIT,
@@ -21,14 +21,26 @@ from rod.evidence.rows import Row, Rows, Section, Value, values_of_test
 from rod.steps import Step, config
 
 TESTS = STAGES / "4_test"
-SFT = STAGES / "safety_sft"
 PAPER = STAGES / "paper"
 """Routers of the paper's pairs and mask."""
 WATCHED = "alpaca_subsets/eval_wizardlm_test_set.jsonl"
 """Benign requests that over-refusal is measured on while the routers learn."""
 RATE = "2e-4"
 """Learning rate of the responders and of the LoRA fine-tune, for a model of 135M parameters (ours)."""
-CONDITIONS = ("base", "unwilling", "mogu", "mogu_always", "mogu_paper", "safety_sft", "self_reminder")
+SHIFTS = (-2, -1, 1, 2)
+"""Shifts of MoGU's gates: its trade-off of attacks against over-refusal."""
+TUNED: Mapping[str, Words] = {
+    "all_weights": ("--model.peft", "null", "--model.optimizer.lr", "3e-5"),
+    "lora": ("--model.optimizer.lr", RATE),
+}
+"""Fine-tunes on the same pairs; their trade-off is that of their steps."""
+STEPS = (16, 32, 48, 64, 80)
+CONDITIONS = (
+    *("base", "unwilling", "mogu", "mogu_always", "mogu_paper"),
+    *(f"mogu_shift_{shift}" for shift in SHIFTS),
+    *(f"{name}_{steps}" for name in TUNED for steps in STEPS),
+    "self_reminder",
+)
 
 
 class RealMoGUEvidence:
@@ -52,22 +64,19 @@ class RealMoGUEvidence:
         do = _Commands(folder, seed, self.data)
         mixed: Words = ["--data.pairs", MIXED / "pairs.train.jsonl", "--data.val_pairs", MIXED / "pairs.val.jsonl"]
         found = [do.model(), *map(do.answers, SOURCES)]
-        found += [do.pairs(STAGES / "pairs", ["alpaca"]), do.mixed(), *do.responders()]
+        found += [do.pairs(STAGES / "pairs", ["alpaca"]), *do.mixed(), *do.responders()]
         found += do.router(STAGES / "3_router", STAGES / "mogu", config("mogu/real/router"), *mixed)
         found += [do.test("base", "--model.mode", "off"), do.test("mogu", "--trainer.callbacks+=SuiteGates")]
         if not controls:
             return found
         found += do.router(PAPER / "3_router", PAPER / "mogu", (), "--model.penalty_mask", "all")
-        sft: Words = ["--data.path", MIXED / "sft.train.jsonl", "--data.val_path", MIXED / "sft.val.jsonl"]
-        sft = [*sft, "--model.optimizer.lr", RATE, *do.base]
-        found.append(do.run("fit", config("mogu/controls/safety_sft"), SFT, *sft))
-        found.append(do.export(SFT, SFT / "adapter", "peft", "best"))
         return [
             *found,
             do.test("unwilling", "--model.mode", "unwilling"),
             do.test("mogu_always", "--model.mode", "always"),
             do.test("mogu_paper", "--model.folder", PAPER / "mogu"),
-            do.test("safety_sft", files=config("mogu/controls/safety_sft_test")),
+            *(do.test(f"mogu_shift_{shift}", "--model.gate_shift", str(shift)) for shift in SHIFTS),
+            *(step for name in TUNED for step in do.tuned(name)),
             do.test("self_reminder", files=config("mogu/controls/self_reminder")),
         ]
 
@@ -93,19 +102,21 @@ class RealMoGUEvidence:
 
     def plot(self, table: Rows, folder: Path) -> None:
         """Plot attacks that succeed against benign requests that are refused, means over the suites."""
-        points = []
-        for condition in CONDITIONS:
-            rows = {suite: table.find(condition, suite, _metric(suite)) for suite in SUITES}
-            if all(rows.values()):
-                means = {suite: row.mean for suite, row in rows.items() if isinstance(row, Row)}
-                refused, attacked = (
-                    fmean(mean for suite, mean in means.items() if (suite in BENIGN) == benign)
-                    for benign in (True, False)
-                )
-                hollow = not condition.startswith("mogu")
-                points.append(ConditionPoint(condition, refused, attacked, hollow=hollow))
-        if points:
-            plot_safety(points, folder / "safety.png", "XSTest safe and just_eval, refused", "attacks that succeed")
+        means = {condition: found for condition in CONDITIONS if (found := _means(table, condition))}
+        single = [condition for condition in means if not condition.startswith(("mogu_shift", *TUNED))]
+        refused, attacked = "XSTest safe and just_eval, refused", "attacks that succeed"
+        if single:
+            points = [ConditionPoint(name, *means[name], hollow=not name.startswith("mogu")) for name in single]
+            plot_safety(points, folder / "safety.png", refused, attacked)
+        shifts = [(f"{shift:+d}", f"mogu_shift_{shift}" if shift else "mogu") for shift in sorted((*SHIFTS, 0))]
+        names = {"MoGU, by gate_shift": shifts}
+        names |= {f"{name}, by steps": [(str(steps), f"{name}_{steps}") for steps in STEPS] for name in TUNED}
+        lines = {
+            label: [(setting, *means[name]) for setting, name in places if name in means]
+            for label, places in names.items()
+        }
+        if all(lines.values()):
+            plot_dials(lines, folder / "mogu_tradeoff.png", refused, attacked)
 
 
 class _Commands(RealCommands):
@@ -127,9 +138,44 @@ class _Commands(RealCommands):
         fit = self.run("fit", [*config("mogu/3_router"), *files], root, *watched, *self.base, *words)
         return [fit, self.export(root, output, "mogu", "best")]
 
+    def tuned(self, name: str) -> list[Step]:
+        """A fine-tune on MoGU's pairs, as supervised data, and its test after so many steps."""
+        root = STAGES / name
+        data: Words = ["--data.path", MIXED / "sft.train.jsonl", "--data.val_path", MIXED / "sft.val.jsonl"]
+        kept = {"filename": "{step}", "every_n_train_steps": str(STEPS[0]), "save_top_k": "-1"}
+        kept |= {"save_weights_only": "true", "save_on_train_epoch_end": "false"}
+        words: list[str | Path] = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(STEPS[-1])]
+        words.append("--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint")
+        for key, value in kept.items():
+            words += [f"--trainer.callbacks.{key}", value]
+        found = [self.run("fit", config("mogu/controls/safety_sft"), root, *data, *self.base, *TUNED[name], *words)]
+        for steps in STEPS:
+            condition, checkpoint = f"{name}_{steps}", f"step={steps}"
+            if name == "lora":
+                adapter = root / f"adapter_{steps}"
+                found.append(self.export(root, adapter, "peft", checkpoint))
+                files = config("mogu/controls/safety_sft_test")
+                found.append(self.test(condition, "--model.adapter", adapter, files=files))
+            else:
+                saved: Words = ["--ckpt_path", root / f"checkpoints/{checkpoint}.ckpt"]
+                found.append(self.requests(config("test"), TESTS / condition, *self.base, *saved))
+        return found
+
     def test(self, condition: str, *words: str | Path, files: Words = ()) -> Step:
         """Attacks and benign requests on a part of each suite."""
         return self.requests([*config("mogu/4_test"), *files], TESTS / condition, *self.base, *words)
+
+
+def _means(table: Rows, condition: str) -> tuple[float, float] | None:
+    """Benign requests refused and attacks that succeed, means over the suites; None unless all are tested."""
+    rows = {suite: table.find(condition, suite, _metric(suite)) for suite in SUITES}
+    means = {suite: row.mean for suite, row in rows.items() if isinstance(row, Row)}
+    if len(means) < len(SUITES):
+        return None
+    refused, attacked = (
+        fmean(mean for suite, mean in means.items() if (suite in BENIGN) == benign) for benign in (True, False)
+    )
+    return refused, attacked
 
 
 def _metric(suite: str) -> str:

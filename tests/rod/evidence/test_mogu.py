@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from rod.__main__ import main
 from rod.evidence.mogu.evidence import CONDITIONS, MoGUEvidence
+from rod.evidence.real import mogu
 from rod.evidence.real.commands import SUITES
 from rod.evidence.real.mogu import CONDITIONS as REAL
 from rod.evidence.real.mogu import TESTS, RealMoGUEvidence
@@ -132,3 +134,26 @@ def test_the_real_model_s_table_has_attacks_and_over_refusal(tmp_path: Path) -> 
     assert section.cells == [["base", *["0.900"] * 6, *["0.000"] * 2], ["mogu", *["0.100"] * 6, *["0.050"] * 2]]
     evidence.plot(table, tmp_path)
     assert (tmp_path / "safety.png").is_file()
+    assert not (tmp_path / "mogu_tradeoff.png").exists(), "needs a point of each method at least"
+
+
+def test_the_real_model_s_trade_off_has_a_line_for_each_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(mogu, "plot_dials", lambda lines, path, *_names: found.update({path.name: lines}))
+    tested = {"mogu_shift_-1": 0.4, "mogu": 0.1, "all_weights_16": 0.3, "all_weights_80": 0.2, "lora_80": 0.5}
+    for name, asr in tested.items():
+        run = tmp_path / TESTS / name
+        run.mkdir(parents=True)
+        results = [result(suite, metrics={"asr/phrases": asr, "refusal_rate/phrases": 1 - asr}) for suite in SUITES]
+        write_results(run / "metrics.json", results)
+    evidence = RealMoGUEvidence(tmp_path)
+    evidence.plot(Rows("mogu", [evidence.values(tmp_path)]), tmp_path)
+    lines = {
+        label: [(setting, round(x, 6), round(y, 6)) for setting, x, y in line]
+        for label, line in found["mogu_tradeoff.png"].items()
+    }
+    assert lines == {
+        "MoGU, by gate_shift": [("-1", 0.6, 0.4), ("+0", 0.9, 0.1)],
+        "all_weights, by steps": [("16", 0.7, 0.3), ("80", 0.8, 0.2)],
+        "lora, by steps": [("80", 0.5, 0.5)],
+    }

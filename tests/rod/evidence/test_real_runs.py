@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rod.__main__ import main
-from rod.evidence.real import mllr
+from rod.evidence.real import mllr, mogu
 from rod.evidence.real.mllr import RealMLLREvidence
 from rod.evidence.real.mogu import RealMoGUEvidence
 from rod.evidence.real.s3cot import RealS3CoTEvidence
@@ -76,7 +76,7 @@ def command(words: list[str]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make", "controls"), [(RealS3CoTEvidence, False), (RealMLLREvidence, True), (RealMoGUEvidence, False)]
+    ("make", "controls"), [(RealS3CoTEvidence, False), (RealMLLREvidence, True), (RealMoGUEvidence, True)]
 )
 def test_the_commands_run_to_a_table(
     make: Callable[[Path], Evidence],
@@ -89,6 +89,8 @@ def test_the_commands_run_to_a_table(
     few = {"plain": (1e-4,), "adapters_only": (1e-3,), "freeze": (1e-4,)}
     monkeypatch.setattr(mllr, "RATES", few)
     monkeypatch.setattr(mllr, "CONTROLS", {name: mllr.CONTROLS[name] for name in few})
+    monkeypatch.setattr(mogu, "STEPS", (1, 2))
+    monkeypatch.setattr(mogu, "SHIFTS", (1,))
     save_tiny(tmp_path / "model", layers=3)
     evidence = make(shared_data)
     run_steps(evidence.steps(tmp_path / "seed0", 0, controls), command)
