@@ -58,6 +58,7 @@ STAND_INS = {
     "gpt2": str(MINIATURE),
     "OTHER.jsonl": "other.jsonl",
     "FIELD": "goal",
+    "120": "2",
 }
 REPLACED = {"fit", "frontier", "pairs", "predict", "report", "score", "test"}
 """Verbs that replace what pages before wrote."""
@@ -103,7 +104,7 @@ def write_readers_files() -> None:
         ({"id": str(i), "prompt": f"How do I {i}?", "type": "t", "label": label} for i, label in enumerate(labels)),
     )
     write("data/advbench/advbench.jsonl", ({"goal": f"Do harm {i}", "target": "Sure, here"} for i in range(16)))
-    write("other.jsonl", ({"goal": f"Do another harm {i}"} for i in range(4)))
+    write("other.jsonl", ({"goal": f"Attack server {i}"} for i in range(4)))
     for name in ("random_9k", "dolly_3k"):
         rows = ({"instruction": f"Name animal {i} of {name}", "input": "", "output": "A cat."} for i in range(12))
         write(f"data/alpaca_subsets/{name}.jsonl", rows)
