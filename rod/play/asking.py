@@ -41,10 +41,12 @@ class Options:
     Attributes:
         system: Instruction after the question: System 1, System 2 or none (``plain``).
         alpha: Strength of the steered voice.
+        gate_shift: As in `llm_modules.mogu.module.MoGU`, for the mixture of a MoGU.
     """
 
     system: System = "plain"
     alpha: float = 0.0
+    gate_shift: float = 0.0
     max_new_tokens: int = 512
     temperature: float = 0.0
     seed: int = 0
@@ -167,6 +169,8 @@ class Player:
             if isinstance(generator, MoGUGenerator) and mode is not None:
                 stack.callback(setattr, generator, "mode", generator.mode)
                 generator.mode = mode
+                stack.callback(generator.mogu.shift_gates, -options.gate_shift)
+                generator.mogu.shift_gates(options.gate_shift)
             if self.steer is not None and any(answer.voice.alpha for answer in answers):
                 self._steer(stack, module, [answer.voice.alpha for answer in answers])
             if isinstance(generator, generation.Generator):
@@ -174,10 +178,10 @@ class Player:
             else:  # a model without a cache does not stream
                 for row, completion in enumerate(generator.generate(prompts, seeds)):
                     yield from ((row, token) for token in completion.token_ids)
-        for answer in answers:
-            answer.n_prompt = len(prompt)
-            if isinstance(module, MoGU) and mode == module.mode:
-                answer.gates = gates_of(module, prompt + answer.token_ids)
+            for answer in answers:
+                answer.n_prompt = len(prompt)
+                if isinstance(module, MoGU) and mode == module.mode:
+                    answer.gates = gates_of(module, prompt + answer.token_ids)
 
     def _steer(self, stack: ExitStack, module: CausalLM, alphas: Sequence[float]) -> None:
         assert self.steer is not None

@@ -49,6 +49,7 @@ class Page:
         self.ui = ui
         self.player, self.checker, self.examples = player, checker, examples
         self.alpha = player.steer.alpha if player.steer else 0.0
+        self.gate_shift = 0.0
         self.answers: list[Answer] = []
         self.asked = 0
         """Number of questions so far; an older one stops when a newer one begins."""
@@ -78,10 +79,33 @@ class Page:
             self.ui.button("Stop", on_click=self.stop).props("outline")
         if self.player.can_steer:
             self.steering()
+        mixes = any(isinstance(module, MoGU) for module in self.player.models)
+        if mixes:
+            self.strictness()
         self.grid = self.ui.element("section").classes("answers").props('aria-label="Answers" aria-live="polite"')
-        if any(isinstance(module, MoGU) for module in self.player.models):
+        if mixes:
             self.ui.html(shown.LEGEND, sanitize=False)
         self.lay_out()
+
+    def strictness(self) -> None:
+        """The slider that shifts the gates of a MoGU."""
+        self.strict = self.ui.label().classes("note")
+        slider = self.ui.slider(min=-4, max=4, step=0.25, value=self.gate_shift).props(
+            'label aria-label="Shift of the gates; above 0 refuses more" id=gate-shift'
+        )
+        slider.on("change", lambda event: self.shifted(float(event.args)))
+        self.tell_strictness()
+
+    def tell_strictness(self) -> None:
+        """Say the shift in words."""
+        self.strict.text = f"gate_shift {self.gate_shift:g} (0: as trained, above 0: the mixture refuses more)"
+
+    async def shifted(self, gate_shift: float) -> None:
+        """Take another shift and, if there are answers, ask again."""
+        self.gate_shift = gate_shift
+        self.tell_strictness()
+        if self.asked:
+            await self.ask()
 
     def steering(self) -> None:
         """The slider, the places, the curve and the file to drop."""
@@ -203,6 +227,7 @@ class Page:
         options = Options(
             self.system.value,
             self.alpha,
+            self.gate_shift,
             int(self.most.value or 256),
             float(self.temperature.value or 0),
             int(self.seed.value or 0),

@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from rod.play.models import load
 from rod.play.page import build
 from tests.browser import Browser, browser, missing
 from tests.processes import Processes
-from tests.rod.play.test_play import free_port, save_calibration
+from tests.rod.play.test_play import free_port, save_calibration, save_mogu
 
 pytest.importorskip("nicegui", reason="needs pip install 'lightning-rod[play]'")
 pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.slow]
@@ -27,18 +28,25 @@ uvicorn = pytest.importorskip("uvicorn")
 LEFT = "\ue012"
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder, port = tmp_path_factory.mktemp("play"), free_port()
-    of_the_miniature(load("miniature")).direction.save(folder / "direction.safetensors")
-    calibration = save_calibration(folder / "2_calibrate", folder / "direction.safetensors")
-    words = ["play", "--port", str(port), "--calibration", str(calibration), "--browser", "false"]
-    server = Processes(main, words, log=folder / "log")
+@contextmanager
+def page(folder: Path, *words: str) -> Iterator[str]:
+    """The address of a page that another process serves."""
+    port = free_port()
+    server = Processes(main, ["play", *words, "--port", str(port), "--browser", "false"], log=folder / "log")
     try:
         wait_for(f"http://localhost:{port}/", server)
         yield f"http://localhost:{port}/"
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("play")
+    of_the_miniature(load("miniature")).direction.save(folder / "direction.safetensors")
+    calibration = save_calibration(folder / "2_calibrate", folder / "direction.safetensors")
+    with page(folder, "--calibration", str(calibration)) as address:
+        yield address
 
 
 def wait_for(address: str, server: Processes) -> None:
@@ -149,6 +157,19 @@ def test_a_question_ends_with_its_window(chromium: Browser) -> None:
             assert done()
         server.should_exit = True
         thread.join()
+
+
+def test_the_gates_of_a_mogu_are_shifted(chromium: Browser, tmp_path: Path) -> None:
+    with page(tmp_path, str(save_mogu(tmp_path / "mogu"))) as address:
+        chromium.open(address)
+        until(chromium, "document.querySelector('#gate-shift')")
+        time.sleep(0.5)
+        chromium.run("document.querySelector('#gate-shift [tabindex]').focus()")
+        chromium.press(LEFT, LEFT)
+        until(chromium, "document.body.innerText.includes('gate_shift -0.5 ')")
+        chromium.click("#ask")
+        until(chromium, "document.querySelectorAll('.gates').length == 2")
+        assert chromium.logs() == []
 
 
 def test_nothing_is_loaded_from_elsewhere(chromium: Browser, address: str) -> None:

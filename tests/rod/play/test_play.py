@@ -44,7 +44,11 @@ def steer(miniature: CausalLM) -> Steer:
 
 @pytest.fixture(scope="module")
 def mogu(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model, folder = load_model("miniature"), tmp_path_factory.mktemp("play") / "mogu"
+    return save_mogu(tmp_path_factory.mktemp("play") / "mogu")
+
+
+def save_mogu(folder: Path) -> Path:
+    model = load_model("miniature")
     glad, unwilling = (random_adapter(output_projections(model), r=2, alpha=4, seed=seed) for seed in (0, 1))
     return MoGUModel(model, glad, unwilling).save_pretrained(folder, base="miniature")
 
@@ -101,6 +105,16 @@ def test_a_mogu_has_three_voices_and_gates_over_prompt_and_answer(mogu: Path) ->
     assert isinstance(module.generator, MoGUGenerator)
     assert module.generator.mode == "first_m"
     assert 'title="glad 0.' in shown.text_of(mixture)
+
+
+def test_gates_are_shifted_for_a_question_and_back(mogu: Path) -> None:
+    player = Player([load(str(mogu))], ["mogu"])
+    options = Options(max_new_tokens=8)
+    before = asked(player, options)[0].gates
+    prompt = slice(0, asked(player, options)[0].n_prompt)
+    shifted = asked(player, replace(options, gate_shift=1.0))[0].gates
+    assert all(s[1] < b[1] and s[2] > b[2] for s, b in zip(shifted[prompt], before[prompt], strict=True))
+    assert asked(player, options)[0].gates == before
 
 
 def test_two_models_side_by_side(miniature: CausalLM, steer: Steer, tmp_path: Path) -> None:
