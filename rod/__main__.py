@@ -129,9 +129,9 @@ def main(args: Sequence[str] | None = None) -> int:
     finally:
         forget_launcher()
     if args is None and all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
-        from rod.next_command import next_command
+        from rod.next_command import next_command, reads_what_exists
 
-        if following := next_command(words):
+        if (following := next_command(words)) and reads_what_exists(following):
             print(f"next: {following}")
     return 0
 

@@ -1,7 +1,9 @@
 """The command that comes after a stage, ready to paste."""
 
+import json
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ _OUTPUTS = {
 _PAIRS = "runs/mogu/pairs"
 _REPORTED = {"test", "score", "frontier"}
 _KEPT = ("model", "steer.direction", "trainer.precision", "data.chat_template", "data.chat_template_kwargs")
+_KEPT_QUESTIONS = ("data.questions", "data.fields")
+"""Kept too if both stages read questions."""
 """Options that go on with the next stage, with all that is within them."""
 _OF_A_FIT = ("model.optimizer", "model.schedule")
 
@@ -64,10 +68,14 @@ def next_command(words: Sequence[str]) -> str:
         place = _value("trainer.default_root_dir" if verb == "test" else "output", options, configs)
         return shlex.join(["rod", "report", place, "--output", f"{place}/report.html"]) if place else ""
     if verb == "filter" and (items := _value("output", options, configs)):
-        return shlex.join(["rod", "fit", "--config", "s3cot/5_curriculum", "--data.items", items])
+        model = _model_of(_value("traces", options, configs))
+        return shlex.join(["rod", "fit", "--config", "s3cot/5_curriculum", "--data.items", items, *model])
     if verb == "pairs" and (pairs := _value("output", options, configs)):
         own = ["--data.pairs", f"{pairs}/pairs.train.jsonl", "--data.val_pairs", f"{pairs}/pairs.val.jsonl"]
-        return shlex.join(["rod", "fit", "--config", "mogu/1_glad", *(own if Path(pairs) != Path(_PAIRS) else ())])
+        own = own if Path(pairs) != Path(_PAIRS) else []
+        return shlex.join(
+            ["rod", "fit", "--config", "mogu/1_glad", *own, *_model_of(_value("answers", options, configs))]
+        )
     if verb not in ("fit", "predict"):
         return ""
     stage = next((name for name in configs if name in _AFTER), "")
@@ -91,11 +99,29 @@ def _after(stage: str, options: Options, configs: Configs) -> str:
         place += 2
     if is_own:
         found += ["--trainer.default_root_dir", f"{folder}/{Path(found[3]).name}"]
+    keys = (*_KEPT, *_KEPT_QUESTIONS) if found[1] == "predict" else _KEPT
     for key, values in options.items():
-        if any(key == kept or key.startswith(f"{kept}.") for kept in _KEPT) and not key.startswith(_OF_A_FIT):
+        if any(key == kept or key.startswith(f"{kept}.") for kept in keys) and not key.startswith(_OF_A_FIT):
             for value in values:
                 found += [f"--{key}={value}"] if key.endswith("+") else [f"--{key}", value]
     return shlex.join(found)
+
+
+def reads_what_exists(command: str) -> bool:
+    """Whether the files that a next command reads are there: a stage may have chosen or saved nothing."""
+    words = shlex.split(command)
+    read = [value for key, value in pairwise(words) if key in ("--ckpt_path", "--checkpoint", "--traces")]
+    read += [value for key, value in pairwise(words) if key == "--config" and value not in shipped()]
+    return all(Path(value).exists() for value in read)
+
+
+def _model_of(traces: str) -> list[str]:
+    """The option that names the model of a file of traces, by the settings beside it; none for the shipped stages'."""
+    try:
+        model = json.loads(Path(traces).with_name("settings.json").read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [] if model == "miniature" else ["--model.backbone", str(model)]
 
 
 def _options(words: Sequence[str]) -> Options:

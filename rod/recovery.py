@@ -1,6 +1,7 @@
 """Checkpoints for a run that is stopped: one every few minutes, and one on SIGTERM."""
 
 import copy
+import os
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops import _FitLoop
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules.errors import InputError
@@ -30,6 +31,8 @@ class RecoveryCheckpoint(ModelCheckpoint):
     ``max_steps``, because Lightning would take a run that goes on from there for finished and leave out its end.
 
     With several processes, all of them stop at the same step if any gets the signal; a validation ends first.
+
+    The first Ctrl-C of a fit counts as SIGTERM, the next one ends it at once.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -49,6 +52,7 @@ class RecoveryCheckpoint(ModelCheckpoint):
         self._step = 0
         self._progress: dict[str, Any] | None = None
         self._signalled = False
+        self._on_interrupt: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove what a killed run has left half written; with several processes, note SIGTERM from now on."""
@@ -65,7 +69,10 @@ class RecoveryCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._saved_at = time.monotonic()
         self._step = trainer.global_step
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._on_interrupt = signal.signal(signal.SIGINT, self._interrupt)
+        if trainer.world_size > 1:
             # Lightning puts the earlier handlers back when the fit ends.
             signal.signal(signal.SIGTERM, self._note)
 
@@ -91,6 +98,7 @@ class RecoveryCheckpoint(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the state after the last optimizer step if one process alone is ended by SIGTERM."""
+        self._forget_interrupt()
         if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
             self._save_last(trainer)
 
@@ -101,7 +109,20 @@ class RecoveryCheckpoint(ModelCheckpoint):
         """Do nothing, see `on_train_epoch_end`."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Delete the checkpoints of a fit that has finished."""
+        """Delete the checkpoints of a fit that has finished; if no other callback has saved it, save its end."""
+        self._forget_interrupt()
+        options: Any = trainer
+        others = [callback for callback in trainer.checkpoint_callbacks if callback is not self]
+        saved = [callback for callback in others if isinstance(callback, ModelCheckpoint)]
+        has_saved = any(callback._last_checkpoint_saved or callback.best_model_path for callback in saved)
+        if trainer.global_step and not options.fast_dev_run and not has_saved:
+            path = Path(str(self.dirpath)) / f"last{self.FILE_EXTENSION}"
+            trainer.save_checkpoint(path)
+            measured = ", ".join(sorted({str(callback.monitor) for callback in saved if callback.monitor}))
+            rank_zero_warn(
+                f"no checkpoint was chosen, because {measured or 'none of them'} was not measured during the fit (too "
+                f"few steps for a validation, or no validation data); its end is saved as {path}"
+            )
         for path in Path(str(self.dirpath)).glob(f"recovery-*{self.FILE_EXTENSION}"):
             trainer.strategy.remove_checkpoint(path)
 
@@ -119,6 +140,16 @@ class RecoveryCheckpoint(ModelCheckpoint):
 
     def _note(self, *_: object) -> None:
         self._signalled = True
+
+    def _interrupt(self, *_: object) -> None:
+        self._forget_interrupt()
+        rank_zero_info("stopping after this step; Ctrl-C again ends at once, and what was not saved is lost")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _forget_interrupt(self) -> None:
+        if self._on_interrupt is not None:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+            self._on_interrupt = None
 
 
 def _progress_after_step(loop: _FitLoop) -> tuple[dict[str, Any], bool]:

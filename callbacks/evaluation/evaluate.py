@@ -17,6 +17,7 @@ from callbacks.evaluation.report import (
     Result,
     library_versions,
     metrics_json,
+    model_of,
     perplexities,
     read_baseline,
     results_of,
@@ -97,7 +98,7 @@ class Evaluate(CompletionWriter):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"evaluate.judges: two are called '{twice[0]}'; give each a name of its own")
         if self.baseline_file is not None:
-            self.baseline = read_baseline(self.baseline_file)
+            self.baseline = read_baseline(self.baseline_file, module.model_id)
         _check_lengths(data, module.max_positions)
         with AnswerChecker() as checker:
             for suite in data.suites.values():
@@ -199,7 +200,10 @@ class Evaluate(CompletionWriter):
             "failures": failures,
         }
         write_lines(folder / "metrics.json", [metrics_json(self.results, about)])
-        print_table(self.results, f"{module.model_id}", hints=[*failures, *answer_hints(scored)])
+        hints = [*failures, *answer_hints(scored)]
+        if self.baseline_file is not None and (base := model_of(self.baseline_file)) != module.model_id:
+            hints.append(f"AES is against {base or 'a model without a name'}, of which {self.baseline_file} is")
+        print_table(self.results, f"{module.model_id}", hints=hints)
         rank_zero_info(f"predictions.jsonl and metrics.json in {folder}")
         self._log(trainer, scored)
 

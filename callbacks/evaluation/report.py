@@ -119,16 +119,17 @@ def perplexities(responses: Iterable[ScoredResponse]) -> list[Result]:
     return found
 
 
-def read_baseline(path: Path) -> dict[str, Baseline]:
+def read_baseline(path: Path, model: str = "") -> dict[str, Baseline]:
     """Read accuracy and tokens by suite from the base model's ``metrics.json``: its System 2 answers (paper).
 
     For a suite without System 2 prompts, the answers to the others are taken. InputError if the file cannot be read, is
-    no ``metrics.json``, or has no suite with accuracy and tokens.
+    no ``metrics.json``, or has no suite with accuracy and tokens; it says how to test ``model``.
     """
     if not path.is_file():
+        of_it = f" --model.backbone {model}" if model not in ("", "miniature") else ""
         raise InputError(
             f"evaluate.baseline: there is no file '{path}'; test the base model first, as in rod test --config "
-            "s3cot/6_test --config s3cot/controls/base, or give null for a test without AES"
+            f"s3cot/6_test --config s3cot/controls/base{of_it}, or give null for a test without AES"
         )
     found: dict[str, Baseline] = {}
     for result in read_results(path):
@@ -142,6 +143,14 @@ def read_baseline(path: Path) -> dict[str, Baseline]:
             f"{path}: no suite has accuracy and tokens; test the base model on questions with gold answers"
         )
     return found
+
+
+def model_of(path: Path) -> str:
+    """The model that a ``metrics.json`` is about; empty if it does not say."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("model") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def read_results(path: Path) -> list[Result]:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,6 +91,28 @@ def test_sigterm_leaves_a_checkpoint_and_loses_nothing(
 
     assert rod("fit", "--config", config, "--resume", "auto") == 0
     assert_same_fit(whole(trainer), tmp_path / "run")
+
+
+def test_ctrl_c_ends_a_fit_as_sigterm_does(whole: Whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = fit_config(tmp_path, stop_at(tmp_path, 3, name="SIGINT"))
+    before = signal.getsignal(signal.SIGINT)
+    assert rod("fit", "--config", config) == 143
+    assert "Ctrl-C again ends at once" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) == before
+    assert (tmp_path / "run/checkpoints/recovery-step=3.ckpt").is_file()
+    assert rod("fit", "--config", config, "--resume", "auto") == 0
+    assert_same_fit(whole({}), tmp_path / "run")
+
+
+def test_a_fit_whose_checkpoints_choose_nothing_keeps_its_end(tmp_path: Path) -> None:
+    best = {"filename": "best", "monitor": "val/loss"}
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": best}
+    config = fit_config(tmp_path, callbacks=[callback], limit_val_batches=0)
+    with pytest.warns(UserWarning, match="no checkpoint was chosen, because val/loss was not measured"):
+        assert rod("fit", "--config", config) == 0
+    (saved,) = (tmp_path / "run").rglob("*.ckpt")
+    assert saved.name == "last.ckpt"
+    assert torch.load(saved, weights_only=True)["global_step"] == 12
 
 
 def test_an_interrupted_run_is_not_begun_again_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
