@@ -3,15 +3,37 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from datamodules.answers.option_texts import REASON, read_species, read_text, read_value, same_start, without_own
 from datamodules.answers.spans import REFUSED, UNDECIDED, plain, sentence, without_filler
 
 _GO_ON = re.compile(
     r"[^\S\n]{0,4}\n|\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])|(?=[\u3040-\u9fff\uac00-\ud7af])"
-    r"|(?:because|since|as|which|due|given|based|but|in this case|meaning|while)\b)",
+    r"|(?:because|since|as|which|due|given|based|but|in this case|meaning|while)\b"
+    r"|(?:rather than|instead of|(?:and )?not|over|as opposed to)\s(?:option\s)?\(?(?-i:[A-Z]\b))",
     re.IGNORECASE,
 )
-_MORE = r"\s{{0,3}}(?:,\s?and|,\s?or|,|/|&|and/or|and|or)\s{{0,3}}(?:options?\s|choices?\s)?\(?([{names}])\)?"
-_MORE_END = r"(?=\s{0,3}$|\s{0,3}[.,;:)!?/\n]|\s(?:and|or|is|are|both|could|can|may|would|depending)\b)"
+_LEAD = (
+    r"(?:the )?(?:(?:correct|right|final) )?(?:answer|ans|option|opci[oó]n|opção|opzione|choice|letter)\b"
+    r"[.:]?\s?(?:is:? )?"
+)
+"""Words before a name."""
+_IS_CORRECT = re.compile(
+    r"\s(?:is|must be|would be)\s(?:the\s)?(?:most\s)?(?:correct|right|best)(?:\s(?:answer|option|choice|one))?[.!]?\Z"
+)
+_NOT_BUT = re.compile(r"\Anot\s(?!only\b)[^.\n]{1,40}?\bbut\s(?:rather\s)?", re.IGNORECASE)
+_NEXT = r"\s{0,3}(?:options?\s|choices?\s)?\(?([NAMES])\)?"
+_MORE = (
+    rf"\s{{0,3}}(?:,\s?and|,\s?or|,|/|&|and/or|and|or|as well as|\b(?:[yeou]|und|oder|et|ou|и|или)\b){_NEXT}"
+    r"(?=\s{0,3}$|\s{0,3}[.,;:)!?/\n]|\s(?:and|or|is|are|both|could|can|may|might|would|depending)\b)",
+    rf"\s{{0,3}};{_NEXT}(?=\s{{0,3}}(?:$|[.,;/\n]))",
+    rf"\s?(?:或者?|和|及|与|與|、|と|や|または|또는|와|과|나|및){_NEXT}(?![A-Za-z])",
+)
+"""A second name right after the first."""
+_ALSO = (
+    r"\b([NAMES])\)?\s(?:is|can|could|may|might|would)\s(?:also|equally)\s(?:be\s)?(?:an?\s)?"
+    r"(?:correct|right|valid|possible|plausible|acceptable|answer|fit|work)\b"
+)
+"""A second option in the same sentence that is right, too."""
 
 
 def read_choice(
@@ -22,121 +44,101 @@ def read_choice(
     Args:
         span: A box's content, the text after "the answer is", a line, ...
         names: One character per option.
-        options: Texts of the options, if known. An option's text such as ``E. coli`` is not taken for the name E.
+        options: Texts of the options, if known. An option's text such as ``E. coli`` is not taken for the name E, and
+            a name before the text of another option decides nothing.
         whole: The span must be the answer and nothing more.
         alone: Accept a name with text after it. False if several lines discuss one option each.
     """
     text = plain(span)
-    if not whole:
-        text = without_filler(text)
-    if re.fullmatch(rf"[{re.escape(names)}]{{2,10}}", text):
-        return UNDECIDED if len(set(text)) > 1 else None
-    by_text = _by_text(text, options, whole)
+    by_text = read_text(text, options, whole)
+    if by_text is None and whole and alone and (correct := _IS_CORRECT.search(text)):
+        text = without_filler(text[: correct.start()])
+        by_text = read_text(text, options, whole)
     if by_text is not None:
         return by_text
-    kinds = re.escape(names)
+    if not whole:
+        text = without_filler(_NOT_BUT.sub("", without_filler(text), count=1))
+    if re.fullmatch(rf"[{re.escape(names)}]{{2,10}}", text):
+        return UNDECIDED if len(set(text)) > 1 else None
     match = re.match(
-        rf"(?:answer )?(?:option |choice |letter |answer:? )?(?:([(\[])\s?)?([{kinds}])(?(1)\s?[)\]])",
-        text,
-        re.IGNORECASE,
+        rf"(?:{_LEAD}){{0,2}}(?:([(\[])\s?(?:{_LEAD})?)?([{re.escape(names)}])(?(1)\s?[)\]])", text, re.IGNORECASE
     )
-    if match is not None:
-        return _named(text, match, names, options, whole, alone)
-    return UNDECIDED if not whole and REFUSED.match(text) else None
+    name = _named(text, match, names, options, whole, alone) if match else None
+    if name is not None:
+        return name
+    name = read_species(text, options) or read_value(text if whole else sentence(text), options)
+    return UNDECIDED if name is None and not match and not whole and REFUSED.match(text) else name
 
 
 def _named(
     text: str, match: re.Match[str], names: str, options: Mapping[str, str], whole: bool, alone: bool
 ) -> str | None:
-    """The name at the start of the text, unless the text after it shows that it is another word."""
-    name, rest = match[2], text[match.end() :]
+    """The name at the start of the text, unless the text after it shows that it is another word or another option."""
+    name, rest = match[2].upper(), text[match.end() :]
+    own = options.get(name, "")
+    after = without_own(rest, own)
+    fits = after != rest and _GO_ON.match(after) is not None
     end = rest.strip(" .)!:;,")
     if whole and end and not (alone and (rest[:1] in (".", ")", ":") or (match[1] and match[0][:1] in "(["))):
         return None
-    if whole and end and options.get(name.upper()) and not _same_start(rest.lstrip(".):"), options[name.upper()]):
-        return None
-    if name.islower() and not match[1] and end and (whole or not rest.startswith((")", ":"))):
-        return None  # "a", "i": more often words
-    if not match[1] and not _GO_ON.match(rest):
-        return None  # "B cells", "C-reactive protein", "A good sign"
-    if match[1] and re.match(r"\w", rest):
-        return None
-    name = name.upper()
-    kinds = re.escape(names)
-    more = re.match(_MORE.format(names=kinds) + _MORE_END, rest)
-    more = more or _other_name(rest, kinds)
-    if more and more[1] != name:
+    after = after if fits else rest
+    if _second_name(after, names) not in (None, name):
         return UNDECIDED
-    if rest.startswith(".") and not match[1] and _is_species(name, rest, options):
+    if not fits and not _is_name(match, rest, end, whole):
         return None
+    others = {other: option for other, option in options.items() if other != name}
+    if rest.startswith(".") and not match[1] and not (own and same_start(rest[1:], own)):
+        if (species := read_species(text[match.start(2) :], others)) is not None:
+            return species
+        if _SPECIES.match(rest):
+            return None
+    more, discussed = _others(after, names)
+    if more - {name}:
+        return UNDECIDED
+    if whole and discussed - {name}:
+        return None
+    if end and own and not same_start(rest.lstrip(".): "), own):
+        said = sentence(rest.lstrip(".): "))
+        return None if whole else UNDECIDED if read_text(said, others, whole=True) is not None else name
     return name
 
 
-_REASON = re.compile(r"\b(?:because|since|whereas|unlike)\b", re.IGNORECASE)
+def _is_name(match: re.Match[str], rest: str, end: str, whole: bool) -> bool:
+    """Whether a letter is a name and no word or part of one, judged by the text after it."""
+    if match[1]:
+        return re.match(r"\w", rest) is None
+    if match[2].islower() and end and (whole or not rest.startswith((")", ":"))):
+        return False  # "a", "i": more often words
+    return _GO_ON.match(rest) is not None  # not "B cells", "C-reactive protein", "A good sign"
 
 
-def _other_name(rest: str, kinds: str) -> re.Match[str] | None:
-    """A second name in the same sentence, as in "B. elm, C. ash, or D. fir"; the stop after a name ends no sentence."""
-    marked = re.sub(rf"(?<![\w.])([{kinds}])\.(?=\s)", r"\1)", rest.lstrip(".:)"))
-    listed = _REASON.split(sentence(marked), maxsplit=1)[0]
-    says_more = r"(?![^.\n]{0,60}\s(?:is|was|has|does|cannot|would)\b)"
-    return re.search(
-        rf"\b(?:or|and(?=.{{1,12}}[:)]{says_more}|\W.{{1,9}}$))\s(?:maybe\s|perhaps\s|possibly\s|even\s)?"
-        rf"(?:option\s|choice\s)?\(?([{kinds}])(?:[:)]|\s\(|\.?$)",
-        listed,
-    )
+def _second_name(rest: str, names: str) -> str | None:
+    """A name right after the first: "B or C"."""
+    found = (re.match(more.replace("NAMES", re.escape(names)), rest) for more in _MORE)
+    return next((match[1] for match in found if match), None)
 
 
+def _others(rest: str, names: str) -> tuple[set[str], set[str]]:
+    """Names that the text after a name says as well, and those in brackets, as if each option were discussed."""
+    kinds = re.escape(names)
+    # The stop after a name ends no sentence: "B. elm, C. ash, or D. fir".
+    marked = REASON.split(re.sub(rf"(?<![\w.])([{kinds}])\.(?=\s)", r"\1)", rest.lstrip(".:)")), maxsplit=1)[0]
+    listed = sentence(marked)
+    found = {name for more in (_LISTED, _ALSO) for name in re.findall(more.replace("NAMES", kinds), listed)}
+    return found, set(re.findall(rf"(?<![\w.])\(?([{kinds}])\)\s", marked))
+
+
+_SAYS_MORE = r"(?![^.\n]{0,60}\s(?:is|was|has|does|cannot|would)\b)"
+_LISTED = (
+    rf"\b(?:or|and(?=.{{1,12}}[:)]{_SAYS_MORE}|\W.{{1,9}}$))\s(?:maybe\s|perhaps\s|possibly\s|even\s)?"
+    r"(?:option\s|choice\s)?\(?([NAMES])(?:[:)]|\s\(|\.?$)"
+)
+"""A further name of a list, such as the last of "B. elm, C. ash, or D. fir"."""
 _SPECIES = re.compile(
     r"\. ?(?:coli|difficile|diff|pylori|influenzae|baumannii|cereus|anthracis|albicans|fragilis|perfringens|botulinum"
     r"|tetani|burgdorferi|histolytica|lamblia|faecalis|faecium|jejuni)\b"
 )
-
-
-def _is_species(name: str, rest: str, options: Mapping[str, str]) -> bool:
-    """Whether the text is a species such as ``E. coli`` and not option E."""
-    if _SPECIES.match(rest) is None:
-        return False
-    return name not in options or not _same_start(rest[1:], options[name])
-
-
-def _same_start(text: str, option: str) -> bool:
-    first, second = _key(sentence(text)), _key(option)
-    return bool(first) and bool(second) and (first.startswith(second) or second.startswith(first))
-
-
-def _key(text: str) -> str:
-    text = re.sub(r"\\(?:d|t)frac", r"\\frac", plain(text)).replace("\\left", "").replace("\\right", "")
-    text = re.sub(r"\s+", " ", text.casefold().replace("−", "-").replace("–", "-")).strip()
-    text = re.sub(r"(?<=[^a-z0-9]) | (?=[^a-z0-9])", "", text)
-    return text.rstrip(".,;:").strip()
-
-
-_AFTER_TEXT = re.compile(r"$|[.;:!?](?!\d)|,(?!\d)| (?:because|since|as|which|due|given|based|but)\b|\(")
-
-
-def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
-    """The option whose text the span is or starts with; the longest match, None if two options have the same text."""
-    said = _key(text)
-    if not any(_key(option).startswith(("the ", "a ", "an ")) for option in options.values()):
-        said = re.sub(r"^(?:the|an?) ", "", said)
-    keys = {name: _key(option) for name, option in options.items()}
-    found = [
-        (len(key), name)
-        for name, key in keys.items()
-        if len(key) > 0
-        and not (len(key) == 1 and key.upper() in options)  # "A" is a name before it is a text
-        and (said == key or (not whole and said.startswith(key) and _AFTER_TEXT.match(said[len(key) :])))
-    ]
-    longest = max((length for length, _ in found), default=0)
-    best = [name for length, name in found if length == longest]
-    if len(best) != 1:
-        return None
-    others = "|".join(re.escape(key) for name, key in keys.items() if key and key != keys[best[0]])
-    listed = sentence(said[longest:])
-    if others and re.search(rf"(?<![a-z0-9])(?:or|and) (?:the )?(?:{others})(?![a-z0-9])", _REASON.split(listed)[0]):
-        return UNDECIDED
-    return best[0]
+"""Rest of a species such as ``E. coli``, which is not option E."""
 
 
 def read_label(span: str, labels: Sequence[str], whole: bool = False, first: bool = False) -> str | None:

@@ -59,6 +59,21 @@ BACTERIA = ("Klebsiella pneumoniae", "C. difficile", "E. coli", "A. baumannii", 
         ("Die Antwort lautet C.", "C"),
         ("Ответ: D", "D"),
         ("<think>The answer is A.</think>The answer is B.", "B"),
+        ("(B) is correct.", "B"),
+        ("It is soft.\nTherefore, (C) is correct.", "C"),
+        ("Hence (b) is correct answer.", "B"),
+        ("It is soft.\ncorrect answer B", "B"),
+        ("ANSWER :(Option B)", "B"),
+        ("It is soft.\nOption: B", "B"),
+        ("It is soft.\nAns B", "B"),
+        ("The answer is not B but C.", "C"),
+        ("The answer is not A, not B, but C: ash", "C"),
+        ("The answer is C rather than B.", "C"),
+        ("The answer is C, not B.", "C"),
+        ("La respuesta correcta es la opción C.", "C"),
+        ("The answer is B; C is wrong.", "B"),
+        ("The answer is B – A is wrong.", "B"),
+        ("答案是B，因为A和C不对", "B"),
     ],
 )
 def test_choices_of_unknown_text(text: str, answer: str | None) -> None:
@@ -105,6 +120,19 @@ def test_a_pattern_and_a_stop_are_read_in_what_the_user_sees() -> None:
         "The answer is either A or C.",
         "The answer is A and C.",
         "The answer is A, B, or C",
+        "The answer is B, but C is also correct.",
+        "The answer is B, although C could also be right.",
+        "The answer is B as well as C.",
+        "答案：B或C",
+        "答案是B、C",
+        "答案是B和C。",
+        "答えはBとCです。",
+        "정답은 B와 C입니다.",
+        "La respuesta es B o C.",
+        "\\boxed{B;C}",
+        "(A) oak is hard. (B) elm is soft. (C) ash is wet.",
+        "A) oak B) elm C) ash D) fir",
+        "(A) is correct.\n(B) is correct.",
         "The answer is either A: 1.2 % or B: 4 %.",
         'Answer("A") or Answer("B")',
         'Action: Answer("A")\nAction: Answer("B")',
@@ -140,6 +168,13 @@ def test_no_choice_is_made_up(text: str) -> None:
         ("Answer: C. B cells", "C"),
         ("The answer is F.", None),
         ("C: but why?", None),
+        ("Answer: b. large intestine", "B"),
+        ("The answer is B large intestine.", "B"),
+        ("The answer is B. small intestine", None),
+        ("\\boxed{small intestine, large intestine}", None),
+        ("The answer is small intestine as well as B cells.", None),
+        ("None of the options is correct.", None),
+        ("It digests.\nSo the large intestine is correct.", "B"),
     ],
 )
 def test_texts_of_options(text: str, answer: str | None) -> None:
@@ -160,6 +195,55 @@ def test_texts_of_options(text: str, answer: str | None) -> None:
 )
 def test_names_of_bacteria_are_no_letters(text: str, answer: str | None) -> None:
     assert AnswerRule("choice").extract(text, BACTERIA) == answer
+
+
+GERMS = ("Haemophilus influenzae", "Staphylococcus aureus", "Chlamydia trachomatis", "Bordetella pertussis")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "answer"),
+    [
+        ("The answer is B. pertussis.", GERMS, "D"),
+        ("The answer is C. trachomatis.", GERMS, "C"),
+        ("The answer is H. influenzae.", GERMS, "A"),
+        ("The answer is B. Staphylococcus aureus.", GERMS, "B"),
+        ("The answer is A. fumigatus.", ("Candida albicans", "Aspergillus fumigatus"), "B"),
+        ("The answer is B. cold air.", ("warm air", "cold air", "bitter cold air"), "B"),
+        ("\\boxed{C. Both A and B}", ("x", "y", "Both A and B"), "C"),
+        ("<answer>C. Both A and B</answer>", ("x", "y", "Both A and B"), "C"),
+        ("(C) Both A and B", ("x", "y", "Both A and B"), "C"),
+        ("The answer is both A and B.", ("x", "y", "Both A and B"), "C"),
+        ("The answer is both A and B.", ("x", "y", "z"), None),
+        ("The answer is C. Both A and B or A.", ("x", "y", "Both A and B"), None),
+        ("The answer is D. Both A and C.", ("x", "y", "z", "Both a and c"), "D"),
+        ("The answer is AB.", ("A", "B", "AB", "O"), "C"),
+        ("The answer is A good sign.", ("good", "bad"), None),
+    ],
+)
+def test_an_options_own_text_after_its_letter_or_in_its_place(
+    text: str, options: tuple[str, ...], answer: str | None
+) -> None:
+    assert AnswerRule("choice").extract(text, options) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "answer"),
+    [
+        ("The answer is 1000.", ("100", "1,000", "10,000"), "B"),
+        ("20 percent", ("10%", "20%"), "B"),
+        ("The answer is 1/2.", ("\\frac{1}{2}", "2"), "A"),
+        ("The answer is 0.5.", ("\\frac{1}{2}", "2"), "A"),
+        ("\\boxed{\\$12}", ("12", "15"), "A"),
+        ("The answer is 12 apples.", ("12", "15"), "A"),
+        ("The answer is 12 or 15 apples.", ("12", "15"), None),
+        ("The answer is 120.", ("12", "15"), None),
+        ("The answer is 1/2.", ("0.5", "50%"), None),
+        ("It takes two steps:\n1. Add 3.\n2. Double it.", ("1", "2"), None),
+        ("2. Double it.", ("1", "2"), None),
+    ],
+)
+def test_an_options_value_in_another_form(text: str, options: tuple[str, ...], answer: str | None) -> None:
+    assert AnswerRule("choice").extract(text, options) == answer
 
 
 def test_options_may_be_named_by_digits() -> None:

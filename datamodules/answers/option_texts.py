@@ -1,0 +1,88 @@
+"""Find the option whose text a span has: the same words, or the same value in another form."""
+
+import re
+from collections.abc import Mapping
+
+from datamodules.answers.plain import quick_verdict
+from datamodules.answers.spans import UNDECIDED, plain, sentence, without_filler
+
+REASON = re.compile(r"\b(?:because|since|whereas|unlike)\b", re.IGNORECASE)
+"""Words after which other options are only talked about."""
+_AFTER_TEXT = re.compile(r"$|[.;:!?](?!\d)|,(?!\d)|/(?![\d(])| (?:because|since|as|which|due|given|based|but)\b|\(")
+_WORD = re.compile(r"\w+")
+_SPECIES = re.compile(r"([a-z])[a-z]{2,} (?=[a-z]{4})")
+
+
+def read_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
+    """The option whose text the span is or starts with; the longest match, None if two options have the same text.
+
+    Args:
+        text: A span without mark-up.
+        options: Texts of the options by name.
+        whole: The span must be the text and nothing more. If not, words such as "therefore" may stand before it.
+    """
+    found = _by_text(text, options, whole)
+    return found if found is not None or whole else _by_text(without_filler(text), options, whole)
+
+
+def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
+    said = _key(text)
+    if not any(_key(option).startswith(("the ", "a ", "an ")) for option in options.values()):
+        said = re.sub(r"^(?:the|an?) ", "", said)
+    keys = {name: _key(option) for name, option in options.items()}
+    found = [
+        (len(key), name)
+        for name, key in keys.items()
+        if len(key) > 0
+        and not (len(key) == 1 and key.upper() in options)  # "A" is a name before it is a text
+        and (said == key or (not whole and said.startswith(key) and _AFTER_TEXT.match(said[len(key) :])))
+    ]
+    longest = max((length for length, _ in found), default=0)
+    best = [name for length, name in found if length == longest]
+    if len(best) != 1:
+        return None
+    others = "|".join(re.escape(key) for name, key in keys.items() if key and key != keys[best[0]])
+    listed = REASON.split(sentence(said[longest:]))[0]
+    if others and re.search(rf"(?<![a-z0-9])(?:or|and|as well as) (?:the )?(?:{others})(?![a-z0-9])", listed):
+        return UNDECIDED
+    return (
+        UNDECIDED if others and re.match(rf"[,;/&](?:the )?(?:{others})(?:$|[.,;/&]|(?:or|and) )", listed) else best[0]
+    )
+
+
+def read_value(text: str, options: Mapping[str, str]) -> str | None:
+    """The only option that has the value of the text in another form, such as 1000 for 1,000 or 1/2 for 0.5."""
+    said = text.strip(" .,;:\\")
+    if not any(map(str.isdigit, said)) or re.match(r"\d{1,2}[.)]\s", said):
+        return None
+    found = [name for name, option in options.items() if not option.isalpha() and quick_verdict(option, said)]
+    return found[0] if len(found) == 1 else None
+
+
+def read_species(text: str, options: Mapping[str, str]) -> str | None:
+    """The only option that a text such as ``B. pertussis`` abbreviates."""
+    if not re.match(r"[A-Z]\.\s?[a-z]{4}", text):
+        return None
+    said, short = _key(text), {name: _SPECIES.sub(r"\1.", _key(option), count=1) for name, option in options.items()}
+    found = [name for name, option in short.items() if option and said.startswith(option)]
+    return found[0] if len(found) == 1 else None
+
+
+def without_own(rest: str, option: str) -> str:
+    """What follows an option's name, without the option's text if that comes first."""
+    words = r"\W{0,9}".join(map(re.escape, _WORD.findall(plain(option))))
+    own = re.match(rf"\W{{0,9}}{words}(?!\w)", rest, re.IGNORECASE) if words else None
+    return rest[own.end() :] if own else rest
+
+
+def same_start(text: str, option: str) -> bool:
+    """Whether the first sentence of a text starts with the option's text, or is the start of it."""
+    first, second = _key(sentence(text)), _key(option)
+    return bool(first) and bool(second) and (first.startswith(second) or second.startswith(first))
+
+
+def _key(text: str) -> str:
+    text = re.sub(r"\\(?:d|t)frac", r"\\frac", plain(text)).replace("\\left", "").replace("\\right", "")
+    text = re.sub(r"\s+", " ", text.casefold().replace("−", "-").replace("–", "-")).strip()
+    text = re.sub(r"(?<=[^a-z0-9]) | (?=[^a-z0-9])", "", text)
+    return text.rstrip(".,;:").strip()
