@@ -157,6 +157,8 @@ _CODE_HEAD = re.compile(r"[ \t]*(?:def|class|import|from|return|for|if|while|eli
 _CAPITALS = re.compile(r"\b[A-Z]+\b")
 _SMALL_AFTER_END = re.compile(r"(?<=[a-z]{4}[.!?]) (?=[a-z])")
 _GOES_ON = re.compile(r"[.!?] [a-z]")
+_END = re.compile(r"[.!?](?=\s|\Z)")
+_CAPITAL = re.compile(r"\b[A-Z]")
 _BREAK = "\x00"
 """Stands where a sentence goes on with a small letter, which counts as a broken pair."""
 _TOKEN = re.compile(r"\n|\x00|[^\W\d_]+(?:'[a-z]+)?|\d|\.{2,}|[.!?](?=\s)|[^\s\w.!?]")
@@ -171,8 +173,9 @@ def _tokens(text: str) -> list[str]:
         text = _CODE.sub("\n", text)
     if _CODE_SIGN.search(text):
         text = "\n".join("" if _is_code(line) else line for line in text.split("\n"))
-    text = _CAPITALS.sub("@", text)
-    return _TOKEN.findall(_SMALL_AFTER_END.sub(f" {_BREAK} ", text).lower() + "\n")
+    if 2 * len(_CAPITAL.findall(text)) >= len(_END.findall(text)):  # else sentences of this text begin small
+        text = _SMALL_AFTER_END.sub(f" {_BREAK} ", text)
+    return _TOKEN.findall(_CAPITALS.sub("@", text).lower() + "\n")
 
 
 def _may_be_salad(text: str, words: Sequence[str], pairs: set[tuple[str, str]]) -> bool:

@@ -26,6 +26,10 @@ SOUND = {
     "table": "| Year | Number |\n| --- | -------------------------- |\n| 2019 | 11 |\n| 2020 | 8 |\n| 2021 | 9 |",
     "code": "def add(a, b):\n    return a + b\n\nfor a in range(9):\n    if a is not None and a.of in the_list:\n"
     "        print(add(a, b)[0].is_in, a.to, b.by)\n" * 2,
+    "small letters": "i'm sorry. i cannot do this. it would be wrong. goodbye.",
+    "more small letters": "yes. that works. you need flour. mix it with water. bake it. then ask Bob. he knows more.",
+    "a scream": "A" + "a" * 40 + "rgh! That is what he said when he saw the spider on the wall of the old house.",
+    "a long word": "The longest word of the book is " + "pneumonoultramicroscopicsilicovolcanoconiosis" * 2 + ".",
     "sum": "2 + 2 + 2 + 2 + 2 + 2 + 2 + 2 = 16",
     "capitals": "A. THE IT OF US\nI. AN OF TO\nThe IT department of the US is in a US office.",
     "German": "Um die T\u00fcr zu \u00f6ffnen, brauchst du den Schl\u00fcssel, der an der Wand h\u00e4ngt. Dreh ihn "
@@ -61,6 +65,10 @@ def letters(n: int, seed: int = 0) -> str:
         (f"{TEXT} " * 4, "loop"),
         ("0" * 900, "loop"),
         ("no" * 900, "loop"),
+        ("no" * 100, "loop"),
+        ("a" * 240, "loop"),
+        ("ha" * 150, "loop"),
+        ("Yes! " + "hahaha" * 40, "loop"),
         ("".join(f"Step {i}: Go to the store. " for i in range(1, 9)), "loop"),
         (f"{TEXT}\n" + "".join(f"{i}. I cannot do that for you.\n" for i in range(1, 20)), "loop"),
         (" ".join(f"Then I think about it {i} times." for i in range(7, 30)), "loop"),
