@@ -2,8 +2,9 @@
 
 Known are the marks of the reasoning models in use: tags such as ``<think>``, ``<thinking>``, ``<thought>``,
 ``<reasoning>``, ``<seed:think>``, ``[THINK]``, ``◁think▷``, ``<|begin_of_thought|>`` and ``<|START_THINKING|>``; the
-channels of gpt-oss, also as they are left when special tokens are skipped (``analysis...assistantfinal...``); and the
-headings of HuatuoGPT-o1 and Granite 3.2. All take time linear in the length of the completion.
+channels of gpt-oss, also as they are left when special tokens are skipped (``analysis...assistantfinal...``); the
+headings of HuatuoGPT-o1, Granite 3.2 and Ollama's terminal; and Open WebUI's ``<details type="reasoning">``. All take
+time linear in the length of the completion.
 """
 
 import re
@@ -20,16 +21,19 @@ class Split(NamedTuple):
     answer: str | None
 
 
-_NAME = r"(?:[a-z]{1,12}[:_])?(?:think|thinking|thoughts?|thought_process|reasoning|scratchpad|inner_monologue)"
+_NAME = (
+    r"(?:[a-z]{1,12}[:_])?(?:think|thinking|thoughts?|thought_process|reasoning|scratchpad|analysis"
+    r"|(?:inner|internal)_monologue)"
+)
 _WORD = r"(?:think|thinking|thought|reasoning)"
 _OPEN = (
     rf"<\s?(?P<tag>{_NAME})(?:\s[^<>\n]{{0,80}})?>|\[(?P<square>(?-i:THINK(?:ING)?|REASONING))\]|◁(?P<kimi>{_WORD})▷"
-    rf"|<\|(?:begin_of_|start_of_|begin_|start_)?(?P<token>{_WORD})\|>|<\|inner_prefix\|>|<unused94>(?:thought\b)?"
+    rf"|<\|(?:(?:begin|start)_?(?:of_?)?)?(?P<token>{_WORD})\|>|<\|inner_prefix\|>|<unused94>(?:thought\b)?"
     r"|<\|channel>thought\b|<\|im_start\|>think\b"
 )
 _CLOSE = (
     rf"<\s?/\s?(?P<tag_end>{_NAME})\s?>|\[/(?P<square_end>(?-i:THINK(?:ING)?|REASONING))\]|◁/(?P<kimi_end>{_WORD})▷"
-    rf"|<\|(?:/|end_of_|end_)(?P<token_end>{_WORD})\|>|<\|inner_suffix\|>|<unused95>|<channel\|>|<\|im_start\|>answer\b"
+    rf"|<\|(?:/|end_?(?:of_?)?)(?P<token_end>{_WORD})\|>|<\|inner_suffix\|>|<unused95>|<channel\|>|<\|im_start\|>answer\b"
 )
 _MARK = re.compile(rf"(?P<open>{_OPEN})|(?P<close>{_CLOSE})|(?P<fence>```)", re.IGNORECASE)
 _START = re.compile(r"[<\[◁`]")
@@ -48,13 +52,19 @@ _CHANNEL = re.compile(
 )
 _MESSAGE_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _CHANNEL_TOKENS = frozenset(f"<|{name}|>" for name in ("start", "channel", "constrain", "message", "end", "call"))
-_ANALYSIS = re.compile(r"\s*analysis(?=\w|[ \t]*\n|\b.*?assistantfinal)", re.DOTALL)
+_ANALYSIS = re.compile(r"\s*(?:assistant)?analysis(?=\w|[ \t]*\n|\b.*?assistantfinal)", re.DOTALL)
 """What is left of the first channel if special tokens are skipped; no English text begins so."""
 _HEADINGS = (
     (re.compile(r"\s*#{1,4}\s?Thinking\b:?"), re.compile(r"^#{1,4}\s?Final (?:Response|Answer)\b:?", re.MULTILINE)),
     (re.compile(r"\s*Here(?: is|['’]s) my thought process:"), re.compile(r"Here(?: is|['’]s) my response:")),
+    (re.compile(r"\s*Thinking\.\.\.[ \t]*\n"), re.compile(r"^\.\.\.done thinking\.", re.MULTILINE)),
 )
 """Headings of a thought and of the answer after it; they count only together."""
+_DETAILS = re.compile(
+    r"<details\s[^<>\n]{0,200}\btype=[\"']reasoning[\"'][^<>\n]{0,200}>(?:\s{0,9}<summary>[^<>\n]{0,200}</summary>)?"
+    r"(?P<thought>(?:(?!</?details)[\s\S])*)(?P<end></details>)?"
+)
+"""A thought as Open WebUI shows it; other ``<details>`` are part of an answer."""
 
 
 def split_thought(completion: str, prompt: str = "") -> Split:
@@ -71,6 +81,8 @@ def split_thought(completion: str, prompt: str = "") -> Split:
         Split(thought='They want 2 + 3.', answer=None)
     """
     text = opened_thought(prompt) + completion
+    if "<details" in text:
+        text = _DETAILS.sub(lambda found: f"<think>{found['thought']}{'</think>' if found['end'] else ''}", text)
     if "<|channel|>" in text or "<|message|>" in text:
         return _split_channels(text)
     if left := _ANALYSIS.match(text):
@@ -160,7 +172,11 @@ def _unwrapped(text: str) -> str:
 
 def _is_quoted(text: str, mark: re.Match[str]) -> bool:
     before, after = text[mark.start() - 1 : mark.start()], text[mark.end() : mark.end() + 1]
-    return before == after != "" and before in ("`\"'" if mark["open"] else "`") and not mark["fence"]
+    if before != after or before not in ("`", '"', "'") or mark["fence"]:
+        return False
+    # A thought may end with a quotation, and the answer begin with one: that is no quoted mark.
+    apart = text[max(0, mark.start() - 2) : mark.start() - 1] in ("", " ", "\n", "(")
+    return mark["open"] is not None or before == "`" or (apart and not text[mark.end() + 1 : mark.end() + 2].isalnum())
 
 
 def _split_channels(text: str) -> Split:

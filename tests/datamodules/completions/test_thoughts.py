@@ -7,6 +7,8 @@ from datamodules.completions.thoughts import opened_thought, split_thought, thou
 THOUGHT, ANSWER = "I can't do this. No!", "First, get a mask."
 MARKS = [
     *((f"<{tag}>", f"</{tag}>") for tag in ("think", "thinking", "thought", "reasoning", "seed:think", "scratchpad")),
+    *((f"<{tag}>", f"</{tag}>") for tag in ("analysis", "internal_monologue", "inner_monologue")),
+    ("<|startofthought|>", "<|endofthought|>"),
     ("<Thought>", "</Thought>"),
     ('<think budget="9">', "</think >"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
@@ -43,6 +45,14 @@ def test_every_mark(begin: str, end: str) -> None:
     ("text", "thought", "answer"),
     [
         ("analysisThe user asks for 2+3.assistantfinal5", "The user asks for 2+3.", "5"),
+        ("assistantanalysisThe user asks.assistantfinal5", "The user asks.", "5"),
+        ("Thinking...\nHm, 2 + 3.\n...done thinking.\n\n5", "Hm, 2 + 3.", "5"),
+        (
+            '<details type="reasoning" done="true" duration="3">\n<summary>Thought</summary>\n> Hm.\n</details>\n5',
+            "> Hm.",
+            "5",
+        ),
+        ('<details type="reasoning">Hm, so', "Hm, so", None),
         ("analysis We add.assistantfinal**5**", "We add.", "**5**"),
         ("analysisWe add, and", "We add, and", None),
         ("analysis\nWe add.\nassistantfinal\n5", "We add.", "5"),
@@ -79,6 +89,8 @@ def test_channels_and_headings(text: str, thought: str | None, answer: str | Non
         ("<thinking>a</think>b", "a", "b"),
         ("<thinking>a <think>b</think> c</thinking>d", "a <think>b</think> c", "d"),
         ("<think>a</think>b<think>c", "a\n\nc", None),
+        ('<think>He said "hi"</think>"Hi there."', 'He said "hi"', '"Hi there."'),
+        ("'<think>' opens it. So</think>5", "'<think>' opens it. So", "5"),
         ("<think>Shall I write `</think>`?</think>Yes.", "Shall I write `</think>`?", "Yes."),
     ],
 )
@@ -96,6 +108,11 @@ def test_thoughts_that_are_nested_repeated_or_closed_too_often(text: str, though
         "analysis of the data shows nothing",
         "Wrap it in `<think>` and `</think>`.",
         'Models write "<think>" first.',
+        "'<think>' opens and '</think>' closes it. 5",
+        'Write "<think>" first, then ("</think>"). 5',
+        "Thinking... that is what he does. I am done thinking.",
+        "<details><summary>More</summary>5</details>",
+        "assistant analysis of the data",
         "So:\n```xml\n<think>a</think>\n<answer>b</answer>\n```\nThat is all.",
         "Here's my thought process: 2 + 3 = 5. The answer is 5.",
     ],
