@@ -57,7 +57,7 @@ def run(
     _write(output, points, rows, losses)
     console = terminal()
     _print(points, base, console)
-    for line in [*_other_bases(suites, base), *_lost(losses, points), *_doubts(points)]:
+    for line in [*_other_bases(suites, base), *_lost(losses, points), *_doubts(points, base)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)
     if wandb:
@@ -180,10 +180,25 @@ def _lost(losses: "Sequence[GroupLoss]", points: "Sequence[Point]") -> list[str]
     ]
 
 
-def _doubts(points: "Sequence[Point]") -> list[str]:
+def _doubts(points: "Sequence[Point]", base: str) -> list[str]:
     """What the table does not support: too few questions, or other questions than the base's."""
+    from callbacks.evaluation.frontier import base_of
+
     lines = []
     for suite in dict.fromkeys(p.suite for p in points):
+        records = {p.condition: p.records for p in points if p.suite == suite}
+        held = base_of(records, base)
+        for p in (p for p in points if p.suite == suite and p.condition != held):
+            if not p.common:
+                lines.append(
+                    f"{suite}: {p.condition}: none of its {p.records:,} questions is the base's, by text and gold "
+                    "answer; nothing is compared"
+                )
+            elif p.common < records[held]:
+                lines.append(
+                    f"{suite}: {p.condition}: has only {p.common:,} of the base's {records[held]:,} questions; its "
+                    "accuracy, tokens and place on the front may be of easier or harder ones"
+                )
         own = [p for p in points if p.suite == suite and p.detectable is not None]
         if own:
             lines.append(

@@ -58,6 +58,23 @@ def test_files_and_numbers(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before  # the same numbers, the same bytes
 
 
+def test_other_questions_than_the_bases_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = []
+    for name, gold, count in (("base", "7", 10), ("easy", "7", 6), ("other", "7.0", 10), ("same", "7", 10)):
+        lines = [{"q": f"{i}?", "gold": gold, "n": 9, "out": "\\boxed{7}"} for i in range(count)]
+        file = write(tmp_path / f"{name}.jsonl", *lines)
+        words = ["--completion", "out", "--question", "q", "--gold", "gold", "--tokens", "n", "--name", "sums"]
+        assert rod("score", file, "--output", tmp_path / "runs" / name, *words) == 0
+        made.append(tmp_path / "runs" / name)
+    capsys.readouterr()
+    assert rod("frontier", *made, "--output", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "sums: easy: has only 6 of the base's 10 questions" in said
+    assert "sums: other: none of its 10 questions is the base's" in said
+    assert "sums: same: " not in said
+    assert "sums: base: " not in said
+
+
 def test_a_pattern_another_base_and_groups_as_conditions(runs: list[Path], tmp_path: Path) -> None:
     pattern = tmp_path / "runs" / "*"
     assert rod("frontier", pattern, "--output", tmp_path / "out", "--base", "short", "--budgets", "[16]") == 0
