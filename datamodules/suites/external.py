@@ -230,7 +230,7 @@ class _Reader:
 
     def _reference(self, value: Any, line: Line) -> Reference:
         if self.suite.kind == "answers":
-            return answer_reference(value, self.rule.type)
+            return answer_reference(value, self.rule)
         try:
             return label_of(value, self.labels, line.where)
         except InputError as error:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from datamodules.answers.checker import AnswerChecker
+from datamodules.answers.choices import read_choice
 from datamodules.answers.gold import compare
 from datamodules.answers.numbers import read_number
-from datamodules.answers.rule import DEFAULT_OPTIONS, named_options
+from datamodules.answers.rule import DEFAULT_OPTIONS, AnswerRule, named_options
 from datamodules.errors import InputError
 from datamodules.suites.predictions import Prediction
 
@@ -59,12 +60,12 @@ def label_of(value: Any, labels: Mapping[str, Meaning], where: str) -> bool | No
     )
 
 
-def answer_reference(value: Any, answer_type: str) -> Reference:
+def answer_reference(value: Any, rule: AnswerRule) -> Reference:
     """Read a reference of an answer: true or false is a mark, anything else an answer; None and "" mean none."""
     if value is None or isinstance(value, bool):
         return value
     text = str(value).strip()
-    if answer_type not in ("label", "text") and text.lower() in ("true", "false"):
+    if rule.type != "text" and text.lower() in {"true", "false"} - {*map(str.lower, rule.labels)}:
         return text.lower() == "true"  # a table has texts only
     return text or None
 
@@ -95,8 +96,9 @@ def _readable(prediction: Prediction, reference: str | None) -> str | None:
     if reference is None:
         return None
     if prediction.rule.type == "choice":
-        options = named_options(prediction.options) or set(DEFAULT_OPTIONS)
-        return reference if reference.upper() in options else None
+        options = named_options(prediction.options)
+        names = "".join(options) or DEFAULT_OPTIONS
+        return reference if reference.upper() in names else read_choice(reference, names, options, whole=True) or None
     if prediction.rule.type == "number":
         return reference if read_number(reference) else None
     return reference

@@ -76,6 +76,8 @@ def test_completions_of_others(file: Path, tmp_path: Path, capsys: pytest.Captur
 def test_references_that_are_answers(tmp_path: Path) -> None:
     choices = {"A": "red", "B": "green"}
     lines = [("The answer is B.", "B"), ("It is red.", "A"), ("No idea.", ""), ("Answer: A", None)]
+    lines += [("The answer is B.", vote) for vote in ("(B)", "B.", "green", "B. green", "Option B")]
+    lines += [("The answer is B.", "(A)"), ("No idea.", "blue")]
     records = [{"question": "Which?", "choices": choices, "key": "B", "out": o, "vote": v} for o, v in lines]
     file = write(tmp_path / "votes.jsonl", *records)
     words = ["--completion", "out", "--gold", "key", "--options", "choices", "--reference", "vote"]
@@ -85,7 +87,19 @@ def test_references_that_are_answers(tmp_path: Path) -> None:
     assert [(other["id"], other["answer"], other["reference"]) for other in others] == [
         ("votes/2|s0", None, "A"),
         ("votes/4|s0", "A", None),
+        ("votes/10|s0", "B", "(A)"),
     ]
+
+
+@pytest.mark.parametrize("labels", ["['yes','no']", "['true','false']"])
+def test_marks_in_a_table_may_be_labels(labels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yes, no = json.loads(labels.replace("'", '"'))
+    rows = [f"{i}?,{yes},{word},{word == yes}" for i, word in enumerate((yes, no, yes))]
+    (tmp_path / "marks.csv").write_text("\n".join(["q,gold,out,ok", *rows]))
+    fields = ["--completion", "out", "--question", "q", "--gold", "gold", "--reference", "ok"]
+    asked = ["--answer.type", "label", "--answer.labels", labels]
+    assert score(tmp_path / "marks.csv", "--output", tmp_path / "out", *fields, *asked) == 0
+    assert "agreement with the reference: 3 of 3" in capsys.readouterr().out
 
 
 def test_lines_that_are_left_out(tmp_path: Path) -> None:
