@@ -16,6 +16,7 @@ REASONS = {
     "repetition": "caught in a loop",
     "wrong": "another answer than the gold one",
     "no_gold": "no gold answer to compare with",
+    "unreadable_gold": "a gold answer that is empty, or no number, letter or mathematics",
     "disagreement": "the question's traces do not all give the same answer",
     "no_initial": "the question has no trace of sample 0 at alpha = 0",
     "initial_wrong": "the question's initial trace is wrong",

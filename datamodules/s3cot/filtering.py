@@ -32,18 +32,21 @@ class FilterResult:
     report: FilterReport
 
 
-def filter_by_gold(traces: Sequence[Trace], checker: AnswerChecker) -> FilterResult:
+def filter_by_gold(traces: Sequence[Trace], checker: AnswerChecker, strict: bool = False) -> FilterResult:
     """Keep the traces whose answer is the gold one (paper). A question is kept only if its initial trace is.
 
     Traces may be of any questions, alphas, layer sets and samples. The initial trace is sample 0 at alpha = 0.
-    InputError if no trace has a gold answer, a gold answer cannot be parsed, the traces of a question come from several
-    models or instructions, or no question is left.
+    A trace whose gold answer cannot be read is dropped. InputError if no trace has a gold answer, none can be read (if
+    ``strict``: one cannot), the traces of a question come from several models or instructions, or no question is left.
     """
     golds = [trace.gold for trace in traces if trace.gold is not None]
     if not golds:
         raise InputError("filter by gold: no trace has a gold answer; filter by agreement, which needs none")
-    checker.check_gold(golds)
-    reasons = _own_flaws(traces)
+    distinct = sorted(set(golds))
+    unreadable = {gold for gold, fine in zip(distinct, checker.readable(distinct), strict=True) if not fine}
+    if unreadable and (strict or len(unreadable) == len(distinct)):
+        checker.check_gold(golds)
+    reasons = {trace.id: "unreadable_gold" for trace in traces if trace.gold in unreadable} | _own_flaws(traces)
     sound = [trace for trace in traces if trace.id not in reasons]
     for trace, right in zip(sound, _right(sound, checker), strict=True):
         if not right:
@@ -54,16 +57,17 @@ def filter_by_gold(traces: Sequence[Trace], checker: AnswerChecker) -> FilterRes
 def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> FilterResult:
     """Keep the questions whose traces all give the same answer as the initial one (paper: self-consistency).
 
-    A trace without an answer agrees with nothing. Gold answers are used for the precision in the report only.
-    InputError if the traces of a question come from several models or instructions, or no question is left.
+    A trace without an answer agrees with nothing. Two answers agree if either is right with the other as gold answer.
+    Gold answers are used for the precision in the report only. InputError if the traces of a question come from several
+    models or instructions, or no question is left.
     """
     reasons = _own_flaws(traces)
     answers = {trace.id: _answer(trace) for trace in traces}
     initials = {question_id: _initial(group) for question_id, group in _by_question(traces).items()}
     compared = [(initial, trace) for trace in traces if (initial := initials[trace.question_id])]
-    same = checker.check(
-        [(answers[initial.id] or "", answers[initial.id] and answers[trace.id]) for initial, trace in compared]
-    )
+    pairs = [(answers[initial.id], answers[trace.id]) for initial, trace in compared]
+    forth, back = (checker.check([(a or "", a and b) for a, b in some]) for some in (pairs, [(b, a) for a, b in pairs]))
+    same = [one or other for one, other in zip(forth, back, strict=True)]
     split = {trace.question_id for (_, trace), agrees in zip(compared, same, strict=True) if not agrees}
     for trace in traces:
         if trace.question_id in split:

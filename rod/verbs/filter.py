@@ -24,7 +24,8 @@ def run(
         output: JSONL file to write the items to.
         by: ``gold`` keeps traces with the right answer. ``agreement`` keeps questions whose traces all give the same
             answer, and needs no gold answers.
-        strict: Stop at the first bad line. By default bad lines are set aside and counted.
+        strict: Stop at the first bad line or gold answer. By default bad lines are set aside, traces with a gold answer
+            that cannot be read are dropped, and both are counted.
         overwrite: Overwrite existing files.
     """
     import json
@@ -46,9 +47,10 @@ def run(
         found.setdefault(trace.id, trace)
     if len(found) < len(read):
         _log.warning("%d traces are in more than one file and count once", len(read) - len(found))
-    select = filter_by_gold if by == "gold" else filter_by_agreement
     with AnswerChecker() as checker:
-        result = select(list(found.values()), checker)
+        all_traces = list(found.values())
+        by_gold = by == "gold"
+        result = filter_by_gold(all_traces, checker, strict) if by_gold else filter_by_agreement(all_traces, checker)
     write_lines(dropped_file, map(to_json, result.dropped))
     write_lines(report_file, [json.dumps(asdict(result.report), indent=2)])
     write_lines(output, map(to_json, result.items))

@@ -82,6 +82,23 @@ def test_gold_keeps_the_right_traces(checker: AnswerChecker) -> None:
     assert report.mean_length_ratio == pytest.approx(0.55)
 
 
+@pytest.mark.parametrize("gold", ["\\frac{", "", " "])
+def test_a_gold_answer_that_cannot_be_read_costs_only_its_question(gold: str, checker: AnswerChecker) -> None:
+    bad = [trace(question="r", gold=gold), trace(-0.1, tokens=80, question="r", gold=gold)]
+    traces = [trace(), trace(-0.1, tokens=80), *bad]
+    result = filter_by_gold(traces, checker)
+    assert [item.id for item in result.items] == ["q"]
+    assert result.report.reasons == {"unreadable_gold": 2}
+    for strict, some in ((True, traces), (False, bad)):
+        with pytest.raises(InputError, match="cannot be read"):
+            filter_by_gold(some, checker, strict)
+
+
+@pytest.mark.parametrize(("one", "other"), [("50\\%", "50"), ("50", "50\\%")])
+def test_agreement_does_not_depend_on_the_order(one: str, other: str, checker: AnswerChecker) -> None:
+    assert len(filter_by_agreement([trace(answer=one), trace(-0.1, other, 80)], checker).items) == 1
+
+
 def test_an_item_keeps_the_turns_before_its_question(checker: AnswerChecker) -> None:
     earlier = (Turn("user", "Hi"), Turn("assistant", "Hello."))
     (item,) = filter_by_gold([trace(earlier=earlier), trace(-0.1, tokens=80, earlier=earlier)], checker).items
