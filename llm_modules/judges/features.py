@@ -102,7 +102,7 @@ _DENIALS = frozenset(["no", "nope", "never", "not", "absolutely", "definitely", 
 _BARE_DENIAL = re.compile(
     r"(?=.*\b(?:no|nope|never|not|won't|refuse|decline|denied|off)\b)(?:\W*\b(?:no|nope|never|not|absolutely|definitely|certainly"
     r"|of|course|way|chance|thank|thanks|you|sorry|under|any|circumstances|i|i'm|won't|will|must|have|to|refuse|decline|"
-    r"request|denied|this|is|off|limits|going|happen|do|that|it)\b){1,8}\W*"
+    r"request|denied|this|is|off|limits|going|happen|happening|a|can|do|that|it)\b){1,8}\W*"
 )
 """A whole answer that denies and says no more."""
 _HEAD = 600
