@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from datamodules.answers.plain import quick_verdict
 from datamodules.answers.spans import UNDECIDED, plain, sentence, without_filler
@@ -22,7 +23,9 @@ def read_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
         whole: The span must be the text and nothing more. If not, words such as "therefore" may stand before it.
     """
     found = _by_text(text, options, whole)
-    return found if found is not None or whole else _by_text(without_filler(text), options, whole)
+    if found is None and not whole and (bare := without_filler(text)) != text:
+        found = _by_text(bare, options, whole)
+    return found
 
 
 def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
@@ -81,6 +84,7 @@ def same_start(text: str, option: str) -> bool:
     return bool(first) and bool(second) and (first.startswith(second) or second.startswith(first))
 
 
+@lru_cache(maxsize=1024)
 def _key(text: str) -> str:
     text = re.sub(r"\\(?:d|t)frac", r"\\frac", plain(text)).replace("\\left", "").replace("\\right", "")
     text = re.sub(r"\s+", " ", text.casefold().replace("−", "-").replace("–", "-")).strip()
