@@ -9,18 +9,32 @@ _SYMBOLS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ",
     "≥": r"\ge ", "≠": r"\neq ", "≈": r"\approx ", "∅": r"\emptyset ", "°": r"^\circ ", "º": r"^\circ ", "±": r"\pm ",
     "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "…": r"\ldots ", "‘": "'", "’": "'", "′": "'",
-    "℃": r"^\circ C", "℉": r"^\circ F", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ", "\u200b": "",
+    "⁄": "/", "∕": "/", "℃": r"^\circ C", "℉": r"^\circ F",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ", "\u200b": "",
 }  # fmt: skip
 _TABLE = {ord(sign): text for sign, text in _SYMBOLS.items()}
 _DASH = re.compile(r"(?<!\d)\s?[–—]\s?|(?<=\s)[–—](?=\s)")
+_HAN_SCALE = re.compile(r"(?<=\d)\s?([万萬亿億])(?![\d一二三四五六七八九千百])")
 _ROOT = re.compile(r"√\s?(?:\(([^()]{1,40})\)|(\d{1,20}|[a-z]))")
+_ARGUMENT = r"[\dA-Za-z]|\\(?!frac|sqrt|left|text|math|operator)[A-Za-z]{1,12}"
+_GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
 _SAME = (
     (re.compile(r",\\!|\{,\}|\\!"), ""),
     (re.compile(r"(?<!\\)(?:\\[,;: ]|\\quad|~)"), " "),
     (re.compile(r"\\varnothing(?![a-z])"), r"\\emptyset"),
     (re.compile(r"\\[dtc]frac(?![a-z])"), r"\\frac"),
+    (re.compile(r"\\(?:big|Big|bigg|Bigg)[lrm]?(?![a-zA-Z])\s?"), ""),
+    (re.compile(rf"\\(frac|sqrt|sqrt\[\d\]|pmod)\s*({_ARGUMENT})"), r"\\\1{\2}"),
+    (re.compile(rf"\\frac\s*({_GROUP})\s*({_ARGUMENT})"), r"\\frac\1{\2}"),
+    (re.compile(r"\\\\\s?\[-?[\d.]{1,9}\s?[a-z]{2}\]"), r"\\\\"),
+    (re.compile(r"(?<=[A-Za-z])\\(?:mathrm|operatorname)\s?\{([ei])\}"), r" \1"),
+    (re.compile(r"\\(?:mathrm|operatorname)\s?\{([ei])\}"), r"\1"),
+    (re.compile(r"(?:\\left)?\\\{\s*(?:\\right)?\\\}"), r"\\emptyset"),
+    (re.compile(r"\^\s?(?:\\prime(?![a-z])|\{\s?\\prime\s?\})"), "'"),
+    (re.compile(r"\^\s?\{\s?\\prime\s?\\prime\s?\}"), "''"),
     (re.compile(r"\\(?:not\s?=|ne(?![a-z]))|!=|\\not\s?\{=\}"), r"\\neq "),
     (re.compile(r"(?:\{\})?\^\s?\{?\s?\\(?:circ|degree)(?![a-z])\s?\}?|\\degree(?![a-z])"), r"^\\circ "),
+    (re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)\s?[({]?\s?)(\d[\d.]{0,20})\s?\^\\circ"), r"\1\\frac{\2\\pi}{180}"),
 )
 _WRAPPED = re.compile(r"\$((?:[^$\\]|\\.)*)\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|operatorname)\s{0,3}\{([^{}]*)\}")
@@ -28,6 +42,14 @@ _INLINE = re.compile(r"(?<!\\)\$((?:[^$\\]|\\.){1,300})\$")
 _STATEMENT = re.compile(
     r"(?:\\text\s?\{)?\s?(?:(?:so|thus|hence|therefore),?\s)?(?:the\s)?(?:final\s|correct\s)?answer(?:\sis\b)?\s?[:=]?\s?\}?",
     re.IGNORECASE,
+)
+_EMPTY = re.compile(r"(?:\\(?:text|mbox)\s?\{)?\s?(?:the\s)?empty\sset\s?\}?|Ø", re.IGNORECASE)
+_ABOUT = re.compile(r"\\approx(?![a-z])\s?")
+_BOUNDS = (
+    (re.compile(r"at least (.+)|(.+?),? or (?:more|greater|larger|higher|above)", re.IGNORECASE), r"\ge "),
+    (re.compile(r"at most (.+)|(.+?),? or (?:less|fewer|smaller|lower|below)", re.IGNORECASE), r"\le "),
+    (re.compile(r"(?:more|greater|larger|higher) than (.+)", re.IGNORECASE), "> "),
+    (re.compile(r"(?:less|fewer|smaller|lower) than (.+)", re.IGNORECASE), "< "),
 )
 
 
@@ -41,6 +63,7 @@ def clean(text: str) -> str:
     text = text.strip()
     if not text.isascii():
         text = _DASH.sub("-", spelled_out_powers(spelled_out_fractions(plain_forms(text))))
+        text = _HAN_SCALE.sub(lambda match: rf" \times 10^{{{4 if match[1] in '万萬' else 8}}}", text)
         text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text).translate(_TABLE)
     if "\\" in text or "~" in text or "{" in text or "!=" in text:
         if "boxed" in text or "fbox" in text:
@@ -56,7 +79,19 @@ def clean(text: str) -> str:
         text = _INLINE.sub(r"\1", text)
     if "nswer" in text and (match := _STATEMENT.match(text)) and match.end() < len(text):
         text = text[match.end() :].strip()
-    return text.strip()
+    if _EMPTY.fullmatch(text):
+        return r"\emptyset"
+    return _as_bound(_ABOUT.sub("", text, count=1) if text.startswith(r"\approx") else text).strip()
+
+
+def _as_bound(text: str) -> str:
+    r"""``5 \text{ or more}`` as ``\ge 5``."""
+    if " or " in text or " than " in text or "at " in text:
+        plain = without_commands(text)
+        for pattern, sign in _BOUNDS:
+            if match := pattern.fullmatch(plain):
+                return sign + next(group for group in match.groups() if group).strip()
+    return text
 
 
 def without_commands(text: str) -> str:

@@ -96,7 +96,7 @@ def _stop_timer() -> None:
 
 def _mathematics() -> Callable[[str, str | None], bool]:
     """The function that decides on (gold, predicted). ImportError if math-verify is missing."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, grader, parse, verify
+    from math_verify import LatexExtractionConfig, grader, parse, verify
 
     logging.disable(logging.CRITICAL)
     grader.sympy_numeric_eq = _relative(grader.sympy_numeric_eq)
@@ -105,21 +105,49 @@ def _mathematics() -> Callable[[str, str | None], bool]:
 
     @lru_cache(maxsize=4096)  # answers to one question repeat, and parsing takes most of the time
     def read(text: str) -> list:
-        """Parse into sympy expressions and the text itself."""
-        found = parse(f"\\boxed{{{text}}}", parsing_timeout=None)
-        if any(not isinstance(expression, str) for expression in found):
-            return found
-        # math-verify takes the last letter of "b + c" for a unit, removes it and fails on the rest.
-        return parse(f"\\boxed{{{text}}}", [unitless, ExprExtractionConfig()], parsing_timeout=None)
+        """Parse the whole text into a sympy expression; only the text itself if it cannot be parsed.
+
+        math-verify would go on to take the last number of such a text for its value.
+        """
+        found = parse(f"\\boxed{{{text}}}", [latex], parsing_timeout=None)
+        if not _is_read(found):
+            # math-verify takes the last letter of "b + c" for a unit, removes it and fails on the rest.
+            found = parse(f"\\boxed{{{text}}}", [unitless], parsing_timeout=None)
+        return [expression if isinstance(expression, str) else _with_imaginary_unit(expression) for expression in found]
 
     def verdict_on(gold: str, predicted: str | None) -> bool:
-        if predicted is None:
-            return any(not isinstance(expression, str) for expression in read(gold))
-        return bool(verify(read(gold), read(predicted), timeout_seconds=None))
+        if predicted is None:  # what is compared as text has a number at least
+            return _is_read(read(gold)) or _is_read(parse(f"\\boxed{{{gold}}}", parsing_timeout=None))
+        first, second = read(gold), read(predicted)
+        if not _is_read(first + second):
+            return "".join(gold.split()) == "".join(predicted.split())
+        return bool(verify(first, second, timeout_seconds=None))
 
     for usual in USUAL:  # fills the parser's caches before the fork, for every child
         read(usual)
     return verdict_on
+
+
+def _is_read(found: list) -> bool:
+    """Whether math-verify found an expression, not only text."""
+    return any(not isinstance(expression, str) for expression in found)
+
+
+def _with_imaginary_unit(expression: "Basic") -> "Basic":
+    """The expression with the imaginary unit for a free i.
+
+    math-verify makes it a symbol, a real one in "2i" and another that is not real in "2 i".
+    """
+    from sympy import I, Symbol
+
+    symbols = [symbol for symbol in expression.free_symbols if isinstance(symbol, Symbol)]
+    if all(symbol.name != "i" for symbol in symbols):
+        return expression
+    units = {symbol: I if symbol.name == "i" else Symbol(symbol.name) for symbol in symbols}
+    try:
+        return expression.xreplace(units)
+    except (TypeError, ValueError):  # an interval or a relation, whose ends are real
+        return expression.xreplace({symbol: Symbol(symbol.name, real=True) for symbol in symbols})
 
 
 def _relative(absolute: Callable[..., bool]) -> Callable[..., bool]:
@@ -153,8 +181,8 @@ def _is_zero(number: "Basic") -> bool:
     """Whether an exact number is zero, or cannot be told from it with a hundred digits."""
     if number.is_Rational:
         return bool(number == 0)
-    value = number.evalf(15)
-    return bool(value == 0 or getattr(value, "_prec", 53) == 1)
+    parts = number.evalf(15).as_real_imag()
+    return all(part == 0 or getattr(part, "_prec", 53) == 1 for part in parts)
 
 
 if __name__ == "__main__":
