@@ -12,17 +12,19 @@ from datamodules.answers.units import compound, measures, ratios
 _MONEY = re.compile(r"([-+]?\s?)(?:US)?\\?([$€£¥₹])\s?([-+]?.*)", re.DOTALL)
 _PERCENT = re.compile(r"\s?(?:\\?%|\bper\s?cent)$")
 _WORD = r"[A-Za-zµμΩ¢元块$€£%]{1,20}\.?(?:\s?\^\s?\{?-?\d\}?|\s(?:squared|cubed))?"
+_NAMED_DEGREES = re.compile(r"\s?(?:\^\\circ|\bdegrees?)\s?([CF])(?:elsius|ahrenheit)?$", re.IGNORECASE)
 _DEGREES = re.compile(r"\^\\circ\s*[CF]?$")
 _PIECE = re.compile(rf"(?:\s*(?:/|\bper\s|\ba\s)\s*|\s*(?:\\cdot\s?)?)(?:(?:square|cubic|sq|cu)\.?\s)?{_WORD}")
 _START = re.compile(r"(?<![A-Za-zµμΩ\\^_{])(?=[A-Za-zµμΩ¢元块%])")
 _PART = re.compile(r"(?P<number>\d[\d.,/ ]{0,20}?)\s?(?P<unit>[A-Za-z$€£]{1,10})\.?(?:,?\s(?:and\s)?|$)")
+_AMOUNT = re.compile(r"^(\d[\d,.]{0,20})(?=\s)")
 TAIL = 60
 """Characters at the end of an answer in which its unit is looked for."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """An answer without its unit; ``certain`` is False for one letter that may be a variable: "5 m"."""
+    """An answer without its unit; ``certain`` is False for one letter that may be a variable: "x + 5m"."""
 
     body: str
     unit: str = ""
@@ -42,9 +44,10 @@ def quantity(text: str) -> Quantity:
         >>> quantity(r"5\text{ cm}^2"), quantity("$5")
         (Quantity(body='5', unit='cm^2', certain=True), Quantity(body='5', unit='$', certain=True))
     """
-    plain = without_commands(text)
+    plain = _NAMED_DEGREES.sub(lambda match: rf"^\circ {match[1].upper()}", without_commands(text))
     if match := _MONEY.fullmatch(plain):
-        return Quantity((match[1] + match[3]).strip(), match[2])
+        whole = _summed(_AMOUNT.sub(rf"\1{match[2]}", match[3])) if not match[1] and "cent" in match[3] else None
+        return whole or Quantity((match[1] + match[3]).strip(), match[2])
     if (match := _PERCENT.search(plain)) and match.start() > 0:
         return Quantity(plain[: match.start()], "%")
     if (match := _DEGREES.search(plain)) and match.start() > 0:
@@ -54,10 +57,12 @@ def quantity(text: str) -> Quantity:
     tail = max(0, len(plain) - TAIL)
     for match in _START.finditer(plain, max(1, tail)):
         body, unit = plain[: match.start()].strip(), plain[match.start() :].strip()
-        if not re.search(r"[\d})]\s?$|\\[a-z]{1,8}\s?$", body) or not _is_unit(unit):
+        if not re.search(r"[\d})]\s?$|\\(?!circ)[a-z]{1,8}\s?$", body) or not _is_unit(unit):
             continue
         whole = _summed(plain)
+        spaced = plain[match.start() - 1].isspace() or "/" in unit
         certain = re.search(r"[A-Za-z]{2}|[¢元块]", unit) is not None or plain != text
+        certain = certain or (spaced and exact(body) is not None)
         return whole or Quantity(body, unit, certain)
     return Quantity(text)
 

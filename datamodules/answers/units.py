@@ -27,7 +27,7 @@ sterling 1 pound £ GBP | 1/100 penny pence
 yuan 1 元 yuan RMB CNY ¥ 块
 yen 1 yen ¥ JPY
 rupee 1 rupee ₹ Rs INR | 1/100 paisa paise
-volume 1 l liter litre | 1/1000 ml milliliter millilitre | 1/100 cl | 3.785411784 gallon gal | 0.946352946 quart qt
+volume 1 l L liter litre | 1/1000 ml mL milliliter millilitre | 1/100 cl | 3.785411784 gallon gal | 0.946352946 quart qt
 volume 0.473176473 pint pt | 0.2365882365 cup | 0.0295735295625 ounce
 angle 1 degree \\circ deg
 radian 1 radian rad
