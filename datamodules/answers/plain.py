@@ -2,7 +2,8 @@
 
 import re
 
-from datamodules.answers.guard import differ_in_form, look
+from datamodules.answers.forms import in_readable_form
+from datamodules.answers.guard import differ_in_form, look, opposed
 from datamodules.answers.hard import LONGEST
 from datamodules.answers.normal import clean, without_commands
 from datamodules.answers.quantities import in_one_unit, quantity, same_quantity
@@ -14,6 +15,7 @@ _NOUN = re.compile(
     r"|(?<=[\d\s])[\u3040-\u9fff]{1,6})$"
 )
 """math-verify reads "18 apples" as 18, but "18 dollars" as a product of letters."""
+_DOZENS = re.compile(r"\s?\bdozens?$")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 
 
@@ -34,16 +36,24 @@ def quick_verdict(gold: str, predicted: str) -> bool | None:
         return choice(predicted) == name
     if look(gold) == look(predicted):
         return True
+    if opposed(gold, predicted):
+        return False
     for first, second in ((gold, predicted), _without_common_noun(gold, predicted)):
         if (same := same_quantity(first, second)) is not None:
-            return same
+            return same or _same_dozens(first, second)
     differ = differ_in_form(gold, predicted)
     return None if differ is None else not differ
 
 
+def _same_dozens(gold: str, predicted: str) -> bool:
+    """Whether a number is that of the other answer's dozens: 7 and "7 dozen"."""
+    bare = [_DOZENS.sub("", without_commands(text)) for text in (gold, predicted)]
+    return (bare[0] == gold) != (bare[1] == predicted) and bool(same_quantity(bare[0], bare[1]))
+
+
 def for_mathematics(gold: str, predicted: str) -> tuple[str, str]:
-    """Both answers in the form that math-verify reads best: clean, and formulas without units."""
-    gold, predicted = clean(gold), clean(predicted)
+    """Both answers in the form that math-verify reads best: clean, formulas without units, values in order."""
+    gold, predicted = in_readable_form(clean(gold), clean(predicted))
     bare = in_one_unit(gold, predicted) or _without_common_noun(gold, predicted)
     return (gold, predicted) if any(map(_WORD.search, bare)) else bare
 
