@@ -3,6 +3,7 @@
 import re
 
 _PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s?('{1,4})(?![A-Za-z])")
+_STARRED = re.compile(r"(?<=[A-Za-z])\s?\^\s?\{?\s?(?:\*|\\ast(?![a-z]))\s?\}?")
 _ASSIGNMENT = re.compile(r"\s*(\\?[A-Za-z]{1,10}(?:_\w|_\{\w{1,9}\})?)\s?=\s?([^=<>,;]{1,80})")
 _SEPARATOR = re.compile(r",?\s*(?:\\text\s?\{\s?and\s?\}|\\quad|\band\b|[,;])\s*")
 _BRACKETED = re.compile(r"(?:\\left\s?)?(?:[(\[]|\\\{).*(?:[)\]]|\\\})", re.DOTALL)
@@ -11,7 +12,7 @@ _INTERVAL = re.compile(r"\s*(?:\\left\s?)?(?:\[|\(\s?-\s?\\infty).*|.*(?:\]|\\in
 
 
 def in_readable_form(gold: str, predicted: str) -> tuple[str, str]:
-    r"""Two cleaned answers with subscripts for primes, and a tuple for named values beside values without names.
+    r"""Two cleaned answers with subscripts for primes and stars, and a tuple for named values beside bare ones.
 
     An inequality beside the gold answer's interval becomes the first of the two: math-verify takes only that order.
 
@@ -20,7 +21,8 @@ def in_readable_form(gold: str, predicted: str) -> tuple[str, str]:
         (('(1, 2)', '(2,1)'), ('y_{p} = 3y', '3y'))
     """
     gold, predicted = (
-        _PRIMED.sub(lambda match: f"{match[1]}_{{{'p' * len(match[2])}}}", text) for text in (gold, predicted)
+        _PRIMED.sub(lambda match: f"{match[1]}_{{{'p' * len(match[2])}}}", _STARRED.sub("_{s}", text))
+        for text in (gold, predicted)
     )
     first, second = _named(gold), _named(predicted)
     if first and not second and "=" not in predicted:

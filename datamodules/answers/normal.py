@@ -21,6 +21,8 @@ _GROUP = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}"
 _SAME = (
     (re.compile(r",\\!|\{,\}|\\!"), ""),
     (re.compile(r"(?<!\\)(?:\\[,;: ]|\\quad|~)"), " "),
+    (re.compile(r"\\(?:bf|rm|it|sf|displaystyle|textstyle|[lL]arge|LARGE|[hH]uge|small)(?![a-zA-Z])\s?"), ""),
+    (re.compile(r"\\color\s?\{\w{1,20}\}\s?"), ""),
     (re.compile(r"\\varnothing(?![a-z])"), r"\\emptyset"),
     (re.compile(r"\\[dtc]frac(?![a-z])"), r"\\frac"),
     (re.compile(r"\\(?:big|Big|bigg|Bigg)[lrm]?(?![a-zA-Z])\s?"), ""),
@@ -44,7 +46,8 @@ _STATEMENT = re.compile(
     re.IGNORECASE,
 )
 _EMPTY = re.compile(r"(?:\\(?:text|mbox)\s?\{)?\s?(?:the\s)?empty\sset\s?\}?|Ø", re.IGNORECASE)
-_ABOUT = re.compile(r"\\approx(?![a-z])\s?")
+_LEAD = re.compile(r"\\(?:#|(?:approx|sim|simeq|therefore|implies|(?:Long)?[rR]ightarrow)(?![a-zA-Z]))\s?")
+"""Signs before an answer that say that it is one."""
 _BOUNDS = (
     (re.compile(r"at least (.+)|(.+?),? or (?:more|greater|larger|higher|above)", re.IGNORECASE), r"\ge "),
     (re.compile(r"at most (.+)|(.+?),? or (?:less|fewer|smaller|lower|below)", re.IGNORECASE), r"\le "),
@@ -81,7 +84,8 @@ def clean(text: str) -> str:
         text = text[match.end() :].strip()
     if _EMPTY.fullmatch(text):
         return r"\emptyset"
-    return _as_bound(_ABOUT.sub("", text, count=1) if text.startswith(r"\approx") else text).strip()
+    lead = _LEAD.match(text)
+    return _as_bound(text[lead.end() :] if lead else text).strip()
 
 
 def _as_bound(text: str) -> str:
