@@ -36,7 +36,10 @@ _SAME = (
     (re.compile(r"\^\s?\{\s?\\prime\s?\\prime\s?\}"), "''"),
     (re.compile(r"\\(?:not\s?=|ne(?![a-z]))|!=|\\not\s?\{=\}"), r"\\neq "),
     (re.compile(r"(?:\{\})?\^\s?\{?\s?\\(?:circ|degree)(?![a-z])\s?\}?|\\degree(?![a-z])"), r"^\\circ "),
-    (re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)\s?[({]?\s?)(\d[\d.]{0,20})\s?\^\\circ"), r"\1\\frac{\2\\pi}{180}"),
+    (
+        re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)\s?[({]?\s?)(\d[\d.]{0,20})\s?(?:\^\\circ|degrees?\b)"),
+        r"\1\\frac{\2\\pi}{180}",
+    ),
 )
 _WRAPPED = re.compile(r"\$((?:[^$\\]|\\.)*)\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|operatorname)\s{0,3}\{([^{}]*)\}")

@@ -246,6 +246,7 @@ def test_small_numbers_differ(gold: str, predicted: str, checker: AnswerChecker)
         (r"6(\cos 30^\circ + i\sin 30^\circ)", r"3\sqrt{3}+3i"),
         (r"e^{\pi i/3}", r"\frac12+\frac{\sqrt3}{2}i"),
         (r"\frac12", r"\sin 30^\circ"),
+        (r"\tan 15^\circ", r"\tan 15 degrees"),
         (r"6 \operatorname{cis} 198^\circ", r"6\operatorname{cis}198^{\circ}"),
         ("x=1, y=2", "y=2, x=1"),
         ("x=1, y=2", "(1,2)"),
