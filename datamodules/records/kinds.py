@@ -13,12 +13,19 @@ System = Literal["system1", "system2", "plain"]
 
 @dataclass(frozen=True)
 class Question(Request):
-    """A problem and, if known, its right answer; in a chat of several turns the last request, and the turns before."""
+    """A problem and, if known, its right answer; in a chat of several turns the last request, and the turns before.
+
+    An empty answer, as tables have it, is none.
+    """
 
     id: str
     question: str
     gold: str | None = None
     earlier: tuple[Turn, ...] = earlier_turns()
+
+    def __post_init__(self) -> None:
+        if self.gold is not None and not self.gold.strip():
+            object.__setattr__(self, "gold", None)
 
 
 @dataclass(frozen=True)

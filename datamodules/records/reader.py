@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, read_file
-from datamodules.records.requests import Request, part_chat
+from datamodules.records.requests import Request, part_chat, put_system_before
 from datamodules.records.turns import CHATS, Turn
 from datamodules.records.validation import BadLineError, parser
 
@@ -66,7 +66,8 @@ def read_records(
     Further fields are ignored.
 
     If the record has ``earlier`` turns, the request may be a chat, in ``messages`` or ``conversations`` or as a list of
-    turns in place of the text; see `part_chat`.
+    turns in place of the text; see `part_chat`. A text ``system`` beside a request is the turn before it, unless the
+    record has a field of that name.
 
     Args:
         path: The file.
@@ -95,6 +96,8 @@ def read_records(
     path, fields = Path(path), fields or {}
     parse = parser(record_type, fields, key)
     # A chat has the request, and perhaps the response, in its turns.
+    kind: Any = record_type
+    own = _names(kind)[0]
     in_chats = {record_type.request_field, record_type.response_field} if issubclass(record_type, Request) else set()
     good: dict[Any, T] = {}
     others = 0
@@ -108,6 +111,8 @@ def read_records(
             if issubclass(record_type, Request):
                 request, response = record_type.request_field, record_type.response_field
                 part_chat(values, fields.get(request, request), response and fields.get(response, response))
+                if "system" not in own and not {"system", "earlier"}.intersection(fields):
+                    put_system_before(values, "earlier")
             if "id" not in fields and values.get("id") is None:
                 values["id"] = f"{path.stem}-{line.number}"
             if gold_pattern is not None:

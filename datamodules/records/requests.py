@@ -70,6 +70,20 @@ class Request:
         return transcript(self.earlier, getattr(self, self.request_field))
 
 
+def put_system_before(values: dict[str, Any], name: str) -> None:
+    """Put the text of a system prompt that stands beside a request before its ``earlier`` turns, in place.
+
+    `BadLineError` if these begin with another one, or cannot be read.
+    """
+    if not isinstance(values.get("system"), str):
+        return
+    turns = [*system_turn(values.pop("system")), *_turns(values.get(name), name)]
+    if [turn.role for turn in turns[:2]] == ["system", "system"]:
+        raise BadLineError(TWO_SYSTEMS)
+    if turns:
+        values[name] = tuple(turns)
+
+
 def part_chat(values: dict[str, Any], request: str, response: str | None = None) -> None:
     """Part a chat among the values of a line: the last request of the user, ``earlier`` turns, and the answer to it.
 

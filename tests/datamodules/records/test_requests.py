@@ -66,6 +66,26 @@ def test_the_last_request_and_the_turns_before_it(row: dict[str, Any], fields: A
     assert found.asked.endswith("user: What is 2 + 2?\n\nassistant: 4\n\nuser: And 3 more?")
 
 
+def test_a_system_prompt_beside_a_text_comes_before_it(tmp_path: Path) -> None:
+    def read(row: dict[str, Any], **options: Any) -> Question:
+        (tmp_path / "a.jsonl").write_text(json.dumps(row))
+        return read_records(tmp_path / "a.jsonl", Question, **options)[0]
+
+    french, hi = Turn("system", "In French."), Turn("user", "Hi!")
+    row = {"question": "Why?", "system": "In French."}
+    assert read(row).earlier == (french,)
+    assert read(row | {"earlier": [{"role": "user", "content": "Hi!"}]}).earlier == (french, hi)
+    assert read(row | {"system": " "}).earlier == read(row | {"system": 3}).earlier == ()
+    assert read({"ask": "Why?", "system": "x"}, fields={"question": "ask"}).earlier == (Turn("system", "x"),)
+    with pytest.raises(InputError, match="two system prompts"):
+        read(row | {"earlier": [{"role": "system", "content": "In German."}]}, strict=True)
+
+
+def test_an_empty_gold_answer_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question,gold\nWhy?,\nHow?,3\n")
+    assert [q.gold for q in read_records(tmp_path / "a.csv", Question)] == [None, "3"]
+
+
 def test_a_text_beside_a_chat_is_the_request(tmp_path: Path) -> None:
     assert read(tmp_path, {"id": "a", "question": "Hi", "messages": CHAT}) == Question("a", "Hi")
 
