@@ -6,23 +6,26 @@ All take time linear in the length of the completion: every repetition in the pa
 import re
 from collections.abc import Iterator
 
+from datamodules.answers.standing import sentence_end, sentence_start, standing
+
 MOST_SPANS = 20
 """Spans of one place that are tried."""
 TAIL = 3000
 """Characters at the end of a completion in which the last number is looked for."""
 
 _GAP = r"[\s*_]{0,4}"
-_BRACKET = rf"(?:{_GAP}\([^()\n\"']{{1,60}}\)|{_GAP}\[[^\[\]\n\"']{{1,60}}\])"
+_BRACKET = rf"{_GAP}(?:\([^()\n\"']{{1,60}}\)|\[[^\[\]\n\"']{{1,60}}\]|{{[^{{}}\n\"']{{1,60}}}})"
 _IS = (
-    rf"(?:{_GAP}(?:\b(?:is|are|was|equals|(?:would|should|must|will|has to|(?:turns out|seems|appears) to) be"
-    rf"|would have been|comes out (?:to|as))\b|=){_GAP}[:：]?|{_GAP}(?:[:：]|->|→|[-–—](?=\s)))"
+    rf"(?:{_GAP}(?:\b(?:is|are|was|equals|(?:would|should|must|will|has to)\s(?:(?!not\b)[a-z]{{2,12}}\s)?be"
+    r"|(?:turns out|seems|appears) to be|would have been|(?:comes|works) (?:out )?(?:to|as)(?: be)?"
+    rf"|ends up (?:being|as|at))\b|=){_GAP}[:：]?|{_GAP}(?:[:：]|->|→|[-–—](?=\s)))"
 )
 _MORE = (
     r"(?:\s(?:to|for|of|in|that|which|here|we|I|you|from|among|based on|according to)\b[^.:\n]{0,80}?|,[^.,:\n]{1,40},)"
 )
 _ANSWER = (
     rf"(?<![A-Za-z])(?:answer(?:[ _](?:choice|option|letter))?|ans\.?|final (?:result|value)){_BRACKET}?"
-    rf"(?:{_MORE}?{_BRACKET}?{_IS}|[*_:]{{0,4}}[ ]?\n)"
+    rf"(?:{_MORE}?{_BRACKET}?{_IS}|['’]s\b|[*_:]{{0,4}}[ ]?\n)"
 )
 _CHINESE = (
     r"答案(?:选项)?\s?(?:\([^()\n]{1,20}\))?\s?(?:应该|应当|应|就)?(?:是|为|選|选|[:：])\s?[:：]?"
@@ -58,19 +61,9 @@ _IS_ANSWER = re.compile(
 )
 _IS_CORRECT = re.compile(rf"{_SUBJECT}(?:the\s)?(?:most\s)?(?:correct|right|best)\b")
 
-_SUPPOSED = re.compile(r"\b(?:if|whether|suppose|assume|assuming|unless)\b[^.\n]{0,40}$", re.IGNORECASE)
-_CONDITION = re.compile(
-    r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|had|were|without|otherwise|in (?:that|this|which) case"
-    r"|provided|imagine|instead of)\b",
-    re.IGNORECASE,
-)
-_THEN = re.compile(r"\bthen,?\s(?:the\s|our\s|my\s)?(?:correct\s|right\s|best\s|final\s)?$", re.IGNORECASE)
-_WOULD = re.compile(r"\bwould\b|\bcould\b|\bmight\b", re.IGNORECASE)
-_SENTENCE_START = re.compile(r"[.!?;]\s|\n")
-
 
 def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
-    """Text after "the answer is" and similar words, the last statement first. A hypothetical statement does not count.
+    """Text after "the answer is" and similar words, the last statement first, conditions last (see `standing`).
 
     For a ``choice`` also after "the correct option is" and before "is the answer". For a ``number`` also after ``A:``
     at the start of a line, which for a choice would be an option.
@@ -83,47 +76,23 @@ def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
             called = []  # the text goes through several options, true and false ones
         found += [(match.start(), match.end(), match["name"]) for match in (*called, *_IS_ANSWER.finditer(text))]
         found.sort()
+    weak = []
     for start, end, span in reversed(found[-MOST_SPANS:]):
-        if not _hypothetical(text, start, end):
+        meant = standing(text, start, end)
+        if meant == "firm":
             yield span
+        elif meant == "weak":
+            weak.append(span)
+    yield from weak
 
 
 def without_hypothetical(text: str) -> str:
-    """The end of a text, without what "if ..., the answer would be" says, so that no weaker place reads it."""
+    """The end of a text, without statements that are not meant, so that no weaker place reads them."""
     text = text[-TAIL:]
     kept = []
     end = 0
     for match in _CUE.finditer(text):
-        if match.start() >= end and _hypothetical(text, match.start(), match.end()):
-            kept.append(text[end : _sentence_start(text, match.start())])
-            end = _sentence_end(text, match.end())
+        if match.start() >= end and standing(text, match.start(), match.end()) == "none":
+            kept.append(text[end : sentence_start(text, match.start())])
+            end = sentence_end(text, match.end())
     return "".join(kept) + text[end:]
-
-
-def _hypothetical(text: str, start: int, end: int) -> bool:
-    """Whether a statement only says what the answer would be under a condition.
-
-    "if" shortly before it is enough. Further away, the statement itself must be conditional: "then the answer is",
-    "the answer would be".
-    """
-    if _SUPPOSED.search(text[max(0, start - 60) : start]) or "would have been" in text[start:end].casefold():
-        return True
-    before = text[_sentence_start(text, start) : start]
-    would = _WOULD.search(text[start:end]) is not None
-    if would and (_CONDITION.search(before) or _THEN.search(before)):
-        return True
-    if _CONDITION.search(before) and _THEN.search(before):
-        return True
-    return would and _CONDITION.search(text[end : _sentence_end(text, end)]) is not None
-
-
-def _sentence_start(text: str, position: int) -> int:
-    """Where the sentence of a position starts, at most 300 characters before it."""
-    first = max(0, position - 300)
-    ends = [match.end() for match in _SENTENCE_START.finditer(text, first, position)]
-    return ends[-1] if ends else first
-
-
-def _sentence_end(text: str, position: int) -> int:
-    match = _SENTENCE_START.search(text, position, position + 300)
-    return match.start() + 1 if match else min(len(text), position + 300)

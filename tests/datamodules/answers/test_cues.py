@@ -29,6 +29,13 @@ TREES = ("oak", "elm", "ash", "fir")
         "Final answer - 12",
         "Final answer → 12",
         "The answer turns out to be 12.",
+        "The answer {as a number} is 12.",
+        "The answer's 12.",
+        "The answer comes to 12.",
+        "The answer works out to be 12.",
+        "The answer ends up being 12.",
+        "The answer would therefore be 12.",
+        "The answer should then be 12.",
         "最终答案是：12。",
         "答案为12元。",
         "答案：１２",
@@ -47,6 +54,7 @@ def test_the_last_statement_of_a_number_counts(statement: str) -> None:
         ("The answer is going to be (D).", "D"),
         ("The answer is definitely D.", "D"),
         ("The answer that fits best is D: the heart.", "D"),
+        ("The answer that fits the heart's work is D: the heart.", "D"),
         ("The best answer choice is D.", "D"),
         ("**Final answer (A-E):** D", "D"),
         ("The answer is B. elm, because A. oak is dry or C. ash is wet.", "B"),
@@ -115,6 +123,77 @@ def test_a_hypothetical_statement_does_not_count(text: str) -> None:
     assert CHOICE.extract("The answer is B. " + text.format("D")) == "B"
     assert NUMBER.extract(text.format(24)) is None
     assert NUMBER.extract("The total is 12. " + text.format(24)) == "12"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "If she sells them all day long, the answer is {}.",
+        "If I'm not mistaken, the answer is {}.",
+        "Whether or not it rains, the answer is {}.",
+        "Assuming standard conditions, the answer is {}.",
+        "If we add them up, then the answer is {}.",
+        "When it rains, the answer would be {}.",
+        "The answer would be {}, when it rains.",
+    ],
+)
+def test_a_condition_without_would_counts_if_there_is_no_firm_statement(text: str) -> None:
+    assert CHOICE.extract(text.format("C")) == "C"
+    assert NUMBER.extract("There are 9 eggs. " + text.format(18)) == "18"
+    assert CHOICE.extract("The answer is B. " + text.format("C")) == "B"
+    assert NUMBER.extract(text.format(18) + " So the answer is 12.") == "12"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In case of rain, the answer would be {}.",
+        "In the event that it rains, the answer would be {}.",
+        "Should it rain, the answer would be {}.",
+        "The wrong answer is {}.",
+        "My previous answer was {}.",
+        "One might think the answer is {}.",
+        "Many students think that the correct answer is {}.",
+        "I do not think the answer is {}.",
+        "I don't believe that the answer is {}.",
+        "It is tempting to say the answer is {}, but that is wrong.",
+        "At first sight the answer is {}, but it's incorrect.",
+    ],
+)
+def test_what_others_think_or_what_is_wrong_does_not_count(text: str) -> None:
+    assert CHOICE.extract(text.format("C")) is None
+    assert CHOICE.extract("The answer is B. " + text.format("C")) == "B"
+    assert NUMBER.extract("The total is 18. " + text.format(22)) == "18"
+
+
+def test_an_option_that_would_be_correct_under_a_condition_does_not_count() -> None:
+    assert CHOICE.extract("The answer is B. Option C would be correct in case of rain.") == "B"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I think the answer is {}.",
+        "I would say the answer is {}.",
+        "After some work we believe that the answer is {}.",
+        "Most likely, I think the answer is {}.",
+        "One can conclude that the answer is {}.",
+        "It should be clear that the answer would be {}.",
+        "The answer is {}, but that is not all.",
+    ],
+)
+def test_what_the_text_itself_thinks_counts(text: str) -> None:
+    assert CHOICE.extract("The answer is B. " + text.format("C")) == "C"
+    assert NUMBER.extract("The answer is 9. " + text.format(18)) == "18"
+
+
+def test_a_denied_answer_does_not_beat_a_given_one() -> None:
+    assert NUMBER.extract("The answer is 18. The answer is not 22.") == "18"
+    assert NUMBER.extract("The answer is 18. The answer is **not** 22.") == "18"
+    assert NUMBER.extract("The answer is 18. The answer is not among the choices.") is None
+    assert NUMBER.extract("There are 5 apples. The answer is not 22.") is None
+    assert NUMBER.extract("The answer is 18. The answer is not 22 but 20.") == "18"
+    assert CHOICE.extract("The answer is B. The answer is not C.") == "B"
 
 
 def test_what_the_answer_would_be_without_a_condition_counts() -> None:
