@@ -8,7 +8,7 @@ import re
 
 from datamodules.answers.normal import without_commands
 from datamodules.answers.numbers import plain_number
-from datamodules.answers.parts import same_parts
+from datamodules.answers.ratios import same_parts
 
 _LOOK_ONLY = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\s+(?=\W)|(?<=\W)\s+")
 _SHORT = re.compile(r"([\^_])\{(\w)\}")

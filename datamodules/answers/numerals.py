@@ -16,6 +16,9 @@ _TABLE |= {ord(sign): "-" for sign in "−‐‑﹣"} | {
     0xFF0E: ".",
     0x3010: "[",
     0x3011: "]",
+    0x2044: "/",
+    0x066B: ".",
+    0x066C: ",",
 }
 _OTHER_DIGIT = re.compile(r"[^\W\D0-9]")
 _SIGN = re.compile(r"(?<![\w)%])(?<![\w)%] )[–—]\s?(?=\.?\d|\\frac)")
@@ -64,15 +67,22 @@ _TENS = {
     "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90
 }  # fmt: skip
 _VALUES = {word: value for value, word in enumerate(_SMALL)} | _TENS | {"fourty": 40}
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12} | {
+    "dozen": 12, "lakh": 10**5, "crore": 10**7
+}  # fmt: skip
 _PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7} | {
     "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100, "thousandth": 1000
 }  # fmt: skip
 _UNIT_WORD = "|".join(sorted({*_VALUES, *_SCALES}, key=len, reverse=True))
+_SCALE_WORD = "|".join(_SCALES)
 _PART_WORD = "|".join(_PARTS)
+_NEXT = rf"(?:\s|-|\sand\s|(?:(?<=thousand)|(?<=illion)),\s)(?:{_UNIT_WORD})(?!(?:\s|-)(?:{_PART_WORD})s?\b)"
 _WORDS = re.compile(
-    rf"\b(?:(?P<half>half\sa\sdozen)|(?P<a>an?\s)?(?P<number>(?:{_UNIT_WORD})s?(?:(?:\s|-|\sand\s)(?:{_UNIT_WORD})){{0,12}})"
-    rf"(?:(?:\s|-)(?P<part>{_PART_WORD})s?)?(?:\sand\s(?:a|one)\s(?P<more>half|third|quarter))?"
+    rf"\b(?:half\san?\s(?P<half>{_SCALE_WORD})"
+    rf"|(?P<a>an?\s)?(?P<number>(?:{_UNIT_WORD})s?(?:{_NEXT}){{0,12}})"
+    rf"(?P<point>\spoint(?:\s(?:{'|'.join(_SMALL[:10])})){{1,9}}(?:\s(?:{_SCALE_WORD}))?)?"
+    rf"(?:(?:\s|-)(?P<part>{_PART_WORD})s?)?"
+    rf"(?:\sand\s(?P<parts>an?|{'|'.join(_SMALL[1:10])})(?:\s|-)(?P<more>{_PART_WORD})s?(?:\s(?P<times>{_SCALE_WORD}))?)?"
     rf"|(?:an?\s)?(?P<alone>half|third|quarter))\b(?!-)",
     re.IGNORECASE,
 )
@@ -152,21 +162,30 @@ def _han_value(signs: str) -> int | None:
 
 def _digits(match: re.Match[str]) -> str:
     if match["half"]:
-        return "6"
+        return str(_SCALES[match["half"].casefold()] // 2)
     if match["alone"]:
         return f"1/{_PARTS[match['alone'].casefold()]}" if match.start() == 0 else match[0]
     words = re.findall(r"[a-z]+", match["number"].casefold())
     words = [word for word in words if word != "and"]
-    if words == ["one"] and not (match["part"] or match["more"]):
+    if words == ["one"] and not (match["point"] or match["part"] or match["more"]):
         rest = match.string[match.end() : match.end() + 12]
         if match.start() > 0 or _ONE_OF.match(rest):
             return match[0]
     value = _worked_out([word if word in _VALUES or word in _SCALES else word.removesuffix("s") for word in words])
     if value is None or (match["a"] and words[0] not in _SCALES):
         return match[0]
+    if match["point"]:
+        decimals = match["point"].casefold().split()[1:]
+        return f"{value}." + "".join(str(_VALUES.get(word, f" {word}")) for word in decimals)
     if match["part"]:
         return f"{value}/{_PARTS[match['part'].casefold()]}"
-    return f"{value} 1/{_PARTS[match['more'].casefold()]}" if match["more"] else str(value)
+    return f"{value} {_fraction(match)}" if match["more"] else str(value)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    """What follows the whole number in "one and two thirds", "two and a half million"."""
+    top = _VALUES.get(match["parts"].casefold(), 1)
+    return f"{top}/{_PARTS[match['more'].casefold()]}" + (f" {match['times']}" if match["times"] else "")
 
 
 def _worked_out(words: list[str]) -> int | None:

@@ -1,40 +1,42 @@
-"""Compare answers of several numbers between signs that are no arithmetic: ratios, dates and ranges."""
+"""Numbers that are parts of a quantity in two units: "4 hours and 30 minutes"."""
 
 import re
-from fractions import Fraction
 
-from datamodules.answers.normal import without_commands
+from datamodules.answers.units import compound
 
-_NUMBER = r"\d[\d,]{0,30}(?:\.\d{1,30})?"
-_RATIO = re.compile(rf"{_NUMBER}(?:\s?:\s?{_NUMBER}){{1,9}}")
-_DATE = re.compile(r"\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{1,2}([-/.])\d{1,2}\2\d{4}")
-_RANGE = re.compile(rf"({_NUMBER})\s?(?:-{{1,2}}|–|—|\bto\b)\s?({_NUMBER})")
-
-
-def same_parts(gold: str, predicted: str) -> bool | None:
-    """Whether two ratios are proportional, two dates or ranges the same; None if both are not of one kind.
-
-    Example:
-        >>> same_parts("1:2:3", "2:4:6"), same_parts("10-20", "20-30"), same_parts("10-20", "-10")
-        (True, False, None)
-    """
-    first, second = without_commands(gold), without_commands(predicted)
-    if _RATIO.fullmatch(first) and _RATIO.fullmatch(second):
-        return _same_ratio(_numbers(first), _numbers(second), clock=":0" in first + second)
-    if _DATE.fullmatch(first) or _DATE.fullmatch(second):
-        return _numbers(first) == _numbers(second)
-    ranges = [match for match in (_RANGE.fullmatch(first), _RANGE.fullmatch(second)) if match]
-    if len(ranges) == 2 and all(low < high for low, high in (_numbers(match[0]) for match in ranges)):
-        return _numbers(first) == _numbers(second)
-    return None
+_NEXT_PART = re.compile(
+    r"\s?(?P<unit>[A-Za-z]{1,10})\.?,?\s?(?:(?:and|plus|&)\s)?[$€£]?\d[\d.,]{0,9}(?:\s?(?P<next>[A-Za-z]{1,10}))?"
+)
+_PART_BEFORE = re.compile(
+    r"(?:(?P<currency>[$€£])\s?\d[\d.,]{0,12}|(?<![A-Za-z])(?:\d[\d.,]{0,12}\s?|(?:an?|one|two|three|four|five|six|seven|eight|nine|ten)\s)(?P<unit>[A-Za-z]{1,10})\.?)"
+    r"(?:,?\sand|,|\s&|\splus)?\s?$",
+    re.IGNORECASE,
+)
+_AND_ONE = re.compile(
+    r"\s?(?P<unit>[A-Za-z]{1,10}),?\s(?:and|plus)\s(?:an?|one)\s(?P<next>[A-Za-z]{1,10})", re.IGNORECASE
+)
+_CENTS = re.compile(r"\s(?:and\s|&\s)\d{1,2}\s?(?:cents?|pence|¢)(?![A-Za-z])", re.IGNORECASE)
+_MINUTES = re.compile(r"\s?°\s?\d")
+_MORE_BEFORE = re.compile(r"(?:\d\s?°|\bdozen\s(?:and|plus))\s?$", re.IGNORECASE)
 
 
-def _numbers(text: str) -> list[Fraction]:
-    return [Fraction(number.replace(",", "")) for number in re.findall(_NUMBER, text)]
+def is_part(before: str, token: re.Match[str], rest: str) -> bool:
+    """Whether a number is a part of a quantity: 4 hours and 30 minutes, 3 weeks and a day, $5 and 20 cents, 30°15'."""
+    after = _NEXT_PART.match(rest)
+    if after and token["currency"] is None and _together(after["unit"], after["next"] or ""):
+        return True
+    one = _AND_ONE.match(rest)
+    if one and (one["next"].casefold() in ("half", "third", "quarter") or _together(one["unit"], one["next"])):
+        return True
+    if _CENTS.match(rest) or _MINUTES.match(rest) or _MORE_BEFORE.search(before[-20:]):
+        return True
+    if token["scale"] == "dozen" and re.match(r"\s(?:and|plus)\s\d", rest):
+        return True
+    unit = re.match(r"\s?([A-Za-z¢]{1,10})", rest)
+    larger = _PART_BEFORE.search(before[-40:])
+    return bool(unit and larger and _together(larger["currency"] or larger["unit"], unit[1]))
 
 
-def _same_ratio(first: list[Fraction], second: list[Fraction], clock: bool) -> bool:
-    """Whether two ratios are proportional; times such as 12:05 must be the same."""
-    if clock or len(first) != len(second):
-        return first == second
-    return all(one * sum(second) == other * sum(first) for one, other in zip(first, second, strict=True))
+def _together(larger: str, smaller: str) -> bool:
+    """Whether two units in any case are used together for one quantity: 2 L 500 mL."""
+    return compound(larger, smaller) or compound(larger.casefold(), smaller.casefold())
