@@ -4,7 +4,7 @@ All take time linear in the length of the completion: every repetition in the pa
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 _BOX_TOKENS = re.compile(
     r"(?P<box>\\{1,2}(?:boxed|fbox)\s*\{)"
@@ -45,16 +45,19 @@ def _boxed(text: str) -> Iterator[str]:
 
 
 _NAME = (
-    r"(?:(?:final|correct|best|right|predicted|chosen|selected|my|model|the)[_ -]?)?"
-    r"(?:answer|choice|option|prediction|result|solution|response|output|label|letter|selected|selection|chosen|pick"
-    r"|decision|verdict)"
-    r"(?:[_ -]?(?:choice|option|letter|label|key|value|text))?"
+    r"(?:(?:final|correct|best|right|predicted|chosen|selected|my|your|model|the)[_ -]?)?"
+    r"(?:answer|ans|choice|option|prediction|result|solution|response|output|label|letter|selected|selection|chosen|pick"
+    r"|decision|verdict|final)"
+    r"(?:[_ -]?(?:choice|option|letter|label|key|value|text|idx))?"
 )
 """Names of the JSON keys and XML tags that hold an answer: ``answer_choice``, ``FinalAnswer``, ``selected_option``."""
+_SUFFIX = re.compile(r"(?<=[a-z])[_ -]?(?:choice|option|letter|key|value|idx)$")
+_LOOSE = re.compile(r"(?:solution|response|output|label)$|text$", re.IGNORECASE)
+"""Names that hold the answer only if no other does: beside an answer they hold its text or how it was found."""
 _TAGGED = re.compile(
     r"""\b(?:final_?)?answer\s?\(\s?(?P<quote>["'])(?P<call>[^"'\n]{1,300})(?P=quote)\s?\)"""
     rf"""|<(?P<open>{_NAME})>\s{{0,9}}(?P<tag>[^<]{{1,300}})</(?P=open)>"""
-    rf"""|(?P<mark>["']){_NAME}(?P=mark)\s{{0,9}}:\s{{0,9}}(?:"(?P<double>(?:[^"\\\n]|\\[^\n]){{1,300}})"|'(?P<single>[^'\n]{{1,300}})'"""
+    rf"""|(?P<mark>["'])(?P<key>{_NAME})(?P=mark)\s{{0,9}}:\s{{0,9}}(?:"(?P<double>(?:[^"\\\n]|\\[^\n]){{1,300}})"|'(?P<single>[^'\n]{{1,300}})'"""
     r"""|\[\s{0,9}"(?P<only>[^"\n]{1,300})"\s{0,9}\]"""
     r"""|(?!(?:null|none|true|false|nan)\b)(?P<bare>[-+]?[\w./]{1,40}(?:[-+]\d{1,4})?%?)(?=\s{0,40}(?:[,}]|\n)))"""
     r"""|\[\[(?P<brackets>[^\[\]\n]{1,60})\]\]""",
@@ -66,14 +69,34 @@ _JOINT = re.compile(r"(?:[\s,;/&|]|\bor\b|\band\b|\bAction:|\bAnswer:){1,12}", r
 
 
 def _tagged(text: str) -> Iterator[str]:
-    """Tagged answers; ``Answer("A") or Answer("B")`` is one span, "A or B"."""
-    found: list[str] = []
-    last, end = "", -1
+    """Tagged answers, those of loose names last; ``Answer("A") or Answer("B")`` is one span, "A or B"."""
+    firm: list[re.Match[str]] = []
+    loose: list[re.Match[str]] = []
     for match in _TAGGED.finditer(text):
+        (loose if _LOOSE.search(_key(match)) else firm).append(match)
+    yield from _joined(text, firm)
+    yield from _joined(text, loose)
+
+
+def _key(match: re.Match[str]) -> str:
+    """The name of a JSON key or tag in small letters; empty for a call or brackets."""
+    return (match["key"] or match["open"] or "").casefold()
+
+
+def _joined(text: str, matches: Sequence[re.Match[str]]) -> Iterator[str]:
+    """The answers of matches, the last first; answers with nothing but "or" and the like between them are one.
+
+    ``answer`` and ``answer_idx`` are two names of one decision, so their values stay apart.
+    """
+    found: list[str] = []
+    last, end, key = "", -1, ""
+    for match in matches:
         answer = next(match[name] for name in _ANSWER_GROUPS if match[name])
         if match["double"]:
             answer = answer.replace('\\"', '"').replace("\\\\", "\\")  # JSON's own escapes; LaTeX keeps its backslashes
-        if not found or len(found[-1]) >= 300 or not _JOINT.fullmatch(text[end : match.start()][:40]):
+        before, key = key, _key(match)
+        one = before != key and _SUFFIX.sub("", before) == _SUFFIX.sub("", key)
+        if not found or one or len(found[-1]) >= 300 or not _JOINT.fullmatch(text[end : match.start()][:40]):
             found.append(answer)
         elif answer != last:
             found[-1] += f" or {answer}"

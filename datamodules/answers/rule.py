@@ -45,6 +45,8 @@ _CLOSED: frozenset[Extractor] = frozenset({"boxed", "tagged", "pattern"})
 """Places that mark their own end. In the others an unfinished completion may be cut within the answer (``12`` of
 ``125``)."""
 
+_EMPHASIS = re.compile(r"(?<!\d)\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?!\d)|`")
+
 
 @dataclass(frozen=True)
 class AnswerRule:
@@ -161,6 +163,10 @@ class AnswerRule:
             return read_number(span, whole=bare)
         if self.type == "maths" and place != "boxed":
             return read_maths(span)
+        if self.type == "text" and place not in ("boxed", "pattern"):
+            span = _EMPHASIS.sub("", span).strip()
+        if self.type == "text" and place == "stated":
+            span = span.partition("\n")[0]
         return span.strip() or None
 
 
