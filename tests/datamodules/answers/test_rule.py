@@ -442,7 +442,8 @@ def test_rules_that_make_no_sense(settings: dict, message: str) -> None:
     ["answer ", "answer is ", "answer:", "the answer is A or ", "Answer(", 'Answer("A") or ', "<answer>", '"answer": ',
      "[[", "####", "#### ", "1,", "1,234", "9", "9.", "-", "1/2 ", "10^", "A", "(A", "A is ", "Option A is the best ",
      "Option ", "\\text{", "\\text{A}", "$", "*", "_", "**A** ", " ", "\n", "A: x\n", "if ", "yes or ", "</think>",
-     "e1", "1e", "x 10^", "\\(", "\\boxed{", "=", "1 hour and ", "1 or ", "1 m or 1 ", "(1=", "1 since ", "1 000 ", "m^2 ", "some say ", "half a ",
+     "e1", "1e", "x 10^", "\\(", "\\boxed{", "=", "1 hour and ",
+     "1 or ", "1 m or 1 ", "(1=", "1 since ", "1 000 ", "m^2 ", "some say ", "half a ",
      "one point one ", "if, the answer is A. ", '{"answer": "A"} ', "$1 M", "answer" + " " * 50],
 )  # fmt: skip
 def test_hostile_completions_take_linear_time(piece: str) -> None:
