@@ -19,6 +19,7 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _QUANTITY = r"\d[\d.,]{0,12}(?<![.,])(?:\s\d{1,4})?(?:\s?/\s?\d{1,6})?(?:\s?%)?"
+_OR = re.compile(r"\s(?:or|i\.e\.,?|which\sis)\s\d", re.IGNORECASE)
 _RESTATED = re.compile(
     rf"(?P<first>(?<![\d.,/])(?P<one>{_QUANTITY})(?:\s?(?P<unit>[A-Za-z]{{1,12}}))?),?\s(?:or|i\.e\.,?|which\sis)\s"
     rf"(?P<other>{_QUANTITY})(?:\s?(?P<last>[A-Za-z]{{1,12}}))?",
@@ -49,6 +50,8 @@ def result(text: str) -> str:
 
 def without_restatement(text: str) -> str:
     """The text with the first of two equal quantities: "90 minutes, or 1.5 hours", "0.5 or 1/2"."""
+    if not _OR.search(text):
+        return text
     return _RESTATED.sub(lambda match: match["first"] if _same(match) else match[0], text)
 
 

@@ -22,7 +22,7 @@ _SEVERAL = re.compile(
     re.IGNORECASE,
 )
 """Words before numbers of which there are several: "pages 3,4"."""
-_MONEY = re.compile(r"(?<=[$€£¥₹])(\s?\d[\d.,]{0,15})\s?([MBT]|mn|tn)(?![\w/^$]|\s?[-+*=^/<>])")
+_MONEY = re.compile(r"([$€£¥₹]\s?\d[\d.,]{0,15})\s?([MBT]|mn|tn)(?![\w/^$]|\s?[-+*=^/<>])")
 _MONEY_SCALES = {"M": "million", "mn": "million", "B": "billion", "T": "trillion", "tn": "trillion"}
 _RANGE_TAIL = re.compile(r"\s?(?:-|–|—|to|~)\s?[$€£]?\d", re.IGNORECASE)
 _OR = re.compile(
@@ -35,6 +35,7 @@ _REJECTED = re.compile(
     re.IGNORECASE,
 )
 _SPACED = re.compile(r"^[-+]?(?:[$€£¥₹]\s?)?\d{1,3}(?: \d{3}){1,4}(?![\d./:])")
+_DIGITS_APART = re.compile(r"\d \d{3}(?!\d)")
 _GROUPED = re.compile(
     r"(?:(?<=[$€£¥₹])|(?<=[$€£¥₹]\s)|(?<![\d.,])(?<!\d\s)(?=\d{1,3}(?: \d{3}){0,3} 0\d\d(?!\d)))"
     r"\d{1,3}(?: \d{3}){1,4}(?!\d|[/:]\d)"
@@ -145,7 +146,8 @@ def _tidy(text: str) -> str:
     text = _AND_HALF.sub(lambda match: f"{match[1]} {words_as_digits(match[2])}", text)
     text = _AND_PART.sub(r"\1 \2", text)
     text = text.replace("\\$", "$").replace("{,}", ",").replace("\\!", "").replace("\\,", " ").replace("−", "-")
-    text = _GROUPED.sub(lambda match: match[0].replace(" ", ""), text)
+    if _DIGITS_APART.search(text):
+        text = _GROUPED.sub(lambda match: match[0].replace(" ", ""), text)
     return _MONEY.sub(lambda match: f"{match[1]} {_MONEY_SCALES[match[2]]}", text)
 
 
