@@ -95,6 +95,9 @@ class CausalLM(Generating):
             adapter=adapter,
             generation=generation,
         )
+        for name, value in {"optimizer": optimizer, "schedule": schedule}.items():
+            if not callable(value):
+                raise InputError(f"model.{name}: is {value}; name a class, or leave it out for the default")
         self.activation_checkpointing = activation_checkpointing
         self.optimizer = optimizer
         self.schedule = schedule

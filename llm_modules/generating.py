@@ -50,6 +50,8 @@ class Generating(TrainableCheckpoint):
         super().__init__()
         if peft is not None and adapter is not None:
             raise InputError("model.peft and model.adapter: give one, a new adapter to train or a folder with one")
+        if not backbone:
+            raise InputError("model.backbone: is empty; give a hub id, a folder, a GGUF file or miniature")
         self.backbone = backbone
         self.revision = revision
         self.tokenizer_name = tokenizer or backbone

@@ -118,6 +118,13 @@ def main(args: Sequence[str] | None = None) -> int:
             from rod.parser import run_verb
 
             run_verb(module.run, words[1:], verb)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("rod: stopped by Ctrl-C", file=sys.stderr)
+        return 128 + 2
+    except BrokenPipeError:  # what reads the output has ended, such as `rod configs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (Exception, SystemExit) as error:
         from rod.failures import explain_failure
 

@@ -183,13 +183,27 @@ def difference(path: Path, text: str, verb: str) -> str | None:
 
     Keys that may differ when a run goes on are not compared.
     """
-    with path.open(encoding="utf-8") as file:
-        before, now = (dict(_flat(yaml.safe_load(source) or {})) for source in (file, text))
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: is damaged, so that nobody can tell whether the run may go on; put it right, or give another "
+            "trainer.default_root_dir"
+        ) from error
+    before, now = (dict(_flat(values or {})) for values in (saved, yaml.safe_load(text)))
     of_one_start = _OF_ONE_START | {"ckpt_path"} if verb == "fit" else _OF_ONE_START
     for key in [*now, *(key for key in before if key not in now)]:
-        if key.split(".")[0] not in of_one_start and before.get(key) != now.get(key):
+        compared = key.split(".")[0] not in of_one_start and key != "trainer.default_root_dir"
+        if compared and not _same(before.get(key), now.get(key)):
             return f"{key}: {before.get(key)} there, {now.get(key)} now"
     return None
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether two values are equal, or two spellings of one place."""
+    if before == now or not (isinstance(before, str) and isinstance(now, str)):
+        return bool(before == now)
+    return os.path.exists(now) and os.path.realpath(before) == os.path.realpath(now)
 
 
 def _flat(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:

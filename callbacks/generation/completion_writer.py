@@ -228,7 +228,13 @@ class CompletionWriter(Callback, GenerationListener):
                     f"replace the {self.name}"
                 )
             return
-        before = FORMERLY | json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = FORMERLY | json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{path}: is damaged, so that nobody can tell how the {self.name} beside it were made; name another "
+                f"output, or pass --overwrite true to replace the {self.name}"
+            ) from error
         compared = (before.keys() | settings.keys()).difference(but)
         compared -= {name for name in settings.keys() - before.keys() if name.endswith(FINGERPRINT)}
         compared -= {"dtype"} if settings["dtype"] is None else set()  # of a server that does not say it

@@ -3,6 +3,8 @@
 import errno
 import json
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +16,7 @@ from datamodules.records.shards import JsonlShard
 from datamodules.writing import filling, replacing
 from rod.__main__ import main
 from rod.failures import explain_failure
+from tests.conftest import ROOT
 from tests.processes import Processes
 from tests.rod.fits import fit_config, rod
 
@@ -179,3 +182,27 @@ def test_what_a_logger_refuses_is_one_line() -> None:
         2,
         "error: trainer.logger: The filesystem tracking backend is in maintenance mode",
     )
+
+
+def test_a_reader_that_has_ended_and_ctrl_c_leave_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def configs(kind: type[BaseException]) -> int:
+        monkeypatch.setattr("rod.parser.run_verb", lambda *_: _raise(kind))
+        return main(["configs"])
+
+    def _raise(kind: type[BaseException]) -> NoReturn:
+        raise kind
+
+    assert configs(KeyboardInterrupt) == 130
+    piped = subprocess.run(
+        f"{sys.executable} -m rod configs | head -1", shell=True, capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert piped.stdout
+    assert not piped.stderr
+
+
+@pytest.mark.parametrize("key", ["optimizer", "schedule"])
+def test_null_where_a_class_is_needed_is_told_before_a_model_is_loaded(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rod("fit", "--config", fit_config(tmp_path), f"--model.{key}", "null") == 2
+    assert f"model.{key}: is None; name a class" in capsys.readouterr().err

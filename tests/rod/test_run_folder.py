@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datamodules.errors import InputError
-from rod.run_folder import CONFIG, DONE, checkpoints_of, holds_results, newest_checkpoint
+from rod.run_folder import CONFIG, DONE, checkpoints_of, difference, holds_results, newest_checkpoint
 from rod.run_lock import RunLock
 from rod.run_record import starts_of
 from tests.rod.fits import fit_config, rod, stop_at
@@ -124,6 +124,27 @@ def test_a_run_that_failed_before_its_first_result_does_not_keep_its_folder(
     assert len(starts_of(run)) == 1, "the failed start was of another run"
     assert rod("fit", "--config", config, "--model.optimizer.lr", 0.25) == 2
     assert "holds a run with another configuration" in capsys.readouterr().err
+
+
+def test_a_folder_and_a_model_that_are_spelled_otherwise_are_the_same(tmp_path: Path) -> None:
+    config = fit_config(tmp_path, max_epochs=1)
+    assert rod("fit", "--config", config) == 0
+    text, (path, base) = config.read_text(), (tmp_path / "run" / CONFIG, tmp_path / "base")
+    same = text.replace(str(tmp_path / "run"), f"{tmp_path}/./run/").replace(str(base), f"{tmp_path}/run/../base")
+    assert same != text
+    assert difference(path, path.read_text().replace(str(base), f"{tmp_path}/run/../base"), "fit") is None
+    config.write_text(same)
+    assert rod("fit", "--config", config, "--resume", "auto") == 0
+    assert difference(path, path.read_text().replace(str(base), f"{tmp_path}/other"), "fit") is not None
+
+
+@pytest.mark.parametrize("damaged", [b"model: [", b"\xff\xfe"])
+def test_a_damaged_configuration_of_a_run_is_named(
+    damaged: bytes, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "run" / CONFIG).write_bytes(damaged)
+    assert rod("fit", "--config", copied / "fit.yaml", "--resume", "auto") == 2
+    assert f"run/{CONFIG}: is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

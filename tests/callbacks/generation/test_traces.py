@@ -155,6 +155,9 @@ def test_other_settings_are_refused_by_name(source: Path, tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"other settings \(generation: .*; seed: 0 there, 7 now\).*--overwrite true"):
         run.predict(model, data(source, seed=7), return_predictions=False)
     assert model.model is None  # before any weights are loaded
+    (tmp_path / "traces/settings.json").write_text('{"generation"')
+    with pytest.raises(InputError, match=r"settings\.json: is damaged.*--overwrite true"):
+        run.predict(model, data(source, seed=7), return_predictions=False)
     _, generated = sample(source, tmp_path, writer=TraceWriter(overwrite=True), seed=7)
     assert generated == 8
 
