@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedModel
 
 from callbacks.generation.steering import SteeringCallback, SteeringIdentity
@@ -88,6 +89,9 @@ class Steer(SteeringCallback):
                 f"positions: given responses have no positions '{self.positions}': their prompt and answer are read in "
                 "one pass; leave out suites of kind perplexity, or steer all positions"
             )
+        if isinstance(data, GenerationData) and data.rows and not any(row.alpha for row in data.rows):
+            key = "data.alphas" if stage == "predict" else "data.alpha"
+            rank_zero_warn(f"steer: no row is steered, because {key} is 0; give a strength or no direction")
         # An imported file may hold only some of the layers, so its layer sets are checked against the model later.
         if direction.model and isinstance(data, GenerationData):
             for layer_set in {row.layer_set for row in data.rows if row.alpha != 0}:

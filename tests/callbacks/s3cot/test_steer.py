@@ -133,6 +133,14 @@ def test_every_verb_steers_and_alpha_zero_does_nothing(
         assert (tokens == unsteered) == (kept.rows[row_id].alpha == 0)
 
 
+@pytest.mark.parametrize(("verb", "key"), [("predict", "data.alphas"), ("test", "data.alpha")])
+def test_a_direction_without_strengths_is_told(
+    verb: str, key: str, checkpoint: Path, direction: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match=f"no row is steered, because {key} is 0"):
+        run(Steer(direction), module_of(checkpoint), data(tmp_path, alphas=[0.0]), verb)
+
+
 def test_rows_without_a_layer_set_take_the_callback_s(checkpoint: Path, direction: Path, tmp_path: Path) -> None:
     module = module_of(checkpoint)
     steer = Steer(direction, layers="deepest:1")
