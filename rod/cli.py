@@ -168,8 +168,19 @@ class RodCLI(LightningCLI):
         if self._is_finished:
             rank_zero_info(f"{self.trainer.default_root_dir}: holds the finished run; there is nothing left to do")
             return
+        self._check_data(subcommand)
         with requeueing(self.trainer):
             super()._run_subcommand(subcommand)
+
+    def _check_data(self, verb: str) -> None:
+        """Raise InputError before anything is loaded if the data are not for a verb."""
+        loaders = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
+        data, base = type(self.datamodule), LightningDataModule
+        names = {verb: f"{name}_dataloader" for verb, name in loaders.items()}
+        able = [verb for verb, name in names.items() if getattr(data, name) is not getattr(base, name)]
+        if self.datamodule is not None and verb not in able:
+            others = " or ".join(f"rod {other}" for other in able)
+            raise InputError(f"data: {data.__name__} is not for rod {verb}, but for {others}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the steering, a CSV logger unless another is configured, and places for files in the run folder."""

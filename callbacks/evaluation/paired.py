@@ -75,7 +75,9 @@ def difference(
         low, high = with_bounds(low, high, gains, sums.size, (-1, 1))
     exact = binary and single
     p = mcnemar(int((gains < 0).sum()), int((gains > 0).sum())) if exact else _bootstrap_p(sampled)
-    detectable = max(_POWER * float(sampled.std()), _LEAST / sums.size if binary else 0.0)
+    detectable = _POWER * float(sampled.std())
+    if binary:  # rates differ by 1 at most
+        detectable = min(max(detectable, _LEAST / sums.size), 1.0)
     return Difference(float(gains.mean()), low, high, p, detectable)
 
 

@@ -109,7 +109,7 @@ def make_pairs(
     total = min(len(benign), len(malicious) + len(added), n_train + n_val)
     if total < n_train + n_val:
         n_val = min(n_val, max(1, total // 5), total - 1)  # one at least, to choose checkpoints on
-    n_train = total - n_val
+    n_train = min(n_train, total - n_val)
     n_own = n_train - len(added)
     if n_own < 1:
         raise InputError(
@@ -131,7 +131,8 @@ def make_pairs(
         "dropped": dict(Counter(d.reason for d in dropped)),
     }
     train = benign[:n_train] + malicious[:n_own] + added
-    return Pairs(train, benign[n_train:total] + malicious[n_own : n_own + n_val], held_out, dropped, report)
+    val = benign[n_train : n_train + n_val] + malicious[n_own : n_own + n_val]
+    return Pairs(train, val, held_out, dropped, report)
 
 
 def drawn(requests: Sequence[Question], n: int | None, seed: int = 0) -> Sequence[Question]:

@@ -245,7 +245,8 @@ def read_own(path: Path, rule: AnswerRule | None = None) -> External:
     try:
         found = read_records(path, Prediction, strict=True)
     except InputError as error:
-        raise InputError(f"{error}; to read completions of another project, give --completion") from error
+        remedy = "delete a line that is cut off; to read completions of another project, give --completion"
+        raise InputError(f"{error}; {remedy}") from error
     found = found if rule is None else [replace(prediction, rule=rule) for prediction in found]
     return External(found, places={p.id: f"{path}: '{p.id}'" for p in found})
 

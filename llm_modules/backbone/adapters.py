@@ -86,8 +86,8 @@ def load_adapter(model: PreTrainedModel, folder: str, backbone: str) -> PeftMode
         adapted = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
-        raise InputError(f"model.adapter: '{folder}' does not fit '{backbone}': {error}") from error
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, UnpicklingError, EOFError) as error:
+        raise InputError(f"model.adapter: '{folder}' is damaged or does not fit '{backbone}': {error}") from error
     # Whether embeddings are saved with an adapter, PEFT decides by the base, where that was when it was saved.
     choices = [get_peft_model_state_dict(adapted, save_embedding_layers=choice) for choice in ("auto", True, False)]
     wanted = next((tensors for tensors in choices if tensors.keys() == stored.keys()), choices[0])

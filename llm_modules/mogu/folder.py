@@ -117,7 +117,7 @@ def read_settings(folder: Path) -> SavedMoGU:
     check_folder(folder, "mogu", without=WEIGHTS_SUFFIXES)
     check_mode(saved.mode, saved.m, f"{path}: ")
     sums = {name: saved.checksums.get(name, "") for name in _files(has_backbone(saved))}
-    check_files(folder, sums, "mogu", "to use other responders, train routers for them")
+    check_files(folder, sums, "mogu", "copy the folder again; other responders need routers of their own")
     return saved
 
 

@@ -91,4 +91,11 @@ def run(
     write_lines(report_file, [json.dumps(found.report, indent=2)])
     console = Console()
     console.print(found.report)
+    for option, asked, part in (("--n_train", n_train, "train_each"), ("--n_val", n_val, "val_each")):
+        if (made := found.report[part]) != asked:
+            console.print(
+                f"warning: {option}: {made} of each kind, not {asked}: there are no more",
+                style="yellow",
+                highlight=False,
+            )
     console.print(f"wrote {output}", highlight=False, soft_wrap=True)

@@ -264,6 +264,20 @@ def test_nothing_is_steered_twice(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "rod: error: steer: trainer.callbacks has a Steer too" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("verb", "config", "said"),
+    [
+        ("fit", "mllr/1_probe_and_search", "TwinData is not for rod fit, but for rod predict"),
+        ("predict", "mllr/0_pilot", "InstructionData is not for rod predict, but for rod fit or rod validate"),
+    ],
+)
+def test_data_of_another_verb_are_refused_before_a_model_is_loaded(
+    verb: str, config: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rod(verb, "--config", config, "--trainer.default_root_dir", tmp_path, "--model.backbone", "no-model") == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_run_writes_its_configuration_and_metrics_and_is_not_overwritten(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

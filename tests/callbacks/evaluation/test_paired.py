@@ -91,6 +91,7 @@ def test_what_so_many_records_would_show() -> None:
     few = difference([1, 0] * 10, [1, 0] * 9 + [1, 1])
     many = difference([1, 0] * 1000, [1, 0] * 900 + [1, 1] * 100)
     assert few.detectable == pytest.approx(6 / 20)  # fewer than six records that differ are never significant
+    assert difference([1, 0, 0], [0, 1, 1]).detectable == 1, "rates do not differ by more"
     # One record in twenty is won: a standard error of sqrt(.05 * .95 / 2000).
     assert many.detectable == pytest.approx(2.8 * (0.05 * 0.95 / 2000) ** 0.5, rel=0.05)
 

@@ -164,6 +164,12 @@ def test_the_smaller_class_decides_and_validation_keeps_its_part() -> None:
     assert (few.report["train_each"], few.report["val_each"]) == (2, 1), "there is one to choose checkpoints on"
 
 
+def test_there_are_never_more_pairs_than_asked_for() -> None:
+    found = make_pairs(answers(12), attacks(12), n_train=2, n_val=20)
+    assert found.report["train_each"] == 2
+    assert len(found.train) == 4
+
+
 def test_empty_classes_and_broken_rules_are_errors() -> None:
     with pytest.raises(InputError, match="no malicious request is left"):
         make_pairs(answers(2), [], n_train=1, n_val=0)
