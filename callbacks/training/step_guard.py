@@ -26,8 +26,8 @@ class StepGuard(Callback):
     """Stops a fit before a NaN or infinite loss or gradient reaches the weights, and warns if the loss diverges.
 
     Both are looked at once before each optimizer step. With several processes all of them decide alike. A loss
-    diverges if its mean over 10 steps is more than twice the lowest such mean so far (at first: than the first loss)
-    and 1 more. With ``16-mixed`` precision the gradients are left to Lightning's scaler, which expects infinite ones.
+    diverges if in each of 10 steps it is more than twice the lowest mean over 10 steps so far (at first: than the first
+    loss) and 1 more: batches of different kinds have different losses, and few of a kind may come first. With ``16-mixed`` precision the gradients are left to Lightning's scaler, which expects infinite ones.
     """
 
     def __init__(self, non_finite: Literal["stop", "skip"] = "stop", most_skips: int = 5) -> None:
@@ -124,7 +124,7 @@ class StepGuard(Callback):
         if len(self._recent) < WINDOW:
             return
         mean = sum(self._recent) / WINDOW
-        if mean > 2 * self._lowest + 1:
+        if min(self._recent) > 2 * self._lowest + 1:
             self._told = True
             last = trainer.global_step
             rates = sorted({f"{group['lr']:.3g}" for group in optimizer.param_groups})

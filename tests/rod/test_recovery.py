@@ -93,11 +93,12 @@ def test_sigterm_leaves_a_checkpoint_and_loses_nothing(
     assert_same_fit(whole(trainer), tmp_path / "run")
 
 
-def test_ctrl_c_ends_a_fit_as_sigterm_does(whole: Whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_ends_a_fit_as_sigterm_does(whole: Whole, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lightning.pytorch")
     config = fit_config(tmp_path, stop_at(tmp_path, 3, name="SIGINT"))
     before = signal.getsignal(signal.SIGINT)
     assert rod("fit", "--config", config) == 143
-    assert "Ctrl-C again ends at once" in capsys.readouterr().err
+    assert "Ctrl-C again ends at once" in caplog.text
     assert signal.getsignal(signal.SIGINT) == before
     assert (tmp_path / "run/checkpoints/recovery-step=3.ckpt").is_file()
     assert rod("fit", "--config", config, "--resume", "auto") == 0
