@@ -27,7 +27,8 @@ class StepGuard(Callback):
 
     Both are looked at once before each optimizer step. With several processes all of them decide alike. A loss
     diverges if in each of 10 steps it is more than twice the lowest mean over 10 steps so far (at first: than the first
-    loss) and 1 more: batches of different kinds have different losses, and few of a kind may come first. With ``16-mixed`` precision the gradients are left to Lightning's scaler, which expects infinite ones.
+    loss) and 1 more: batches of different kinds have different losses, and few of a kind may come first. With
+    ``16-mixed`` precision the gradients are left to Lightning's scaler, which expects infinite ones.
     """
 
     def __init__(self, non_finite: Literal["stop", "skip"] = "stop", most_skips: int = 5) -> None:
