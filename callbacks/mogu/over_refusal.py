@@ -72,7 +72,8 @@ class OverRefusal(Callback):
             f"over-refusal: of {len(data.val_rows)} benign requests of '{data.val_requests}' the routers refuse "
             f"{self.mixed:.0%}, the base model {self.base:.0%}; add benign requests of other sources and near-twins "
             "of malicious ones to the pairs (rod pairs --answers), set model.penalty_mask: all_by_place, and train "
-            "until the gates are sure (val/glad_on_benign): undecided gates refuse; see docs/mogu.md"
+            "until the gates are sure (val/glad_on_benign): undecided gates refuse. A trained MoGU is milder with "
+            "model.gate_shift below 0, such as -2; see docs/mogu.md"
         )
 
     def _refused(self, trainer: Trainer, module: MoGU, mode: Mode) -> float:
