@@ -159,10 +159,10 @@ def read_results(path: Path) -> list[Result]:
         entries = json.loads(path.read_text(encoding="utf-8"))["results"]
         # Files of earlier versions call the attack template "wrap", and have other names for some metrics.
         entries = [{"attack_template" if k == "wrap" else k: v for k, v in e.items()} for e in entries]
-        return [Result(**e | {"metrics": {_renamed(k): v for k, v in e["metrics"].items()}}) for e in entries]
+        return [Result(**e | {"metrics": {_renamed(k): dict(v) for k, v in e["metrics"].items()}}) for e in entries]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the metrics.json of a test run") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a metrics.json of a test run") from error
 
 

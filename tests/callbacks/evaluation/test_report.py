@@ -4,7 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from callbacks.evaluation.report import Cell, metrics_json, read_results, results_of
+from datamodules.errors import InputError
 from datamodules.suites.predictions import Prediction
 
 
@@ -23,3 +26,10 @@ def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     assert read_results(path) == [found]
     assert found.cell == Cell("requests", attack_template="base64")
+
+
+def test_numbers_in_place_of_metrics_are_no_metrics_json(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"results": [{"suite": "a", "metrics": {"accuracy": 5}}]}))
+    with pytest.raises(InputError, match=r"metrics\.json: not a metrics\.json of a test run"):
+        read_results(path)
