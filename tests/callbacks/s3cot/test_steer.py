@@ -15,6 +15,7 @@ from callbacks.s3cot.steer import Steer
 from datamodules.batch import PromptBatch, PromptRow
 from datamodules.errors import InputError
 from datamodules.prompts.prompt_data import PromptData
+from datamodules.records.kinds import Question
 from llm_modules.backbone.architecture import decoder_layers
 from llm_modules.generation import Completion, GenerationListener, GenerationSettings
 from llm_modules.s3cot import Direction, Positions, Steering, export_vectors, random_like, select_layers
@@ -222,9 +223,10 @@ def test_refuses_a_strength_that_is_no_number(checkpoint: Path, direction: Path)
     module.configure_model()
     steer = Steer(direction)
     steer._attach(module)
-    row = PromptRow("q|plain|-|anan|s0", None, "plain", "x", (1, 2), alpha=float("nan"), layer_set="all")  # type: ignore[arg-type]
+    question, trainer = Question("q", "x"), Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    row = PromptRow("q|plain|-|anan|s0", question, "plain", "x", (1, 2), alpha=float("nan"), layer_set="all")
     with pytest.raises(InputError, match=r"row 'q\|plain\|-\|anan\|s0' is nan"):
-        steer.on_predict_batch_start(None, module, PromptBatch((row,)), 0)  # type: ignore[arg-type]
-    steer.on_exception(None, module, ZeroDivisionError())  # type: ignore[arg-type]
+        steer.on_predict_batch_start(trainer, module, PromptBatch((row,)), 0)
+    steer.on_exception(trainer, module, ZeroDivisionError())
     assert not has_hooks(module)
     assert not any(layer._forward_hooks for layer in decoder_layers(module.language_model))
