@@ -21,11 +21,14 @@ _IS_CORRECT = re.compile(
     r"\s(?:is|must be|would be)\s(?:the\s)?(?:most\s)?(?:correct|right|best)(?:\s(?:answer|option|choice|one))?[.!]?\Z"
 )
 _NOT_BUT = re.compile(r"\Anot\s(?!only\b)[^.\n]{1,40}?\bbut\s(?:rather\s)?", re.IGNORECASE)
+_SAYS_MORE = r"(?![^.\n]{0,60}\s(?:is|are|was|has|does|cannot|would)\b(?!\s(?:also|both|equally|correct|right)\b))"
+"""The text goes on to say something of a further option, other than that it is right."""
 _NEXT = r"\s{0,3}(?:options?\s|choices?\s)?\(?([NAMES])\)?"
 _MORE = (
     rf"\s{{0,3}}(?:,\s?and|,\s?or|,|/|&|and/or|and|or|as well as|\b(?:[yeou]|und|oder|et|ou|и|или)\b){_NEXT}"
+    rf"{_SAYS_MORE}"
     r"(?=\s{0,3}$|\s{0,3}[.,;:)!?/\n]|\s(?:and|or|is|are|both|could|can|may|might|would|depending)\b)",
-    rf"\s{{0,3}};{_NEXT}(?=\s{{0,3}}(?:$|[.,;/\n]))",
+    rf"\s{{0,3}};{_NEXT}(?=\s{{0,3}}(?:$|[.;/\n]))",
     rf"\s?(?:或者?|和|及|与|與|、|と|や|または|또는|와|과|나|및){_NEXT}(?![A-Za-z])",
 )
 """A second name right after the first."""
@@ -128,7 +131,6 @@ def _others(rest: str, names: str) -> tuple[set[str], set[str]]:
     return found, set(re.findall(rf"(?<![\w.])\(?([{kinds}])\)\s", marked))
 
 
-_SAYS_MORE = r"(?![^.\n]{0,60}\s(?:is|was|has|does|cannot|would)\b)"
 _LISTED = (
     rf"\b(?:or|and(?=.{{1,12}}[:)]{_SAYS_MORE}|\W.{{1,9}}$))\s(?:maybe\s|perhaps\s|possibly\s|even\s)?"
     r"(?:option\s|choice\s)?\(?([NAMES])(?:[:)]|\s\(|\.?$)"

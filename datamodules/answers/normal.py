@@ -49,7 +49,7 @@ _STATEMENT = re.compile(
     re.IGNORECASE,
 )
 _EMPTY = re.compile(r"(?:\\(?:text|mbox)\s?\{)?\s?(?:the\s)?empty\sset\s?\}?|Ø", re.IGNORECASE)
-_LEAD = re.compile(r"\\(?:#|(?:approx|sim|simeq|therefore|implies|(?:Long)?[rR]ightarrow)(?![a-zA-Z]))\s?")
+_LEAD = re.compile(r"[=→]\s?|\\(?:#|(?:approx|sim|simeq|therefore|implies|(?:Long)?[rR]ightarrow)(?![a-zA-Z]))\s?")
 """Signs before an answer that say that it is one."""
 _BOUNDS = (
     (re.compile(r"at least (.+)|(.+?),? or (?:more|greater|larger|higher|above)", re.IGNORECASE), r"\ge "),

@@ -76,7 +76,10 @@ _PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth"
 _UNIT_WORD = "|".join(sorted({*_VALUES, *_SCALES}, key=len, reverse=True))
 _SCALE_WORD = "|".join(_SCALES)
 _PART_WORD = "|".join(_PARTS)
-_NEXT = rf"(?:\s|-|\sand\s|(?:(?<=thousand)|(?<=illion)),\s)(?:{_UNIT_WORD})(?!(?:\s|-)(?:{_PART_WORD})s?\b)"
+_NEXT = (
+    rf"(?:(?:\s|-|(?:(?<=thousand)|(?<=illion)),\s)(?:{_UNIT_WORD})"
+    rf"|\sand\s(?:{_UNIT_WORD})(?!(?:\s|-)(?:{_PART_WORD})s?\b))"
+)
 _WORDS = re.compile(
     rf"\b(?:half\san?\s(?P<half>{_SCALE_WORD})"
     rf"|(?P<a>an?\s)?(?P<number>(?:{_UNIT_WORD})s?(?:{_NEXT}){{0,12}})"

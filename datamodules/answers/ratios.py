@@ -7,6 +7,7 @@ from datamodules.answers.normal import without_commands
 
 _NUMBER = r"\d[\d,]{0,30}(?:\.\d{1,30})?"
 _RATIO = re.compile(rf"{_NUMBER}(?:\s?:\s?{_NUMBER}){{1,9}}")
+_CLOCK = re.compile(r":0\d(?![\d.])")
 _DATE = re.compile(r"\d{4}([-/.])\d{1,2}\1\d{1,2}|\d{1,2}([-/.])\d{1,2}\2\d{4}")
 _RANGE = re.compile(rf"({_NUMBER})\s?(?:-{{1,2}}|–|—|\bto\b)\s?({_NUMBER})")
 
@@ -20,7 +21,7 @@ def same_parts(gold: str, predicted: str) -> bool | None:
     """
     first, second = without_commands(gold), without_commands(predicted)
     if _RATIO.fullmatch(first) and _RATIO.fullmatch(second):
-        return _same_ratio(_numbers(first), _numbers(second), clock=":0" in first + second)
+        return _same_ratio(_numbers(first), _numbers(second), clock=bool(_CLOCK.search(f"{first} {second}")))
     if _DATE.fullmatch(first) or _DATE.fullmatch(second):
         return _numbers(first) == _numbers(second)
     ranges = [match for match in (_RANGE.fullmatch(first), _RANGE.fullmatch(second)) if match]

@@ -45,7 +45,9 @@ _CLOSED: frozenset[Extractor] = frozenset({"boxed", "tagged", "pattern"})
 """Places that mark their own end. In the others an unfinished completion may be cut within the answer (``12`` of
 ``125``)."""
 
-_EMPHASIS = re.compile(r"(?<!\d)\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?!\d)|`")
+_EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|`)(?=[^\s*`])(.{1,300}?)(?<=[^\s*`])\1(?![\w*`])")
+_HALF_OF_IT = re.compile(r"\A(?:\*{1,3}|`)\s?|(?:\*{1,3}|`)(?=[.,;:!?]?\Z)")
+"""A mark whose other half stands outside of the span."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,17 @@ class AnswerRule:
 
     Args:
         type: ``maths``: anything that math-verify compares. ``number``: a number without unit, currency or thousands
-            commas. ``choice``: the name of an option. ``label``: one of ``labels``. ``text``: the text itself.
-            ``facts``: the gold answer lists phrases, all of which must be in the completion.
+            commas, but for ``2 dozen``, which equals 2 and 24. ``choice``: the name of an option. ``label``: one of
+            ``labels``. ``text``: the text itself. ``facts``: the gold answer lists phrases, all of which must be in the
+            completion.
         extractors: Places to search, in order; by default those of ``EXTRACTORS``.
 
             - ``boxed``: the last balanced ``\boxed{}``.
             - ``tagged``: ``Answer("C")``, ``<answer>C</answer>``, ``"answer_choice": "C"``, ``[[C]]``.
             - ``hashes``: after the last ``####``.
             - ``stated``: "the answer is C", "Answer: C", for choices also "the correct option is C", "(C) is correct".
-              What the answer would be if something else were true does not count.
+              What the answer would be if something else were true does not count, and what it is under a condition
+              only without another statement.
             - ``last_line``, ``first_line``: a line that is the answer and nothing more. A label at the start of the
               first line may be followed by a comma, stop or dash: "Yes, it is."
             - ``last_number``: the last number of the text.
@@ -164,10 +168,14 @@ class AnswerRule:
         if self.type == "maths" and place != "boxed":
             return read_maths(span)
         if self.type == "text" and place not in ("boxed", "pattern"):
-            span = _EMPHASIS.sub("", span).strip()
-        if self.type == "text" and place == "stated":
-            span = span.partition("\n")[0]
+            span = _without_marks(span)
+            if place == "stated":
+                span = _without_marks(span.partition("\n")[0])
         return span.strip() or None
+
+
+def _without_marks(text: str) -> str:
+    return _HALF_OF_IT.sub("", _EMPHASIS.sub(r"\2", text).strip()).strip()
 
 
 def holds_facts(text: str, facts: str) -> bool:

@@ -19,18 +19,22 @@ _CONDITION = re.compile(
 _WHEN = re.compile(r"\bwhen(?:ever)?\b", re.IGNORECASE)
 _THEN = re.compile(r"\bthen,?\s(?:the\s|our\s|my\s)?(?:correct\s|right\s|best\s|final\s)?$", re.IGNORECASE)
 _WOULD = re.compile(r"\bwould\b|\bcould\b|\bmight\b", re.IGNORECASE)
+_GOES_ON = r"(?:(?!\b(?:so|but|hence|thus|therefore)\b)[^,;])"
 _OF_OTHERS = re.compile(
-    r"\b(?:wrong|incorrect|false|previous|earlier|initial|original|tempting)\s$"
-    r"|\b(?:tempt(?:ing|ed)|wrong|incorrect|a\smistake)\sto\s[^,;]{0,40}$"
-    r"|(?:\b(?:many|some|most|people|students|others)(?:\s(?!we\b)[a-z]{2,12}){0,3}\s|\b(?:not|never)\s|n['’]t\s"
-    r"|\b(?:one|you|they)\s(?:might|may|could|would)\s(?:[a-z]{1,10}ly\s)?)"
-    r"(?:think|say|believe|assume|guess|expect|suppose)\b[^,;]{0,30}$",
+    r"\b(?:wrong|incorrect|false|tempting)\s$"
+    rf"|\b(?:tempt(?:ing|ed)|wrong|incorrect|a\smistake)\sto\s{_GOES_ON}{{0,40}}$"
+    rf"|(?:\b(?:not|never)\s|n['’]t\s)(?:think|believe|assume|guess|expect|suppose)\b{_GOES_ON}{{0,30}}$"
+    r"|(?:\b(?:many|some|most|people|students|others)(?:\s(?!we\b)[a-z]{2,12}){0,3}\s"
+    r"|\b(?:one|you|they)\s(?:might|may|could)\s(?:[a-z]{1,10}ly\s)?)"
+    rf"(?:think|say|believe|assume|guess|expect|suppose)\b{_GOES_ON}{{0,30}}$",
     re.IGNORECASE,
 )
-"""What stands before an answer that the text does not give itself: "many think that the", "my previous"."""
+"""What stands before an answer that the text does not give itself: "many think that the"."""
+_EARLIER = re.compile(r"\b(?:previous|earlier|initial|original)\s$", re.IGNORECASE)
+"""What stands before an answer that the text may have changed since, or keep."""
 _TAKEN_BACK = re.compile(
     r"[^.\n]{0,60}\b(?:but|though|however),?\s(?:that|this|it)(?:\s(?:is|was|would\sbe)|['’]s)\s"
-    r"(?:wrong|incorrect|false|not\s(?:right|correct|true))\b",
+    r"(?:wrong|incorrect|false|not\s(?:right|correct|true))(?=\s?(?:[.,;!)\n]|$))",
     re.IGNORECASE,
 )
 _NOT = re.compile(r"[\s*_]{0,4}not[\s*_]{1,4}(?:option\s|choice\s)?[$(]{0,2}(?:-?\d|(?-i:[A-Z]\b))", re.IGNORECASE)
@@ -41,8 +45,8 @@ def standing(text: str, start: int, end: int) -> Standing:
     """How a statement is meant; it goes from ``start`` to ``end``, where the answer starts.
 
     ``none``: it says what others think, what was wrong, or what the answer would be under a condition. ``weak``: it has
-    a condition but no "would" ("if I am right, the answer is"), or denies an answer; it counts if there is no firm one.
-    "if" shortly before the statement, without a comma between, makes it part of the condition.
+    a condition but no "would" ("if I am right, the answer is"), is of an earlier answer, or denies one; it counts if
+    there is no firm one. "if" shortly before the statement, without a comma between, makes it part of the condition.
     """
     before, after = text[sentence_start(text, start) : start], text[end : sentence_end(text, end)]
     words = text[start:end]
@@ -56,7 +60,7 @@ def standing(text: str, start: int, end: int) -> Standing:
             return "none"
         return "weak" if _WHEN.search(before) or _WHEN.search(after) else "firm"
     conditional = _ASSUMED.search(before) or (condition and _THEN.search(before))
-    return "weak" if conditional or _NOT.match(after) else "firm"
+    return "weak" if conditional or _EARLIER.search(before) or _NOT.match(after) else "firm"
 
 
 def sentence_start(text: str, position: int) -> int:

@@ -8,10 +8,11 @@ from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, read_file
+from datamodules.records.kinds import System
 from datamodules.records.requests import Request, part_chat, put_system_before
 from datamodules.records.turns import CHATS, Turn
 from datamodules.records.validation import BadLineError, parser
@@ -111,7 +112,8 @@ def read_records(
             if issubclass(record_type, Request):
                 request, response = record_type.request_field, record_type.response_field
                 part_chat(values, fields.get(request, request), response and fields.get(response, response))
-                if "system" not in own and not {"system", "earlier"}.intersection(fields):
+                is_prompt = values.get("system") not in get_args(System)  # our own files name instructions so
+                if is_prompt and "system" not in own and not {"system", "earlier"}.intersection(fields):
                     put_system_before(values, "earlier")
             if "id" not in fields and values.get("id") is None:
                 values["id"] = f"{path.stem}-{line.number}"

@@ -66,8 +66,11 @@ def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> Filt
     initials = {question_id: _initial(group) for question_id, group in _by_question(traces).items()}
     compared = [(initial, trace) for trace in traces if (initial := initials[trace.question_id])]
     pairs = [(answers[initial.id], answers[trace.id]) for initial, trace in compared]
-    forth, back = (checker.check([(a or "", a and b) for a, b in some]) for some in (pairs, [(b, a) for a, b in pairs]))
-    same = [one or other for one, other in zip(forth, back, strict=True)]
+    same = checker.check([(a or "", a and b) for a, b in pairs])
+    doubtful = [place for place, agrees in enumerate(same) if not agrees]
+    turned = checker.check([(b or "", b and a) for a, b in map(pairs.__getitem__, doubtful)])
+    for place, agrees in zip(doubtful, turned, strict=True):
+        same[place] = agrees
     split = {trace.question_id for (_, trace), agrees in zip(compared, same, strict=True) if not agrees}
     for trace in traces:
         if trace.question_id in split:

@@ -135,9 +135,11 @@ def test_a_hypothetical_statement_does_not_count(text: str) -> None:
         "If we add them up, then the answer is {}.",
         "When it rains, the answer would be {}.",
         "The answer would be {}, when it rains.",
+        "My previous answer was {}.",
+        "I'll keep my original answer: {}",
     ],
 )
-def test_a_condition_without_would_counts_if_there_is_no_firm_statement(text: str) -> None:
+def test_a_condition_without_would_and_an_earlier_answer_count_if_there_is_no_firm_statement(text: str) -> None:
     assert CHOICE.extract(text.format("C")) == "C"
     assert NUMBER.extract("There are 9 eggs. " + text.format(18)) == "18"
     assert CHOICE.extract("The answer is B. " + text.format("C")) == "B"
@@ -151,7 +153,6 @@ def test_a_condition_without_would_counts_if_there_is_no_firm_statement(text: st
         "In the event that it rains, the answer would be {}.",
         "Should it rain, the answer would be {}.",
         "The wrong answer is {}.",
-        "My previous answer was {}.",
         "One might think the answer is {}.",
         "Many students think that the correct answer is {}.",
         "I do not think the answer is {}.",
@@ -164,6 +165,22 @@ def test_what_others_think_or_what_is_wrong_does_not_count(text: str) -> None:
     assert CHOICE.extract(text.format("C")) is None
     assert CHOICE.extract("The answer is B. " + text.format("C")) == "B"
     assert NUMBER.extract("The total is 18. " + text.format(22)) == "18"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One would say that the correct answer is {}.",
+        "I can't say for certain that the answer is {}.",
+        "It is wrong to say A so the answer is {}.",
+        "Some say A but I say the answer is {}.",
+        "The answer is {}, though it is not true for plants.",
+        "The answer is {}; A, B and D are wrong.",
+        "The correct answer is {}; A, B, and D are incorrect.",
+    ],
+)
+def test_other_answers_in_the_sentence_leave_its_own(text: str) -> None:
+    assert CHOICE.extract(text.format("C")) == "C"
 
 
 def test_an_option_that_would_be_correct_under_a_condition_does_not_count() -> None:

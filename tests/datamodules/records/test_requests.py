@@ -76,6 +76,7 @@ def test_a_system_prompt_beside_a_text_comes_before_it(tmp_path: Path) -> None:
     assert read(row).earlier == (french,)
     assert read(row | {"earlier": [{"role": "user", "content": "Hi!"}]}).earlier == (french, hi)
     assert read(row | {"system": " "}).earlier == read(row | {"system": 3}).earlier == ()
+    assert read(row | {"system": "system2"}).earlier == (), "the name of an instruction in our own files"
     assert read({"ask": "Why?", "system": "x"}, fields={"question": "ask"}).earlier == (Turn("system", "x"),)
     with pytest.raises(InputError, match="two system prompts"):
         read(row | {"earlier": [{"role": "system", "content": "In German."}]}, strict=True)
