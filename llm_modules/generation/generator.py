@@ -19,7 +19,7 @@ from transformers import Cache, PreTrainedModel
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.generation.decoding import Decoding
 from llm_modules.generation.engine import GenerationEngine, refuse_prompt_learning
-from llm_modules.generation.interface import Completion, GenerationSettings
+from llm_modules.generation.interface import Completion, GenerationListener, GenerationSettings
 from llm_modules.generation.prefill import cache_of, has_states
 from llm_modules.generation.slot_cache import SlotCache
 
@@ -117,7 +117,7 @@ class Generator(GenerationEngine):
 
     def readers(self, rows: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[int]:
         """Which of the rows reads each row's prompt, by index: itself, or one before it with an equal prompt."""
-        if not self.shares_prompts:
+        if not (self.shares_prompts and all(map(_shares_passes, self.listeners))):
             return list(range(len(rows)))
         first: dict[Hashable, int] = {}
         keys = (
@@ -146,3 +146,10 @@ class Generator(GenerationEngine):
         if "logits_to_keep" in self._takes:
             inputs["logits_to_keep"] = 1
         return self.model(**inputs).logits[:, -1]
+
+
+def _shares_passes(listener: GenerationListener) -> bool:
+    """Whether a listener takes no part in passes, or says which rows it treats alike."""
+    kind = type(listener)
+    takes_part = kind.before_forward is not GenerationListener.before_forward
+    return not takes_part or kind.reads_alike is not GenerationListener.reads_alike

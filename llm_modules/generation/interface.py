@@ -157,7 +157,8 @@ class GenerationListener:
     def reads_alike(self, row: int) -> Hashable:
         """What, beside its tokens, decides what the model keeps of a row's prompt up to its last token.
 
-        Rows with equal prompts and equal values are read once. A listener that changes passes must override it.
+        Rows with equal prompts and equal values are read once, and none are if a listener overrides `before_forward`
+        without this.
         """
         return None
 

@@ -116,8 +116,13 @@ def test_a_prompt_of_several_rows_is_read_once_and_their_tokens_are_the_same(nam
     assert n_shared <= decoded + sum(2 * (width - 1) + 6 for width in longest) < computed - n_shared
 
 
+class Alike(Recorder):
+    def reads_alike(self, row: int) -> None:
+        """All rows."""
+
+
 def test_rows_that_no_other_row_is_like_are_read_in_one_pass() -> None:
-    recorder = Recorder()
+    recorder = Alike()
     generator = make(eos=(), slots=4, max_new_tokens=1)
     generator.listeners.append(recorder)
     prompts = ragged(3, 4, 9)
@@ -128,6 +133,13 @@ def test_rows_that_no_other_row_is_like_are_read_in_one_pass() -> None:
     assert recorder.passes == [[0], [0, 1, 2, 3]]
     recorder.passes.clear()
     generator.generate([[7]] * 4)  # nothing comes before the last token
+    assert recorder.passes == [[0, 1, 2, 3]]
+
+
+def test_a_listener_that_takes_part_in_passes_and_does_not_say_which_rows_are_alike_gets_each() -> None:
+    generator = make(eos=(), slots=4, max_new_tokens=1)
+    generator.listeners.append(recorder := Recorder())
+    generator.generate([[7, 8, 9]] * 4)
     assert recorder.passes == [[0, 1, 2, 3]]
 
 
