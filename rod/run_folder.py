@@ -185,12 +185,16 @@ def difference(path: Path, text: str, verb: str) -> str | None:
     """
     try:
         saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if not isinstance(saved, dict):
+            raise ValueError("it holds no keys")
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(
             f"{path}: is damaged, so that nobody can tell whether the run may go on; put it right, or give another "
             "trainer.default_root_dir"
         ) from error
-    before, now = (dict(_flat(values or {})) for values in (saved, yaml.safe_load(text)))
+    before, now = (dict(_flat(values)) for values in (saved, yaml.safe_load(text)))
+    if (shift := "model.init_args.gate_shift") in now:
+        before.setdefault(shift, 0.0)  # of runs before it was an option
     of_one_start = _OF_ONE_START | {"ckpt_path"} if verb == "fit" else _OF_ONE_START
     for key in [*now, *(key for key in before if key not in now)]:
         compared = key.split(".")[0] not in of_one_start and key != "trainer.default_root_dir"

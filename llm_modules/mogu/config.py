@@ -1,6 +1,7 @@
 """The settings of a MoGU besides its weights, as ``mogu.json`` stores them."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal, get_args
 
 from datamodules.errors import InputError
@@ -43,6 +44,12 @@ class RouterConfig:
             if not self.layers:
                 raise InputError("model.router.layers: the list is empty; leave it out to route all layers")
             object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
+
+
+def check_shift(shift: float, key: str) -> None:
+    """Raise InputError if a shift of the gates is no finite number."""
+    if not isinstance(shift, int | float) or not isfinite(shift):
+        raise InputError(f"{key}: a finite number is expected, not {shift!r}")
 
 
 def check_mode(mode: Mode, m: int, key: str = "model.") -> None:

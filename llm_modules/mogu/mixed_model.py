@@ -13,7 +13,7 @@ from datamodules.errors import InputError
 from llm_modules.backbone.adapters import without_adapter
 from llm_modules.backbone.architecture import decoder_of
 from llm_modules.mogu.adapters import LoRAAdapter
-from llm_modules.mogu.config import RouterConfig
+from llm_modules.mogu.config import RouterConfig, check_shift
 from llm_modules.mogu.mixture import MERGE_REFUSED, SAVE_REFUSED, GateRecord, Mixture, MixtureControl
 from llm_modules.mogu.router import RouterPair
 from llm_modules.mogu.target import choose_layers, output_projections
@@ -93,8 +93,10 @@ class MixedModel:
     def shift_gates(self, by: float) -> None:
         """Add ``by`` to the logits of the unwilling gates and take it from those of the glad ones (ours).
 
-        Above 0 the model refuses more. A saved folder holds it as the bias of its routers.
+        Above 0 the model refuses more. A saved folder holds it as the bias of its routers. InputError if ``by`` is no
+        finite number.
         """
+        check_shift(by, "shift_gates")
         for mixture in self.mixtures.values():
             mixture.routers.shift += by
             if mixture.is_joined:

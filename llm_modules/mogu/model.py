@@ -94,7 +94,7 @@ class MoGUModel(MixedModel):
 
     def save_pretrained(
         self,
-        folder: Path,
+        folder: Path | str,
         *,
         base: str,
         revision: str | None = None,
@@ -111,7 +111,7 @@ class MoGUModel(MixedModel):
             folded: Write each router as one logistic unit (a thousandth of the size), or as it was trained.
         """
         return write_folder(
-            self, folder, base, revision, mode=self.mode, m=self.m, training=training or {}, folded=folded
+            self, Path(folder), base, revision, mode=self.mode, m=self.m, training=training or {}, folded=folded
         )
 
     def generate(

@@ -17,7 +17,7 @@ from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
 from llm_modules.generation.interface import ELSEWHERE
 from llm_modules.loss import Loss
-from llm_modules.mogu.config import Mode, RouterConfig, check_mode
+from llm_modules.mogu.config import Mode, RouterConfig, check_mode, check_shift
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.folder import BACKBONE
 from llm_modules.mogu.hand_off import HandOff
@@ -94,6 +94,7 @@ class MoGU(CausalLM):
                 responders and routers are float32.
         """
         check_mode(mode, m)
+        check_shift(gate_shift, "model.gate_shift")
         if backbone_peft is not None and folder is not None:
             raise InputError("model.backbone_peft: routers of a saved MoGU are trained without it; give its parts")
         if not (backbone_rate > 0 and kl_weight >= 0):
@@ -162,8 +163,9 @@ class MoGU(CausalLM):
         return str(Path(self.parts.folder) / BACKBONE)
 
     def generation_identity(self) -> dict[str, Any]:
-        """Mode, m and the parts."""
-        return {"mode": self.mode, "m": self.m, "gate_shift": self.gate_shift} | self.parts.identity()
+        """Mode, m, the shift of the gates if there is one, and the parts."""
+        shift = {"gate_shift": self.gate_shift} if self.gate_shift else {}
+        return {"mode": self.mode, "m": self.m} | shift | self.parts.identity()
 
     def loss(self, batch: RouterBatch) -> Loss:
         """Each request's cross-entropy and gate penalty, with divergence from the base; InputError without gradient.

@@ -253,6 +253,8 @@ def test_gates_are_shifted_in_tests_and_not_while_the_routers_learn(tmp_path: Pa
     ids = torch.tensor([[5, 6, 7]])
     glad, unwilling = (shifted.mogu.gates(ids) - module.mogu.gates(ids)).mean(dim=(0, 1, 2))
     assert glad < 0 < unwilling
+    with pytest.raises(InputError, match="shift_gates: a finite number is expected, not nan"):
+        shifted.mogu.shift_gates(float("nan"))
     shifted = MoGU(folder=str(tmp_path / "mogu"), backbone=module.backbone, gate_shift=2.0)
     trainer = lightning.Trainer(max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     with pytest.raises(InputError, match=r"model\.gate_shift"):
@@ -271,6 +273,8 @@ def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Pat
     MoGU(**folders, backbone=str(base), allow_other_base=True).configure_model()
     for options, message in (
         ({"m": -1}, r"model\.m: -1"),
+        ({"gate_shift": float("inf")}, r"model\.gate_shift: a finite number is expected, not inf"),
+        ({"gate_shift": None}, r"model\.gate_shift: a finite number is expected, not None"),
         ({"penalty_weight": -2.0}, "penalty_weight"),
         ({"guided_steps": -1}, r"model\.guided_steps: is -1"),
         ({"guided_steps": 5, "penalty_weight": 0.0}, r"model\.guided_steps: is 5; it must be .* 0 without a penalty"),
