@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -122,10 +123,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rod: stopped by Ctrl-C", file=sys.stderr)
         return 128 + 2
-    except BrokenPipeError:  # what reads the output has ended, such as `rod configs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (Exception, SystemExit) as error:
+        if isinstance(error, BrokenPipeError) and _has_no_reader():
+            return 1
         from rod.failures import explain_failure
 
         failure = explain_failure(error)
@@ -141,6 +141,16 @@ def main(args: Sequence[str] | None = None) -> int:
         if (following := next_command(words)) and reads_what_exists(following):
             print(f"next: {following}")
     return 0
+
+
+def _has_no_reader() -> bool:
+    """Whether what reads the output has ended, as in ``rod configs | head``; the rest of it then goes nowhere."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _version() -> str:

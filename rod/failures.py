@@ -46,7 +46,7 @@ def explain_failure(error: BaseException) -> tuple[int, str] | None:
 def _explain(error: BaseException) -> tuple[int, str] | None:
     kind = type(error)
     if kind.__name__ == "SIGTERMException":
-        return STOPPED, "stopped by SIGTERM; what is done is kept, and the run can go on"
+        return STOPPED, "stopped by SIGTERM or Ctrl-C; what is done is kept, and the run can go on"
     if is_loss(error):
         return FAILED, _line(f"{lost_process()} ({error})")
     if isinstance(error, OSError) and error.filename is not None:

@@ -11,6 +11,7 @@ import yaml
 
 from datamodules.errors import InputError
 from rod.shipped import find, shipped
+from rod.verbs.files import expand
 
 Options = dict[str, list[str]]
 Configs = dict[str, dict[str, Any]]
@@ -40,9 +41,9 @@ _OUTPUTS = {
 _PAIRS = "runs/mogu/pairs"
 _REPORTED = {"test", "score", "frontier"}
 _KEPT = ("model", "steer.direction", "trainer.precision", "data.chat_template", "data.chat_template_kwargs")
+"""Options that go on with the next stage, with all that is within them."""
 _KEPT_QUESTIONS = ("data.questions", "data.fields")
 """Kept too if both stages read questions."""
-"""Options that go on with the next stage, with all that is within them."""
 _OF_A_FIT = ("model.optimizer", "model.schedule")
 
 
@@ -118,8 +119,9 @@ def reads_what_exists(command: str) -> bool:
 def _model_of(traces: str) -> list[str]:
     """The option that names the model of a file of traces, by the settings beside it; none for the shipped stages'."""
     try:
-        model = json.loads(Path(traces).with_name("settings.json").read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):
+        first = expand("answers", yaml.safe_load(traces))[0]
+        model = json.loads(first.with_name("settings.json").read_text(encoding="utf-8"))["model"]
+    except (InputError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []
     return [] if model == "miniature" else ["--model.backbone", str(model)]
 

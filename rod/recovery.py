@@ -118,11 +118,10 @@ class RecoveryCheckpoint(ModelCheckpoint):
         if trainer.global_step and not options.fast_dev_run and not has_saved:
             path = Path(str(self.dirpath)) / f"last{self.FILE_EXTENSION}"
             trainer.save_checkpoint(path)
-            measured = ", ".join(sorted({str(callback.monitor) for callback in saved if callback.monitor}))
-            rank_zero_warn(
-                f"no checkpoint was chosen, because {measured or 'none of them'} was not measured during the fit (too "
-                f"few steps for a validation, or no validation data); its end is saved as {path}"
-            )
+            monitored = ", ".join(sorted({callback.monitor for callback in saved if callback.monitor}))
+            why = f"{monitored} was not measured (too few steps for a validation, or no validation data)"
+            why = why if monitored else "none was due before the fit ended"
+            rank_zero_warn(f"no checkpoint was saved during the fit, because {why}; its end is saved as {path}")
         for path in Path(str(self.dirpath)).glob(f"recovery-*{self.FILE_EXTENSION}"):
             trainer.strategy.remove_checkpoint(path)
 

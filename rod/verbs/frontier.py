@@ -207,7 +207,7 @@ def _doubts(points: "Sequence[Point]", base: str) -> list[str]:
             )
         lines += [
             f"{suite}: {p.condition}: only {p.common:,} of its {p.records:,} questions are the base's; differences "
-            "are over those"
+            "are over those, accuracy, tokens and place on the front over all of its own"
             for p in own
             if p.common < p.records
         ]

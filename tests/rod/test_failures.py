@@ -193,6 +193,8 @@ def test_a_reader_that_has_ended_and_ctrl_c_leave_no_traceback(monkeypatch: pyte
         raise kind
 
     assert configs(KeyboardInterrupt) == 130
+    with pytest.raises(BrokenPipeError):
+        configs(BrokenPipeError)  # of another pipe than the output
     piped = subprocess.run(
         f"{sys.executable} -m rod configs | head -1", shell=True, capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -85,7 +85,7 @@ def test_sigterm_leaves_a_checkpoint_and_loses_nothing(
     """Also between two optimizer steps and within a validation, where the state of the last step is kept."""
     config = fit_config(tmp_path, stop_at(tmp_path, count, place), *others, **trainer)
     assert rod("fit", "--config", config) == 143
-    assert "rod: stopped by SIGTERM" in capsys.readouterr().err
+    assert "rod: stopped by SIGTERM or Ctrl-C" in capsys.readouterr().err
     assert (tmp_path / f"run/checkpoints/recovery-step={kept}.ckpt").is_file()
     assert not (tmp_path / "run" / "done").exists()
 
@@ -109,11 +109,17 @@ def test_a_fit_whose_checkpoints_choose_nothing_keeps_its_end(tmp_path: Path) ->
     best = {"filename": "best", "monitor": "val/loss"}
     callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": best}
     config = fit_config(tmp_path, callbacks=[callback], limit_val_batches=0)
-    with pytest.warns(UserWarning, match="no checkpoint was chosen, because val/loss was not measured"):
+    with pytest.warns(UserWarning, match="no checkpoint was saved during the fit, because val/loss was not measured"):
         assert rod("fit", "--config", config) == 0
     (saved,) = (tmp_path / "run").rglob("*.ckpt")
     assert saved.name == "last.ckpt"
     assert torch.load(saved, weights_only=True)["global_step"] == 12
+
+
+def test_a_fit_that_ends_before_a_checkpoint_is_due_keeps_its_end(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="because none was due before the fit ended"):
+        assert rod("fit", "--config", fit_config(tmp_path), "--trainer.max_steps", 3) == 0
+    assert [path.name for path in (tmp_path / "run").rglob("*.ckpt")] == ["last.ckpt"]
 
 
 def test_an_interrupted_run_is_not_begun_again_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
