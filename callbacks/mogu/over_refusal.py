@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.trainer_parts import datamodule_of
+from datamodules.batch import PromptRow
 from datamodules.completions.refusals import ANY_REFUSAL, is_refusal
 from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
@@ -15,6 +16,9 @@ from datamodules.prompts.chat_template import decode_completion
 from llm_modules.mogu.config import Mode
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.module import MoGU
+
+SHIFTS = (-1, -2, -3, -4, -6, -8)
+"""Shifts of the gates that are tried at the end of a fit whose routers refuse too much (ours)."""
 
 
 class OverRefusal(Callback):
@@ -63,21 +67,44 @@ class OverRefusal(Callback):
         self.mixed = self._refused(trainer, pl_module, pl_module.mode)
         pl_module.log_dict({"val/over_refusal": self.mixed, "val/over_refusal_base": self.base})
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn if the last validation found over-refusal."""
-        if self.base is None or self.mixed is None or self.mixed - self.base <= self.warn_above:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn if the last validation found over-refusal, with the shift of the gates that ends it."""
+        if not self._is_over(self.mixed):
             return
+        assert isinstance(pl_module, MoGU)
         data: RouterData = datamodule_of(trainer)
         rank_zero_warn(
             f"over-refusal: of {len(data.val_rows)} benign requests of '{data.val_requests}' the routers refuse "
             f"{self.mixed:.0%}, the base model {self.base:.0%}; add benign requests of other sources and near-twins "
             "of malicious ones to the pairs (rod pairs --answers), set model.penalty_mask: all_by_place, and train "
-            "until the gates are sure (val/glad_on_benign): undecided gates refuse. A trained MoGU is milder with "
-            "model.gate_shift below 0, such as -2; see docs/mogu.md"
+            f"until the gates are sure (val/glad_on_benign): undecided gates refuse. "
+            f"{self._milder(trainer, pl_module)}; see docs/mogu.md"
         )
 
-    def _refused(self, trainer: Trainer, module: MoGU, mode: Mode) -> float:
-        rows = datamodule_of(trainer).val_rows
+    def _is_over(self, refused: float | None) -> bool:
+        return self.base is not None and refused is not None and refused - self.base > self.warn_above
+
+    def _milder(self, trainer: Trainer, module: MoGU) -> str:
+        """What the least shift of the gates does that ends over-refusal, measured on the weights of the fit's end."""
+        attacks: list[PromptRow] = datamodule_of(trainer).malicious_rows
+        before = self._refused(trainer, module, module.mode, attacks)
+        for shift in SHIFTS:
+            module.mogu.shift_gates(shift)
+            try:
+                refused = self._refused(trainer, module, module.mode)
+                after = self._refused(trainer, module, module.mode, attacks)
+            finally:
+                module.mogu.shift_gates(-shift)
+            if not self._is_over(refused):
+                return (
+                    f"With model.gate_shift {shift} a trained MoGU is milder: {refused:.0%} of them, and of "
+                    f"{len(attacks)} malicious validation requests {after:.0%} instead of {before:.0%}"
+                )
+        return f"No model.gate_shift down to {SHIFTS[-1]} ends it"
+
+    def _refused(self, trainer: Trainer, module: MoGU, mode: Mode, rows: list[PromptRow] | None = None) -> float:
+        """Share of the rows that are refused, by default of ``val_requests``."""
+        rows = datamodule_of(trainer).val_rows if rows is None else rows
         sharded = module.device_mesh is not None
         generator = MoGUGenerator(
             module.mogu,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -18,14 +18,17 @@ from datamodules.mogu.records import ResponsePair
 from datamodules.prompts.chat_template import ChatTemplate, encode_pair
 from datamodules.prompts.instruction_span import InstructionFinder
 from datamodules.prompts.rows import build_rows
+from datamodules.records.kinds import Question
 from datamodules.records.questions import read_questions
 from datamodules.records.reader import read_records
 from datamodules.records.same_text import squeeze
+from datamodules.records.turns import Turn
 from datamodules.trainer_parts import tokenizer_of
 from datamodules.training.packing import Example, pad
 from datamodules.training.supervised import BatchLoader, SupervisedData
 
 Role = Literal["glad", "unwilling"]
+T = TypeVar("T")
 _NONE = Example((), ())
 
 
@@ -198,8 +201,7 @@ class RouterData(_PairData):
         if self.val_requests is None:
             return []
         found = read_questions(self.val_requests, fields=self.val_fields, strict=self.strict, key="data.val_fields")
-        n = min(self.val_limit, len(found))
-        chosen = [found[i * len(found) // n] for i in range(n)]
+        chosen = _spaced(found, self.val_limit)
         for path, pairs in zip((self.pairs, self.val_pairs), self.records, strict=True):
             known = {squeeze(pair.asked) for pair in pairs}
             if both := [question for question in chosen if squeeze(question.asked) in known]:
@@ -208,6 +210,17 @@ class RouterData(_PairData):
                     "data.val_requests of a source that the pairs do not have"
                 )
         return build_rows(chosen, tokenizer_of(self), systems=["plain"], chat_template=self.chat_template)
+
+    @cached_property
+    def malicious_rows(self) -> list[PromptRow]:
+        """Prompts of malicious requests of ``val_pairs``, ``val_limit`` of them at most, evenly spaced."""
+        chosen = _spaced([pair for pair in self.records[1] if pair.malicious], self.val_limit)
+        systems = [() if pair.system is None else (Turn("system", pair.system),) for pair in chosen]
+        asked = [
+            Question(pair.id, pair.prompt, earlier=(*system, *pair.earlier))
+            for system, pair in zip(systems, chosen, strict=True)
+        ]
+        return build_rows(asked, tokenizer_of(self), systems=["plain"], chat_template=self.chat_template)
 
     def collate(self, mean_targets: float | None, mean_items: float | None) -> Callable[[Sequence[Any]], Any]:
         """Put requests and their classes into one batch."""
@@ -254,6 +267,11 @@ def encode_response(
         end = next((i for i, label in enumerate(labels) if label == tokenizer.eos_token_id), len(ids))
         ids, labels = ids[:end], labels[:end]
     return Example(tuple(ids), tuple(labels), record=pair.id)
+
+
+def _spaced(found: Sequence[T], limit: int) -> list[T]:
+    n = min(limit, len(found))
+    return [found[i * len(found) // n] for i in range(n)]
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase | None) -> int:

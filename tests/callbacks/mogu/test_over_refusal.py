@@ -55,14 +55,17 @@ def answer(
     mixed: list[str],
     base: list[str],
     tokenizer: PreTrainedTokenizerBase | None = None,
+    milder: dict[float, list[str]] | None = None,
 ) -> list[list[Any]]:
-    """Let the engine give these answers, and keep the prompts that it gets."""
+    """Let the engine give these answers, others with the gates shifted, and keep the prompts that it gets."""
     asked: list[list[Any]] = []
     tokenizer = tokenizer or tiny_tokenizer()
 
     def generate(self: Any, prompts: list[Any], *_: Any) -> list[Completion]:
         asked.append(prompts)
-        texts = base if self.mode == "off" else mixed
+        (shift,) = {mixture.routers.shift for mixture in self.mogu.mixtures.values()}
+        texts = base if self.mode == "off" else (milder or {}).get(shift, mixed)
+        assert len(texts) == len(prompts)
         return [Completion(tuple(tokenizer.encode(text)), "stop") for text in texts]
 
     monkeypatch.setattr(over_refusal.MoGUGenerator, "generate", generate)
@@ -80,8 +83,28 @@ def test_refusals_of_other_requests_are_logged_at_each_validation_and_warned_of(
     lines = logged()
     assert [line["val/over_refusal"] for line in lines] == ["0.5", "0.5"]
     assert [line["val/over_refusal_base"] for line in lines] == ["0.25", "0.25"]
-    assert [len(prompts) for prompts in asked] == [4, 4, 4], "the base is asked once, the mixture after each epoch"
-    assert asked[0] == asked[1] == asked[2]
+    assert asked[0] == asked[1] == asked[2], "the base is asked once, the mixture after each epoch"
+
+
+def test_the_shift_of_the_gates_that_ends_over_refusal_is_told(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no, so = "I cannot", "So"
+    milder = {-1.0: [no, no, so, so], -2.0: [no, so, so, no], -3.0: [so, no, so, so]}
+    asked = answer(monkeypatch, [no, no, no, so], [no, so, so, so], milder=milder)
+    told = r"With model.gate_shift -3 .* 25% of them, and of 4 malicious validation requests 25% instead of 75%; see"
+    with pytest.warns(UserWarning, match=told):
+        assert main(words) == 0
+    others, attacks = asked[0], asked[3]
+    assert asked == [others, others, others, *[attacks], *[others, attacks] * 3]
+    assert len(attacks) == 4
+    assert not [prompt for prompt in attacks if prompt in others]
+
+
+def test_over_refusal_that_no_shift_ends_is_told(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, ["I cannot"] * 4, ["So"] * 4)
+    with pytest.warns(UserWarning, match="No model.gate_shift down to -8 ends it; see"):
+        assert main(words) == 0
 
 
 def test_a_mixture_that_refuses_no_more_than_its_base_is_not_warned_of(
