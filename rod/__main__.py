@@ -128,7 +128,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return 1
         from rod.failures import explain_failure
 
-        failure = explain_failure(error)
+        failure = explain_failure(error, words[1:])
         if failure is None:
             raise
         print(f"rod: {failure[1]}", file=sys.stderr)

@@ -4,11 +4,12 @@ import errno
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from datamodules.errors import InputError
 from datamodules.writing import WRITING
+from rod.config_files import with_place
 from rod.peers import is_loss, lost_process
 
 FAILED, WRONG_INPUT, STOPPED = 1, 2, 128 + 15
@@ -27,13 +28,16 @@ _REFUSING = {"lightning": "trainer", "lightning_utilities": "trainer", "torch.op
 """Package -> the key of the values that it is given and checks."""
 
 
-def explain_failure(error: BaseException) -> tuple[int, str] | None:
-    """The exit status and the line of an error; None for a bug, which keeps its traceback."""
+def explain_failure(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str] | None:
+    """The exit status and the line of an error; None for a bug, which keeps its traceback.
+
+    ``words`` are those of the command: the line names the file of theirs that sets the wrong key.
+    """
     causes = list(_chain(error, lambda one: one.__cause__))
     for one in causes:
         # Parsers wrap what a constructor raises.
         if isinstance(one, InputError):
-            return WRONG_INPUT, _line(str(one))
+            return WRONG_INPUT, _line(with_place(str(one), words))
     # Libraries fail again when they close the file that the disk has no space for.
     before = list(_chain(error, lambda one: one.__cause__ or (None if one.__suppress_context__ else one.__context__)))
     if any(_errno(one) in _FULL for one in before):

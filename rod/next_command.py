@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from datamodules.errors import InputError
+from rod.files import expand
 from rod.shipped import find, shipped
-from rod.verbs.files import expand
 
 Options = dict[str, list[str]]
 Configs = dict[str, dict[str, Any]]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import docstring_parser
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from datamodules.errors import InputError
 from rod import classes
+from rod.config_files import check_yaml
 from rod.shipped import find
 
 _KEY = r'Parser key "([\w.+-]+)":\s*'
@@ -42,7 +42,7 @@ class ConfigFile(ActionConfigFile):
     """``--config``: a file, or the name of a configuration that comes with the project."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Read the file. InputError with its name if it holds no YAML, or no keys."""
+        """Read the file; see `check_yaml`."""
         path = find(values)
         check_yaml(Path(path))
         super().__call__(parser, cfg, path, option_string)
@@ -81,23 +81,6 @@ class Parser(ArgumentParser):
             verbs = action.choices if isinstance(action.choices, dict) else {}
             known += [key for verb in verbs.values() if isinstance(verb, Parser) for key in verb._known()]
         return known
-
-
-def check_yaml(path: Path) -> None:
-    """Raise InputError, with file and line, if a file is no YAML with keys."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8, so no configuration; name a YAML file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "cannot be read"
-        raise InputError(f"{path}{line}: is no YAML ({problem}); mend the line") from error
-    if not isinstance(values, dict):
-        raise InputError(
-            f"{path}: " + ("is empty" if values is None else "holds no keys") + "; leave it out or write keys"
-        )
 
 
 def run_verb(function: Callable[..., object], args: Sequence[str], verb: str) -> None:

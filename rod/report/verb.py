@@ -16,8 +16,8 @@ def run(runs: list[Path], /, output: Path = Path("report.html"), overwrite: bool
     """
     from rich.console import Console
 
+    from rod.files import require_new
     from rod.report.page import write_report
-    from rod.verbs.files import require_new
 
     require_new([output], overwrite)
     write_report(runs, output)

@@ -21,7 +21,7 @@ def run(runs: list[Path], /, output: Path | None = None) -> None:
     from callbacks.evaluation.comparison import compare_runs, print_comparisons, read_run
     from datamodules.errors import InputError
     from datamodules.records.shards import write_lines
-    from rod.verbs.files import run_names
+    from rod.files import run_names
 
     if len(set(runs)) < max(2, len(runs)):
         raise InputError("rod compare: give two different runs or more")

@@ -77,7 +77,7 @@ def run(
         output: Write the workspace's specification to this JSON file, and save nothing; needs no account.
         overwrite: Replace that file.
     """
-    from rod.verbs.files import require_new
+    from rod.files import require_new
 
     if output is not None:
         require_new([output], overwrite)

@@ -31,9 +31,9 @@ def run(
     from llm_modules.backbone.checksums import CHECKSUMS
     from llm_modules.mogu.mixture import MERGE_REFUSED
     from llm_modules.mogu.module import MoGU
+    from rod.files import model_folder, require_empty
     from rod.load import config_of, load_module, steps_of
     from rod.model_card import model_card
-    from rod.verbs.files import model_folder, require_empty
 
     require_empty(output, overwrite, format)
     config = config or config_of(checkpoint)

@@ -29,7 +29,7 @@ def run(
 
     from datamodules.errors import InputError
     from llm_modules.s3cot import export_vectors, read_direction, select_layers
-    from rod.verbs.files import require_new
+    from rod.files import require_new
 
     if not math.isfinite(alpha) or alpha == 0:
         raise InputError(f"--alpha: {alpha} steers nothing; give a finite number such as -0.2")

@@ -37,7 +37,7 @@ def run(
     from datamodules.records import Trace, read_records, to_json
     from datamodules.records.shards import write_lines
     from datamodules.s3cot.filtering import filter_by_agreement, filter_by_gold
-    from rod.verbs.files import expand, require_new
+    from rod.files import expand, require_new
 
     dropped_file, report_file = output.with_suffix(".dropped.jsonl"), output.with_suffix(".report.json")
     require_new([output, dropped_file, report_file], overwrite)

@@ -42,7 +42,7 @@ def run(
     from callbacks.evaluation.conditions import answers_by_suite
     from callbacks.evaluation.frontier import group_losses, points_of
     from callbacks.evaluation.frontier_figures import plot_budgets, plot_frontier
-    from rod.verbs.files import expand, require_new
+    from rod.files import expand, require_new
 
     names = ("frontier.csv", "frontier.png", "frontier.svg", "budgets.csv", "budgets.png", "budgets.svg", "groups.csv")
     require_new([output / name for name in names], overwrite)
@@ -67,7 +67,7 @@ def run(
 def _read(paths: Sequence[Path], by: str) -> "Run":
     from callbacks.evaluation.conditions import Run, read_conditions
     from datamodules.errors import InputError
-    from rod.verbs.files import run_names
+    from rod.files import run_names
 
     found = Run({}, {})
     for name, path in zip(run_names(paths), paths, strict=True):

@@ -39,7 +39,7 @@ def run(
     from datamodules.records import read_records, to_json
     from datamodules.records.shards import write_lines
     from datamodules.s3cot.imported_traces import ResponseRow, traces_of
-    from rod.verbs.files import expand, require_new
+    from rod.files import expand, require_new
 
     require_new([output], overwrite)
     if not tokenizer.is_dir():

@@ -32,7 +32,7 @@ def run(
     from datamodules.mllr.twin_maker import SHIPPED, TwinMaker, make_twins, read_words
     from datamodules.records import read_questions, to_json
     from datamodules.records.shards import write_lines
-    from rod.verbs.files import require_new
+    from rod.files import require_new
 
     left = output.with_suffix(".no_twin.jsonl")
     require_new([output, left], overwrite)

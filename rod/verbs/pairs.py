@@ -57,7 +57,7 @@ def run(
     from datamodules.mogu.records import Attack
     from datamodules.records import Trace, read_questions, read_records, to_json
     from datamodules.records.shards import write_lines
-    from rod.verbs.files import expand, require_new
+    from rod.files import expand, require_new
 
     names = ["pairs.train", "pairs.val", "sft.train", "sft.val", "contrast", "held_out", "dropped"]
     files = {name: output / f"{name}.jsonl" for name in names}

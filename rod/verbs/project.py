@@ -18,7 +18,7 @@ def run(tuned: str, aligned: str, base: str, output: Path, threshold: float = 0.
 
     from llm_modules.backbone.loading import load_model, load_tokenizer
     from llm_modules.baselines.safelora import project
-    from rod.verbs.files import model_folder, require_empty
+    from rod.files import model_folder, require_empty
 
     require_empty(output, overwrite)
     model = load_model(tuned, key="--tuned")

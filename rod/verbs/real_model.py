@@ -40,7 +40,7 @@ def run(output: Path = Path("models/smollm2-135m"), hub: bool = False, overwrite
     """
     import tempfile
 
-    from rod.verbs.files import require_empty
+    from rod.files import require_empty
 
     require_empty(output, overwrite)
     if hub:
@@ -79,7 +79,7 @@ def _gguf_of(model: PackagedModel, folder: Path) -> Path:
 
 def _convert(name: str, output: Path) -> None:
     from llm_modules.backbone.loading import load_model, load_tokenizer
-    from rod.verbs.files import model_folder
+    from rod.files import model_folder
 
     tokenizer, model = load_tokenizer(name), load_model(name)
     with model_folder(output) as folder:

@@ -82,7 +82,7 @@ def run(
     from datamodules.records.reader import to_json
     from datamodules.records.shards import write_lines
     from datamodules.suites.token_places import count_tokens
-    from rod.verbs.files import expand, require_new
+    from rod.files import expand, require_new
 
     expressions = Fields(**fields)
     files = {key: output / f"{key}.jsonl" for key in ("predictions", "disagreements", "set_aside")}

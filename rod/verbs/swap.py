@@ -61,7 +61,7 @@ def run(
     from datamodules.prompts import ChatTemplate
     from datamodules.records import read_questions
     from llm_modules.mllr.swap import swap_both_ways
-    from rod.verbs.files import require_new
+    from rod.files import require_new
 
     require_new([output], overwrite)
     try:

@@ -46,7 +46,7 @@ def run(
     import torch
 
     from llm_modules.judges.labelled_answers import own_sentences, read_sources
-    from rod.verbs.files import require_new
+    from rod.files import require_new
 
     require_new([output / "refusal.safetensors", output / "refusal.json"], overwrite)
     output.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ def run(
     from llm_modules.backbone.device import choose_device
     from llm_modules.causal_lm import CausalLM
     from llm_modules.safety_watch.triage import BATCH_SIZE, last_states
-    from rod.verbs.files import require_new
+    from rod.files import require_new
 
     if not 0 <= drop < 1:
         raise InputError(f"--drop: must be a share from 0 to less than 1, is {drop:g}")

@@ -48,7 +48,7 @@ def run(
         output: JSON file for the results.
         overwrite: Replace that file.
     """
-    from rod.verbs.files import require_new
+    from rod.files import require_new
 
     if output is not None:
         require_new([output], overwrite)

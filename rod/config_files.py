@@ -1,0 +1,99 @@
+"""Configuration files as text: what YAML would pass over in silence, and where a key stands."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from datamodules.errors import InputError
+from rod.shipped import CONFIGS, find
+
+_CLASS = "init_args"
+"""The level of a file between a class and its options, which the command line and messages leave out."""
+_KEY = re.compile(r"([A-Za-z_][\w.]*): ")
+
+
+def check_yaml(path: Path) -> None:
+    """Raise InputError, with file and line, if a file is no YAML with keys, or has a key twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8, so no configuration; name a YAML file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise InputError(f"{path}{line}: is no YAML ({problem}); mend the line") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: " + ("is empty" if values is None else "holds no keys") + "; leave it out or write keys"
+        )
+    for mapping in _mappings(tree):
+        first: dict[str, int] = {}
+        for key, _ in mapping.value:
+            line = key.start_mark.line + 1
+            if key.value in first:
+                before = f"line {first[key.value]} has it too, and YAML would take the last one"
+                raise InputError(f"{path}:{line}: the key '{key.value}' is there twice ({before}); keep one")
+            if isinstance(key, yaml.ScalarNode):
+                first[key.value] = line
+
+
+def with_place(message: str, words: Sequence[str]) -> str:
+    """Put ``FILE:LINE`` before a message that begins with a key, if a file among the words of a command sets it.
+
+    A word such as ``--model.dtype`` comes before all files. Keys in shipped files get no place.
+    """
+    key = _KEY.match(message)
+    if key is None or any(word.partition("=")[0].removesuffix("+") == f"--{key[1]}" for word in words):
+        return message
+    for name in reversed(_configs(words)):
+        try:
+            path = Path(find(name))
+            line = _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), key[1].split("."))
+        except (InputError, OSError, UnicodeDecodeError, yaml.YAMLError):  # it comes after the first error
+            continue
+        if line is not None:
+            return message if path.is_relative_to(CONFIGS) else f"{path}:{line}: {message}"
+    return message
+
+
+def _configs(words: Sequence[str]) -> list[str]:
+    """The values of ``--config``, in their order."""
+    found = []
+    for word, after in zip(words, [*words, ""][1:], strict=True):
+        name, _, value = word.partition("=")
+        if name == "--config":
+            found.append(value or after)
+    return found
+
+
+def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """All mappings of a tree, from the outside in."""
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mappings(value)
+
+
+def _line(node: yaml.Node | None, levels: list[str]) -> int | None:
+    """The line of a key, given level by level."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        own = [level for level in key.value.split(".") if level != _CLASS]
+        if levels[: len(own)] != own:
+            continue
+        if len(own) == len(levels) and own:
+            return int(key.start_mark.line) + 1
+        line = _line(value, levels[len(own) :])
+        if line is not None:
+            return line
+    return None

@@ -1,0 +1,84 @@
+"""Configuration files: keys that are there twice, and the line of a wrong key."""
+
+from pathlib import Path
+
+import pytest
+
+from datamodules.errors import InputError
+from rod.__main__ import main
+from rod.config_files import check_yaml, with_place
+
+FIT = ["fit", "--config", "s3cot/5_curriculum"]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return Path("own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("trainer:\n  max_epochs: 1\n  max_steps: 4\n  max_epochs: 5\n", 4, "max_epochs"),
+        ("a: 1\nb:\n- c: 1\n  c: 2\n", 4, "c"),
+        ("data: {seed: 1, seed: 2}\n", 1, "seed"),
+        ("model:\n  dtype: auto\ndata:\n  seed: 1\nmodel:\n  peft: null\n", 5, "model"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_named_with_both_lines(own: Path, text: str, line: int, key: str) -> None:
+    own.write_text(text)
+    with pytest.raises(InputError, match=rf"own.yaml:{line}: the key '{key}' is there twice \(line \d has it too"):
+        check_yaml(own)
+
+
+def test_equal_keys_of_different_mappings_are_no_doubles(own: Path) -> None:
+    own.write_text("a: &one {lr: 1}\nb:\n  <<: *one\n  seed: 2\nc: [{lr: 1}, {lr: 2}]\n")
+    check_yaml(own)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("modle:\n  dtype: auto\n", "own.yaml:2: modle.dtype: there is no such key; did you mean 'model.dtype'?"),
+        (
+            "model:\n  init_args:\n    optimizer:\n      init_args:\n        lrr: 1\n",
+            "own.yaml:5: model.optimizer.lrr: ",
+        ),
+        ("# mine\ndata:\n  batch_size: many\n", "own.yaml:3: data.batch_size: a whole number is expected, not many"),
+    ],
+)
+def test_a_wrong_key_of_a_file_has_its_line(
+    own: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own.write_text(text)
+    assert main([*FIT, "--config", str(own)]) == 2
+    assert f"rod: error: {said}" in capsys.readouterr().err
+
+
+def test_a_verb_of_ours_names_the_line_too(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own.write_text("outputt: x\n")
+    assert main(["pairs", "--config=own.yaml"]) == 2
+    assert "rod: error: own.yaml:1: outputt: there is no such key; did you mean 'output'?" in capsys.readouterr().err
+
+
+def test_the_file_that_is_read_last_is_named(own: Path) -> None:
+    own.write_text("data:\n  seed: 1\n")
+    Path("later.yaml").write_text("data.seed: x\n")
+    words = ["--config", "own.yaml", "--config=later.yaml", "--config", "missing.yaml"]
+    assert with_place("data.seed: is no number", words) == "later.yaml:1: data.seed: is no number"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("data.seed: is no number", ["--config", "own.yaml", "--data.seed", "x"]),
+        ("data.seed: is no number", ["--config", "own.yaml", "--data.seed=x"]),
+        ("data.path: is missing", ["--config", "own.yaml"]),
+        ("the seed: is no number", ["--config", "own.yaml"]),
+        ("model.backbone: there is no such folder", ["--config", "s3cot/5_curriculum"]),
+    ],
+)
+def test_words_and_shipped_files_have_no_place(own: Path, message: str, words: list[str]) -> None:
+    own.write_text("data:\n  seed: 1\n")
+    assert with_place(message, words) == message
