@@ -1,8 +1,7 @@
 """Last-layer features of fixed prompts under many perturbations, restarted at the first layer that differs."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from datamodules.padding import pad_prompts
 from llm_modules.backbone.architecture import decoder_layers, inner_decoder, residual_of, uncompiled, unwrap
 from llm_modules.backbone.modes import evaluation_mode
+from llm_modules.backbone.skipping import extras_of, skipping
 
 Signature = tuple[Hashable, ...]
 """The state of each layer: equal entries mean equal weights, ``CLEAN`` an unperturbed layer."""
@@ -74,7 +74,7 @@ class CachedForward:
         self._kept: OrderedDict[tuple[str, Signature], Tensor] = OrderedDict()
         self._memory, self._held = memory, 0
         self._stride = 1
-        self._extras: int | None = None  # outputs of a layer beside hidden states; None if it returns a tensor
+        self._extras: int | None = None  # as in `skipping`
 
     @property
     def clean(self) -> Signature:
@@ -116,14 +116,14 @@ class CachedForward:
         def keep(layer: int) -> Any:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
                 outputs[layer + 1] = residual_of(output)
-                self._extras = len(output) - 1 if isinstance(output, tuple | list) else None
+                self._extras = extras_of(output)
 
             return hook
 
         wanted = [k for k in range(start + 1, shared + 1) if k < len(self.layers)] if self.restart else []
         handles = [self.layers[k - 1].register_forward_hook(keep(k - 1)) for k in wanted]
         try:
-            with _skipping(self.layers[:start], state, self._extras):
+            with skipping(self.layers[:start], state, self._extras):
                 hidden = inner_decoder(self.model)(input_ids=batch.ids, use_cache=False).last_hidden_state
         finally:
             for handle in handles:
@@ -185,23 +185,3 @@ class _Part:
             ids, mask = (t.to(device) for t in pad_prompts([prompts[i] for i in order[at : at + batch_size]], pad_id))
             batches.append(_Batch(f"{prefix}/{at}", ids, mask.sum(dim=1) - 1))
         return cls(batches, torch.tensor(order).argsort())
-
-
-@contextmanager
-def _skipping(layers: Sequence[nn.Module], state: Tensor | None, extras: int | None) -> Iterator[None]:
-    """Skip the first layers of a model: the last of them returns ``state``, (batch, seq, hidden).
-
-    ``extras`` is None if a layer returns a tensor, else the number of further entries of its tuple (attentions).
-    """
-    for layer in layers:
-
-        def passed(hidden: Tensor, *_args: Any, _last: bool = layer is layers[-1], **_kwargs: Any) -> Any:
-            out = state if _last else hidden
-            return out if extras is None else (out, *[None] * extras)
-
-        layer.forward = passed
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward

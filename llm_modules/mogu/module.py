@@ -1,17 +1,20 @@
 """The LightningModule of MoGU: trains the routers over two responders, and generates with the mixture."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel
+from rich.console import Console
+from rich.progress import track
 from torch import nn
 from transformers import PreTrainedModel
 
 from datamodules.batch import PromptBatch
 from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
+from datamodules.mogu.response_data import RouterData
 from llm_modules.backbone.adapters import add_adapter
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
@@ -21,6 +24,7 @@ from llm_modules.mogu.config import Mode, RouterConfig, check_mode, check_shift
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.folder import BACKBONE
 from llm_modules.mogu.hand_off import HandOff
+from llm_modules.mogu.layerwise import fit_by_layers
 from llm_modules.mogu.losses import (
     Penalty,
     PenaltyMask,
@@ -53,6 +57,7 @@ class MoGU(CausalLM):
         penalty: Penalty = "mse",
         penalty_mask: PenaltyMask = "after_instruction",
         penalty_weight: float = 2.0,
+        fit_by_layers: bool = False,
         guided_steps: int = 0,
         mode: Mode = "first_m",
         m: int = 5,
@@ -76,6 +81,9 @@ class MoGU(CausalLM):
             penalty: ``mse`` (the authors' code) or ``l1`` (the paper's equation).
             penalty_mask: Tokens whose gates are pulled; see ``PenaltyMask``.
             penalty_weight: lambda (paper: 2); 0 trains by cross-entropy alone.
+            fit_by_layers: Before the first step, fit the routers of one layer after the other to the training pairs by
+                logistic regression (ours; paper: random); see `llm_modules.mogu.layerwise.fit_by_layers`. Needs folded
+                routers with bias.
             guided_steps: For so many optimiser steps the penalty alone trains the routers, each layer by its own gates
                 (ours; paper: 0). A step takes a forward pass of the backbone. At first the mixtures run with the gates
                 that they should have, so that no layer learns from the errors of those before it; the share of requests
@@ -111,8 +119,14 @@ class MoGU(CausalLM):
                 f"model.generation.engine: {self.generation.engine} writes what comes after the first m tokens; with "
                 f"model.mode {mode} all of them come from here, so use slots"
             )
+        router = router or RouterConfig()
+        if fit_by_layers and (router.d_router != 0 or not router.bias or probes is not None):
+            raise InputError(
+                "model.fit_by_layers: only folded routers with a bias, and without model.probes, are fitted by layers; "
+                "set model.router: {d_router: 0, bias: true}"
+            )
         self.parts = MoGUParts(glad, unwilling, folder, probes, allow_other_base)
-        self.router = router or RouterConfig()
+        self.router, self.fit_by_layers = router, fit_by_layers
         self.objective = objective
         self.mode: Mode = mode
         self.m = m
@@ -205,6 +219,26 @@ class MoGU(CausalLM):
                 self.as_remote(None)
             self.parts.read(self.backbone)
         super().configure_model()
+
+    def on_fit_start(self) -> None:
+        """Fit the routers by layers, if asked for and the fit does not go on from a checkpoint."""
+        super().on_fit_start()
+        if not self.fit_by_layers or self.trainer.ckpt_path is not None:
+            return
+        if self.device_mesh is not None:
+            raise InputError("model.fit_by_layers: a sharded model has no whole layers; use strategy auto or ddp")
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, RouterData):
+            raise InputError("model.fit_by_layers: needs data: RouterData")
+        batches = [batch.to(self.device) for batch in data.predict_dataloader()]
+        shown = partial(
+            track,
+            description="Fitting routers by layers",
+            console=Console(stderr=True),
+            disable=not self.trainer.is_global_zero,
+        )
+        with self.trainer.precision_plugin.forward_context():
+            fit_by_layers(self.mogu, batches, self.objective.penalty_mask, self.m, track=shown)
 
     def _adds_parts(self) -> bool:
         return True

@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from datamodules.mogu.records import Attack, ResponsePair
+from datamodules.prompts.chat_template import encode_prompt, render_prompt
 from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.reader import read_records, to_json
 from llm_modules.backbone.loading import load_model, load_tokenizer
@@ -23,6 +24,7 @@ from llm_modules.mogu.target import output_projections
 from rod.__main__ import main
 from tests.architectures import ARCHITECTURES
 from tests.conftest import PUBLISHED, ROOT
+from tests.llm_modules.mogu.parts import adapters
 from tests.processes import Processes
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -119,6 +121,32 @@ def test_the_three_fits_of_every_kind_of_family_are_loaded_in_a_new_process(
         assert all(0 <= gate <= 1 for text, *gates in tokens["malicious"] for gate in gates)
         folders.append(place / "runs/mogu/mogu")
     assert in_another_process(tmp_path, *folders) == [generated(folder) for folder in folders]
+
+
+def test_routers_are_fitted_by_layers_before_the_first_step_and_not_when_a_fit_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    base, pairs = save_tiny(tmp_path / "base", layers=2), write_pairs(tmp_path / "pairs")
+    responders = adapters(base, tmp_path)
+    words = ["fit", "--config", STAGES / "3_router.yaml", "--model.backbone", base, "--data.val_requests", "null"]
+    words += [word for name, folder in responders.items() for word in (f"--model.{name}", folder)]
+    words += ["--model.router", "{d_router: 0, bias: true}", "--model.fit_by_layers", "true"]
+    words += ["--data.pairs", pairs / "pairs.train.jsonl", "--data.val_pairs", pairs / "pairs.val.jsonl"]
+    words += ["--model.optimizer.lr", 0, "--trainer.enable_progress_bar", "false"]
+    rod(*words, "--trainer.max_epochs", 1)
+    rod("export", "--checkpoint", "runs/mogu/3_router/checkpoints/best.ckpt", "--output", "mogu", "--format", "mogu")
+    mogu, tokenizer = MoGUModel.from_pretrained("mogu"), load_tokenizer(str(base))
+    prompts = [encode_prompt(tokenizer, render_prompt(tokenizer, text)) for text in ("Open jar 0.", "Open vault 0!")]
+    (benign, malicious) = (float(mogu.gates(torch.tensor([ids]))[:, 0, -1, 1].mean()) for ids in prompts)
+    assert benign < 0.2 < 0.8 < malicious
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("the routers have been fitted")
+
+    monkeypatch.setattr("llm_modules.mogu.module.fit_by_layers", again)
+    more = ["--trainer.max_epochs", 2, "--trainer.default_root_dir", "more"]
+    rod(*words, *more, "--ckpt_path", "runs/mogu/3_router/checkpoints/best.ckpt")
 
 
 @pytest.mark.slow

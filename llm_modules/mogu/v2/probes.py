@@ -6,6 +6,7 @@ well"). A probe is a logistic unit, as a folded router is, so routers also start
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from llm_modules.backbone.architecture import inner_decoder
 from llm_modules.backbone.tensor_files import CHECKSUM, read_tensors, tensors_checksum
 from llm_modules.logistic import fit_logistic
 from llm_modules.mogu.mixed_model import MixedModel
-from llm_modules.mogu.router import LogisticUnit
+from llm_modules.mogu.router import LogisticUnit, RouterPair
 from llm_modules.mogu.target import Projection
 
 ITERATIONS = 200
@@ -62,18 +63,26 @@ def capture_inputs(
     return torch.stack([found[p.layer] for p in projections], dim=1)
 
 
-def fit_probe(inputs: Tensor, malicious: Tensor, l2: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Fit a logistic regression on standardised inputs (requests, in), with a penalty ``l2`` on their weights (ours).
+def fit_probe(
+    inputs: Tensor, malicious: Tensor, l2: float = 1e-3, counts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Fit a logistic regression on standardised inputs (n, in), with a penalty ``l2`` on their weights (ours).
 
-    Returns weight (in,) and bias (1,) for inputs that are not standardised; InputError if a class is missing.
+    ``counts`` (n,) says how much each input counts, by default the same. Returns weight (in,) and bias (1,) for inputs
+    that are not standardised; InputError if a class is missing.
     """
     if malicious.all() or not malicious.any():
         raise InputError("probes: one class of requests is missing; give malicious and benign ones")
     inputs = inputs.double()
-    mean, spread = inputs.mean(dim=0), inputs.std(dim=0).clamp(min=1e-6)
-    weight, bias = fit_logistic(
-        (inputs - mean) / spread, malicious.double(), binary_cross_entropy_with_logits, l2, max_iter=ITERATIONS
-    )
+    if counts is None:
+        mean, spread = inputs.mean(dim=0), inputs.std(dim=0)
+    else:
+        counts = counts.double() / counts.double().mean()
+        mean = counts @ inputs / len(inputs)
+        spread = (counts @ (inputs - mean).square() / len(inputs)).sqrt()
+    spread = spread.clamp(min=1e-6)
+    loss = partial(binary_cross_entropy_with_logits, weight=counts)
+    weight, bias = fit_logistic((inputs - mean) / spread, malicious.double(), loss, l2, max_iter=ITERATIONS)
     raw = weight / spread
     return raw.float(), (bias - raw @ mean).float()
 
@@ -127,11 +136,17 @@ def warm_start(mogu: MixedModel, probes: Sequence[LayerProbe]) -> None:
                 f"model.probes: the probe of layer {layer} is for {len(probe.weight)} features, the model has "
                 f"{mixture.in_features}: it belongs to another base"
             )
-        for unit, sign in ((routers.glad, -1.0), (routers.unwilling, 1.0)):
-            assert isinstance(unit, LogisticUnit)
-            assert unit.bias is not None
-            unit.weight.copy_(sign * probe.weight)
-            unit.bias.copy_(sign * probe.bias)
+        start_from(routers, probe.weight, probe.bias)
+
+
+@torch.no_grad()
+def start_from(routers: RouterPair, weight: Tensor, bias: Tensor) -> None:
+    """Let a probability of malicious open unwilling, and that of benign glad; the routers are folded, with a bias."""
+    for unit, sign in ((routers.glad, -1.0), (routers.unwilling, 1.0)):
+        assert isinstance(unit, LogisticUnit)
+        assert unit.bias is not None
+        unit.weight.copy_(sign * weight)
+        unit.bias.copy_(sign * bias)
 
 
 def save_probes(probes: Sequence[LayerProbe], path: Path) -> None:
