@@ -42,7 +42,6 @@ class Loss:
             has the same weight.
         logged: Further values by name, scalars or (items,), whose means are logged.
         local: The same for values that some batches lack; validation does not average them over processes.
-        name: Name of the mean in the log, another for a loss that cannot be compared with later ones.
     """
 
     values: Tensor
@@ -50,7 +49,6 @@ class Loss:
     per_batch: float | None = None
     logged: dict[str, Tensor] = field(default_factory=dict)
     local: dict[str, Tensor] = field(default_factory=dict)
-    name: str = "loss"
 
     @property
     def count(self) -> int:
@@ -73,12 +71,12 @@ class Loss:
 
     def log(self, write: Callable[..., None], phase: Literal["train", "val"]) -> None:
         """Log the means as ``{phase}/{name}``; ``write`` is the ``log`` of a LightningModule."""
-        values = {self.name: self.mean()} | {name: value.mean() for name, value in (self.logged | self.local).items()}
+        values = {"loss": self.mean()} | {name: value.mean() for name, value in (self.logged | self.local).items()}
         for name, value in values.items():
             write(
                 f"{phase}/{name}",
                 value.detach(),
-                prog_bar=name == self.name,
+                prog_bar=name == "loss",
                 # Training logs single steps, for which the size has no effect; counting tokens would wait for the GPU.
                 # A float: of whole numbers Lightning takes the mean over processes as a whole number, too.
                 batch_size=float(max(1, self.count)) if phase == "val" else 1,

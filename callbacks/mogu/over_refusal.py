@@ -17,7 +17,7 @@ from llm_modules.mogu.config import Mode
 from llm_modules.mogu.decoding import MoGUGenerator
 from llm_modules.mogu.module import MoGU
 
-SHIFTS = (-1, -2, -3, -4, -6, -8)
+SHIFTS = (-0.5, -1, -1.5, -2, -3, -4, -6, -8)
 """Shifts of the gates that are tried at the end of a fit whose routers refuse too much (ours)."""
 
 

@@ -32,13 +32,6 @@ class GateRecord:
         return torch.stack([self._by_layer[layer] for layer in sorted(self._by_layer)])
 
 
-class Guide(NamedTuple):
-    """Gates to mix with while routers learn, in place of their own; see `Mixture`."""
-
-    goals: Tensor  # (batch, seq, 2), glad first
-    tokens: Tensor  # (batch, seq) bool: where the goals are taken; elsewhere the routers' own gates
-
-
 class MixtureControl:
     """Settings of the next forward pass, shared by all mixtures of one model.
 
@@ -47,7 +40,6 @@ class MixtureControl:
         rows: Rows of the batch to mix, (batch,) bool, or tokens, (batch or 1, seq) bool; the others are the base
             model's. All by default.
         forced: Constant gates (glad, unwilling) instead of the routers'.
-        guide: Gates of the pass by token. The record still has the routers' own, and they alone carry a gradient.
         record: Receives the gates of the pass.
     """
 
@@ -55,7 +47,6 @@ class MixtureControl:
         self.active = True
         self.rows: Tensor | None = None
         self.forced: tuple[float, float] | None = None
-        self.guide: Guide | None = None
         self.record: GateRecord | None = None
 
     @contextmanager
@@ -64,16 +55,15 @@ class MixtureControl:
         active: bool = True,
         rows: Tensor | None = None,
         forced: tuple[float, float] | None = None,
-        guide: Guide | None = None,
         record: GateRecord | None = None,
     ) -> Iterator[None]:
         """Apply the arguments within the block; afterwards restore what was set before, also on error."""
-        before = self.active, self.rows, self.forced, self.guide, self.record
-        self.active, self.rows, self.forced, self.guide, self.record = active, rows, forced, guide, record
+        before = self.active, self.rows, self.forced, self.record
+        self.active, self.rows, self.forced, self.record = active, rows, forced, record
         try:
             yield
         finally:
-            self.active, self.rows, self.forced, self.guide, self.record = before
+            self.active, self.rows, self.forced, self.record = before
 
 
 class Joined(NamedTuple):
@@ -183,8 +173,6 @@ class Mixture(nn.Module):
         return Joined(torch.cat([self.down, weight[self.gate_of], weight]), bias, self.up * self.scale)
 
     def _mix(self, hidden: Tensor, base: Tensor) -> Tensor:
-        if self.control.guide is not None:
-            return self._mix_guided(hidden, base, self.control.guide)
         first, bias, second = self._joined or self._join()
         ranks = second.shape[1]
         inner, by_rank, gates = linear(hidden.to(first.dtype), first, bias).split((ranks, ranks, 2), dim=-1)
@@ -196,15 +184,6 @@ class Mixture(nn.Module):
         if self.control.record is not None:
             self.control.record.add(self.layer, gates)
         return _weighed(base, gates, inner * by_rank, second)
-
-    def _mix_guided(self, hidden: Tensor, base: Tensor, guide: Guide) -> Tensor:
-        weight, bias = self.routers.matrix()
-        hidden = hidden.detach().to(self.down.dtype)
-        own = linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)).sigmoid()
-        if self.control.record is not None:
-            self.control.record.add(self.layer, own)
-        gates = torch.where(guide.tokens[..., None], guide.goals.to(own.dtype), own.detach())
-        return _weighed(base, gates, linear(hidden, self.down) * gates[..., self.gate_of], self.up * self.scale)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Mixture":
         """Move everything to a device, but only the base to another type (a Trainer's precision may ask for one)."""

@@ -58,7 +58,6 @@ class MoGU(CausalLM):
         penalty_mask: PenaltyMask = "after_instruction",
         penalty_weight: float = 2.0,
         fit_by_layers: bool = False,
-        guided_steps: int = 0,
         mode: Mode = "first_m",
         m: int = 5,
         gate_shift: float = 0.0,
@@ -84,10 +83,6 @@ class MoGU(CausalLM):
             fit_by_layers: Before the first step, fit the routers of one layer after the other to the training pairs by
                 logistic regression (ours; paper: random); see `llm_modules.mogu.layerwise.fit_by_layers`. Needs folded
                 routers with bias.
-            guided_steps: For so many optimiser steps the penalty alone trains the routers, each layer by its own gates
-                (ours; paper: 0). A step takes a forward pass of the backbone. At first the mixtures run with the gates
-                that they should have, so that no layer learns from the errors of those before it; the share of requests
-                that run with the routers' own gates grows to 1, because those are the states that they will meet.
             mode: Which generated tokens come from the mixture.
             m: Tokens from the mixture (paper: 5).
             gate_shift: Added to the logits of the unwilling gates and taken from those of the glad ones, not while the
@@ -108,7 +103,7 @@ class MoGU(CausalLM):
         if not (backbone_rate > 0 and kl_weight >= 0):
             raise InputError("model: backbone_rate must be above 0 and kl_weight 0 or more")
         divergence = None if backbone_peft is None else kl_weight
-        objective = RouterObjective(penalty, penalty_mask, penalty_weight, guided_steps, divergence)
+        objective = RouterObjective(penalty, penalty_mask, penalty_weight, divergence)
         super().__init__(backbone=backbone, schedule=schedule, **model)
         if self.peft is not None:
             raise InputError("model.peft: a MoGU trains routers; to train an adapter as well, set model.backbone_peft")
@@ -182,12 +177,7 @@ class MoGU(CausalLM):
         return {"mode": self.mode, "m": self.m} | shift | self.parts.identity()
 
     def loss(self, batch: RouterBatch) -> Loss:
-        """Each request's cross-entropy and gate penalty, with divergence from the base; InputError without gradient.
-
-        In the first ``guided_steps`` the gate penalty alone.
-        """
-        if self.global_step < self.objective.guided_steps:
-            return self.objective.guided(self.mogu, batch, self.global_step)
+        """Each request's cross-entropy and gate penalty, with divergence from the base; InputError without gradient."""
         return self.objective.whole(self.mogu, self.head, batch)[0]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:

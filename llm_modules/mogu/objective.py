@@ -10,20 +10,17 @@ from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
 from llm_modules.backbone.architecture import decoder_of
 from llm_modules.backbone.head import OutputHead
-from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.backbone.sharding import call_as_forward
 from llm_modules.loss import Loss, last_hidden, row_losses_of
 from llm_modules.mogu.losses import (
     Penalty,
     PenaltyMask,
-    gate_goals,
     gate_means,
     gate_penalty,
     malicious_tokens,
     penalty_tokens,
 )
 from llm_modules.mogu.mixed_model import MixedModel
-from llm_modules.mogu.mixture import Guide
 from llm_modules.mogu.v2.joint import token_kl
 
 
@@ -32,25 +29,18 @@ class RouterObjective:
     """The losses of a ``RouterBatch``.
 
     Attributes:
-        penalty, penalty_mask, penalty_weight, guided_steps: As in `llm_modules.mogu.module.MoGU`.
+        penalty, penalty_mask, penalty_weight: As in `llm_modules.mogu.module.MoGU`.
         kl_weight: Weight of the KL divergence from the base on benign responses; None if the backbone is frozen.
     """
 
     penalty: Penalty
     penalty_mask: PenaltyMask
     penalty_weight: float
-    guided_steps: int
     kl_weight: float | None
 
     def __post_init__(self) -> None:
         if not self.penalty_weight >= 0:
             raise InputError(f"model.penalty_weight: must be 0 or more, is {self.penalty_weight:g}")
-        unguided = self.penalty_weight == 0 or self.kl_weight is not None
-        if self.guided_steps < 0 or (self.guided_steps > 0 and unguided):
-            raise InputError(
-                f"model.guided_steps: is {self.guided_steps}; it must be 0 or more, and 0 without a penalty or with "
-                "model.backbone_peft, which the penalty does not train"
-            )
 
     def whole(self, mogu: MixedModel, head: OutputHead, batch: RouterBatch) -> tuple[Loss, Tensor]:
         """Each request's cross-entropy, gate penalty and divergence; and the gates, (layers, batch, seq, 2).
@@ -80,31 +70,6 @@ class RouterObjective:
             losses = losses + self.kl_weight * logged["kl"]
         local = self._gate_means(batch, gates)
         return Loss(losses, per_batch=batch.mean_items, logged=logged, local=local), gates
-
-    def guided(self, mogu: MixedModel, batch: RouterBatch, step: int) -> Loss:
-        """The gate penalty alone, each layer by its own gates.
-
-        ``step`` counts optimiser steps. Of ``guided_steps``, a falling share of requests has the right gates in the
-        layers before.
-        """
-        rows = batch.rows
-        tokens, classes = self._penalised(batch)
-        seed = 1_000_003 * step + int(rows.input_ids.sum())  # also of the micro-batch and the process
-        draw = torch.rand(batch.items, generator=torch.Generator().manual_seed(seed))
-        guided = (draw >= step / self.guided_steps).to(tokens.device)
-        guide = Guide(gate_goals(classes), tokens & guided[:, None])
-        # Without recomputation, which would come after the guide is gone, and in the states of inference.
-        with mogu.recording(guide=guide) as record, evaluation_mode(mogu.model):
-            call_as_forward(mogu.model, lambda: last_hidden(decoder_of(mogu.model), rows))
-        gates = record.stacked()
-        penalty = gate_penalty(gates, classes, tokens, self.penalty)
-        return Loss(
-            self.penalty_weight * penalty,
-            per_batch=batch.mean_items,
-            logged={"penalty": penalty},
-            local=self._gate_means(batch, gates),
-            name="guided_loss",
-        )
 
     def _penalised(self, batch: RouterBatch) -> tuple[Tensor, Tensor]:
         """The tokens whose gates are pulled, and which of them are to be unwilling."""

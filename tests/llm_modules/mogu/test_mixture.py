@@ -15,7 +15,7 @@ from datamodules.errors import InputError
 from llm_modules.mogu.adapters import random_adapter, read_adapter, write_adapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.losses import gate_penalty
-from llm_modules.mogu.mixture import Guide, Mixture
+from llm_modules.mogu.mixture import Mixture
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.target import output_projections, projection_pattern
 from tests.architectures import ARCHITECTURES, LAYERS
@@ -93,36 +93,6 @@ def test_forward_gates_loss_and_gradients_are_those_of_the_equations(name: str) 
     for got, want in zip(found, wanted, strict=True):
         scale = want.abs().max().clamp(min=1e-6)
         torch.testing.assert_close(got / scale, want / scale, atol=2e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("gates", [(1.0, 0.0), (0.25, 0.5)])
-def test_a_guide_mixes_with_its_goals_and_records_the_gates_that_the_routers_give_there(gates) -> None:
-    ids, mask = batch()
-    mogu = tiny_mogu(bias=True)
-    everywhere = Guide(torch.tensor(gates).expand(*ids.shape, 2), mask.bool())
-    with mogu.control.set(forced=gates):
-        expected = logits(mogu.model, ids, mask)
-    with mogu.recording(guide=everywhere) as record:
-        out = mogu.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    torch.testing.assert_close(out[mask.bool()], expected)
-    assert not out.requires_grad
-    own = record.stacked()
-    assert not torch.allclose(own[:, mask.bool()], torch.tensor(gates), atol=0.05)
-    own[1].sum().backward()
-    trained = {
-        layer
-        for layer, m in mogu.mixtures.items()
-        if any(p.grad is not None and p.grad.any() for p in m.routers.parameters())
-    }
-    assert trained == {1}
-
-
-def test_tokens_outside_of_a_guide_mix_with_the_routers_gates() -> None:
-    ids, mask = batch()
-    mogu = tiny_mogu()
-    with mogu.control.set(guide=Guide(torch.full((*ids.shape, 2), 9.0), torch.zeros_like(mask).bool())):
-        found = logits(mogu.model, ids, mask)
-    torch.testing.assert_close(found, logits(mogu.model, ids, mask), atol=1e-5, rtol=1e-5)
 
 
 def test_zero_adapters_with_gates_one_and_zero_are_the_base() -> None:

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,13 +161,12 @@ def test_only_routers_are_trained_and_saved(tmp_path: Path) -> None:
     assert {name for name, p in module.named_parameters() if p.grad is not None} == module.trainable_names()
 
 
-@pytest.mark.parametrize("guided_steps", [0, 4])
-def test_activation_checkpointing_changes_no_gradient(tmp_path: Path, guided_steps: int) -> None:
-    module = mogu(tmp_path, activation_checkpointing=True, guided_steps=guided_steps)
+def test_activation_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
+    module = mogu(tmp_path, activation_checkpointing=True)
     module.train()
     module.training_step(router_batch(), 0).backward()
     found = grads(module)
-    plain = mogu(tmp_path, guided_steps=guided_steps)
+    plain = mogu(tmp_path)
     plain.train()
     plain.training_step(router_batch(), 0).backward()
     for a, b in zip(found, grads(plain), strict=True):
@@ -214,26 +212,6 @@ def test_routers_learn_to_tell_two_kinds_of_prompts_apart_in_every_family(
     assert glad[~batch.malicious].mean() - glad[batch.malicious].mean() > 0.4
 
 
-def test_guided_steps_train_each_layer_by_the_penalty_with_the_gates_before_it_right(tmp_path: Path) -> None:
-    module, batch = mogu(tmp_path, guided_steps=1, penalty_mask="all", penalty_weight=3.0), router_batch()
-    first, second = module.mogu.mixtures.values()
-    module.training_step(batch, 0).backward()
-    before = grads(module)
-    with torch.no_grad():
-        for parameter in first.routers.parameters():
-            parameter.normal_()
-    loss = module.loss(batch)
-    torch.testing.assert_close(loss.values, 3.0 * loss.logged["penalty"])
-    loss.to_minimise().backward()
-    n = len(list(second.routers.parameters()))
-    for a, b in zip(before[-n:], grads(module)[-n:], strict=True):
-        torch.testing.assert_close(a, b)  # the first layer's routers have no part in the second's
-    assert loss.name == "guided_loss", "a whole loss is larger, and does not diverge"
-    module.objective = replace(module.objective, guided_steps=0)
-    assert {"ce", "penalty"} <= module.loss(batch).logged.keys()
-    assert module.loss(batch).name == "loss"
-
-
 def test_the_folder_of_a_run_is_measured_without_its_parts(tmp_path: Path) -> None:
     module = mogu(tmp_path)
     module.save(tmp_path / "mogu")
@@ -275,10 +253,8 @@ def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Pat
         ({"m": -1}, r"model\.m: -1"),
         ({"gate_shift": float("inf")}, r"model\.gate_shift: a finite number is expected, not inf"),
         ({"gate_shift": None}, r"model\.gate_shift: a finite number is expected, not None"),
+        ({"fit_by_layers": True}, r"model\.fit_by_layers: only folded routers with a bias"),
         ({"penalty_weight": -2.0}, "penalty_weight"),
-        ({"guided_steps": -1}, r"model\.guided_steps: is -1"),
-        ({"guided_steps": 5, "penalty_weight": 0.0}, r"model\.guided_steps: is 5; it must be .* 0 without a penalty"),
-        ({"guided_steps": 5, "backbone_peft": LoraConfig()}, r"model\.guided_steps: .*model\.backbone_peft"),
         ({"glad": None}, r"give model\.glad and model\.unwilling"),
         ({"folder": "x"}, r"model\.folder: it holds responders and routers; leave"),
         ({"peft": LoraConfig()}, r"model\.peft: .*set model\.backbone_peft"),
