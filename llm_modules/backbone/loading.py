@@ -6,7 +6,7 @@ import os
 import struct
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import transformers
@@ -125,7 +125,7 @@ def load_model(
     name: str,
     *,
     revision: str | None = None,
-    dtype: DType = "float32",
+    dtype: DType | torch.dtype = "float32",
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
     random_weights: bool = False,
@@ -148,8 +148,10 @@ def load_model(
         options: Further options of ``from_pretrained`` (``device_map``, ...).
 
     Raises:
-        InputError: The checkpoint is absent or unreadable, or cannot be quantised.
+        InputError: The checkpoint is absent or unreadable, or cannot be quantised; or there is no such type.
     """
+    if isinstance(dtype, str) and dtype not in get_args(DType):
+        raise InputError(f"model.dtype: '{dtype}' is none of {', '.join(get_args(DType))}")
     require_model(name, key=key)
     path, file = source(name)
     if not file:
@@ -163,7 +165,7 @@ def load_model(
     elif file and not random_weights and hasattr(transformers, "GgufConfig"):  # versions that keep blocks packed
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     found: dict[str, Any] = {}
-    wanted: torch.dtype | str = dtype if dtype == "auto" else getattr(torch, dtype)
+    wanted = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
     try:
         if random_weights:
             config = AutoConfig.from_pretrained(

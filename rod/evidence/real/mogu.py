@@ -27,7 +27,7 @@ WATCHED = "alpaca_subsets/eval_wizardlm_test_set.jsonl"
 """Benign requests that over-refusal is measured on while the routers learn."""
 RATE = "2e-4"
 """Learning rate of the responders and of the LoRA fine-tune, for a model of 135M parameters (ours)."""
-SHIFTS = (-2, -1, 1, 2)
+SHIFTS = (-2, -1, -0.5, 1)
 """Shifts of MoGU's gates: its trade-off of attacks against over-refusal."""
 TUNED: Mapping[str, Words] = {
     "all_weights": ("--model.peft", "null", "--model.optimizer.lr", "3e-5"),
@@ -108,7 +108,7 @@ class RealMoGUEvidence:
         if single:
             points = [ConditionPoint(name, *means[name], hollow=not name.startswith("mogu")) for name in single]
             plot_safety(points, folder / "safety.png", refused, attacked)
-        shifts = [(f"{shift:+d}", f"mogu_shift_{shift}" if shift else "mogu") for shift in sorted((*SHIFTS, 0))]
+        shifts = [(f"{shift:+g}", f"mogu_shift_{shift}" if shift else "mogu") for shift in sorted((*SHIFTS, 0))]
         names = {"MoGU, by gate_shift": shifts}
         names |= {f"{name}, by steps": [(str(steps), f"{name}_{steps}") for steps in STEPS] for name in TUNED}
         lines = {

@@ -74,6 +74,13 @@ def test_a_home_folder_is_expanded(base: str, monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(logits(load_model(name)), logits(load_model(base)))
 
 
+def test_the_type_of_the_weights_is_a_name_or_torch_s(base: str) -> None:
+    for dtype in ("bfloat16", torch.bfloat16):
+        assert load_model(base, dtype=dtype).dtype == torch.bfloat16
+    with pytest.raises(InputError, match=r"model\.dtype: 'bf16' is none of auto, float32, bfloat16, float16"):
+        load_model(base, dtype="bf16")  # type: ignore[arg-type]
+
+
 def test_a_tokenizer_without_a_configuration(base: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((Path(base) / "tokenizer.json").read_bytes())
     assert load_tokenizer(str(tmp_path)).encode("a b") == load_tokenizer(base).encode("a b")
