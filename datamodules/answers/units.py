@@ -28,7 +28,8 @@ yuan 1 元 yuan RMB CNY ¥ 块
 yen 1 yen ¥ JPY
 rupee 1 rupee ₹ Rs INR | 1/100 paisa paise
 volume 1 l L liter litre | 1/1000 ml mL milliliter millilitre | 1/100 cl | 3.785411784 gallon gal | 0.946352946 quart qt
-volume 0.473176473 pint pt | 0.2365882365 cup | 0.0295735295625 ounce
+volume 0.473176473 pint pt | 0.2365882365 cup | 0.0295735295625 ounce | 0.01478676478125 tablespoon tbsp
+volume 0.00492892159375 teaspoon tsp
 angle 1 degree \\circ deg
 radian 1 radian rad
 celsius 1 degree \\circ \\circC °C celsius

@@ -112,6 +112,8 @@ def test_words_that_are_no_numbers() -> None:
         "2 km 300 m",
         "3 kg and 200 grams",
         "5 gallons and 2 quarts",
+        "2 cups and 3 tablespoons",
+        "1 tbsp plus 2 tsp",
         "3 weeks and a day",
         "2 hours plus 30 minutes",
         "2 L 500 mL",
