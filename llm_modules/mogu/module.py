@@ -205,6 +205,8 @@ class MoGU(CausalLM):
         if self.model is None:
             if self.gate_shift and self._trainer is not None and self.trainer.state.fn == "fit":
                 raise InputError("model.gate_shift: routers are trained without it; set it for tests")
+            if self.fit_by_layers and self.device_mesh is not None:
+                raise InputError("model.fit_by_layers: a sharded model has no whole layers; use strategy auto or ddp")
             if self.engine in ELSEWHERE and self._trainer is not None and self.trainer.state.fn != "fit":
                 self.as_remote(None)
             self.parts.read(self.backbone)
@@ -215,8 +217,6 @@ class MoGU(CausalLM):
         super().on_fit_start()
         if not self.fit_by_layers or self.trainer.ckpt_path is not None:
             return
-        if self.device_mesh is not None:
-            raise InputError("model.fit_by_layers: a sharded model has no whole layers; use strategy auto or ddp")
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, RouterData):
             raise InputError("model.fit_by_layers: needs data: RouterData")
@@ -228,7 +228,7 @@ class MoGU(CausalLM):
             disable=not self.trainer.is_global_zero,
         )
         with self.trainer.precision_plugin.forward_context():
-            fit_by_layers(self.mogu, batches, self.objective.penalty_mask, self.m, track=shown)
+            fit_by_layers(self.mogu, batches, self.objective.penalty_mask, max(self.m, 1), track=shown)
 
     def _adds_parts(self) -> bool:
         return True

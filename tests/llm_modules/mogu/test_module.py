@@ -266,6 +266,14 @@ def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Pat
         Responder(floor=0.0)
 
 
+def test_routers_of_a_sharded_model_are_not_fitted_by_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = adapters(save_tiny(tmp_path / "base", layers=2), tmp_path)
+    module = MoGU(**folders, backbone="not read", router=RouterConfig(d_router=0, bias=True), fit_by_layers=True)
+    monkeypatch.setattr(MoGU, "device_mesh", "of two devices")
+    with pytest.raises(InputError, match=r"model\.fit_by_layers: a sharded model .* use strategy auto or ddp"):
+        module.configure_model()
+
+
 def test_what_a_mogu_is_made_of_is_checked_before_the_backbone_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
