@@ -76,8 +76,8 @@ class OverRefusal(Callback):
         rank_zero_warn(
             f"over-refusal: of {len(data.val_rows)} benign requests of '{data.val_requests}' the routers refuse "
             f"{self.mixed:.0%}, the base model {self.base:.0%}; add benign requests of other sources and near-twins "
-            "of malicious ones to the pairs (rod pairs --answers), set model.penalty_mask: all_by_place, and train "
-            f"until the gates are sure (val/glad_on_benign): undecided gates refuse. "
+            "of malicious ones to the pairs (rod pairs --answers), and fit the routers with --config mogu/real/router: "
+            "undecided gates refuse. "
             f"{self._milder(trainer, pl_module)}; see docs/mogu.md"
         )
 
