@@ -96,7 +96,7 @@ def test_the_shift_of_the_gates_that_ends_over_refusal_is_told(
     with pytest.warns(UserWarning, match=told):
         assert main(words) == 0
     others, attacks = asked[0], asked[3]
-    assert asked == [others, others, others, *[attacks], *[others, attacks] * 3]
+    assert asked == [others, others, others, *[attacks], *[others, attacks] * 5]
     assert len(attacks) == 4
     assert not [prompt for prompt in attacks if prompt in others]
 
