@@ -147,7 +147,8 @@ def test_a_class_of_an_old_path_in_a_file(config: Path, capsys: pytest.CaptureFi
     assert rod("fit", "--config", config) == 2
     error = capsys.readouterr().err
     said = "there is no class 'callbacks.gone.Steer'; did you mean 'Steer' (callbacks.s3cot.steer.Steer)?"
-    assert f"rod: error: trainer.callbacks: {said}\n" in error
+    line = config.read_text().splitlines().index("  callbacks:") + 1
+    assert f"rod: error: {config}:{line}: trainer.callbacks: {said}\n" in error
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
