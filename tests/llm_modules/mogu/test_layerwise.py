@@ -80,6 +80,10 @@ def test_fitted_routers_tell_the_classes_apart() -> None:
     glad, unwilling = mogu.gates(one.rows.input_ids, one.rows.attention_mask)[:, :, END : FIRST + 1].mean((0, 2)).T
     assert unwilling[one.malicious].min() > 0.8 > 0.2 > unwilling[~one.malicious].max()
     torch.testing.assert_close(glad, 1 - unwilling)
+    again = mogu_of("llama", FOLDED)
+    fit_by_layers(again, [one], "after_instruction", m=2)
+    for layer, mixture in mogu.mixtures.items():
+        assert torch.equal(mixture.routers.matrix()[0], again.mixtures[layer].routers.matrix()[0])
 
 
 @pytest.mark.parametrize(
