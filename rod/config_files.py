@@ -31,23 +31,23 @@ def check_yaml(path: Path) -> None:
             f"{path}: " + ("is empty" if values is None else "holds no keys") + "; leave it out or write keys"
         )
     for mapping in _mappings(tree):
-        first: dict[str, int] = {}
-        for key, _ in mapping.value:
-            line = key.start_mark.line + 1
-            if key.value in first:
-                before = f"line {first[key.value]} has it too, and YAML would take the last one"
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in mapping.value:  # all of them scalars: `safe_load` has refused the others
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in first:
+                before = f"line {first[name]} has it too, and YAML would take the last one"
                 raise InputError(f"{path}:{line}: the key '{key.value}' is there twice ({before}); keep one")
-            if isinstance(key, yaml.ScalarNode):
-                first[key.value] = line
+            first[name] = line
 
 
 def with_place(message: str, words: Sequence[str]) -> str:
     """Put ``FILE:LINE`` before a message that begins with a key, if a file among the words of a command sets it.
 
-    A word such as ``--model.dtype`` comes before all files. Keys in shipped files get no place.
+    Words such as ``--model.dtype`` come before all files: if one sets the key, a part of it, or all that it is a part
+    of, no file is named. Keys in shipped files get no place.
     """
     key = _KEY.match(message)
-    if key is None or any(word.partition("=")[0].removesuffix("+") == f"--{key[1]}" for word in words):
+    if key is None or any(_sets(word, key[1]) for word in words):
         return message
     for name in reversed(_configs(words)):
         try:
@@ -60,6 +60,14 @@ def with_place(message: str, words: Sequence[str]) -> str:
     return message
 
 
+def _sets(word: str, key: str) -> bool:
+    """Whether an option may have set a key: itself, a part of it, or the whole that it is a part of."""
+    if not word.startswith("--"):
+        return False
+    option = word[2:].partition("=")[0].removesuffix("+").replace(f".{_CLASS}", "")
+    return f"{key}.".startswith(f"{option}.") or option.startswith(f"{key}.")
+
+
 def _configs(words: Sequence[str]) -> list[str]:
     """The values of ``--config``, in their order."""
     found = []
@@ -70,15 +78,19 @@ def _configs(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """All mappings of a tree, from the outside in."""
-    if isinstance(node, yaml.MappingNode):
-        yield node
-        for _, value in node.value:
-            yield from _mappings(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _mappings(value)
+def _mappings(tree: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """All mappings of a tree, each once: an alias may name a node again, also one that it is in."""
+    waiting, seen = [tree], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
 
 
 def _line(node: yaml.Node | None, levels: list[str]) -> int | None:

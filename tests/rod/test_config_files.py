@@ -33,7 +33,7 @@ def test_a_key_that_is_there_twice_is_named_with_both_lines(own: Path, text: str
 
 
 def test_equal_keys_of_different_mappings_are_no_doubles(own: Path) -> None:
-    own.write_text("a: &one {lr: 1}\nb:\n  <<: *one\n  seed: 2\nc: [{lr: 1}, {lr: 2}]\n")
+    own.write_text("a: &one {lr: 1}\nb:\n  <<: *one\n  seed: 2\nc: [{lr: 1}, {lr: 2}]\nd: &two [*two]\n1: a\n'1': b\n")
     check_yaml(own)
 
 
@@ -74,6 +74,9 @@ def test_the_file_that_is_read_last_is_named(own: Path) -> None:
     [
         ("data.seed: is no number", ["--config", "own.yaml", "--data.seed", "x"]),
         ("data.seed: is no number", ["--config", "own.yaml", "--data.seed=x"]),
+        ("data.seed: is no number", ["--config", "own.yaml", "--data", "{seed: x}"]),
+        ("data.seed: is no number", ["--config", "own.yaml", "--data.init_args.seed", "x"]),
+        ("data.seed: its parts are no numbers", ["--config", "own.yaml", "--data.seed.first+=x"]),
         ("data.path: is missing", ["--config", "own.yaml"]),
         ("the seed: is no number", ["--config", "own.yaml"]),
         ("model.backbone: there is no such folder", ["--config", "s3cot/5_curriculum"]),
