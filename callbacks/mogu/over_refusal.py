@@ -60,16 +60,17 @@ class OverRefusal(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer the requests and log both shares. All processes answer all of them."""
         assert isinstance(pl_module, MoGU)
-        if trainer.sanity_checking or not datamodule_of(trainer).val_rows:
+        rows: list[PromptRow] = datamodule_of(trainer).val_rows
+        if trainer.sanity_checking or not rows:
             return
         if self.base is None:
-            self.base = self._refused(trainer, pl_module, "off")
-        self.mixed = self._refused(trainer, pl_module, pl_module.mode)
+            self.base = self._refused(pl_module, rows, "off")
+        self.mixed = self._refused(pl_module, rows, warn=True)
         pl_module.log_dict({"val/over_refusal": self.mixed, "val/over_refusal_base": self.base})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if the last validation found over-refusal, with the shift of the gates that ends it."""
-        if not self._is_over(self.mixed):
+        if self.mixed is None or not self._is_over(self.mixed):
             return
         assert isinstance(pl_module, MoGU)
         data: RouterData = datamodule_of(trainer)
@@ -77,34 +78,31 @@ class OverRefusal(Callback):
             f"over-refusal: of {len(data.val_rows)} benign requests of '{data.val_requests}' the routers refuse "
             f"{self.mixed:.0%}, the base model {self.base:.0%}; add benign requests of other sources and near-twins "
             "of malicious ones to the pairs (rod pairs --answers), and fit the routers with --config mogu/real/router: "
-            "undecided gates refuse. "
-            f"{self._milder(trainer, pl_module)}; see docs/mogu.md"
+            f"undecided gates refuse. {self._remedy(data, pl_module)}; see docs/mogu.md"
         )
 
-    def _is_over(self, refused: float | None) -> bool:
-        return self.base is not None and refused is not None and refused - self.base > self.warn_above
+    def _is_over(self, refused: float) -> bool:
+        return self.base is not None and refused - self.base > self.warn_above
 
-    def _milder(self, trainer: Trainer, module: MoGU) -> str:
-        """What the least shift of the gates does that ends over-refusal, measured on the weights of the fit's end."""
-        attacks: list[PromptRow] = datamodule_of(trainer).malicious_rows
-        before = self._refused(trainer, module, module.mode, attacks)
+    def _remedy(self, data: RouterData, module: MoGU) -> str:
+        """The least shift of the gates that ends over-refusal, and what it costs; by the weights of the fit's end."""
+        attacks = data.malicious_rows
         for shift in SHIFTS:
             module.mogu.shift_gates(shift)
             try:
-                refused = self._refused(trainer, module, module.mode)
-                after = self._refused(trainer, module, module.mode, attacks)
+                refused = self._refused(module, data.val_rows)
+                after = None if self._is_over(refused) else self._refused(module, attacks)
             finally:
                 module.mogu.shift_gates(-shift)
-            if not self._is_over(refused):
+            if after is not None:
                 return (
-                    f"With model.gate_shift {shift} a trained MoGU is milder: {refused:.0%} of them, and of "
-                    f"{len(attacks)} malicious validation requests {after:.0%} instead of {before:.0%}"
+                    f"With model.gate_shift {shift} a test refuses {refused:.0%} of them, and of {len(attacks)} "
+                    f"malicious validation requests {after:.0%} instead of {self._refused(module, attacks):.0%}"
                 )
         return f"No model.gate_shift down to {SHIFTS[-1]} ends it"
 
-    def _refused(self, trainer: Trainer, module: MoGU, mode: Mode, rows: list[PromptRow] | None = None) -> float:
-        """Share of the rows that are refused, by default of ``val_requests``."""
-        rows = datamodule_of(trainer).val_rows if rows is None else rows
+    def _refused(self, module: MoGU, rows: list[PromptRow], mode: Mode | None = None, warn: bool = False) -> float:
+        """Share of the rows that are refused; with ``warn``, a warning if no completion reaches its answer."""
         sharded = module.device_mesh is not None
         generator = MoGUGenerator(
             module.mogu,
@@ -112,13 +110,13 @@ class OverRefusal(Callback):
             pad_id=module.pad_id,
             eos_ids=module.eos_ids,
             synced=sharded,
-            mode=mode,
+            mode=mode or module.mode,
             m=module.m,
         )
         with nullcontext() if sharded else module.mogu.joined():
             done = generator.generate([row.token_ids for row in rows])
         texts = [decode_completion(module.tokenizer, completion.token_ids) for completion in done]
-        if all(split_thought(text, row.prompt).answer is None for text, row in zip(texts, rows, strict=True)):
+        if warn and all(split_thought(text, row.prompt).answer is None for text, row in zip(texts, rows, strict=True)):
             rank_zero_warn(
                 f"over-refusal is not measured: none of {len(rows)} completions reaches its answer within "
                 f"{self.max_new_tokens} tokens, because thoughts come first; raise max_new_tokens of OverRefusal, or "

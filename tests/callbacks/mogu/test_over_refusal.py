@@ -95,8 +95,8 @@ def test_the_shift_of_the_gates_that_ends_over_refusal_is_told(
     told = r"With model.gate_shift -3 .* 25% of them, and of 4 malicious validation requests 25% instead of 75%; see"
     with pytest.warns(UserWarning, match=told):
         assert main(words) == 0
-    others, attacks = asked[0], asked[3]
-    assert asked == [others, others, others, *[attacks], *[others, attacks] * 5]
+    others, attacks = asked[0], asked[-1]
+    assert asked == [*[others] * 3, *[others] * 5, attacks, attacks]
     assert len(attacks) == 4
     assert not [prompt for prompt in attacks if prompt in others]
 
