@@ -45,7 +45,10 @@ _CLOSED: frozenset[Extractor] = frozenset({"boxed", "tagged", "pattern"})
 """Places that mark their own end. In the others an unfinished completion may be cut within the answer (``12`` of
 ``125``)."""
 
-_EMPHASIS = re.compile(r"(?<![\w*`])(\*{1,3}|`)(?=[^\s*`])(.{1,300}?)(?<=[^\s*`])\1(?![\w*`])")
+_FENCE = re.compile(r"`{2,}(?:[a-z]{1,20}\n)?")
+_CLOSED_BEFORE = re.compile(r"\A(?:\*{1,3}|`)\s+")
+_MARK = re.compile(r"\*{1,3}|`")
+_EMPHASIS = re.compile(r"(?<![A-Za-z0-9_*`])(\*{1,3}|`)(?=[^\s*`])(.{1,300}?)(?<=[^\s*`])\1(?![A-Za-z0-9_*`])")
 _HALF_OF_IT = re.compile(r"\A(?:\*{1,3}|`)\s?|(?:\*{1,3}|`)(?=[.,;:!?]?\Z)")
 """A mark whose other half stands outside of the span."""
 
@@ -175,7 +178,11 @@ class AnswerRule:
 
 
 def _without_marks(text: str) -> str:
-    return _HALF_OF_IT.sub("", _EMPHASIS.sub(r"\2", text).strip()).strip()
+    """The text without fences and pairs of marks; of an odd number, the first half is taken to stand before the span."""
+    text = _CLOSED_BEFORE.sub("", _FENCE.sub("", text).strip())
+    marks = _MARK.findall(text)
+    whole = marks[0] + text if len(marks) % 2 else text
+    return _HALF_OF_IT.sub("", _EMPHASIS.sub(r"\2", whole).strip()).strip()
 
 
 def holds_facts(text: str, facts: str) -> bool:

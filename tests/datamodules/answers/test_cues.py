@@ -159,6 +159,10 @@ def test_a_condition_without_would_and_an_earlier_answer_count_if_there_is_no_fi
         "I don't believe that the answer is {}.",
         "It is tempting to say the answer is {}, but that is wrong.",
         "At first sight the answer is {}, but it's incorrect.",
+        "The answer is {}, but that is wrong because 3 is odd.",
+        "The answer is {}, but this is incorrect as shown above.",
+        "One would think the answer is {}.",
+        "You would expect the answer is {}.",
     ],
 )
 def test_what_others_think_or_what_is_wrong_does_not_count(text: str) -> None:
