@@ -146,8 +146,11 @@ def main(args: Sequence[str] | None = None) -> int:
 def _has_no_reader() -> bool:
     """Whether what reads the output has ended, as in ``rod configs | head``; the rest of it then goes nowhere."""
     output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
-    if not any(event & select.POLLERR for _, event in output.poll(0)):
+    try:
+        output.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # it is no file, as in a notebook
+        return False
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in output.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True

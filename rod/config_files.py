@@ -17,8 +17,9 @@ _KEY = re.compile(r"([A-Za-z_][\w.]*): ")
 def check_yaml(path: Path) -> None:
     """Raise InputError, with file and line, if a file is no YAML with keys, or has a key twice."""
     try:
-        text = path.read_text(encoding="utf-8")
-        values, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        tree = loader.get_single_node()
+        values = None if tree is None else loader.construct_document(tree)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8, so no configuration; name a YAML file") from error
     except yaml.YAMLError as error:

@@ -181,7 +181,8 @@ def holds_results(folder: Path) -> bool:
 def difference(path: Path, text: str, verb: str) -> str | None:
     """The first key in which a run's ``config.yaml`` and a configuration differ, with both values; None if none does.
 
-    Keys that may differ when a run goes on are not compared.
+    Keys that may differ when a run goes on are not compared. A saved configuration has all options, so that an option
+    that is missing is of another version of the code; it is no difference if it is off.
     """
     try:
         saved = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -193,14 +194,18 @@ def difference(path: Path, text: str, verb: str) -> str | None:
             "trainer.default_root_dir"
         ) from error
     before, now = (dict(_flat(values)) for values in (saved, yaml.safe_load(text)))
-    if (shift := "model.init_args.gate_shift") in now:
-        before.setdefault(shift, 0.0)  # of runs before it was an option
     of_one_start = _OF_ONE_START | {"ckpt_path"} if verb == "fit" else _OF_ONE_START
     for key in [*now, *(key for key in before if key not in now)]:
         compared = key.split(".")[0] not in of_one_start and key != "trainer.default_root_dir"
-        if compared and not _same(before.get(key), now.get(key)):
+        if compared and not (_same(before.get(key), now.get(key)) or _is_off(key, before, now)):
             return f"{key}: {before.get(key)} there, {now.get(key)} now"
     return None
+
+
+def _is_off(key: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a key is an option that one side's version of the code does not know, and the other has off."""
+    known = [values[key] for values in (before, now) if key in values]
+    return len(known) == 1 and not known[0] and not key.rpartition(".")[2].isdigit()
 
 
 def _same(before: Any, now: Any) -> bool:

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from callbacks.figure_style import BLUE, GREY, INK, MARKERS, VERMILION, figure, legend_beside
-from llm_modules.mogu.v2.probes import LayerProbe
+from llm_modules.mogu.probes import LayerProbe
 
 GATES = ("w_glad", "w_unwill")
 _COLOURS = (BLUE, VERMILION)

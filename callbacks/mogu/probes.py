@@ -15,8 +15,8 @@ from callbacks.mogu.figures import plot_probes
 from datamodules.errors import InputError
 from datamodules.records.shards import write_lines
 from datamodules.trainer_parts import run_seed
+from llm_modules.mogu.probes import choose_probes, fit_probes, save_probes
 from llm_modules.mogu.v2.probe_module import ProbeStates
-from llm_modules.mogu.v2.probes import choose_probes, fit_probes, save_probes
 
 
 class ProbeWriter(Callback):

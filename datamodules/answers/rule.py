@@ -178,7 +178,7 @@ class AnswerRule:
 
 
 def _without_marks(text: str) -> str:
-    """The text without fences and pairs of marks; of an odd number, the first half is taken to stand before the span."""
+    """The text without fences and pairs of marks; of an odd number, the first mark's other half stands before."""
     text = _CLOSED_BEFORE.sub("", _FENCE.sub("", text).strip())
     marks = _MARK.findall(text)
     whole = marks[0] + text if len(marks) % 2 else text

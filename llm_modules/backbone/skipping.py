@@ -13,6 +13,8 @@ def skipping(layers: Sequence[nn.Module], state: Tensor | None, extras: int | No
 
     The model's own forward runs, so that masks and positions are the family's own. ``extras`` is `extras_of` a layer.
     """
+    # Others, such as hooks that move inputs between devices, may have put a forward of their own on a layer.
+    before = [vars(layer).get("forward") for layer in layers]
     for layer in layers:
 
         def passed(hidden: Tensor, *_args: Any, _last: bool = layer is layers[-1], **_kwargs: Any) -> Any:
@@ -23,8 +25,11 @@ def skipping(layers: Sequence[nn.Module], state: Tensor | None, extras: int | No
     try:
         yield
     finally:
-        for layer in layers:
-            del layer.forward
+        for layer, forward in zip(layers, before, strict=True):
+            if forward is None:
+                del layer.forward
+            else:
+                layer.forward = forward
 
 
 def extras_of(output: Any) -> int | None:

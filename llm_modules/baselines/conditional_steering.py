@@ -13,8 +13,8 @@ from llm_modules.backbone import loading
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion
+from llm_modules.mogu.probes import LayerProbe, capture_inputs, choose_probes, read_probes
 from llm_modules.mogu.target import Projection, output_projections
-from llm_modules.mogu.v2.probes import LayerProbe, capture_inputs, choose_probes, read_probes
 from llm_modules.s3cot.direction import Direction
 from llm_modules.s3cot.formats import read_direction
 from llm_modules.s3cot.layers import layer_indicator, select_layers

@@ -12,9 +12,9 @@ from datamodules.mogu.batch import RouterBatch
 from llm_modules.backbone.architecture import decoder_layers, inner_decoder, residual_of, uncompiled, unwrap
 from llm_modules.backbone.modes import evaluation_mode
 from llm_modules.backbone.skipping import extras_of, skipping
-from llm_modules.mogu.losses import PenaltyMask, malicious_tokens, penalty_tokens
+from llm_modules.mogu.losses import PenaltyMask, penalised
 from llm_modules.mogu.mixed_model import MixedModel
-from llm_modules.mogu.v2.probes import fit_probe, start_from
+from llm_modules.mogu.probes import fit_probe, start_from
 
 Track = Callable[[Sequence[int]], Iterable[int]]
 """Passes layers on, and shows how far they are."""
@@ -29,7 +29,7 @@ def fit_by_layers(
     mogu: MixedModel,
     batches: Sequence[RouterBatch],
     mask: PenaltyMask,
-    m: int,
+    m: int | None,
     l2: float = 1e-3,
     track: Track = lambda layers: layers,
 ) -> None:
@@ -37,13 +37,14 @@ def fit_by_layers(
 
     A logistic regression tells the tokens of malicious requests from those of benign ones by the input of the layer's
     mixture; its probability opens unwilling, the rest glad. The mixtures below are fitted already and take part. All
-    layers together cost about two forward passes over the batches, and the same batches give the same routers.
+    layers together cost about two forward passes over the batches, and the same batches give the same routers. A token
+    that counts takes 20 bytes for each feature of a layer's input.
 
     Args:
         mogu: With folded routers that have a bias.
         batches: Requests with the right responses.
         mask: Tokens that count, and their classes; those of a request count as much together as those of another.
-        m: Tokens of a response that count: those that a mixture will write.
+        m: Tokens of a response that count, such as those that the mixture will write; all with None.
         l2: Penalty on the weights of standardised inputs.
         track: Passes the layers on, for a progress bar.
 
@@ -59,21 +60,20 @@ def fit_by_layers(
         for layer in track(sorted(mogu.mixtures)):
             parts = zip(*(one.inputs(layer) for one in passes), strict=True)
             inputs, malicious, counts = (torch.cat(part) for part in parts)
-            start_from(mogu.mixtures[layer].routers, *fit_probe(inputs, malicious, l2, counts))
+            start_from(mogu.mixtures[layer], *fit_probe(inputs, malicious, l2, counts))
 
 
 class _Pass:
     """A batch on its way through the layers."""
 
-    def __init__(self, mogu: MixedModel, batch: RouterBatch, mask: PenaltyMask, m: int) -> None:
+    def __init__(self, mogu: MixedModel, batch: RouterBatch, mask: PenaltyMask, m: int | None) -> None:
         rows = batch.rows
         assert rows.attention_mask is not None
-        is_response = rows.labels != IGNORE_INDEX
-        tokens = penalty_tokens(mask, rows.attention_mask, batch.starts, batch.ends, is_response)
-        tokens &= is_response.cumsum(dim=1) <= m
+        tokens, malicious = penalised(mask, batch)
+        if m is not None:
+            tokens = tokens & ((rows.labels != IGNORE_INDEX).cumsum(dim=1) <= m)
         length = int(tokens.any(dim=0).nonzero().max()) + 1
-        self.tokens = tokens[:, :length]
-        self.malicious = malicious_tokens(mask, batch.malicious, batch.starts, length)
+        self.tokens, self.malicious = tokens[:, :length], malicious[:, :length]
         self.ids, self.mask = rows.input_ids[:, :length], rows.attention_mask[:, :length]
         self.mogu, self.layers = mogu, [unwrap(layer) for layer in decoder_layers(mogu.model)]
         self.done = 0
@@ -102,5 +102,5 @@ class _Pass:
         finally:
             for hook in hooks:
                 hook.remove()
-        share = self.tokens / self.tokens.sum(dim=1, keepdim=True).clamp(min=1)
+        share = self.tokens.float() / self.tokens.sum(dim=1, keepdim=True).clamp(min=1)
         return found[0][self.tokens].float(), self.malicious[self.tokens], share[self.tokens]

@@ -5,6 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from datamodules.batch import IGNORE_INDEX
+from datamodules.mogu.batch import RouterBatch
+
 RatioForm = Literal["ratio", "log_ratio", "wanted"]
 """CE(wanted) / CE(unwanted) (paper), its logarithm (ours), or CE(wanted) alone (the paper's ablation)."""
 Penalty = Literal["mse", "l1"]
@@ -102,6 +105,15 @@ def malicious_tokens(mask: PenaltyMask, malicious: Tensor, starts: Tensor, lengt
     if mask != "all_by_place":
         return rows
     return rows & (torch.arange(length, device=rows.device) >= starts[:, None])
+
+
+def penalised(mask: PenaltyMask, batch: RouterBatch) -> tuple[Tensor, Tensor]:
+    """The tokens of a batch whose gates are pulled, and which of them are to be unwilling, both (batch, seq) bool."""
+    rows = batch.rows
+    assert rows.attention_mask is not None
+    is_response = rows.labels != IGNORE_INDEX
+    tokens = penalty_tokens(mask, rows.attention_mask, batch.starts, batch.ends, is_response)
+    return tokens, malicious_tokens(mask, batch.malicious, batch.starts, tokens.shape[1])
 
 
 def gate_means(gates: Tensor, malicious: Tensor, mask: Tensor) -> dict[str, Tensor]:

@@ -32,8 +32,8 @@ from llm_modules.mogu.losses import (
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.objective import RouterObjective
 from llm_modules.mogu.parts import MoGUParts
+from llm_modules.mogu.probes import warm_start
 from llm_modules.mogu.v2.joint import train_jointly
-from llm_modules.mogu.v2.probes import warm_start
 from llm_modules.optim.schedules import ScheduleCallable, WarmupConstant
 
 
@@ -82,7 +82,7 @@ class MoGU(CausalLM):
             penalty_weight: lambda (paper: 2); 0 trains by cross-entropy alone.
             fit_by_layers: Before the first step, fit the routers of one layer after the other to the training pairs by
                 logistic regression (ours; paper: random); see `llm_modules.mogu.layerwise.fit_by_layers`. Needs folded
-                routers with bias.
+                routers with bias. Every process fits them on all pairs.
             mode: Which generated tokens come from the mixture.
             m: Tokens from the mixture (paper: 5).
             gate_shift: Added to the logits of the unwilling gates and taken from those of the glad ones, not while the
@@ -115,10 +115,10 @@ class MoGU(CausalLM):
                 f"model.mode {mode} all of them come from here, so use slots"
             )
         router = router or RouterConfig()
-        if fit_by_layers and (router.d_router != 0 or not router.bias or probes is not None):
+        if fit_by_layers and (router.d_router != 0 or not router.bias or probes or folder):
             raise InputError(
-                "model.fit_by_layers: only folded routers with a bias, and without model.probes, are fitted by layers; "
-                "set model.router: {d_router: 0, bias: true}"
+                "model.fit_by_layers: only folded routers with a bias are fitted by layers, and neither those of "
+                "model.folder nor of model.probes; set model.router: {d_router: 0, bias: true}"
             )
         self.parts = MoGUParts(glad, unwilling, folder, probes, allow_other_base)
         self.router, self.fit_by_layers = router, fit_by_layers
@@ -178,13 +178,13 @@ class MoGU(CausalLM):
 
     def loss(self, batch: RouterBatch) -> Loss:
         """Each request's cross-entropy and gate penalty, with divergence from the base; InputError without gradient."""
-        return self.objective.whole(self.mogu, self.head, batch)[0]
+        return self.objective.losses(self.mogu, self.head, batch)[0]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """As in `CausalLM`; of a ``RouterBatch`` also the gates, (layers, batch, seq, 2), which the figures show."""
         if not isinstance(batch, RouterBatch):
             return super().validation_step(batch, batch_idx, dataloader_idx)
-        loss, gates = self.objective.whole(self.mogu, self.head, batch)
+        loss, gates = self.objective.losses(self.mogu, self.head, batch)
         loss.log(self.log, "val")
         return {"loss": loss.mean(), "gates": gates}
 
@@ -228,7 +228,10 @@ class MoGU(CausalLM):
             disable=not self.trainer.is_global_zero,
         )
         with self.trainer.precision_plugin.forward_context():
-            fit_by_layers(self.mogu, batches, self.objective.penalty_mask, max(self.m, 1), track=shown)
+            mixed = None if self.mode == "always" else max(self.m, 1)
+            fit_by_layers(self.mogu, batches, self.objective.penalty_mask, mixed, track=shown)
+        for parameter in self.mogu.router_parameters():  # devices may differ in the last bit, and routers must not
+            parameter.data.copy_(self.trainer.strategy.broadcast(parameter.data.cpu()))
 
     def _adds_parts(self) -> bool:
         return True

@@ -17,8 +17,7 @@ from llm_modules.mogu.losses import (
     PenaltyMask,
     gate_means,
     gate_penalty,
-    malicious_tokens,
-    penalty_tokens,
+    penalised,
 )
 from llm_modules.mogu.mixed_model import MixedModel
 from llm_modules.mogu.v2.joint import token_kl
@@ -42,7 +41,7 @@ class RouterObjective:
         if not self.penalty_weight >= 0:
             raise InputError(f"model.penalty_weight: must be 0 or more, is {self.penalty_weight:g}")
 
-    def whole(self, mogu: MixedModel, head: OutputHead, batch: RouterBatch) -> tuple[Loss, Tensor]:
+    def losses(self, mogu: MixedModel, head: OutputHead, batch: RouterBatch) -> tuple[Loss, Tensor]:
         """Each request's cross-entropy, gate penalty and divergence; and the gates, (layers, batch, seq, 2).
 
         InputError if gates carry no gradient.
@@ -62,7 +61,7 @@ class RouterObjective:
                 "re-entrant activation checkpointing cuts the gradient off; use model.activation_checkpointing, which "
                 "is not re-entrant"
             )
-        tokens, classes = self._penalised(batch)
+        tokens, classes = penalised(self.penalty_mask, batch)
         logged = {"ce": cross_entropy, "penalty": gate_penalty(gates, classes, tokens, self.penalty)}
         losses = cross_entropy + self.penalty_weight * logged["penalty"]
         if self.kl_weight is not None:
@@ -71,15 +70,10 @@ class RouterObjective:
         local = self._gate_means(batch, gates)
         return Loss(losses, per_batch=batch.mean_items, logged=logged, local=local), gates
 
-    def _penalised(self, batch: RouterBatch) -> tuple[Tensor, Tensor]:
-        """The tokens whose gates are pulled, and which of them are to be unwilling."""
-        tokens = _tokens(batch, self.penalty_mask)
-        return tokens, malicious_tokens(self.penalty_mask, batch.malicious, batch.starts, tokens.shape[1])
-
     def _gate_means(self, batch: RouterBatch, gates: Tensor) -> dict[str, Tensor]:
         # Gates before the instruction have one goal with `all_by_place`, and would blur the means of both classes.
         mask = "post_instruction" if self.penalty_mask == "all_by_place" else self.penalty_mask
-        return gate_means(gates.detach(), batch.malicious, _tokens(batch, mask))
+        return gate_means(gates.detach(), batch.malicious, penalised(mask, batch)[0])
 
     def _divergence(self, mogu: MixedModel, head: OutputHead, batch: RouterBatch, hidden: Tensor) -> Tensor:
         """KL(base || model), mean over the response to each benign request, (batch,); 0 for malicious ones."""
@@ -92,9 +86,3 @@ class RouterObjective:
         chosen = (rows.labels[:, 1:] != IGNORE_INDEX) & ~batch.malicious[:, None]
         by_token = token_kl(hidden[:, :-1][chosen], base[:, :-1][chosen], head, head.vocab_size)
         return divergence.index_add(0, chosen.nonzero()[:, 0], by_token) / chosen.sum(dim=1).clamp(min=1)
-
-
-def _tokens(batch: RouterBatch, mask: PenaltyMask) -> Tensor:
-    assert batch.rows.attention_mask is not None
-    is_response = batch.rows.labels != IGNORE_INDEX
-    return penalty_tokens(mask, batch.rows.attention_mask, batch.starts, batch.ends, is_response)

@@ -6,7 +6,7 @@ from datamodules.errors import InputError
 from llm_modules.backbone import loading
 from llm_modules.mogu.adapters import LoRAAdapter, read_adapter
 from llm_modules.mogu.folder import read_settings
-from llm_modules.mogu.v2.probes import LayerProbe, read_probes
+from llm_modules.mogu.probes import LayerProbe, read_probes
 
 
 class MoGUParts:

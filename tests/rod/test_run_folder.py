@@ -138,11 +138,14 @@ def test_a_folder_and_a_model_that_are_spelled_otherwise_are_the_same(tmp_path: 
     assert difference(path, path.read_text().replace(str(base), f"{tmp_path}/other"), "fit") is not None
 
 
-def test_a_run_before_gates_could_be_shifted_goes_on(tmp_path: Path) -> None:
-    (tmp_path / CONFIG).write_text("model: {init_args: {m: 5}}")
-    text = "model: {{init_args: {{m: 5, gate_shift: {}}}}}"
-    assert difference(tmp_path / CONFIG, text.format("0.0"), "test") is None
-    assert difference(tmp_path / CONFIG, text.format("1.0"), "test") is not None
+def test_a_run_of_a_version_with_other_options_goes_on_if_they_are_off(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text("model: {init_args: {m: 5, guided_steps: 0}, alphas: [-0.5]}")
+    text = "model: {{init_args: {{m: 5, gate_shift: {}, fit_by_layers: false}}, alphas: {}}}"
+    assert difference(tmp_path / CONFIG, text.format("0.0", [-0.5]), "test") is None
+    assert difference(tmp_path / CONFIG, text.format("1.0", [-0.5]), "test") is not None
+    assert difference(tmp_path / CONFIG, text.format("0.0", [-0.5, 0.0]), "test") is not None
+    (tmp_path / CONFIG).write_text("model: {init_args: {m: 5, guided_steps: 9}, alphas: [-0.5]}")
+    assert difference(tmp_path / CONFIG, text.format("0.0", [-0.5]), "test") is not None
 
 
 @pytest.mark.parametrize("damaged", [b"model: [", b"\xff\xfe", b"", b"- 1"])

@@ -9,8 +9,8 @@ from torch import Tensor
 from datamodules.batch import IGNORE_INDEX
 from datamodules.mogu.batch import RouterBatch
 from llm_modules.causal_lm import CausalLM
+from llm_modules.mogu.probes import capture_inputs
 from llm_modules.mogu.target import output_projections
-from llm_modules.mogu.v2.probes import capture_inputs
 
 
 @dataclass

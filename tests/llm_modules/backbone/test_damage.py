@@ -20,7 +20,7 @@ from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.backbone.tensor_files import tensors_checksum
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu.adapters import read_adapter
-from llm_modules.mogu.v2.probes import LayerProbe, read_probes, save_probes
+from llm_modules.mogu.probes import LayerProbe, read_probes, save_probes
 from llm_modules.s3cot.direction import Direction
 from tests.supervised import RandomExamples
 from tests.tiny import save_tiny

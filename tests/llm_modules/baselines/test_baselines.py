@@ -19,8 +19,8 @@ from llm_modules.baselines.safe_decoding import SafeDecoding, mix_distributions
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import random_adapter, write_adapter
+from llm_modules.mogu.probes import LayerProbe, capture_inputs, save_probes
 from llm_modules.mogu.target import output_projections
-from llm_modules.mogu.v2.probes import LayerProbe, capture_inputs, save_probes
 from llm_modules.s3cot import Direction
 from tests.tiny import save_tiny, tiny_tokenizer
 

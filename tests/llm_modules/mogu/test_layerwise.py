@@ -1,15 +1,16 @@
 """Routers that are fitted layer by layer: on the states that they meet, and that alone."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.batch import IGNORE_INDEX, SupervisedBatch
 from datamodules.errors import InputError
 from datamodules.mogu.batch import RouterBatch
-from llm_modules.backbone.architecture import inner_decoder
+from llm_modules.backbone.architecture import decoder_layers, inner_decoder
 from llm_modules.mogu import layerwise
 from llm_modules.mogu.adapters import random_adapter
 from llm_modules.mogu.config import RouterConfig
@@ -44,11 +45,14 @@ def batch(n: int, seed: int) -> RouterBatch:
 
 
 FOLDED = RouterConfig(d_router=0, bias=True)
+SOME = RouterConfig(layers=(0, 2), d_router=0, bias=True)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_layer_is_fitted_on_the_states_that_it_meets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    mogu, batches = mogu_of(name, FOLDED), [batch(6, 0), batch(4, 1)]
+@pytest.mark.parametrize(("name", "router"), [*((name, FOLDED) for name in ARCHITECTURES), ("llama", SOME)])
+def test_every_layer_is_fitted_on_the_states_that_it_meets(
+    name: str, router: RouterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mogu, batches = mogu_of(name, router), [batch(6, 0), batch(4, 1)]
     seen: list[Tensor] = []
 
     def fit(inputs: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -110,13 +114,29 @@ def test_tokens_that_count_are_those_of_the_mask(
         assert rows[1].tolist() == [not (benign_before and column < START) for column in range(first, FIRST + 1)]
 
 
-def test_layers_without_a_router_are_passed_through() -> None:
-    name = "llama"
-    layers = len(mogu_of(name, FOLDED).mixtures)
-    mogu, one = mogu_of(name, RouterConfig(layers=(layers - 1,), d_router=0, bias=True)), batch(16, 0)
+def test_joined_mixtures_and_the_forwards_of_others_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As hooks of accelerate, which move the inputs of a layer to its device."""
+    mogu, one = mogu_of("llama", FOLDED), batch(16, 0)
+    mogu.fold()
+    called: list[nn.Module] = []
+
+    def hooked(layer: nn.Module) -> Callable[..., Any]:
+        own = layer.forward
+
+        def forward(*args: Any, **options: Any) -> Any:
+            called.append(layer)
+            return own(*args, **options)
+
+        return forward
+
+    layers = decoder_layers(mogu.model)
+    for layer in layers:
+        monkeypatch.setattr(layer, "forward", hooked(layer))
     fit_by_layers(mogu, [one], "after_instruction", m=2)
-    unwilling = mogu.gates(one.rows.input_ids, one.rows.attention_mask)[0, :, END, 1]
-    assert unwilling[one.malicious].min() > unwilling[~one.malicious].max()
+    called.clear()
+    unwilling = mogu.gates(one.rows.input_ids, one.rows.attention_mask)[:, :, END, 1].mean(0)
+    assert unwilling[one.malicious].min() > 0.8 > 0.2 > unwilling[~one.malicious].max()
+    assert called == list(layers)
 
 
 def test_factored_routers_are_refused() -> None:

@@ -254,6 +254,11 @@ def test_responders_of_another_base_and_wrong_settings_are_refused(tmp_path: Pat
         ({"gate_shift": float("inf")}, r"model\.gate_shift: a finite number is expected, not inf"),
         ({"gate_shift": None}, r"model\.gate_shift: a finite number is expected, not None"),
         ({"fit_by_layers": True}, r"model\.fit_by_layers: only folded routers with a bias"),
+        (
+            {"folder": "x", "glad": None, "unwilling": None, "fit_by_layers": True}
+            | {"router": RouterConfig(d_router=0, bias=True)},
+            r"model\.fit_by_layers: .* neither those of model\.folder",
+        ),
         ({"penalty_weight": -2.0}, "penalty_weight"),
         ({"glad": None}, r"give model\.glad and model\.unwilling"),
         ({"folder": "x"}, r"model\.folder: it holds responders and routers; leave"),

@@ -17,10 +17,7 @@ from llm_modules.generation import GenerationSettings, Generator
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel
 from llm_modules.mogu.module import MoGU
-from llm_modules.mogu.serving import mix_first_tokens
-from llm_modules.mogu.target import output_projections
-from llm_modules.mogu.v2.joint import token_kl
-from llm_modules.mogu.v2.probes import (
+from llm_modules.mogu.probes import (
     LayerProbe,
     capture_inputs,
     choose_probes,
@@ -30,6 +27,9 @@ from llm_modules.mogu.v2.probes import (
     save_probes,
     warm_start,
 )
+from llm_modules.mogu.serving import mix_first_tokens
+from llm_modules.mogu.target import output_projections
+from llm_modules.mogu.v2.joint import token_kl
 from llm_modules.optim.learning_rates import LearningRates
 from llm_modules.optim.muon import MuonAdamW
 from llm_modules.optim.schedules import WarmupConstant

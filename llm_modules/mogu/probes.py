@@ -1,12 +1,12 @@
-"""Linear probes of the inputs of the output projections: they measure which layers tell malicious requests apart.
+"""Linear probes of the inputs of the output projections: they tell malicious requests from benign ones.
 
-For MoGUv2, reconstructed: only the abstract is public ("routers only in layers whose hidden states classify security
-well"). A probe is a logistic unit, as a folded router is, so routers also start from probes.
+A probe is a logistic unit, as a folded router is, so routers start from probes (ours). MoGUv2, reconstructed, also
+chooses layers by them: only its abstract is public ("routers only in layers whose hidden states classify security
+well").
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +20,8 @@ from llm_modules.backbone.architecture import inner_decoder
 from llm_modules.backbone.tensor_files import CHECKSUM, read_tensors, tensors_checksum
 from llm_modules.logistic import fit_logistic
 from llm_modules.mogu.mixed_model import MixedModel
-from llm_modules.mogu.router import LogisticUnit, RouterPair
+from llm_modules.mogu.mixture import Mixture
+from llm_modules.mogu.router import LogisticUnit
 from llm_modules.mogu.target import Projection
 
 ITERATIONS = 200
@@ -73,16 +74,19 @@ def fit_probe(
     """
     if malicious.all() or not malicious.any():
         raise InputError("probes: one class of requests is missing; give malicious and benign ones")
-    inputs = inputs.double()
-    if counts is None:
-        mean, spread = inputs.mean(dim=0), inputs.std(dim=0)
-    else:
-        counts = counts.double() / counts.double().mean()
-        mean = counts @ inputs / len(inputs)
-        spread = (counts @ (inputs - mean).square() / len(inputs)).sqrt()
-    spread = spread.clamp(min=1e-6)
-    loss = partial(binary_cross_entropy_with_logits, weight=counts)
-    weight, bias = fit_logistic((inputs - mean) / spread, malicious.double(), loss, l2, max_iter=ITERATIONS)
+    device = torch.device("cpu") if inputs.device.type == "mps" else inputs.device  # which has no double precision
+    x = inputs.to(device, torch.double, copy=True)
+    shares = torch.ones_like(x[:, 0]) if counts is None else counts.to(x)
+    shares = shares / shares.sum()
+    mean = shares @ x
+    x -= mean
+    spread = (shares @ x.square() * len(x) / (len(x) - 1)).sqrt().clamp(min=1e-6)
+    x /= spread
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return shares @ binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+    weight, bias = fit_logistic(x, malicious.to(x), loss, l2, max_iter=ITERATIONS)
     raw = weight / spread
     return raw.float(), (bias - raw @ mean).float()
 
@@ -130,23 +134,25 @@ def warm_start(mogu: MixedModel, probes: Sequence[LayerProbe]) -> None:
     for layer, mixture in mogu.mixtures.items():
         if layer not in by_layer:
             raise InputError(f"model.probes: the file has no probe of layer {layer}; it has {sorted(by_layer)}")
-        probe, routers = by_layer[layer], mixture.routers
+        probe = by_layer[layer]
         if len(probe.weight) != mixture.in_features:
             raise InputError(
                 f"model.probes: the probe of layer {layer} is for {len(probe.weight)} features, the model has "
                 f"{mixture.in_features}: it belongs to another base"
             )
-        start_from(routers, probe.weight, probe.bias)
+        start_from(mixture, probe.weight, probe.bias)
 
 
 @torch.no_grad()
-def start_from(routers: RouterPair, weight: Tensor, bias: Tensor) -> None:
+def start_from(mixture: Mixture, weight: Tensor, bias: Tensor) -> None:
     """Let a probability of malicious open unwilling, and that of benign glad; the routers are folded, with a bias."""
-    for unit, sign in ((routers.glad, -1.0), (routers.unwilling, 1.0)):
+    for unit, sign in ((mixture.routers.glad, -1.0), (mixture.routers.unwilling, 1.0)):
         assert isinstance(unit, LogisticUnit)
         assert unit.bias is not None
         unit.weight.copy_(sign * weight)
         unit.bias.copy_(sign * bias)
+    if mixture.is_joined:
+        mixture.join()
 
 
 def save_probes(probes: Sequence[LayerProbe], path: Path) -> None:
