@@ -37,7 +37,7 @@ def fit_by_layers(
 
     A logistic regression tells the tokens of malicious requests from those of benign ones by the input of the layer's
     mixture; its probability opens unwilling, the rest glad. The mixtures below are fitted already and take part. All
-    layers together cost about two forward passes over the batches, and the same batches give the same routers. A token
+    layers together cost about two forward passes over the batches, and nothing is drawn. A token
     that counts takes 20 bytes for each feature of a layer's input.
 
     Args:

@@ -123,20 +123,25 @@ def test_the_three_fits_of_every_kind_of_family_are_loaded_in_a_new_process(
     assert in_another_process(tmp_path, *folders) == [generated(folder) for folder in folders]
 
 
+def words_of_a_fit_by_layers(folder: Path) -> list[object]:
+    """A fit of the routers by layers over random responders, whose steps change nothing."""
+    base, pairs = save_tiny(folder / "base", layers=2), write_pairs(folder / "pairs")
+    words: list[object] = ["fit", "--config", STAGES / "3_router.yaml", "--model.backbone", base]
+    words += [word for name, place in adapters(base, folder).items() for word in (f"--model.{name}", place)]
+    words += ["--model.router", "{d_router: 0, bias: true}", "--model.fit_by_layers", "true"]
+    words += ["--data.pairs", pairs / "pairs.train.jsonl", "--data.val_pairs", pairs / "pairs.val.jsonl"]
+    words += ["--data.val_requests", "null", "--trainer.enable_progress_bar", "false"]
+    return [*words, "--model.optimizer.lr", 0]
+
+
 def test_routers_are_fitted_by_layers_before_the_first_step_and_not_when_a_fit_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    base, pairs = save_tiny(tmp_path / "base", layers=2), write_pairs(tmp_path / "pairs")
-    responders = adapters(base, tmp_path)
-    words = ["fit", "--config", STAGES / "3_router.yaml", "--model.backbone", base, "--data.val_requests", "null"]
-    words += [word for name, folder in responders.items() for word in (f"--model.{name}", folder)]
-    words += ["--model.router", "{d_router: 0, bias: true}", "--model.fit_by_layers", "true"]
-    words += ["--data.pairs", pairs / "pairs.train.jsonl", "--data.val_pairs", pairs / "pairs.val.jsonl"]
-    words += ["--model.optimizer.lr", 0, "--trainer.enable_progress_bar", "false"]
+    words = words_of_a_fit_by_layers(tmp_path)
     rod(*words, "--trainer.max_epochs", 1)
     rod("export", "--checkpoint", "runs/mogu/3_router/checkpoints/best.ckpt", "--output", "mogu", "--format", "mogu")
-    mogu, tokenizer = MoGUModel.from_pretrained("mogu"), load_tokenizer(str(base))
+    mogu, tokenizer = MoGUModel.from_pretrained("mogu"), load_tokenizer("base")
     prompts = [encode_prompt(tokenizer, render_prompt(tokenizer, text)) for text in ("Open jar 0.", "Open vault 0!")]
     (benign, malicious) = (float(mogu.gates(torch.tensor([ids]))[:, 0, -1, 1].mean()) for ids in prompts)
     assert benign < 0.2 < 0.8 < malicious
@@ -147,6 +152,22 @@ def test_routers_are_fitted_by_layers_before_the_first_step_and_not_when_a_fit_g
     monkeypatch.setattr("llm_modules.mogu.module.fit_by_layers", again)
     more = ["--trainer.max_epochs", 2, "--trainer.default_root_dir", "more"]
     rod(*words, *more, "--ckpt_path", "runs/mogu/3_router/checkpoints/best.ckpt")
+
+
+@pytest.mark.slow
+def test_routers_fitted_by_layers_in_two_processes_are_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*words_of_a_fit_by_layers(tmp_path), "--trainer.max_epochs", 1]
+    rod(*words, "--trainer.default_root_dir", "one")
+    two = ["--trainer.default_root_dir", tmp_path / "two", "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    Processes(main, [str(word) for word in [*words, *two]], ranks=2, log=tmp_path / "log.txt").succeed()
+    one, other = (torch.load(f"{run}/checkpoints/best.ckpt", weights_only=True)["state_dict"] for run in ("one", "two"))
+    assert one.keys() == other.keys()
+    for name in one:  # up to where the solver stops, which rounding decides
+        torch.testing.assert_close(one[name], other[name], atol=0.02, rtol=0.01)
+    assert any(tensor.any() for tensor in one.values())
 
 
 @pytest.mark.slow
