@@ -19,6 +19,7 @@ def check_yaml(path: Path) -> None:
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         tree = loader.get_single_node()
+        _check_keys(path, tree)  # before `<<` puts keys of other mappings among a mapping's own
         values = None if tree is None else loader.construct_document(tree)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8, so no configuration; name a YAML file") from error
@@ -31,9 +32,12 @@ def check_yaml(path: Path) -> None:
         raise InputError(
             f"{path}: " + ("is empty" if values is None else "holds no keys") + "; leave it out or write keys"
         )
+
+
+def _check_keys(path: Path, tree: yaml.Node | None) -> None:
     for mapping in _mappings(tree):
         first: dict[tuple[str, str], int] = {}
-        for key, _ in mapping.value:  # all of them scalars: `safe_load` has refused the others
+        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
             line, name = key.start_mark.line + 1, (key.tag, key.value)
             if name in first:
                 before = f"line {first[name]} has it too, and YAML would take the last one"

@@ -33,7 +33,7 @@ def test_a_key_that_is_there_twice_is_named_with_both_lines(own: Path, text: str
 
 
 def test_equal_keys_of_different_mappings_are_no_doubles(own: Path) -> None:
-    own.write_text("a: &one {lr: 1}\nb:\n  <<: *one\n  seed: 2\nc: [{lr: 1}, {lr: 2}]\nd: &two [*two]\n1: a\n'1': b\n")
+    own.write_text("a: &one {lr: 1}\nb:\n  <<: *one\n  lr: 2\nc: [{lr: 1}, {lr: 2}]\nd: &two [*two]\n1: a\n'1': b\n")
     check_yaml(own)
 
 
