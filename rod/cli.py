@@ -131,6 +131,9 @@ class RodCLI(LightningCLI):
         for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
             if config.trainer.get(key) == 0:
                 raise InputError(f"trainer.{key}: must be at least 1, not 0")
+        for key in ("max_epochs", "max_steps", "limit_train_batches"):
+            if self.subcommand == "fit" and config.trainer.get(key) == 0:
+                raise InputError(f"trainer.{key}: 0 trains nothing, and no checkpoint would be kept; give at least 1")
         path = config.get("ckpt_path")
         if path and not resumed and path not in {"last", "best", "hpc"} and not path.startswith("registry"):
             check_checkpoint(path)

@@ -12,6 +12,7 @@ from rod.shipped import CONFIGS, find
 _CLASS = "init_args"
 """The level of a file between a class and its options, which the command line and messages leave out."""
 _KEY = re.compile(r"([A-Za-z_][\w.]*): ")
+_WRONG = re.compile(r" is expected, not (\S+)\Z")
 
 
 def check_yaml(path: Path) -> None:
@@ -48,21 +49,25 @@ def _check_keys(path: Path, tree: yaml.Node | None) -> None:
 def with_place(message: str, words: Sequence[str]) -> str:
     """Put ``FILE:LINE`` before a message that begins with a key, if a file among the words of a command sets it.
 
-    Words such as ``--model.dtype`` come before all files: if one sets the key, a part of it, or all that it is a part
-    of, no file is named. Keys in shipped files get no place.
+    If the message says which value is wrong ("..., not x"), that is where the key has this value; else the last file
+    counts. If a word such as ``--model.dtype`` may have set the key, or a shipped file, there is no place.
     """
-    key = _KEY.match(message)
+    key, wrong = _KEY.match(message), _WRONG.search(message)
     if key is None or any(_sets(word, key[1]) for word in words):
         return message
-    for name in reversed(_configs(words)):
+    places: list[tuple[Path, int]] = []
+    for name in _configs(words):
         try:
             path = Path(find(name))
-            line = _line(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), key[1].split("."))
+            tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except (InputError, OSError, UnicodeDecodeError, yaml.YAMLError):  # it comes after the first error
             continue
-        if line is not None:
-            return message if path.is_relative_to(CONFIGS) else f"{path}:{line}: {message}"
-    return message
+        for line, value in _settings(tree, key[1].split(".")):
+            if wrong is None or (isinstance(value, yaml.ScalarNode) and value.value == wrong[1]):
+                places.append((path, line))
+    if not places or places[-1][0].is_relative_to(CONFIGS):
+        return message
+    return "{}:{}: {}".format(*places[-1], message)
 
 
 def _sets(word: str, key: str) -> bool:
@@ -98,19 +103,13 @@ def _mappings(tree: yaml.Node | None) -> Iterator[yaml.MappingNode]:
             waiting += node.value
 
 
-def _line(node: yaml.Node | None, levels: list[str]) -> int | None:
-    """The line of a key, given level by level."""
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    for key, value in node.value:
+def _settings(node: yaml.Node | None, levels: list[str]) -> Iterator[tuple[int, yaml.Node]]:
+    """The lines that set a key, given level by level, with the values."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         if not isinstance(key, yaml.ScalarNode):
             continue
         own = [level for level in key.value.split(".") if level != _CLASS]
-        if levels[: len(own)] != own:
-            continue
-        if len(own) == len(levels) and own:
-            return int(key.start_mark.line) + 1
-        line = _line(value, levels[len(own) :])
-        if line is not None:
-            return line
-    return None
+        if own == levels:
+            yield int(key.start_mark.line) + 1, value
+        elif levels[: len(own)] == own and value is not node:
+            yield from _settings(value, levels[len(own) :])

@@ -74,11 +74,12 @@ class OverRefusal(Callback):
             return
         assert isinstance(pl_module, MoGU)
         data: RouterData = datamodule_of(trainer)
+        how = "" if pl_module.fit_by_layers else ", or fit the routers by layers (--config mogu/real/router)"
         rank_zero_warn(
             f"over-refusal: of {len(data.val_rows)} benign requests of '{data.val_requests}' the routers refuse "
             f"{self.mixed:.0%}, the base model {self.base:.0%}; add benign requests of other sources and near-twins "
-            "of malicious ones to the pairs (rod pairs --answers), and fit the routers with --config mogu/real/router: "
-            f"undecided gates refuse. {self._remedy(data, pl_module)}; see docs/mogu.md"
+            f"of malicious ones to the pairs (rod pairs --answers){how}. "
+            f"{self._remedy(data, pl_module)}; see docs/mogu.md"
         )
 
     def _is_over(self, refused: float) -> bool:

@@ -121,6 +121,12 @@ def same_checkpoint(one: str, other: str) -> bool:
     )
 
 
+def check_dtype(dtype: object) -> None:
+    """Raise InputError if a type of weights is neither one of `DType` nor torch's own."""
+    if dtype not in get_args(DType) and not isinstance(dtype, torch.dtype):
+        raise InputError(f"model.dtype: '{dtype}' is none of {', '.join(get_args(DType))}")
+
+
 def load_model(
     name: str,
     *,
@@ -150,8 +156,7 @@ def load_model(
     Raises:
         InputError: The checkpoint is absent or unreadable, or cannot be quantised; or there is no such type.
     """
-    if isinstance(dtype, str) and dtype not in get_args(DType):
-        raise InputError(f"model.dtype: '{dtype}' is none of {', '.join(get_args(DType))}")
+    check_dtype(dtype)
     require_model(name, key=key)
     path, file = source(name)
     if not file:

@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from datamodules.errors import InputError
-from llm_modules.backbone.loading import load_model
+from llm_modules.backbone.loading import check_dtype, load_model
 from llm_modules.generation import GenerationSettings
 from llm_modules.mogu.adapters import LoRAAdapter, read_adapter
 from llm_modules.mogu.config import Mode, RouterConfig
@@ -71,6 +71,7 @@ class MoGUModel(MixedModel):
         saved = read_settings(folder)
         glad, unwilling = (read_adapter(folder / name, f"mogu.{name}") for name in ("glad", "unwilling"))
         if model is None:
+            check_dtype(options.get("dtype", "auto"))
             try:
                 model = load_model(base or saved.base, **{"dtype": "auto", "revision": saved.revision} | options)
             except InputError as error:

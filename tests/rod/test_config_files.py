@@ -69,6 +69,15 @@ def test_the_file_that_is_read_last_is_named(own: Path) -> None:
     assert with_place("data.seed: is no number", words) == "later.yaml:1: data.seed: is no number"
 
 
+def test_the_file_whose_value_is_wrong_is_named(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own.write_text("data.batch_size: 3\ndata:\n  batch_size: x\n")
+    Path("later.yaml").write_text("data:\n  batch_size: 4\n")
+    assert main([*FIT, "--config", "own.yaml", "--config", "later.yaml"]) == 2
+    assert "rod: error: own.yaml:3: data.batch_size: a whole number is expected, not x" in capsys.readouterr().err
+    message = "data.batch_size: a whole number is expected, not y"
+    assert with_place(message, ["--config", "own.yaml", "--config", "later.yaml"]) == message
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [

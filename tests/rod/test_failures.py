@@ -89,6 +89,8 @@ def test_a_full_disk_while_traces_are_written(tmp_path: Path) -> None:
         (["--trainer.barebones", "true"], "trainer: `Trainer(barebones=True, "),
         (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches: must be at least 1, not 0"),
         (["--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch: must be at least 1, not 0"),
+        (["--trainer.max_epochs", "0"], "trainer.max_epochs: 0 trains nothing, and no checkpoint would be kept"),
+        (["--trainer.max_steps", "0"], "trainer.max_steps: 0 trains nothing, and no checkpoint would be kept"),
         (["--ckpt_path", "best"], 'trainer: `.fit(ckpt_path="best")` is set but `ModelCheckpoint` is not'),
         (["--ckpt_path", "last"], "run' has no checkpoint called last; give its file"),
         (
