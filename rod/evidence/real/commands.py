@@ -50,12 +50,12 @@ REQUESTS = (*filter(None, SOURCES.values()), OTHER, ADVBENCH, *SUITE_FILES.value
 
 
 class RealCommands(Commands):
-    """Steps of one seed; all seeds share the model."""
+    """Steps of one seed; all seeds share the model, which ``model`` replaces."""
 
-    def __init__(self, folder: Path, seed: int, data: Path) -> None:
+    def __init__(self, folder: Path, seed: int, data: Path, model: Path | None = None) -> None:
         """Work in ``folder`` with ``seed``, on data sets in ``data``."""
         super().__init__(folder, seed)
-        self.data, self.place = data, folder.parent / "model"
+        self.data, self.place = data, model or folder.parent / "model"
         self.base: Words = ["--model.backbone", self.place]
 
     def model(self) -> Step:

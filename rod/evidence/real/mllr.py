@@ -78,8 +78,8 @@ class RealMLLREvidence:
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed; without controls, news alone, plain and ML-LR."""
-        do = _Commands(folder, seed, self.data)
-        found = [*do.aligned(), do.test(ALIGNED, ALIGN / "test")]
+        do = RealMLLRCommands(folder, seed, self.data)
+        found = [do.model(), *do.paired(), *do.align(do.place), do.test(ALIGNED, ALIGN / "test")]
         for task in TASKS if controls else ("news",):
             found += do.searched(task)
             for condition in CONTROLS if controls else ("plain", "mllr"):
@@ -136,48 +136,58 @@ class RealMLLREvidence:
                 plot_tradeoff(points, folder / f"mllr_tradeoff_{task}.png", loss=True)
 
 
-class _Commands(RealCommands):
-    """Steps of one seed."""
+class RealMLLRCommands(RealCommands):
+    """Steps of one seed; those of another aligned model are in a folder ``stages`` of its own."""
 
-    def aligned(self) -> list[Step]:
-        """The model, pairs of 600 malicious and as many benign requests, the aligned model, twins of AdvBench."""
+    def __init__(self, folder: Path, seed: int, data: Path, stages: Path = STAGES) -> None:
+        super().__init__(folder, seed, data)
+        self.stages, self.aligned = stages, stages / "aligned/model"
+
+    def paired(self) -> list[Step]:
+        """Pairs of 600 malicious and as many benign requests, twins of AdvBench."""
         others: Words = ["--other_malicious", self.data / OTHER, "--other_field", "harmful"]
         sizes = ["--n_other", N_OTHER_ALIGNED, "--n_train", "600"]
         twins: Words = ["make-twins", "--requests", self.data / ADVBENCH, "--field", "goal", "--output", TWINS]
         return [
-            self.model(),
             *map(self.answers, SOURCES),
             self.pairs(MOGU / "pairs", ["alpaca"]),
             self.pairs(PAIRS, SOURCES, *others, *sizes),
-            self.run("fit", config("mllr/real/align"), ALIGN, *self.base),
-            self.export(ALIGN, ALIGNED),
             self.step([*twins, "--overwrite", "true"], TWINS),
         ]
 
+    def align(self, base: Path) -> list[Step]:
+        """The aligned model."""
+        root = self.aligned.parent
+        fit = self.run("fit", config("mllr/real/align"), root, "--model.backbone", base)
+        return [fit, self.export(root, self.aligned)]
+
     def tuning(self, task: str, files: Words, root: Path, *words: str | Path, verb: str = "fit") -> Step:
         """A benign fine-tune of the aligned model, or with ``validate`` its loss before one."""
-        data: Words = ["--data.path", self.data / TASKS[task], "--model.backbone", ALIGNED]
+        data: Words = ["--data.path", self.data / TASKS[task], "--model.backbone", self.aligned]
         return self.run(verb, files, root, *data, *words)
 
     def searched(self, task: str) -> list[Step]:
         """The loss before the fine-tune, a pilot of it, and the modules that are robust against its change."""
-        place = STAGES / task
+        place = self.stages / task
         pilot, tune = place / "0_pilot", config("mllr/real/small/tune")
-        search: Words = [*config("mllr/1_probe_and_search", "mllr/real/small/search")]
-        words: Words = ["--model.backbone", ALIGNED, "--trainer.callbacks.pilot", pilot / "model"]
         return [
             self.tuning(task, [*config("mllr/2_tune"), *tune], place / "start", *UNIFORM, verb="validate"),
             self.tuning(task, [*config("mllr/0_pilot"), *tune], pilot, *PILOT),
             self.export(pilot, pilot / "model"),
-            self.run("predict", search, place / "1_search", *words),
+            self.search(pilot / "model", place / "1_search"),
         ]
+
+    def search(self, pilot: Path, root: Path) -> Step:
+        """The modules of the aligned model that are robust against the change of a pilot."""
+        words: Words = ["--model.backbone", self.aligned, "--trainer.callbacks.pilot", pilot]
+        return self.run("predict", config("mllr/1_probe_and_search", "mllr/real/small/search"), root, *words)
 
     def tuned(self, task: str, condition: str, rate: float) -> list[Step]:
         """A fine-tune, its export and its test."""
-        root = STAGES / task / f"{condition}-{rate:g}"
+        root = self.stages / task / f"{condition}-{rate:g}"
         words: list[str | Path] = ["--model.optimizer.lr", f"{rate:g}"]
         if condition != "sppft":
-            words += ["--model.learning_rates.result", STAGES / task / "1_search/robust_modules.yaml"]
+            words += ["--model.learning_rates.result", self.stages / task / "1_search/robust_modules.yaml"]
         if condition == "random_set":
             words += ["--model.learning_rates.random_set", str(self.seed)]
         files: Words = [*config("mllr/2_tune", "mllr/real/small/tune"), *CONTROLS[condition]]
@@ -187,14 +197,14 @@ class _Commands(RealCommands):
     def projected(self, task: str) -> list[Step]:
         """SafeLoRA's projection of a plain fine-tune; what it needs, the model before alignment, is at hand."""
         condition, rate = PROJECTED
-        root = STAGES / task / "safelora"
-        tuned = STAGES / task / f"{condition}-{rate:g}" / "model"
+        root = self.stages / task / "safelora"
+        tuned = self.stages / task / f"{condition}-{rate:g}" / "model"
         words: Words = [
             "project",
             "--tuned",
             tuned,
             "--aligned",
-            ALIGNED,
+            self.aligned,
             "--base",
             self.place,
             "--output",

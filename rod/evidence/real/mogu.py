@@ -21,6 +21,7 @@ from rod.evidence.rows import Row, Rows, Section, Value, values_of_test
 from rod.steps import Step, config
 
 TESTS = STAGES / "4_test"
+FOLDER = STAGES / "mogu"
 PAPER = STAGES / "paper"
 """Routers of the paper's pairs and mask."""
 WATCHED = "alpaca_subsets/eval_wizardlm_test_set.jsonl"
@@ -61,12 +62,9 @@ class RealMoGUEvidence:
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed; all seeds share the model."""
-        do = _Commands(folder, seed, self.data)
-        mixed: Words = ["--data.pairs", MIXED / "pairs.train.jsonl", "--data.val_pairs", MIXED / "pairs.val.jsonl"]
-        found = [do.model(), *map(do.answers, SOURCES)]
-        found += [do.pairs(STAGES / "pairs", ["alpaca"]), *do.mixed(), *do.responders()]
-        found += do.router(STAGES / "3_router", STAGES / "mogu", config("mogu/real/router"), *mixed)
-        found += [do.test("base", "--model.mode", "off"), do.test("mogu", "--trainer.callbacks+=SuiteGates")]
+        do = RealMoGUCommands(folder, seed, self.data)
+        found = [do.model(), *do.trained(), do.test("base", "--model.mode", "off")]
+        found.append(do.test("mogu", "--trainer.callbacks+=SuiteGates"))
         if not controls:
             return found
         found += do.router(PAPER / "3_router", PAPER / "mogu", (), "--model.penalty_mask", "all")
@@ -119,8 +117,19 @@ class RealMoGUEvidence:
             plot_dials(lines, folder / "mogu_tradeoff.png", refused, attacked)
 
 
-class _Commands(RealCommands):
+class RealMoGUCommands(RealCommands):
     """Steps of one seed."""
+
+    def trained(self) -> list[Step]:
+        """The base's answers, pairs of several sources, responders and routers."""
+        pairs: Words = ["--data.pairs", MIXED / "pairs.train.jsonl", "--data.val_pairs", MIXED / "pairs.val.jsonl"]
+        return [
+            *map(self.answers, SOURCES),
+            self.pairs(STAGES / "pairs", ["alpaca"]),
+            *self.mixed(),
+            *self.responders(),
+            *self.router(STAGES / "3_router", FOLDER, config("mogu/real/router"), *pairs),
+        ]
 
     def responders(self) -> list[Step]:
         """Train and export both responders."""

@@ -37,10 +37,10 @@ class RealS3CoTEvidence(S3CoTEvidence):
 
     def steps(self, folder: Path, seed: int, controls: bool) -> list[Step]:
         """The commands of one seed; all seeds share the taught model and the problems."""
-        return steps_of(_Commands(folder, seed, self.data), controls)
+        return steps_of(RealS3CoTCommands(folder, seed, self.data), controls)
 
 
-class _Commands(RealCommands, S3CoTCommands):
+class RealS3CoTCommands(RealCommands, S3CoTCommands):
     """The stages with their fragments for this model."""
 
     def __init__(self, folder: Path, seed: int, data: Path) -> None:

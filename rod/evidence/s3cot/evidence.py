@@ -48,14 +48,14 @@ class S3CoTEvidence:
     def values(self, folder: Path) -> Iterator[Value]:
         """All numbers of one seed."""
         stages = folder / STAGES
-        base = self._systems(stages / "6_test/base/metrics.json")
+        base = read_systems(stages / "6_test/base/metrics.json", self.suites)
         start = base["system2"]
         yield from _tested("base", "system2", start, start)
         yield from _tested("prompt_only", "system1", base["system1"], start)
         for condition in CONDITIONS:
             path = stages / f"6_test/{condition}/metrics.json"
             if path.is_file():
-                for system, numbers in self._systems(path).items():
+                for system, numbers in read_systems(path, self.suites).items():
                     yield from _tested(condition, system, numbers, start)
         for name, file in (("filter_gold", "items.report.json"), ("filter_agreement", "items_agreement.report.json")):
             path = stages / "4_filter" / file
@@ -101,14 +101,6 @@ class S3CoTEvidence:
                 points.append(ConditionPoint(condition, tokens.mean, accuracy.mean, *spread, condition != "tuned"))
         plot_accuracy_tokens(points, folder / "accuracy_tokens.png")
 
-    def _systems(self, path: Path) -> dict[str, "Tested"]:
-        """System instruction -> what a test measured."""
-        found: dict[str, list[Result]] = {}
-        for result in read_results(path):
-            if result.suite in self.suites:
-                found.setdefault(result.system, []).append(result)
-        return {system: Tested.over(results) for system, results in found.items()}
-
 
 class Tested(NamedTuple):
     """Accuracy and tokens of one system instruction, means over the suites, and the number of answers behind them."""
@@ -122,6 +114,15 @@ class Tested(NamedTuple):
         """The means over the results of several suites."""
         accuracy, tokens = (fmean(r.value(metric) or 0.0 for r in results) for metric in ("accuracy", "tokens"))
         return cls(accuracy, tokens, sum(r.n for r in results))
+
+
+def read_systems(path: Path, suites: Sequence[str]) -> dict[str, Tested]:
+    """System instruction -> what a test measured on these suites."""
+    found: dict[str, list[Result]] = {}
+    for result in read_results(path):
+        if result.suite in suites:
+            found.setdefault(result.system, []).append(result)
+    return {system: Tested.over(results) for system, results in found.items()}
 
 
 def _tested(condition: str, system: str, found: Tested, start: Tested) -> Iterator[Value]:
