@@ -121,10 +121,10 @@ class _Commands(RealCommands):
             *self.tested("aligned", ALIGNED),
         ]
 
-    def short(self, condition: str, *words: str | Path) -> list[Step]:
+    def short(self, condition: str, files: Words = (), *words: str | Path) -> list[Step]:
         """S³-CoT's curriculum on the aligned model, exported and tested."""
         root = STAGES / condition
-        files = self.maths.files("s3cot/5_curriculum")
+        files = [*self.maths.files("s3cot/5_curriculum"), *files]
         fit = self.run("fit", files, root, "--model.backbone", ALIGNED, "--data.val_limit", "10", *words)
         return [fit, self.export(root, root / "model", name=LAST), *self.tested(condition, root / "model")]
 
@@ -132,7 +132,7 @@ class _Commands(RealCommands):
         """The curriculum with ML-LR's groups."""
         pilot, words = GROUPS[condition]
         result: Words = ["--model.learning_rates.result", PILOTS[pilot] / "1_search/robust_modules.yaml"]
-        return self.short(condition, *config("mllr/curriculum"), *result, *words)
+        return self.short(condition, config("mllr/curriculum"), *result, *words)
 
     def mixed(self) -> list[Step]:
         """MoGU over the model with short thoughts, and its tests."""

@@ -17,6 +17,7 @@ from rod.evidence.real.mogu import TESTS, RealMoGUEvidence
 from rod.evidence.rows import Rows
 from rod.steps import Step
 from tests.rod.evidence.results import result, write_results
+from tests.rod.evidence.wiring import assert_written_before_read
 
 
 def names(steps: list[Step]) -> list[str]:
@@ -98,12 +99,7 @@ def test_on_a_real_model_every_file_that_a_step_reads_is_data_or_written_by_an_e
     steps = RealMoGUEvidence(data).steps(tmp_path / "seed0", 0, controls=True)
     assert {f"runs/mogu/4_test/{name}" for name in REAL} <= set(names(steps))
     assert names(RealMoGUEvidence(data).steps(tmp_path / "seed0", 0, controls=False))[-1] == "runs/mogu/4_test/mogu"
-    made: set[Path] = set()
-    for step in steps:
-        for word in map(str, step.words):
-            if word.startswith("runs/") and word != str(_output(step)):
-                assert any(Path(word).is_relative_to(place) for place in made), (step.name, word)
-        made.add(_output(step))
+    assert_written_before_read(steps)
 
 
 def test_a_folder_without_the_data_sets_is_refused_before_anything_is_fetched(
@@ -114,12 +110,6 @@ def test_a_folder_without_the_data_sets_is_refused_before_anything_is_fetched(
     assert "--real: the folder" in said.err
     assert "mawps/addsub.jsonl" in said.err
     assert not (tmp_path / "out").exists()
-
-
-def _output(step: Step) -> Path:
-    """The folder that a command writes to."""
-    options = [str(word) for word in step.words]
-    return Path(options[options.index("--output" if "--output" in options else "--trainer.default_root_dir") + 1])
 
 
 def test_the_real_model_s_table_has_attacks_and_over_refusal(tmp_path: Path) -> None:

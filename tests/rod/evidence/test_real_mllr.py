@@ -11,22 +11,13 @@ from rod.evidence.real.mllr import ALIGN, STAGES, TASKS, RealMLLREvidence
 from rod.evidence.rows import Rows
 from rod.run_folder import DONE
 from tests.rod.evidence.results import result, write_results
+from tests.rod.evidence.wiring import assert_written_before_read
 from tests.rod.traces import answer_line
 
 
 def test_every_file_that_a_step_reads_is_data_or_written_by_an_earlier_one(tmp_path: Path) -> None:
     steps = RealMLLREvidence(tmp_path / "data").steps(tmp_path / "seed0", 0, controls=True)
-    assert len({step.product for step in steps}) == len(steps)
-    made: set[Path] = set()
-    for step in steps:
-        words = [str(word) for word in step.words]
-        own = words[words.index("--output" if "--output" in words else "--trainer.default_root_dir") + 1]
-        for word in words:
-            if word.endswith(".yaml") and "configs" in Path(word).parts:
-                assert Path(word).is_file()
-            elif word.startswith("runs/") and word != own:
-                assert any(Path(word).is_relative_to(place) for place in made), (step.name, word)
-        made.add(Path(own))
+    assert_written_before_read(steps)
     fewer = RealMLLREvidence(tmp_path / "data").steps(tmp_path / "seed0", 0, controls=False)
     assert {step.product for step in fewer} < {step.product for step in steps}
 

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from rod.__main__ import main
-from rod.evidence.real import mllr, mogu
+from rod.evidence.real import mllr, mogu, together
 from rod.evidence.real.mllr import RealMLLREvidence
 from rod.evidence.real.mogu import RealMoGUEvidence
 from rod.evidence.real.s3cot import RealS3CoTEvidence
+from rod.evidence.real.together import RealTogetherEvidence
 from rod.evidence.rows import Evidence, Rows
 from rod.steps import run_steps
 from tests.tiny import save_tiny
@@ -76,7 +77,8 @@ def command(words: list[str]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("make", "controls"), [(RealS3CoTEvidence, False), (RealMLLREvidence, True), (RealMoGUEvidence, True)]
+    ("make", "controls"),
+    [(RealS3CoTEvidence, False), (RealMLLREvidence, True), (RealMoGUEvidence, True), (RealTogetherEvidence, False)],
 )
 def test_the_commands_run_to_a_table(
     make: Callable[[Path], Evidence],
@@ -91,6 +93,7 @@ def test_the_commands_run_to_a_table(
     monkeypatch.setattr(mllr, "CONTROLS", {name: mllr.CONTROLS[name] for name in few})
     monkeypatch.setattr(mogu, "STEPS", (1, 2))
     monkeypatch.setattr(mogu, "SHIFTS", (1,))
+    monkeypatch.setattr(together, "LAST", "epoch=1")
     save_tiny(tmp_path / "model", layers=3)
     evidence = make(shared_data)
     run_steps(evidence.steps(tmp_path / "seed0", 0, controls), command)
