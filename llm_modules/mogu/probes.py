@@ -64,6 +64,7 @@ def capture_inputs(
     return torch.stack([found[p.layer] for p in projections], dim=1)
 
 
+@torch.inference_mode(False)  # Lightning predicts in it, and its tensors take no part in gradients
 def fit_probe(
     inputs: Tensor, malicious: Tensor, l2: float = 1e-3, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -52,6 +52,9 @@ def test_a_probe_finds_the_features_that_decide_on_inputs_as_they_are() -> None:
     weight, bias = fit_probe(inputs, malicious)
     assert (((inputs @ weight + bias) > 0) == malicious).float().mean() > 0.98
     assert set(weight.abs().topk(2).indices.tolist()) == {1, 2}
+    with torch.inference_mode():  # as Lightning predicts
+        again = fit_probe(inputs.clone(), malicious.clone(), counts=torch.ones(len(inputs)))
+    torch.testing.assert_close(again, (weight, bias))
     with pytest.raises(InputError, match="one class of requests is missing"):
         fit_probe(inputs, torch.ones(len(inputs), dtype=torch.bool))
 
