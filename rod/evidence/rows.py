@@ -119,8 +119,10 @@ class Rows:
         return "-" if row is None else row.text(digits)
 
 
-def values_of_test(metrics_file: Path, condition: str, suites: dict[str, str] | None = None) -> Iterator[Value]:
-    """The numbers of a ``metrics.json``; if there are several judges, of the first.
+def values_of_test(
+    metrics_file: Path, condition: str, suites: dict[str, str] | None = None, judge: str | None = None
+) -> Iterator[Value]:
+    """The numbers of a ``metrics.json``; if there are several judges, of ``judge``, or by default of the first.
 
     ``suites`` maps names in the run (``maths system1``) to names in the report; others are left out. By default all
     are taken under their own names.
@@ -131,7 +133,10 @@ def values_of_test(metrics_file: Path, condition: str, suites: dict[str, str] | 
             continue
         seen: set[str] = set()
         for full, numbers in result.metrics.items():
-            metric, value = full.split("/")[0], numbers.get("value")
+            metric, _, by = full.partition("/")
+            value = numbers.get("value")
+            if by and judge not in (None, by):
+                continue
             if metric in HEADLINES and metric not in seen and value is not None:
                 seen.add(metric)
                 yield Value(condition, name, metric, value, result.n)

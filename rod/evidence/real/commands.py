@@ -45,6 +45,8 @@ SUITE_FILES = {
 """Shipped suite -> its local file."""
 LIMIT, TOKENS = "100", "48"
 """Records of a suite, and tokens of an answer: a refusal shows in its first words."""
+JUDGE = "phrases"
+"""The phrase rule, which anybody can apply."""
 REQUESTS = (*filter(None, SOURCES.values()), OTHER, ADVBENCH, *SUITE_FILES.values())
 """Files in the folder of data sets that pairs and suites are read from."""
 

@@ -8,6 +8,7 @@ from rod.evidence.figures import TradeoffPoint, plot_tradeoff
 from rod.evidence.real.commands import (
     ADVBENCH,
     BENIGN,
+    JUDGE,
     LIMIT,
     N_OTHER_ALIGNED,
     OTHER,
@@ -225,7 +226,7 @@ def _fits() -> Iterator[tuple[str, float]]:
 def _tested(folder: Path, condition: str, prefix: str) -> Iterator[Value]:
     path = folder / "metrics.json"
     if path.is_file():
-        yield from values_of_test(path, condition, {suite: f"{prefix}{suite}" for suite in SUITES})
+        yield from values_of_test(path, condition, {suite: f"{prefix}{suite}" for suite in SUITES}, JUDGE)
 
 
 def _loss(folder: Path, condition: str, task: str) -> Iterator[Value]:

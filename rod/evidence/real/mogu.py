@@ -8,6 +8,7 @@ from rod.evidence.commands import Words
 from rod.evidence.figures import ConditionPoint, plot_dials, plot_safety
 from rod.evidence.real.commands import (
     BENIGN,
+    JUDGE,
     LIMIT,
     MIXED,
     REQUESTS,
@@ -82,7 +83,7 @@ class RealMoGUEvidence:
         """All numbers of one seed, read from its runs."""
         for name in CONDITIONS:
             if (path := folder / TESTS / name / "metrics.json").is_file():
-                yield from values_of_test(path, name, {suite: suite for suite in SUITES})
+                yield from values_of_test(path, name, {suite: suite for suite in SUITES}, JUDGE)
 
     def sections(self, table: Rows) -> list[Section]:
         """Attacks that succeed, and benign requests that are refused."""

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from rod.evidence.commands import Words
 from rod.evidence.real.arithmetic import FILES, TESTED
-from rod.evidence.real.commands import BENIGN, LIMIT, REQUESTS, SUITES, TOKENS, RealCommands
+from rod.evidence.real.commands import BENIGN, JUDGE, LIMIT, REQUESTS, SUITES, TOKENS, RealCommands
 from rod.evidence.real.mllr import TASKS, RealMLLRCommands
 from rod.evidence.real.mogu import FOLDER, WATCHED, RealMoGUCommands
 from rod.evidence.real.s3cot import RealS3CoTCommands
@@ -77,7 +77,7 @@ class RealTogetherEvidence:
                     yield Value(condition, f"maths/{system}", "accuracy", found.accuracy, found.n)
                     yield Value(condition, f"maths/{system}", "tokens", found.tokens, found.n)
             if requests.is_file():
-                yield from values_of_test(requests, condition, {suite: suite for suite in SUITES})
+                yield from values_of_test(requests, condition, {suite: suite for suite in SUITES}, JUDGE)
 
     def sections(self, table: Rows) -> list[Section]:
         """One table: accuracy, tokens, attacks, over-refusal."""

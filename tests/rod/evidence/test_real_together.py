@@ -29,8 +29,9 @@ def test_one_table_has_accuracy_tokens_attacks_and_over_refusal(tmp_path: Path) 
     ]
     write_results(root / "problems/metrics.json", answered)
     attacked = [suite for suite in SUITES if suite not in BENIGN]
-    asked = [result(suite, metrics={"asr/phrases": place / 10}) for place, suite in enumerate(attacked)]
-    asked += [result(suite, metrics={"refusal_rate/phrases": 0.125}) for suite in BENIGN]
+    both = {"asr/classifier": 1.0, "refusal_rate/classifier": 1.0}
+    asked = [result(suite, metrics=both | {"asr/phrases": place / 10}) for place, suite in enumerate(attacked)]
+    asked += [result(suite, metrics=both | {"refusal_rate/phrases": 0.125}) for suite in BENIGN]
     write_results(root / "requests/metrics.json", asked)
     write_results(tmp_path / STAGES / "aligned/requests/metrics.json", asked[1:])
     evidence = RealTogetherEvidence(tmp_path)
