@@ -42,7 +42,7 @@ def plot_robustness(
         panel.set_ylabel("module type")
         panel.set_title("outlined: robust together", loc="left")
         if model:
-            panel.figure.suptitle(Path(model).name)
+            panel.figure.suptitle("/".join(Path(model).parts[-2:]))
         panel.figure.colorbar(image, ax=panel, shrink=0.9, label=f"drop in {measure} when perturbed")
 
 

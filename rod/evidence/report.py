@@ -72,11 +72,13 @@ def _printed(section: Section) -> Table:
 
 def _markdown(method: Evidence, table: Rows) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    several = any(row.seeds > 1 for row in table.rows)
+    spread = "Mean ± standard deviation over seeds" if several else "One seed, so the spread is not known"
     lines = [
         f"# Evidence: {method.method}",
         "",
-        f"Written by `make evidence` on {date.today().isoformat()} (Python {platform.python_version()}, {versions}).",
-        "Mean ± standard deviation over seeds; held-out problems and requests.",
+        f"Written by `rod evidence` on {date.today().isoformat()} (Python {platform.python_version()}, {versions}).",
+        f"{spread}; held-out problems and requests.",
         "",
     ]
     for section in method.sections(table):

@@ -66,6 +66,8 @@ def test_a_report_replaces_its_own_rows_only(tmp_path: Path) -> None:
     assert {row["method"]: row["mean"] for row in rows} == {"second": 0.0, "first": 0.5}
     published = json.loads((tmp_path / "published/summary.json").read_text())
     assert [row["method"] for row in published] == ["second"]
+    assert "Mean ± standard deviation over seeds" in (tmp_path / "first.md").read_text()
+    assert "One seed, so the spread is not known" in (tmp_path / "second.md").read_text()
 
 
 def test_what_is_done_is_not_run_again_and_what_was_interrupted_resumes(tmp_path: Path) -> None:
