@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import zip_longest
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
-from llm_modules.mllr.weights import weights_of
+from llm_modules.mllr.weights import Weight, weights_of
 from llm_modules.optim.module_names import Module
 
 Kind = Literal["gaussian", "zero", "scale", "delta"]
@@ -42,7 +43,7 @@ class Perturbation:
         self.kind: Kind = kind
         self.eps = eps
         self.weights = weights_of(model)
-        self._deltas = _deltas(self.weights, pilot) if pilot is not None else {}
+        self._tuned = _tuned(self.weights, pilot) if pilot is not None else {}
 
     @property
     def modules(self) -> list[Module]:
@@ -77,7 +78,8 @@ class Perturbation:
         whole = weights.float()
         size = torch.linalg.vector_norm(whole)
         if self.kind == "delta":
-            delta = self._deltas[module][index].to(whole.device)
+            # Computed anew each time: kept in float32, the changes are twice as large as the model in bfloat16.
+            delta = self._tuned[module][index].view().to(whole.device).float() - whole
             change = delta * (size / torch.linalg.vector_norm(delta))
         else:
             change = _noise(whole, module, index, seed) * (size / whole.numel() ** 0.5)
@@ -91,19 +93,19 @@ def _noise(like: Tensor, module: Module, index: int, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=generator).to(like.device)
 
 
-def _deltas(weights: Mapping[Module, list], pilot: nn.Module) -> dict[Module, list[Tensor]]:
+def _tuned(weights: Mapping[Module, list[Weight]], pilot: nn.Module) -> dict[Module, list[Weight]]:
+    """The pilot's weights. InputError if their shapes differ from the model's, or a module's did not change."""
     after = weights_of(pilot)
-    deltas: dict[Module, list[Tensor]] = {}
+    still = []
     for module, parts in weights.items():
-        others = after.get(module, [])
-        if [part.view().shape for part in parts] != [other.view().shape for other in others]:
+        pairs = list(zip_longest((part.view() for part in parts), (part.view() for part in after.get(module, []))))
+        if any(a is None or b is None or a.shape != b.shape for a, b in pairs):
             raise InputError(f"pilot: {module.name} has another shape than in the model; give a tune of this model")
-        pairs = zip(parts, others, strict=True)
-        deltas[module] = [(b.view().float() - a.view().to(b.view().device).float()).cpu() for a, b in pairs]
-    still = [module.name for module, changes in deltas.items() if not all(change.any() for change in changes)]
+        if any(torch.equal(a, b.to(a.device)) for a, b in pairs):
+            still.append(module.name)
     if still:
         raise InputError(
             f"pilot: {', '.join(still[:3])}{' and others' if len(still) > 3 else ''} did not change in the pilot "
             "fine-tune; tune all modules, or use another perturbation"
         )
-    return deltas
+    return after

@@ -5,7 +5,9 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from datamodules.errors import InputError
+from datamodules.mllr.twin_data import TwinData
 from datamodules.mogu.response_data import ResponderData
+from datamodules.prompts.contrast_data import ContrastData
 from datamodules.training.supervised import SupervisedData
 from llm_modules.backbone.loading import read_config
 from llm_modules.causal_lm import CausalLM
@@ -36,8 +38,8 @@ def run(
     """Count what a configuration needs on a device: memory by part, tokens per second, hours, what fits.
 
     Only ``config.json`` of the backbone is read. Sizes and operations are counted on torch's meta device; speed is
-    what the device's ceilings allow, times ``share``. A training set gives the plan of a fit, any other data that of
-    generation.
+    what the device's ceilings allow, times ``share``. A training set gives the plan of a fit, pairs of prompts
+    (a direction, a search for robust modules) that of reading them, any other data that of generation.
 
     Args:
         model: Of the configuration.
@@ -48,9 +50,9 @@ def run(
         seed_everything: Of the configuration; ignored.
         device: The kind of device. The CPU is this machine's, measured.
         devices: Their number.
-        length: Tokens of a row in training, by default ``data.max_length`` or 1,024; of a prompt in generation, by
+        length: Tokens of a row in training, by default ``data.max_length`` or 1,024; of a prompt otherwise, by
             default 512.
-        tokens: Tokens to train on or to generate, for the hours.
+        tokens: Tokens to train on, to read or to generate, for the hours.
         share: Share of the device's ceilings that is reached (ours).
 
     Raises:
@@ -73,11 +75,16 @@ def run(
         counted, strategy, options = choose(fit, devices, ceilings.memory)
         _show_fit(counted, strategy, options, devices, ceilings, tokens, share)
     else:
-        settings = model.generation
+        settings, reads = model.generation, isinstance(data, ContrastData)
         dtype = _dtype(model, trainer or {})
-        found = count_generation(config, dtype, length or 512, settings.max_new_tokens)
+        found = count_generation(config, dtype, length or 512, 0 if reads else settings.max_new_tokens)
         rate = ceilings.half if dtype in _HALF or _is_mixed(trainer or {}) else ceilings.single
-        _show_generation(found, settings.slots, devices, ceilings, rate, tokens, share)
+        if reads:
+            _show_reading(found, devices, ceilings, rate, tokens, share)
+        else:
+            _show_generation(found, settings.slots, devices, ceilings, rate, tokens, share)
+        if isinstance(data, TwinData):
+            print(f"the search keeps its pilot in the host's memory: {found.weights / 1e9:,.2f} GB more")
 
 
 def _fit(model: CausalLM, config: Any, data: SupervisedData, trainer: dict[str, Any], length: int | None) -> Fit:
@@ -137,6 +144,12 @@ def _show_fit(
     speed = devices * fit.length * rate / counted.operations()
     print(f"operations: {counted.operations() / fit.length / 1e9:.3g} G a token")
     _show_speed(speed, tokens, share)
+
+
+def _show_reading(found: Generation, devices: int, ceilings: Device, rate: float, tokens: float, share: float) -> None:
+    print(f"reads prompts of {found.prompt:,} tokens, generates nothing")
+    _show(found.parts(0), ceilings)
+    _show_speed(devices * share * rate / found.operations, tokens, share)
 
 
 def _show_generation(

@@ -137,5 +137,10 @@ def test_the_command_needs_no_weights(tmp_path: Path, capsys: pytest.CaptureFixt
     half = capsys.readouterr().out
     slots = [int(re.findall(r"slots ([\d,]+)", told)[-1].replace(",", "")) for told in (single, half)]
     assert slots[1] > 1.9 * slots[0], "keys and values of half the size"
+    assert main(["plan", "--config", "mllr/1_probe_and_search", "--model.backbone", str(tmp_path / "base")]) == 0
+    read = capsys.readouterr().out
+    assert "reads prompts of 512 tokens, generates nothing" in read
+    assert "the search keeps its pilot in the host's memory" in read
+    assert "slots" not in read
     assert main(["plan", "--config", str(config), "--devices", "0"]) == 2
     assert "--devices: must be more than 0, is 0" in capsys.readouterr().err
