@@ -63,11 +63,17 @@ def with_place(message: str, words: Sequence[str]) -> str:
         except (InputError, OSError, UnicodeDecodeError, yaml.YAMLError):  # it comes after the first error
             continue
         for line, value in _settings(tree, key[1].split(".")):
-            if wrong is None or (isinstance(value, yaml.ScalarNode) and value.value == wrong[1]):
+            if wrong is None or wrong[1] in _spellings(value):
                 places.append((path, line))
     if not places or places[-1][0].is_relative_to(CONFIGS):
         return message
     return "{}:{}: {}".format(*places[-1], message)
+
+
+def _spellings(node: yaml.Node) -> set[str]:
+    """A value as a message may have it: ``yes`` is True, ``1.50`` is 1.5."""
+    value = yaml.SafeLoader("").construct_object(node, deep=True)
+    return {str(value), repr(value)}
 
 
 def _sets(word: str, key: str) -> bool:

@@ -203,9 +203,12 @@ def difference(path: Path, text: str, verb: str) -> str | None:
 
 
 def _is_off(key: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a key is an option that one side's version of the code does not know, and the other has off."""
+    """Whether a key is an option of a class that one side's version of the code does not know, and the other has off.
+
+    Only options of a class are all there: entries of a list or of a mapping, and parts of an option, may be missing.
+    """
     known = [values[key] for values in (before, now) if key in values]
-    return len(known) == 1 and not known[0] and not key.rpartition(".")[2].isdigit()
+    return len(known) == 1 and not known[0] and key.split(".")[-2:-1] == ["init_args"]
 
 
 def _same(before: Any, now: Any) -> bool:

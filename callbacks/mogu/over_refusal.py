@@ -74,7 +74,8 @@ class OverRefusal(Callback):
             return
         assert isinstance(pl_module, MoGU)
         data: RouterData = datamodule_of(trainer)
-        how = "" if pl_module.fit_by_layers else ", or fit the routers by layers (--config mogu/real/router)"
+        fitted = pl_module.fit_by_layers or pl_module.parts.folder or pl_module.parts.probes
+        how = "" if fitted else ", or fit the routers by layers (--config mogu/real/router)"
         rank_zero_warn(
             f"over-refusal: of {len(data.val_rows)} benign requests of '{data.val_requests}' the routers refuse "
             f"{self.mixed:.0%}, the base model {self.base:.0%}; add benign requests of other sources and near-twins "

@@ -45,10 +45,15 @@ _CLOSED: frozenset[Extractor] = frozenset({"boxed", "tagged", "pattern"})
 """Places that mark their own end. In the others an unfinished completion may be cut within the answer (``12`` of
 ``125``)."""
 
-_FENCE = re.compile(r"`{2,}(?:[a-z]{1,20}\n)?")
+_FENCE = re.compile(r"`{2,}(?:[\w+#.-]{1,20}\n(?!`{2,}))?")
 _CLOSED_BEFORE = re.compile(r"\A(?:\*{1,3}|`)\s+")
-_MARK = re.compile(r"\*{1,3}|`")
-_EMPHASIS = re.compile(r"(?<![A-Za-z0-9_*`])(\*{1,3}|`)(?=[^\s*`])(.{1,300}?)(?<=[^\s*`])\1(?![A-Za-z0-9_*`])")
+_CLOSING = re.compile(r"\A[^*`]*(?<=[\w.!?])(\*{1,3}|`)(?=[\s.,;:!?]|\Z)")
+"""A first mark that can only close: its other half stands before the text."""
+_LETTER = r"[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]"
+"""Of scripts with spaces between words: ``f*g*h`` has no marks, and Chinese words stand beside theirs."""
+_EMPHASIS = re.compile(
+    rf"(?<!{_LETTER})(?<![*`])(\*{{1,3}}|`)(?=[^\s*`])(.{{1,300}}?)(?<=[^\s*`])\1(?![*`])(?!{_LETTER})"
+)
 _HALF_OF_IT = re.compile(r"\A(?:\*{1,3}|`)\s?|(?:\*{1,3}|`)(?=[.,;:!?]?\Z)")
 """A mark whose other half stands outside of the span."""
 
@@ -178,11 +183,12 @@ class AnswerRule:
 
 
 def _without_marks(text: str) -> str:
-    """The text without fences and pairs of marks; of an odd number, the first mark's other half stands before."""
+    """The text without fences and pairs of marks, one of which may have begun before the text."""
     text = _CLOSED_BEFORE.sub("", _FENCE.sub("", text).strip())
-    marks = _MARK.findall(text)
-    whole = marks[0] + text if len(marks) % 2 else text
-    return _HALF_OF_IT.sub("", _EMPHASIS.sub(r"\2", whole).strip()).strip()
+    closing = _CLOSING.match(text)
+    if closing and (closing[1] != "*" or text.count("*") > 2):  # a single star may stand for itself
+        text = closing[1] + text
+    return _HALF_OF_IT.sub("", _EMPHASIS.sub(r"\2", text).strip()).strip()
 
 
 def holds_facts(text: str, facts: str) -> bool:

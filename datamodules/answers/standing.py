@@ -25,7 +25,7 @@ _OF_OTHERS = re.compile(
     rf"|\b(?:tempt(?:ing|ed)|wrong|incorrect|a\smistake)\sto\s{_GOES_ON}{{0,40}}$"
     rf"|(?:\b(?:not|never)\s|n['’]t\s)(?:think|believe|assume|guess|expect|suppose)\b{_GOES_ON}{{0,30}}$"
     r"|(?:\b(?:many|some|most|people|students|others)(?:\s(?!we\b)[a-z]{2,12}){0,3}\s"
-    r"|\b(?:one|you|they)\s(?:might|may|could|would(?!\s(?:[a-z]{1,10}ly\s)?say\b))\s(?:[a-z]{1,10}ly\s)?)"
+    r"|(?<!\bas\s)\b(?:one|you|they)\s(?:might|may|could|would(?!\s(?:[a-z]{1,10}ly\s)?say\b))\s(?:[a-z]{1,10}ly\s)?)"
     rf"(?:think|say|believe|assume|guess|expect|suppose)\b{_GOES_ON}{{0,30}}$",
     re.IGNORECASE,
 )
@@ -34,8 +34,7 @@ _EARLIER = re.compile(r"\b(?:previous|earlier|initial|original)\s$", re.IGNORECA
 """What stands before an answer that the text may have changed since, or keep."""
 _TAKEN_BACK = re.compile(
     r"[^.\n]{0,60}\b(?:but|though|however),?\s(?:that|this|it)(?:\s(?:is|was|would\sbe)|['’]s)\s"
-    r"(?:wrong|incorrect|false|not\s(?:right|correct|true))\b"
-    r"(?!\s(?:for|in|of|to|that|about|on|at|with|when|if|unless)\b)",
+    r"(?:wrong|incorrect|false|not\s(?:right|correct|true))(?=\s?(?:[.,;:!)\n]|$)|\s(?:because|since|as)\b)",
     re.IGNORECASE,
 )
 _NOT = re.compile(r"[\s*_]{0,4}not[\s*_]{1,4}(?:option\s|choice\s)?[$(]{0,2}(?:-?\d|(?-i:[A-Z]\b))", re.IGNORECASE)

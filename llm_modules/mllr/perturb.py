@@ -58,19 +58,22 @@ class Perturbation:
         """
         chosen = sorted(set(modules))
         copies: list[tuple[Tensor, Tensor]] = []
+        clean: dict[tuple[int, torch.Size], Tensor] = {}
         try:
             for module in chosen:
                 for index, weight in enumerate(self.weights[module]):
                     view = weight.view()
                     copies.append((view, view.clone()))
-                    view.copy_(self._perturbed(view, module, index, seed))
+                    # Types of a fused weight whose layout is unknown all perturb the whole weight.
+                    before = clean.setdefault((view.data_ptr(), view.shape), copies[-1][1])
+                    view.copy_(self._perturbed(view, before, module, index, seed))
             yield
         finally:
-            # In reverse: types of a fused weight whose layout is unknown all copy the whole weight.
+            # In reverse, so that the first copy of a weight that several types have is put back last.
             for view, copy in reversed(copies):
                 view.copy_(copy)
 
-    def _perturbed(self, weights: Tensor, module: Module, index: int, seed: int) -> Tensor:
+    def _perturbed(self, weights: Tensor, clean: Tensor, module: Module, index: int, seed: int) -> Tensor:
         if self.kind == "zero":
             return torch.zeros_like(weights)
         if self.kind == "scale":
@@ -79,7 +82,7 @@ class Perturbation:
         size = torch.linalg.vector_norm(whole)
         if self.kind == "delta":
             # Computed anew each time: kept in float32, the changes are twice as large as the model in bfloat16.
-            delta = self._tuned[module][index].view().to(whole.device).float() - whole
+            delta = self._tuned[module][index].view().to(whole.device).float() - clean.float()
             change = delta * (size / torch.linalg.vector_norm(delta))
         else:
             change = _noise(whole, module, index, seed) * (size / whole.numel() ** 0.5)

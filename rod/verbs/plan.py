@@ -83,7 +83,7 @@ def run(
             _show_reading(found, devices, ceilings, rate, tokens, share)
         else:
             _show_generation(found, settings.slots, devices, ceilings, rate, tokens, share)
-        if isinstance(data, TwinData):
+        if isinstance(data, TwinData) and _has_pilot(trainer or {}):
             print(f"the search keeps its pilot in the host's memory: {found.weights / 1e9:,.2f} GB more")
 
 
@@ -146,9 +146,16 @@ def _show_fit(
     _show_speed(speed, tokens, share)
 
 
+def _has_pilot(trainer: dict[str, Any]) -> bool:
+    return any(callback.get("init_args", {}).get("pilot") for callback in trainer.get("callbacks") or ())
+
+
 def _show_reading(found: Generation, devices: int, ceilings: Device, rate: float, tokens: float, share: float) -> None:
     print(f"reads prompts of {found.prompt:,} tokens, generates nothing")
     _show(found.parts(0), ceilings)
+    if found.parts(0).total > USABLE * ceilings.memory:
+        print("does not fit: take another device")
+        return
     _show_speed(devices * share * rate / found.operations, tokens, share)
 
 

@@ -74,6 +74,10 @@ def test_the_file_whose_value_is_wrong_is_named(own: Path, capsys: pytest.Captur
     Path("later.yaml").write_text("data:\n  batch_size: 4\n")
     assert main([*FIT, "--config", "own.yaml", "--config", "later.yaml"]) == 2
     assert "rod: error: own.yaml:3: data.batch_size: a whole number is expected, not x" in capsys.readouterr().err
+    for spelled, told in (("1.50", "1.5"), ("yes", "True"), ("[1]", "[1]"), ("null", "None"), (".inf", "inf")):
+        own.write_text(f"data.batch_size: {spelled}\n")
+        message = f"data.batch_size: a whole number is expected, not {told}"
+        assert with_place(message, ["--config", "own.yaml"]) == f"own.yaml:1: {message}"
     message = "data.batch_size: a whole number is expected, not y"
     assert with_place(message, ["--config", "own.yaml", "--config", "later.yaml"]) == message
 

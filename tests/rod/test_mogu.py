@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -17,9 +19,11 @@ from datamodules.records.kinds import Instruction, Trace
 from datamodules.records.reader import read_records, to_json
 from llm_modules.backbone.loading import load_model, load_tokenizer
 from llm_modules.generation import GenerationSettings
+from llm_modules.mogu import module as modules
 from llm_modules.mogu.adapters import random_adapter
 from llm_modules.mogu.config import RouterConfig
 from llm_modules.mogu.model import MoGUModel
+from llm_modules.mogu.module import MoGU
 from llm_modules.mogu.target import output_projections
 from rod.__main__ import main
 from tests.architectures import ARCHITECTURES
@@ -168,6 +172,30 @@ def test_routers_fitted_by_layers_in_two_processes_are_those_of_one(
     for name in one:  # up to where the solver stops, which rounding decides
         torch.testing.assert_close(one[name], other[name], atol=0.02, rtol=0.01)
     assert any(tensor.any() for tensor in one.values())
+
+
+def _disagreeing(words: list[str], place: Path) -> int:
+    """A fit by layers that finds other routers in each process, and writes what each begins to train with."""
+    rank = int(os.environ["LOCAL_RANK"])
+
+    def found(mogu: MoGUModel, *_: object, **__: object) -> None:
+        for parameter in mogu.router_parameters():
+            torch.nn.init.constant_(parameter, rank + 1)
+
+    def write(module: MoGU) -> None:
+        torch.save(list(module.mogu.router_parameters()), place / f"{rank}.pt")
+
+    with mock.patch.object(modules, "fit_by_layers", found), mock.patch.object(MoGU, "on_train_start", write):
+        return main(words)
+
+
+@pytest.mark.slow
+def test_processes_that_find_other_routers_train_those_of_the_first(tmp_path: Path) -> None:
+    words = [*words_of_a_fit_by_layers(tmp_path), "--trainer.max_steps", 1, "--trainer.default_root_dir", tmp_path]
+    words += ["--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.limit_val_batches", 0]
+    Processes(_disagreeing, [str(word) for word in words], tmp_path, ranks=2, log=tmp_path / "log.txt").succeed()
+    for parameter in torch.load(tmp_path / "1.pt", weights_only=True):
+        assert torch.equal(parameter, torch.ones_like(parameter))
 
 
 @pytest.mark.slow

@@ -148,6 +148,12 @@ def test_a_run_of_a_version_with_other_options_goes_on_if_they_are_off(tmp_path:
     assert difference(tmp_path / CONFIG, text.format("0.0", [-0.5]), "test") is not None
 
 
+def test_a_part_of_an_option_is_no_option_of_another_version(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text("data: {init_args: {seed: 0, chat_template_kwargs: null}}")
+    text = "data: {init_args: {seed: 0, chat_template_kwargs: {enable_thinking: false}}}"
+    assert difference(tmp_path / CONFIG, text, "fit") is not None
+
+
 @pytest.mark.parametrize("damaged", [b"model: [", b"\xff\xfe", b"", b"- 1"])
 def test_a_damaged_configuration_of_a_run_is_named(
     damaged: bytes, copied: Path, capsys: pytest.CaptureFixture[str]

@@ -1,5 +1,7 @@
 """Training on what can be known, and estimates from what cannot have been seen."""
 
+from typing import Any
+
 import pytest
 
 from datamodules.errors import InputError
@@ -41,11 +43,11 @@ def test_one_label_alone_is_wrong_input() -> None:
 def test_neither_family_nor_prompts_of_what_is_estimated_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = answers_of("a", "kin") + answers_of("b", "kin") + answers_of("c", "c") + answers_of("d", "d")
     seen: list[list[LabelledAnswer]] = []
-    real = training.train
+    real: Any = training.train
 
     def spy(answers: list[LabelledAnswer], *args: object) -> object:
         seen.append(answers)
-        return real(answers, *args)  # type: ignore[arg-type]
+        return real(answers, *args)
 
     monkeypatch.setattr(training, "train", spy)
     (found,) = leave_one_out(answers, ["a"], SETTINGS)

@@ -14,20 +14,19 @@ from tests.architectures import ARCHITECTURES
 KINDS: tuple[Kind, ...] = ("gaussian", "zero", "scale", "delta")
 
 
-def perturbation(name: str, kind: Kind, eps: float = 0.5, dtype: torch.dtype = torch.float32) -> Perturbation:
+def perturbation(
+    name: str, kind: Kind, eps: float = 0.5, dtype: torch.dtype = torch.float32
+) -> tuple[torch.nn.Module, Perturbation]:
     build: Any = ARCHITECTURES[name]
     model = build().to(dtype)
     pilot = build(seed=1).to(dtype) if kind == "delta" else None
-    found = Perturbation(model, kind, eps, pilot)
-    found.model = model  # type: ignore[attr-defined]
-    return found
+    return model, Perturbation(model, kind, eps, pilot)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_only_the_module_changes_and_every_bit_comes_back(name: str, kind: Kind) -> None:
-    found = perturbation(name, kind)
-    model = found.model  # type: ignore[attr-defined]
+    model, found = perturbation(name, kind)
     before, state = checksum(model), {n: p.clone() for n, p in model.named_parameters()}
     for module in found.modules:
         views = [weight.view().clone() for weight in found.weights[module]]
@@ -44,9 +43,25 @@ def test_only_the_module_changes_and_every_bit_comes_back(name: str, kind: Kind)
         assert checksum(model) == before
 
 
+def test_two_types_of_one_weight_change_it_in_one_direction() -> None:
+    """As those of a fused weight whose layout is not known do."""
+    _, found = perturbation("llama", "delta", eps=0.9)
+    key, value = Module(0, "k"), Module(0, "v")
+    for weights in (found.weights, found._tuned):
+        weights[value] = weights[key]
+    weight = found.weights[key][0]
+    before = weight.view().clone()
+    with found.applied([key]):
+        once = weight.view() - before
+    with found.applied([key, value]):
+        both = weight.view() - before
+    torch.testing.assert_close(both, once * (both.norm() / once.norm()), atol=1e-5, rtol=1e-4)
+    assert both.norm() > 1.5 * once.norm()
+    assert torch.equal(weight.view(), before)
+
+
 def test_the_bits_come_back_after_an_error_too() -> None:
-    found = perturbation("phi3", "gaussian", dtype=torch.bfloat16)
-    model = found.model  # type: ignore[attr-defined]
+    model, found = perturbation("phi3", "gaussian", dtype=torch.bfloat16)
     before = checksum(model)
 
     def fail() -> None:
@@ -67,7 +82,7 @@ def test_subtracting_the_noise_would_not_bring_them_back() -> None:
 
 
 def test_noise_depends_on_seed_and_module_alone() -> None:
-    found = perturbation("llama", "gaussian")
+    _, found = perturbation("llama", "gaussian")
     module, other = Module(1, "up"), Module(0, "q")
     view = found.weights[module][0].view
 

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,5 +83,6 @@ def test_a_loaded_state_goes_on_where_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_groups_without_names_are_refused() -> None:
+    without: Any = _model().parameters()
     with pytest.raises(InputError, match="named"):
-        MuonAdamW(_model().parameters())  # type: ignore[arg-type]
+        MuonAdamW(without)

@@ -142,5 +142,7 @@ def test_the_command_needs_no_weights(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "reads prompts of 512 tokens, generates nothing" in read
     assert "the search keeps its pilot in the host's memory" in read
     assert "slots" not in read
+    assert main(["plan", "--config", "mllr/1_probe_and_search", "--config", "mllr/controls/noise"]) == 0
+    assert "pilot" not in capsys.readouterr().out
     assert main(["plan", "--config", str(config), "--devices", "0"]) == 2
     assert "--devices: must be more than 0, is 0" in capsys.readouterr().err
