@@ -1,6 +1,7 @@
 """The folder of a run: it holds the configuration, and an earlier run in it is protected."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules.errors import InputError
 from datamodules.writing import replacing
 from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
+from llm_modules.generation.vllm_engine import PLACEMENT
 from rod import wandb_run
 from rod.run_lock import RunLock
 from rod.run_record import RECORD, begin, finish, versions
@@ -28,6 +30,13 @@ REPLACED = ".replaced"
 """Name of the empty file in a run that a fit is about to replace, until that fit has started to train."""
 _OF_ONE_START = {"overwrite", "recovery_minutes", "resume", "step_guard"}
 """Keys that may differ when a run goes on; in a fit ``ckpt_path`` may, too."""
+_WITHOUT_EFFECT = re.compile(
+    r"trainer\.(?:devices|num_nodes)|data\.init_args\.rows_per_batch"
+    r"|model\.init_args\.generation\.(?:init_args\.)?(?:slots|vllm\.(?:init_args\.)?(?:python|options\.(?:"
+    + "|".join(sorted(PLACEMENT))
+    + r")))"
+)
+"""Keys that sampling and tests may change when they go on: no completion depends on them."""
 _OF_EVERY_START = {CONFIG, RECORD, REPLACED, ID, ".lock", "hparams.yaml"}
 """Files that a run writes before its first result."""
 
@@ -197,6 +206,8 @@ def difference(path: Path, text: str, verb: str) -> str | None:
     of_one_start = _OF_ONE_START | {"ckpt_path"} if verb == "fit" else _OF_ONE_START
     for key in [*now, *(key for key in before if key not in now)]:
         compared = key.split(".")[0] not in of_one_start and key != "trainer.default_root_dir"
+        if verb in ("predict", "test") and _WITHOUT_EFFECT.fullmatch(key):
+            continue
         if compared and not (_same(before.get(key), now.get(key)) or _is_off(key, before, now)):
             return f"{key}: {before.get(key)} there, {now.get(key)} now"
     return None

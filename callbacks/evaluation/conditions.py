@@ -21,6 +21,7 @@ class Answers:
     tokens: list[float] = field(default_factory=list)
     unit: str = ""
     group: str = ""
+    suite: str = ""
 
 
 Suites = dict[str, dict[str, dict[str, Answers]]]
@@ -82,9 +83,9 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
 
 
 def answers_by_suite(conditions: Conditions) -> Suites:
-    """The answers of all conditions; sets with other names that share most of their questions are one suite.
+    """The answers of all conditions; sets of two runs that share most of their questions are one suite.
 
-    Questions are told by their text, so that runs of different tools fit.
+    Questions are told by their text, so that runs of different tools, which name suites otherwise, fit.
     """
     suites: Suites = {}
     questions: dict[str, set[str]] = {}
@@ -95,10 +96,12 @@ def answers_by_suite(conditions: Conditions) -> Suites:
             answers.right.append(float(bool(p.right)))
             answers.tokens.append(float(p.n_tokens or 0))
             answers.unit, answers.group = p.cluster or f"{p.question}\0{p.gold}", p.group
+            answers.suite = p.suite
         for name, own in by_name.items():
             same = name if name in suites else None
             for other, asked in questions.items():
-                if same is None and 2 * len(asked & own.keys()) > max(len(asked), len(own)):
+                is_alike = 2 * len(asked & own.keys()) > max(len(asked), len(own))
+                if same is None and is_alike and condition not in suites[other]:
                     same = other
             suite = same or name
             suites.setdefault(suite, {})[condition] = own

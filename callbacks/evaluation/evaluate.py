@@ -1,6 +1,7 @@
 """The callback behind ``rod test``: writes every completion, scores all of them, and reports the results."""
 
 import glob
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -133,9 +134,11 @@ class Evaluate(CompletionWriter):
         """Write the batch's completions or likelihoods."""
         self.flush()
         if isinstance(batch, ResponseBatch) and self._responses is not None:
-            suites = {response.id: response.suite for response in _data_of(trainer).responses}
+            given = {response.id: response for response in _data_of(trainer).responses}
             for key, likelihood in zip(batch.ids, outputs, strict=True):
-                self._responses.append(ScoredResponse(key, suites[key], likelihood.nll, likelihood.n_tokens))
+                own = given[key]
+                scored = ScoredResponse(key, own.suite, likelihood.nll, likelihood.n_tokens, own.digest)
+                self._responses.append(scored)
             self._responses.flush()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,8 +158,18 @@ class Evaluate(CompletionWriter):
             self._responses = None
 
     def done(self, folder: Path, data: GenerationData) -> set[str]:
-        """Ids of the rows and responses that an earlier run finished."""
-        scored = {response_id for path in folder.glob(_RESPONSES) for response_id, _ in id_lines(path)}
+        """Ids of the rows and responses that an earlier run finished; InputError if one has changed since."""
+        digests = {response.id: response.digest for response in cast(BenchmarkData, data).responses}
+        scored = set()
+        for path in folder.glob(_RESPONSES):
+            for response_id, line in id_lines(path):
+                scored.add(response_id)
+                before = json.loads(line).get("digest")
+                if before and digests.get(response_id, before) != before:
+                    raise InputError(
+                        f"{path}: '{response_id}' has another prompt or response there than in data now; name another "
+                        f"output, or pass --overwrite true to replace the {self.name}"
+                    )
         return super().done(folder, data) | scored
 
     def unchanged(self, data: GenerationData, row: PromptRow, values: Mapping[str, Any]) -> dict[str, bool]:

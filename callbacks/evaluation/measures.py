@@ -91,7 +91,8 @@ class Measures:
         self._rate("no_answer", [(p, p.answer is None) for p in known if p.rule.type != "facts"])
         if self.baseline:
             of_base = efficiency_of(self.baseline.accuracy, self.baseline.tokens)
-            self._add("aes", of_base, [(p, p.right, p.n_tokens) for p in counted])
+            solved = [p for p in counted if p.kind == "answers"]  # facts in an answer to an attack are no success
+            self._add("aes", of_base, [(p, p.right, p.n_tokens) for p in solved])
         self._judged(predictions)
 
     def compute(self) -> dict[str, Values]:

@@ -111,13 +111,13 @@ def bootstrap_interval(
 def with_bounds(
     low: float, high: float, values: np.ndarray, n: int, bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """A bootstrap interval of values between ``bounds`` that is not empty when all ``values`` are equal.
+    """A bootstrap interval of values between ``bounds`` that is not empty when all resamples are equal.
 
-    No resample of equal values differs from them, and yet 0 of 20 does not show a rate of 0. Towards each bound the
-    interval then reaches as far as Wilson's does for a rate of 0 among ``n`` independent groups (ours).
+    So they are of equal ``values`` and of a single group, and yet 0 of 20 does not show a rate of 0. Towards each bound
+    the interval then reaches as far as Wilson's does for a rate of 0 among ``n`` independent groups (ours).
     """
-    first = float(values[0])
-    if (values != first).any():
+    first = float(values.mean())
+    if n > 1 and (values != values[0]).any():
         return low, high
     reach = wilson_interval(0, n)[1]
     return first - reach * (first - bounds[0]), first + reach * (bounds[1] - first)

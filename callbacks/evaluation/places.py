@@ -21,7 +21,7 @@ def check_places(predictions: Sequence[Prediction], checker: AnswerChecker) -> l
     known = [i for i, p in enumerate(predictions) if p.gold is not None and p.rule.type in ("maths", "number")]
     chosen = [predictions[i] for i in known]
     box, anywhere = _right(chosen, by_box, checker), _right(chosen, by_any, checker)
-    found = list(predictions)
+    found = [replace(p, right_box=None, right_any=None) for p in predictions]
     for i, b, a in zip(known, box, anywhere, strict=True):
         found[i] = replace(found[i], right_box=b, right_any=a)
     return found

@@ -134,7 +134,9 @@ def read_baseline(path: Path, model: str = "") -> dict[str, Baseline]:
     found: dict[str, Baseline] = {}
     for result in read_results(path):
         accuracy, tokens = result.value("accuracy"), result.value("tokens")
-        if result.group or result.attack_template != "none" or accuracy is None or tokens is None:
+        if result.group or result.attack_template != "none" or result.kind not in ("", "answers"):
+            continue
+        if accuracy is None or tokens is None:
             continue
         if result.suite not in found or result.system == BASELINE_SYSTEM:
             found[result.suite] = Baseline(accuracy, tokens, result.fingerprint)

@@ -103,11 +103,7 @@ def _end(text: str) -> str:
 
 def judge_notes(results: Sequence[Result]) -> list[str]:
     """A line about whose verdicts the table has; none without judges."""
-    prefixes = ("asr", "compliance")
-    names = [
-        list(dict.fromkeys(name.partition("/")[2] for name in r.metrics if name.split("/")[0] in prefixes))
-        for r in results
-    ]
+    names = [_judges(result) for result in results]
     first = dict.fromkeys(judges[0] for judges in names if judges)
     others = [name for name in dict.fromkeys(name for judges in names for name in judges[1:]) if name not in first]
     if not first:
@@ -116,14 +112,22 @@ def judge_notes(results: Sequence[Result]) -> list[str]:
     return [f"verdicts: judge {', '.join(first)}{more}"]
 
 
+def _judges(result: Result) -> list[str]:
+    prefixes = ("asr", "compliance")
+    return list(dict.fromkeys(name.partition("/")[2] for name in result.metrics if name.split("/")[0] in prefixes))
+
+
 def _told(cell: str, heading: str) -> bool:
     """Whether a cell says anything; unchecked answers are rare and have a column only if there are some."""
     return cell != "-" and not (heading == "unchecked %" and cell.split()[0] == "0.0")
 
 
 def _cells(result: Result) -> list[str]:
+    judge = next(iter(_judges(result)), None)
+
     def first(prefix: str) -> dict[str, float | None]:
-        return next((numbers for name, numbers in result.metrics.items() if name.split("/")[0] == prefix), {})
+        names = (prefix, f"{prefix}/{judge}")
+        return next((numbers for name, numbers in result.metrics.items() if name in names), {})
 
     def rate(prefix: str) -> str:
         return _with_spread(first(prefix), 100, result.n)

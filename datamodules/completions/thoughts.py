@@ -41,6 +41,7 @@ _START = re.compile(r"[<\[◁`]")
 _TAIL = 400
 """Characters at the end of a prompt in which an opening mark is looked for."""
 _OPEN_AT_END = re.compile(rf"(?:{_OPEN}|<\|channel\|>[^<]{{0,200}}(?:<\|message\|>)?)\s*\Z", re.IGNORECASE)
+_CLOSED_AT_END = re.compile(r"(?:<think>|\[THINK\]|◁think▷)\s*(?:</think>|\[/THINK\]|◁/think▷)\s*\Z")
 _WRAPPERS = tuple(
     f"<|{name}|>"
     for name in ("begin_of_solution", "end_of_solution", "START_RESPONSE", "END_RESPONSE", "START_TEXT", "END_TEXT")
@@ -92,6 +93,11 @@ def split_thought(completion: str, prompt: str = "") -> Split:
         if (first := begin.match(text)) and (second := end.search(text, first.end())):
             return Split(text[first.end() : second.start()].strip(), text[second.end() :].strip())
     return _split_marks(text)
+
+
+def closes_thought(prompt: str) -> bool:
+    """Whether a prompt ends with an empty thought, so that the answer has none."""
+    return _CLOSED_AT_END.search(prompt) is not None
 
 
 def opened_thought(prompt: str) -> str:

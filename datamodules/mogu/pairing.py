@@ -12,7 +12,9 @@ from datamodules.errors import InputError
 from datamodules.mogu.records import Attack, ResponsePair
 from datamodules.prompts.contrast_data import ContrastPair
 from datamodules.records.kinds import Instruction, Question, Trace
+from datamodules.records.requests import transcript
 from datamodules.records.same_text import squeeze
+from datamodules.records.turns import system_turn
 
 REFUSALS = (
     "I'm sorry, but I cannot help with that.",
@@ -127,7 +129,7 @@ def make_pairs(
         "val_each": n_val,
         "held_out": len(held_out),
         "benign_left_over": len(benign) - total,
-        "own_refusals": sum(pair.asked in own for pair in malicious),
+        "own_refusals": sum(_own(own, pair) is not None for pair in malicious),
         "dropped": dict(Counter(d.reason for d in dropped)),
     }
     train = benign[:n_train] + malicious[:n_own] + added
@@ -177,6 +179,7 @@ def _benign(
     pairs: list[ResponsePair] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
+    uses = Counter[str]()
     for trace in answers:
         reason, request = "", squeeze(trace.asked)
         answer = split_thought(trace.completion, trace.prompt).answer
@@ -195,11 +198,9 @@ def _benign(
             continue
         seen.add(request)
         rejection = _written(refusals, trace.question_id, trace.question, seed)
-        pairs.append(
-            ResponsePair(
-                f"benign/{trace.id}", trace.question, False, trace.completion, rejection, earlier=trace.earlier
-            )
-        )
+        uses[trace.id] += 1  # files of answers may have the same ids
+        name = f"benign/{trace.id}" + (f"#{uses[trace.id]}" if uses[trace.id] > 1 else "")
+        pairs.append(ResponsePair(name, trace.question, False, trace.completion, rejection, earlier=trace.earlier))
     return pairs, dropped
 
 
@@ -215,11 +216,17 @@ def _malicious(
             dropped.append(Dropped(attack.id, attack.prompt, True, reason))
             continue
         seen.add(request)
-        rejection = own.get(attack.asked) or _written(refusals, attack.id, attack.prompt, seed)
+        rejection = _own(own, attack) or _written(refusals, attack.id, attack.prompt, seed)
         pairs.append(
             ResponsePair(attack.id, attack.prompt, True, attack.target, rejection, True, attack.system, attack.earlier)
         )
     return pairs, dropped
+
+
+def _own(own: Mapping[str, str], request: Attack | ResponsePair) -> str | None:
+    """The base's refusal of a request; traces have a system prompt among the turns before it."""
+    before = system_turn(request.system)
+    return own.get(transcript((*before, *request.earlier), request.prompt))
 
 
 def _written(refusals: Sequence[str], key: str, prompt: str, seed: int) -> str:

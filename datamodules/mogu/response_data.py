@@ -15,7 +15,7 @@ from datamodules.errors import InputError
 from datamodules.mogu.batch import ResponderBatch, RouterBatch
 from datamodules.mogu.branching import branch
 from datamodules.mogu.records import ResponsePair
-from datamodules.prompts.chat_template import ChatTemplate, encode_pair
+from datamodules.prompts.chat_template import ChatTemplate, encode_pair, turn_end_id
 from datamodules.prompts.instruction_span import InstructionFinder
 from datamodules.prompts.rows import build_rows
 from datamodules.records.kinds import Question
@@ -255,7 +255,7 @@ class RouterData(_PairData):
 def encode_response(
     tokenizer: PreTrainedTokenizerBase, pair: ResponsePair, glad: bool, template: ChatTemplate | str | None = None
 ) -> Example:
-    """The glad response to a request, or the rejection, as an example; an opening has no end-of-sequence token."""
+    """The glad response to a request, or the rejection, as an example; an opening has no end of its turn."""
     text = pair.glad if glad else pair.reject
     try:
         ids, labels = encode_pair(
@@ -264,7 +264,8 @@ def encode_response(
     except InputError as error:
         raise InputError(f"pair '{pair.id}': {error}" if pair.earlier else str(error)) from error
     if glad and pair.glad_is_opening:
-        end = next((i for i, label in enumerate(labels) if label == tokenizer.eos_token_id), len(ids))
+        ends = {tokenizer.eos_token_id, turn_end_id(tokenizer)}
+        end = next((i for i, label in enumerate(labels) if label in ends), len(ids))
         ids, labels = ids[:end], labels[:end]
     return Example(tuple(ids), tuple(labels), record=pair.id)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.completions.thoughts import thought_tokens
+from datamodules.completions.thoughts import closes_thought, split_thought, thought_tokens
 from datamodules.errors import InputError
 from datamodules.prompts.messages import Message, message_of
 from datamodules.prompts.renderer import PLAIN_TEMPLATE, ChatTemplate, Renderer, Turns, name_of
-from datamodules.prompts.token_row import TokenRow, assistant_tail
+from datamodules.prompts.token_row import RESPONSE_MARK, TokenRow, assistant_tail
 from datamodules.records.kinds import System
 from datamodules.records.turns import Turn
 
@@ -96,13 +97,16 @@ def encode_pair(
     The chat template renders the response as an assistant turn, up to and including EOS. Some templates change what
     the model said: R1-style ones remove the think block, which their prompts open. Then the response follows the
     prompt, and only the end of the turn comes from the template (ours). A response without a thought closes the
-    thought that the prompt opens, so that no answer is learnt as a thought. InputError as `render_prompt`, or if the
+    thought that the prompt opens, so that no answer is learnt as a thought; after a prompt that closes the thought
+    (``enable_thinking: false``), the response is learnt without its own. InputError as `render_prompt`, or if the
     tokenizer has no EOS.
     """
     require_eos(tokenizer)
     render = Renderer(tokenizer, template)
     turns = _messages(render, user, system_prompt, earlier)
     prompt = render(turns, True)
+    if closes_thought(prompt):
+        response = split_thought(response).answer or response
     row = TokenRow(tokenizer)
     row.add(prompt, learnt=False)
     row.add(assistant_tail(render, turns, {"role": "assistant", "content": response}, prompt).text, learnt=True)
@@ -119,9 +123,25 @@ def require_eos(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The added token that the tokenizer's chat template writes after an assistant turn; None if it writes none."""
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": RESPONSE_MARK}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, TypeError, ValueError):
+        return None  # where prompts are rendered, the same error is told
+    _, found, ending = text.rpartition(RESPONSE_MARK)
+    if not found:
+        return None  # it drops what the assistant says
+    ids = tokenizer.encode(ending.strip(), add_special_tokens=False)
+    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
+
+
 def _messages(render: Renderer, user: str, system_prompt: str | None, earlier: Sequence[Turn]) -> list[Message]:
     turns = [message_of(turn, render, earlier=True) for turn in earlier] + [{"role": "user", "content": user}]
-    if system_prompt is None:
+    if system_prompt is None or not system_prompt.strip():  # a table has an empty cell for none
         return turns
     if turns[0]["role"] == "system":
         raise InputError("there are two system prompts: one of the conversation, and one beside it; leave one out")

@@ -1,12 +1,12 @@
 """Encode training conversations: each turn of the assistant is learnt after the prompt that it will have in use."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from datamodules.completions.thoughts import closes_thought
 from datamodules.prompts.chat_template import require_eos
 from datamodules.prompts.messages import Message, message_of, parts_of
 from datamodules.prompts.renderer import ChatTemplate, Renderer
@@ -16,8 +16,6 @@ from datamodules.records.turns import Turn
 
 LossTurns = Literal["all", "last"]
 """The assistant's turns that are learnt."""
-
-_CLOSED_THOUGHT = re.compile(r"(?:<think>|\[THINK\]|◁think▷)\s*(?:</think>|\[/THINK\]|◁/think▷)\s*\Z")
 
 
 class ConversationEncoder:
@@ -99,7 +97,7 @@ class ConversationEncoder:
 
     def _tail(self, render: Renderer, context: list[Message], turn: Turn, prompt: str) -> Tail:
         thought, content = parts_of(turn)
-        if _CLOSED_THOUGHT.search(prompt):
+        if closes_thought(prompt):
             self.n_thoughts_left_out += bool(thought)
             turn, thought = Turn(turn.role, content, tool_calls=turn.tool_calls), ""
 

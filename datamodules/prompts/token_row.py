@@ -10,7 +10,7 @@ from datamodules.completions.thoughts import opened_thought, split_thought
 from datamodules.errors import InputError
 from datamodules.prompts.renderer import Turns, without_space
 
-_MARKER = "@@response@@"
+RESPONSE_MARK = "@@response@@"
 
 
 class TokenRow:
@@ -93,8 +93,8 @@ def assistant_tail(
     content = str(turn["content"])
     ending: str | None = None
     if content:
-        marked = render([*context, {**turn, "content": _MARKER}], False)
-        before, found, after = marked.rpartition(_MARKER)
+        marked = render([*context, {**turn, "content": RESPONSE_MARK}], False)
+        before, found, after = marked.rpartition(RESPONSE_MARK)
         # White space around the response is not doubled if both the template and the response have it.
         if before.startswith(prompt) and before[len(prompt) :][-1:].isspace():
             content = content.lstrip()

@@ -62,9 +62,19 @@ class JsonlShard:
             self._file.seek(start)
             tail = self._file.read(step) + tail
         torn = tail[tail.rfind(b"\n") + 1 :]
-        if torn:
+        if torn and _is_record(torn):  # without its end of line only, and counted as written
+            self._file.write(b"\n")
+        elif torn:
             self._file.truncate(content_end - len(torn))
             _log.warning("%s: cut off an incomplete last line: %s", self.path, torn.decode("utf-8", errors="replace"))
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(values, dict) and "id" in values
 
 
 def merge_shards(shards: Path | str, out: Path) -> int:

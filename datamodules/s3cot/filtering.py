@@ -114,6 +114,11 @@ def _by_question(traces: Sequence[Trace]) -> dict[str, list[Trace]]:
                 f"traces of question '{trace.question_id}' come from several models or instructions: '{first.id}' from "
                 f"{first.model}, {first.system}; '{trace.id}' from {trace.model}, {trace.system}; filter one at a time"
             )
+        if (trace.asked, trace.gold) != (first.asked, first.gold):
+            raise InputError(
+                f"'{trace.question_id}' names two questions, of several files: '{first.question[:60]}' and "
+                f"'{trace.question[:60]}', or one with two gold answers; give their data ids that differ"
+            )
     return groups
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ class Response:
     question_id: str
     suite: str
     example: Example
+
+    @property
+    def digest(self) -> str:
+        """It changes with any token of the prompt or the response."""
+        tokens = repr((self.example.input_ids, self.example.labels))
+        return blake2b(tokens.encode(), digest_size=8).hexdigest()
 
 
 class BenchmarkData(GenerationData):

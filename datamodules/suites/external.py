@@ -1,5 +1,6 @@
 """Read completions that another project wrote as predictions."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from datamodules.suites.repeats import Entry, check_repeats
 from datamodules.suites.sources import LocalFile, Source
 from datamodules.suites.suite import NO_GOLD, Suite, SuiteKind
 
+_FALSE = ("", "false", "0", "no")
+"""False in a table, which has texts only."""
 _FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "finished", "complete", "completed", "true")
 _CUT = ("length", "max_tokens", "max_new_tokens", "max_length", "model_length", "truncated", "incomplete", "false")
 
@@ -188,7 +191,7 @@ class _Reader:
         self.taken: dict[str, str] = {}
 
     def __call__(self, line: Line) -> tuple[list[Prediction], dict[str, Reference]] | None:
-        if self.keep is not None and not self.keep(line):
+        if self.keep is not None and not _is_true(self.keep(line)):
             return None
         item = self.item(line)
         assert item is not None  # the suite keeps every line
@@ -254,10 +257,19 @@ def read_own(path: Path, rule: AnswerRule | None = None) -> External:
 def _samples(line: Line, expressions: Mapping[str, Expression]) -> list[dict[str, Any]]:
     columns = {key: _listed(expression(line)) for key, expression in expressions.items()}
     n = len(columns["completion"])
+    if n == 0:
+        raise InputError(f"{line.where}: --completion: the list of completions is empty")
     for key, values in columns.items():
         if len(values) != n:
             raise InputError(f"{line.where}: --{key}: {len(values)} values for {n} completions")
     return [{key: values[sample] for key, values in columns.items()} for sample in range(n)]
+
+
+_NUMBER = re.compile(r"\d{1,12}(?:\.\d{0,9})?|nan", re.IGNORECASE)
+
+
+def _is_true(value: Any) -> bool:
+    return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -265,10 +277,11 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _count(value: Any, line: Line) -> int | None:
-    if value is None or value == "":
+    if isinstance(value, str):  # a table has texts only, and 12.0 for 12 if one is missing
+        value = value.strip()
+        value = float(value) if _NUMBER.fullmatch(value) else value
+    if value is None or value == "" or value != value:
         return None
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)  # a table has texts only
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
         raise InputError(f"{line.where}: --tokens: must be a number of tokens, not {value!r:.40}")
     return int(value)

@@ -100,9 +100,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ScoredResponse:
-    """Likelihood of a given response: negative log-likelihood in nats, summed over ``n_tokens`` tokens."""
+    """Likelihood of a given response: negative log-likelihood in nats, summed over ``n_tokens`` tokens.
+
+    ``digest`` is that of the tokens of prompt and response; empty in files of earlier versions.
+    """
 
     id: str
     suite: str
     nll: float
     n_tokens: int
+    digest: str = ""

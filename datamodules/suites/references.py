@@ -24,6 +24,7 @@ _LABELS: dict[Meaning, tuple[str, ...]] = {
         *("false", "0"),
     ),
 }
+_NUMBER = re.compile(r"[+-]?\d{1,9}(?:\.\d{0,9})?")
 _KNOWN: dict[str, bool] = {word: meaning == "complied" for meaning, words in _LABELS.items() for word in words}
 
 
@@ -47,7 +48,7 @@ def label_of(value: Any, labels: Mapping[str, Meaning], where: str) -> bool | No
     """
     if value is None or isinstance(value, bool):
         return value
-    text = str(int(value)) if isinstance(value, float) and value == int(value) else str(value).strip()
+    text = str(value).strip()
     if not text:
         return None
     own = {_plain(word): meaning == "complied" for word, meaning in labels.items()}
@@ -105,6 +106,8 @@ def _readable(prediction: Prediction, reference: str | None) -> str | None:
 
 
 def _plain(label: str) -> str:
-    """A label without case, signs and a leading number, unless it is a number."""
+    """A label without case, signs and a leading number, unless it is a number: tables have ``1.0`` for 1."""
+    if _NUMBER.fullmatch(label.strip()):
+        return f"{float(label):g}"
     words = re.sub(r"[\W_]+", " ", str(label).lower()).split()
     return " ".join(words[1:] if len(words) > 1 and words[0].isdigit() else words)

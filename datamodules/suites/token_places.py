@@ -59,6 +59,8 @@ def _counted(prediction: Prediction, tokenizer: "Tokenizer") -> Prediction:
     text = prediction.completion.encode("utf-8", "replace").decode("utf-8")
     ends = [end for _, end in tokenizer.encode(text, add_special_tokens=False).offsets]
     n_tokens = len(ends) if prediction.n_tokens is None else prediction.n_tokens
+    if n_tokens not in (len(ends), len(ends) + 1):  # with the end token; else it is of another tokenizer
+        return prediction
 
     def end_of(count: int) -> int:
         return 0 if count < 1 else ends[count - 1] if count <= len(ends) else len(text)
@@ -71,9 +73,12 @@ def _load(tokenizer: str) -> "Tokenizer":
 
     file = Path(tokenizer) / "tokenizer.json" if Path(tokenizer).is_dir() else Path(tokenizer)
     try:
-        return Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(tokenizer)
+        loaded = Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(tokenizer)
     except Exception as error:  # tokenizers raises plain exceptions
         raise InputError(
             f"--tokenizer: '{tokenizer}' cannot be loaded ({first_line(error)}); give a folder with a "
             "tokenizer.json, or a hub id"
         ) from error
+    loaded.no_truncation()  # which the file may have kept from a use in training
+    loaded.no_padding()
+    return loaded

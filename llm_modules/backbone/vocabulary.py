@@ -2,13 +2,11 @@
 
 import warnings
 
-from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datamodules.errors import InputError
+from datamodules.prompts.chat_template import turn_end_id
 from llm_modules.backbone.architecture import embedding_rows
-
-_MARKER = "@@response@@"
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> set[int]:
@@ -26,22 +24,6 @@ def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
         stacklevel=2,
     )
     return ids | {turn_end}
-
-
-def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The added token that the tokenizer's chat template writes after an assistant turn; None if it writes none."""
-    if not tokenizer.chat_template:
-        return None
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARKER}]
-    try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except (TemplateError, TypeError, ValueError):
-        return None  # where prompts are rendered, the same error is told
-    _, found, ending = text.rpartition(_MARKER)
-    if not found:
-        return None  # it drops what the assistant says
-    ids = tokenizer.encode(ending.strip(), add_special_tokens=False)
-    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
 
 
 def required_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> set[int]:

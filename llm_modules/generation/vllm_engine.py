@@ -38,7 +38,7 @@ _OURS = {
     *_options(RemoteModel("", adapter="any")),
 }
 """Options of vLLM that follow from others."""
-_PLACEMENT = {
+PLACEMENT = {
     "tensor_parallel_size",
     "pipeline_parallel_size",
     "distributed_executor_backend",
@@ -200,4 +200,4 @@ class VllmGenerator(GenerationEngine):
 
 def engine_options(settings: GenerationSettings) -> dict[str, Any]:
     """Options of vLLM that may change completions, for records: not where and with how much memory it runs."""
-    return {name: value for name, value in settings.vllm.options.items() if name not in _PLACEMENT}
+    return {name: value for name, value in settings.vllm.options.items() if name not in PLACEMENT}

@@ -34,6 +34,7 @@ def run(
     from rich.console import Console
 
     from datamodules.answers.checker import AnswerChecker
+    from datamodules.errors import InputError
     from datamodules.records import Trace, read_records, to_json
     from datamodules.records.shards import write_lines
     from datamodules.s3cot.filtering import filter_by_agreement, filter_by_gold
@@ -44,7 +45,11 @@ def run(
     read = [trace for path in expand("--traces", traces) for trace in read_records(path, Trace, strict=strict)]
     found: dict[str, Trace] = {}
     for trace in read:
-        found.setdefault(trace.id, trace)
+        if found.setdefault(trace.id, trace) != trace:
+            raise InputError(
+                f"--traces: the files have two traces '{trace.id}', of other questions, seeds or settings; filter them "
+                "one at a time, or give their data ids that differ"
+            )
     if len(found) < len(read):
         _log.warning("%d traces are in more than one file and count once", len(read) - len(found))
     with AnswerChecker() as checker:

@@ -98,7 +98,8 @@ def _budgets(
     with AnswerChecker() as checker:
         for suite, answers in suites.items():
             for condition, own in answers.items():
-                chosen = [p for p in conditions[condition] if f"{p.question}\0{p.gold}" in own]
+                names = {key: one.suite for key, one in own.items()}
+                chosen = [p for p in conditions[condition] if names.get(f"{p.question}\0{p.gold}") == p.suite]
                 found[suite, condition] = budget_accuracies(chosen, checker, budgets or BUDGETS)
     return found
 

@@ -148,6 +148,15 @@ def test_a_run_of_a_version_with_other_options_goes_on_if_they_are_off(tmp_path:
     assert difference(tmp_path / CONFIG, text.format("0.0", [-0.5]), "test") is not None
 
 
+def test_sampling_and_tests_go_on_with_other_slots_and_devices(tmp_path: Path) -> None:
+    text = "model: {{init_args: {{generation: {{slots: {}, temperature: {}}}}}}}\ntrainer: {{devices: {}}}"
+    (tmp_path / CONFIG).write_text(text.format(8, 0.7, 1))
+    for verb in ("predict", "test"):
+        assert difference(tmp_path / CONFIG, text.format(4, 0.7, 2), verb) is None
+        assert difference(tmp_path / CONFIG, text.format(8, 0.5, 1), verb) is not None
+    assert difference(tmp_path / CONFIG, text.format(8, 0.7, 2), "fit") is not None
+
+
 def test_a_part_of_an_option_is_no_option_of_another_version(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text("data: {init_args: {seed: 0, chat_template_kwargs: null}}")
     text = "data: {init_args: {seed: 0, chat_template_kwargs: {enable_thinking: false}}}"

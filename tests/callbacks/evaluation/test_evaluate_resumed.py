@@ -94,6 +94,13 @@ def test_responses_go_on_where_they_were_and_are_the_same_to_the_bit(tmp_path: P
     assert shard.read_bytes().count(b"\n") == 16 + 4 + 16 + 8  # the first batch is not done again
 
 
+def test_a_response_that_has_changed_is_not_taken_for_the_one_that_was_measured(tmp_path: Path) -> None:
+    source = prepare(tmp_path / "source")
+    run(source, tmp_path / "run", "likelihood")
+    with pytest.raises(InputError, match="has another prompt or response there than in data now"):
+        run(source, tmp_path / "run", suites=[replace(suites("likelihood")[0], instruction="Now.")])
+
+
 def test_a_finished_run_is_only_scored_again(source: Path, whole: Path, tmp_path: Path) -> None:
     counted(source, tmp_path, Counter())
     again = Counter()

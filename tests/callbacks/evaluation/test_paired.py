@@ -55,10 +55,17 @@ def test_equal_answers_to_few_questions_do_not_show_equal_runs() -> None:
 
 
 def test_p_of_the_bootstrap_is_twice_the_rarer_side() -> None:
-    # Two records, gains -1 and 3: means -1, 1, 1, 3 are equally likely, a quarter of them at most 0.
-    found = difference([10.0, 10.0], [9.0, 13.0], resamples=20_000)
-    assert found.p == pytest.approx(0.5, abs=0.02)
-    assert (found.low, found.high) == (-1, 3)
+    # Gains -1 and 3, ten of each: a resampled mean is at most 0 if it has at most 5 of the latter, 2.07 %.
+    found = difference([10.0] * 20, [9.0, 13.0] * 10, resamples=20_000)
+    assert found.p == pytest.approx(0.0414, abs=0.006)
+    assert -1 < found.low < 0.3 < 1.7 < found.high < 3
+
+
+@pytest.mark.parametrize(("gains", "p"), [([5], 1), ([5, 7], 0.5), ([1, 2, 3, 4, 5], 2 / 32), ([-1, 3], 1)])
+def test_few_records_show_little_however_much_they_differ(gains: list[float], p: float) -> None:
+    assert difference([0.0] * len(gains), gains).p == pytest.approx(p)
+    twice = difference([0.0] * 2 * len(gains), gains * 2, [str(n) for n in range(len(gains))] * 2)
+    assert twice.p == pytest.approx(p), "two records of a cluster are no more than one"
 
 
 def test_the_seed_decides() -> None:

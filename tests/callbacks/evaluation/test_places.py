@@ -45,6 +45,12 @@ def test_both_stand_in_every_result_of_maths_and_in_no_other(checker: AnswerChec
     assert not {"accuracy_box", "accuracy_any"} & {*found["c"].metrics, *found["n"].metrics}
 
 
+def test_marks_of_an_earlier_rule_go(checker: AnswerChecker) -> None:
+    before = Prediction("a", "5", gold="5", right_box=False, right_any=True, rule=AnswerRule(type="text"))
+    (found,) = check_places(check_answers([before], checker), checker)
+    assert (found.right_box, found.right_any) == (None, None)
+
+
 def test_the_rules() -> None:
     assert by_box(AnswerRule(type="number")).places == ("boxed",)
     assert by_any(AnswerRule(pattern="A: (.+)")).places[:2] == ("pattern", "boxed")

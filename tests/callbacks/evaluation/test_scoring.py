@@ -141,6 +141,28 @@ def prediction(number: int, **settings: Any) -> Prediction:
     return Prediction(f"q{number}|s0", "text", question_id=f"q{number}", question=f"{number}?", **settings)
 
 
+def test_the_table_has_the_verdicts_of_one_judge() -> None:
+    verdicts = [(JudgeVerdict("harm", n < 2, "harm"), JudgeVerdict("phrases", True)) for n in range(4)]
+    made = [Prediction(f"{n}", "...", suite="s", kind="safety", verdicts=own) for n, own in enumerate(verdicts)]
+    out = StringIO()
+    print_table(results_of(made), "model", console=Console(file=out, width=200))
+    assert "harm" in out.getvalue()
+    assert "50.0" in out.getvalue()
+    assert "refused" not in out.getvalue(), "that is the other judge's"
+
+
+def test_aes_is_of_answers_and_not_of_what_an_attack_got() -> None:
+    base = {"s": Baseline(0.5, 100.0), "m": Baseline(0.5, 100.0)}
+    made = [
+        Prediction(f"{kind}{n}", "x", suite=suite, kind=kind, gold="x", n_tokens=50, correct=False)
+        for suite, kind in (("s", "safety"), ("m", "answers"))
+        for n in range(3)
+    ]
+    found = {result.suite: result for result in results_of(made, base)}
+    assert "aes" in found["m"].metrics
+    assert "aes" not in found["s"].metrics
+
+
 def aes_cells(accuracies: list[float], base: dict[str, Baseline]) -> list[Result]:
     found = []
     for suite, accuracy in zip(base, accuracies, strict=True):

@@ -110,6 +110,20 @@ def test_what_is_dropped_has_a_reason() -> None:
     assert len(made.dropped) == 5
 
 
+def test_answers_of_two_files_with_the_same_ids_have_ids_of_their_own() -> None:
+    again = [replace(trace, question=f"Another question {n}?") for n, trace in enumerate(answers(3))]
+    made = make_pairs([*answers(3), *again], attacks(6), n_train=5, n_val=1)
+    ids = [pair.id for pair in (*made.train, *made.val)]
+    assert len(set(ids)) == len(ids) == 12
+
+
+def test_the_base_s_own_refusals_are_found_for_requests_with_a_system_prompt() -> None:
+    asked = replace(attacks(1)[0], system="Be kind.")
+    said = replace(ANSWER, question=asked.prompt, completion="I cannot do that.", earlier=(Turn("system", "Be kind."),))
+    made = make_pairs(answers(3), [asked, *attacks(4)[1:]], rejections=[said], n_train=2, n_val=1)
+    assert made.report["own_refusals"] == 1
+
+
 def test_a_request_that_occurs_twice_is_not_on_both_sides_of_the_split() -> None:
     refused = replace(ANSWER, id="r", question="Question 3?", completion="Sorry.")
     again = [replace(trace, id=f"again-{trace.id}", question=f" {trace.question.upper()}") for trace in answers(20)]

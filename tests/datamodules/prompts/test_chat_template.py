@@ -154,14 +154,12 @@ def test_an_opening_mark_of_the_response_is_not_said_twice() -> None:
 RESPONSES = ("4.", "4.\n</think>\n\n4.", "<think>\nTwo.\n</think>\n\n4.", "<think>Two.")
 
 
-@pytest.mark.parametrize("name", ["miniature", "tiny", "closed", "qwen2_5", "llama2"])
+@pytest.mark.parametrize("name", ["miniature", "tiny", "qwen2_5", "llama2"])
 def test_responses_stay_as_they_are_if_the_prompt_opens_no_thought(name: str, request: pytest.FixtureRequest) -> None:
     if name == "miniature":
         tokenizer: PreTrainedTokenizerBase = load_tokenizer("miniature")
     elif name == "tiny":
         tokenizer = tiny_tokenizer()
-    elif name == "closed":
-        tokenizer = byte_tokenizer(R1_TEMPLATE.replace("<think>\\n", "<think></think>"))
     else:
         tokenizer = AutoTokenizer.from_pretrained(request.getfixturevalue("shared_data") / "tokenizers" / name)
     for response in RESPONSES:
@@ -171,6 +169,17 @@ def test_responses_stay_as_they_are_if_the_prompt_opens_no_thought(name: str, re
         text = f"{prompt}{space}{response}{space}{tokenizer.eos_token}"
         assert ids == tokenizer.encode(text, add_special_tokens=False)
         assert labels.count(IGNORE_INDEX) == len(encode_prompt(tokenizer, prompt))
+
+
+def test_after_a_prompt_that_closes_the_thought_no_second_one_is_learnt() -> None:
+    tokenizer = byte_tokenizer(R1_TEMPLATE.replace("<think>\\n", "<think></think>"))
+    for response, learnt in zip(RESPONSES, ("4.<E>", "4.<E>", "4.<E>", "<think>Two.<E>"), strict=True):
+        assert learned(tokenizer, *encode_pair(tokenizer, "2+2?", response)) == learnt
+
+
+def test_an_empty_system_prompt_is_none() -> None:
+    tokenizer = byte_tokenizer(R1_TEMPLATE)
+    assert render_prompt(tokenizer, "2+2?", system_prompt=" ") == render_prompt(tokenizer, "2+2?")
 
 
 def test_a_template_that_ends_turns_without_eos_gets_one() -> None:

@@ -45,7 +45,7 @@ def test_an_error_loses_nothing_that_was_done(tmp_path: Path) -> None:
     assert read_records(tmp_path / "s.jsonl", Question) == [question(0)]
 
 
-@pytest.mark.parametrize("torn", ['{"id": "q1", "quest', "x" * 200_000, '{"id": "q1", "question": "a"}'])
+@pytest.mark.parametrize("torn", ['{"id": "q1", "quest', "x" * 200_000, '"id"'])
 def test_a_torn_line_is_cut_off_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: str) -> None:
     path = tmp_path / "s.jsonl"
     with JsonlShard(path) as shard:
@@ -55,6 +55,17 @@ def test_a_torn_line_is_cut_off_and_logged(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING), JsonlShard(path) as shard:
         assert torn in caplog.text
         assert path.read_bytes() == whole
+        shard.append(question(1))
+    assert read_records(path, Question, strict=True) == [question(0), question(1)]
+
+
+def test_a_record_that_lacks_its_end_of_line_alone_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    with JsonlShard(path) as shard:
+        shard.append(question(0))
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert [record_id for record_id, _ in id_lines(path)] == ["q0"], "it counts as done"
+    with JsonlShard(path) as shard:
         shard.append(question(1))
     assert read_records(path, Question, strict=True) == [question(0), question(1)]
 

@@ -5,8 +5,9 @@ import warnings
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from datamodules.prompts.chat_template import turn_end_id
 from llm_modules.backbone.loading import load_model, load_tokenizer
-from llm_modules.backbone.vocabulary import end_ids, turn_end_id
+from llm_modules.backbone.vocabulary import end_ids
 
 
 @pytest.fixture

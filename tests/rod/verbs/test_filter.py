@@ -1,6 +1,8 @@
 """``rod filter``: files in, files out, nothing overwritten."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,17 @@ def shards(tmp_path: Path) -> Path:
     (folder / "rank0.jsonl").write_text("".join(to_json(trace) + "\n" for trace in first))
     (folder / "rank1.jsonl").write_text("".join(to_json(trace) + "\n" for trace in second + first[:1]) + "{torn\n")
     return folder
+
+
+def test_one_id_of_two_files_is_one_question(tmp_path: Path) -> None:
+    first = traces("train-1", {0.0: "2", -0.5: "2"})
+    other = [replace(trace, question="3+5?", gold="8") for trace in traces("train-1", {0.0: "8", -0.4: "8"})]
+    for name, own in (("a", first), ("b", other), ("c", other[1:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(to_json(trace) + "\n" for trace in own))
+    for name, told in (("b", "the files have two traces 'train-1|0.0'"), ("c", "'train-1' names two questions")):
+        files = f"[{tmp_path}/a.jsonl,{tmp_path}/{name}.jsonl]"
+        with pytest.raises(InputError, match=re.escape(told)):
+            main(["--traces", files, "--by", "gold", "--output", str(tmp_path / "items.jsonl")])
 
 
 def test_by_gold(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,33 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_two_suites_of_one_run_with_the_same_questions_stay_two(tmp_path: Path) -> None:
+    runs = []
+    for model, right in (("one", "7"), ("two", "8")):
+        for suite, answer in (("gsm8k", right), ("gsm8k_brief", "9")):
+            lines = [{"q": f"{i}?", "gold": "7", "n": 5, "out": f"\\boxed{{{answer}}}"} for i in range(4)]
+            (tmp_path / model).mkdir(exist_ok=True)
+            file = write(tmp_path / model / f"{suite}.jsonl", *lines)
+            words = ["--completion", "out", "--question", "q", "--gold", "gold", "--tokens", "n"]
+            assert rod("score", file, "--output", tmp_path / f"scored/{model}/{suite}", *words) == 0
+        made = tmp_path / "runs" / model / "predictions.jsonl"
+        made.parent.mkdir(parents=True)
+        scored = sorted((tmp_path / "scored" / model).glob("*/predictions.jsonl"))
+        made.write_text("".join(path.read_text() for path in scored))
+        runs.append(made.parent)
+    assert rod("frontier", *runs, "--output", tmp_path / "out") == 0
+    found = {(row["suite"], row["condition"]): row["accuracy"] for row in table(tmp_path / "out/frontier.csv")}
+    assert found == {
+        ("gsm8k", "one"): "1.0",
+        ("gsm8k", "two"): "0.0",
+        ("gsm8k_brief", "one"): "0.0",
+        ("gsm8k_brief", "two"): "0.0",
+    }
+    budgets = table(tmp_path / "out/budgets.csv")
+    assert {(row["suite"], row["condition"]) for row in budgets} == found.keys()
+    assert {row["n"] for row in budgets} == {"4"}
+
+
 def test_files_and_numbers(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert rod("frontier", *runs, "--output", out) == 0

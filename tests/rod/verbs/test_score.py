@@ -383,6 +383,31 @@ def test_other_labels_are_given_a_meaning() -> None:
         label_of("dodged", {}, "file:1")
     assert label_of("Dodged", {"dodged": "refused"}, "file:1") is False
     assert label_of("1", {"1": "refused"}, "file:1") is False  # one's own meaning counts first
+    # A table has 1.0 and 0.0 as soon as one is missing.
+    assert [label_of(label, {}, "file:1") for label in ("1.0", "0.0", 1, 0.0, " ")] == [True, False, True, False, None]
+    assert label_of("2.0", {"2": "refused"}, "file:1") is False
+    for label in ("-1", -1, "2"):
+        with pytest.raises(InputError, match="is unknown"):
+            label_of(label, {}, "file:1")
+
+
+def test_counts_that_are_missing_in_a_table_leave_the_others(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "out,gold,n,ok\n\\boxed{2},2,12.0,True\n\\boxed{3},3,,1\n\\boxed{4},5,nan,yes\n\\boxed{6},6,9.0,0\n"
+    )
+    words = ["--completion", "out", "--gold", "gold", "--question", "out", "--tokens", "n", "--keep", "ok"]
+    assert score(table, "--output", tmp_path / "out", *words) == 0
+    found = list(predictions(tmp_path / "out").values())
+    assert [(p["n_tokens"], p["correct"]) for p in found] == [(12, True), (None, True), (None, False)]
+
+
+def test_an_empty_list_of_completions_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"out": ["\\boxed{2}"], "q": "1", "gold": 2}, {"out": [], "q": "2", "gold": 2}]
+    file = write(tmp_path / "a.jsonl", *lines)
+    assert score(file, "--output", tmp_path / "out", "--completion", "out", "--gold", "gold", "--question", "q") == 0
+    assert len(predictions(tmp_path / "out")) == 1
+    assert "the list of completions is empty" in (tmp_path / "out/set_aside.jsonl").read_text()
 
 
 JUDGED = [
