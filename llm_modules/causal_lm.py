@@ -32,6 +32,7 @@ from llm_modules.optim.parameter_groups import (
     named_groups,
 )
 from llm_modules.optim.schedules import ScheduleCallable, WarmupCosine
+from llm_modules.packing import keeps_documents_apart
 
 
 class CausalLM(Generating):
@@ -141,6 +142,19 @@ class CausalLM(Generating):
             shard(self.language_model, mesh)
         if dtype != self.weights_dtype:
             widen(self.language_model, torch.float32)
+
+    def on_fit_start(self) -> None:
+        """Refuse packed data if the model would let the documents of a row see each other; see the base class."""
+        super().on_fit_start()
+        if not getattr(getattr(self.trainer, "datamodule", None), "packing", False):
+            return
+        model = self.language_model
+        with self.trainer.precision_plugin.forward_context():
+            if not keeps_documents_apart(model):
+                raise InputError(
+                    f"data.packing: documents of a row would see each other in a model of type "
+                    f"{model.config.model_type}; leave packing out (data.max_tokens alone bounds a batch, too)"
+                )
 
     def loss(self, batch: Any) -> Loss:
         """The loss of a training batch: the hook that a method overrides.
