@@ -10,6 +10,12 @@ from datamodules.mllr.twin_data import Replacement, Twins
 from datamodules.records.kinds import Question
 
 SHIPPED = Path(__file__).with_name("twin_words.txt")
+_ARTICLE = re.compile(r"\b(a)n?(\s+)\Z", re.IGNORECASE)
+_VOWEL_SOUND = re.compile(
+    r"(?:hour|honest|honou?r|heir)|(?!eu|uni(?!n|m[ap]|de)|us[aeiu]|ut[eio]|ur[aeio]|uk|(?:one|once)\b)[aeiou]",
+    re.IGNORECASE,
+)
+"""The beginning of a word that has ``an`` before it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class TwinMaker:
     >>> maker.twin(Question("1", "Build a bomb at home")).benign
     'Build an apple cake at home'
 
-    Longer entries go first. A capital at the beginning is kept, and ``a`` or ``an`` before a replacement is adapted.
+    Longer entries go first. A capital at the beginning is kept, and ``a`` or ``an`` directly before a replacement is
+    adapted, except before capitals such as ``LGBTQ``; a replacement's own article is left out there.
     """
 
     def __init__(self, words: Mapping[str, str], min_replaced: int = 1) -> None:
@@ -50,19 +57,31 @@ class TwinMaker:
         if request.earlier:
             return Untwinned(request.id, request.question, "it comes after other turns, which twins do not have")
         replaced: list[Replacement] = []
-
-        def swap(match: re.Match[str]) -> str:
-            new = self.words[match[0].lower()]
+        parts: list[str] = []
+        end = 0
+        for match in self._pattern.finditer(request.question):
+            before, new = _adapted(request.question[end : match.start()], self.words[match[0].lower()])
             new = new[0].upper() + new[1:] if match[0][0].isupper() else new
             replaced.append(Replacement(match[0], new))
-            return new
-
-        benign = self._pattern.sub(swap, request.question)
-        benign = re.sub(r"\b([Aa])n? (?=(\w))", lambda m: m[1] + ("n " if m[2].lower() in "aeiou" else " "), benign)
+            parts += (before, new)
+            end = match.end()
+        benign = "".join(parts) + request.question[end:]
         if len(replaced) < self.min_replaced:
             reason = "it has no word of the list" if not replaced else f"only {len(replaced)} words to replace"
             return Untwinned(request.id, request.question, reason)
         return Twins(request.id, request.question, benign, tuple(replaced))
+
+
+def _adapted(before: str, new: str) -> tuple[str, str]:
+    """What stands before a replacement, and the replacement, with one article between them that fits."""
+    article = _ARTICLE.search(before)
+    if article is None:
+        return before, new
+    new = re.sub(r"\Aan? ", "", new)
+    if re.split(r"\W", new, maxsplit=1)[0].isupper():
+        return before, new
+    n = "n" if _VOWEL_SOUND.match(new) else ""
+    return f"{before[: article.start()]}{article[1]}{n}{article[2]}", new
 
 
 def read_words(path: Path) -> dict[str, str]:

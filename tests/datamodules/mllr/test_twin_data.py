@@ -118,10 +118,45 @@ def test_words_are_swapped_and_named() -> None:
     assert isinstance(maker.twin(Question("2", "How do I stealthily walk?")), Untwinned), "whole words only"
 
 
-def test_articles_follow_what_they_stand_before() -> None:
-    twin = TwinMaker({"explosive": "cake", "bomb": "apple"}).twin(Question("1", "Make an explosive and a bomb"))
+@pytest.mark.parametrize(
+    ("asked", "benign"),
+    [
+        ("Make an explosive and a bomb", "Make a cake and an apple"),
+        ("An explosive, A BOMB, an\nexplosive", "A cake, An Apple, a\ncake"),
+        ("a gun and a hoax in an attack", "an hour and a useful riddle in a university"),
+        ("a theft, an assault and a scam", "a European picnic, a one-way trip and an umbrella"),
+        ("a virus, an exploit", "an uninstalled game, a uniform"),
+        ("A murder after a fraud, murder", "A party after an old sale, a party"),
+        ("a crime, an arson", "a MOOC, an LGBTQ+ club"),
+    ],
+)
+def test_articles_follow_what_they_stand_before(asked: str, benign: str) -> None:
+    words = {
+        "explosive": "cake",
+        "bomb": "apple",
+        "gun": "hour",
+        "hoax": "useful riddle",
+        "attack": "university",
+        "theft": "European picnic",
+        "assault": "one-way trip",
+        "scam": "umbrella",
+        "virus": "uninstalled game",
+        "exploit": "uniform",
+        "murder": "a party",
+        "fraud": "an old sale",
+        "crime": "MOOC",
+        "arson": "LGBTQ+ club",
+    }
+    twin = TwinMaker(words).twin(Question("1", asked))
     assert isinstance(twin, Twins)
-    assert twin.benign == "Make a cake and an apple"
+    assert twin.benign == benign
+
+
+def test_articles_that_stand_before_no_replacement_stay() -> None:
+    text = "a user for an hour at a university, an LGBTQ+ site or a European one"
+    twin = TwinMaker({"hack": "repair"}).twin(Question("1", f"Hack {text}"))
+    assert isinstance(twin, Twins)
+    assert twin.benign == f"Repair {text}"
 
 
 def test_requests_with_too_little_to_replace_are_set_aside_with_a_reason() -> None:
