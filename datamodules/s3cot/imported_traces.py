@@ -1,6 +1,6 @@
 """Make trace records of responses that another tool wrote."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 from datamodules.records import Trace, extract_gold
 from datamodules.records.requests import Request, earlier_turns
+from datamodules.records.same_text import squeeze
 from datamodules.records.turns import Turn
 
 
@@ -39,8 +40,9 @@ def traces_of(
     r"""Return a trace for each response. What is unknown stays empty: no layers, the bare question as prompt.
 
     Args:
-        rows: Pairs of a collection's name and a line of it. A question is identified by collection, ``question_id`` (or
-            the question's text without one) and ``model``.
+        rows: Pairs of a collection's name and a line of it. A question is identified by ``question_id`` and ``model``,
+            whatever the collection; by the collection, too, if other questions have the same ``question_id``. Without
+            one it is identified by collection, text and ``model``.
         alphas: Alpha by style.
         tokenizer: Counts tokens; an end-of-sequence token is added to each count.
         checker: Compares answers with the gold ones.
@@ -59,10 +61,14 @@ def traces_of(
     lengths = [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     answers = [AnswerRule().extract(text) for text in texts]
     marks = checker.check([(row.gold or "", answer) for (_, row, _), answer in zip(single, answers, strict=True)])
+    asked = defaultdict[str, set[str]](set)
+    for _, row in rows:
+        asked[row.question_id].add(squeeze(row.asked))
     samples: Counter[tuple[str, float]] = Counter()
     traces = []
     for (source, row, text), length, answer, right in zip(single, lengths, answers, marks, strict=True):
-        question_id = "/".join(filter(None, (source, row.question_id or row.asked, row.model)))
+        collection = "" if row.question_id and len(asked[row.question_id]) == 1 else source
+        question_id = "/".join(filter(None, (collection, row.question_id or row.asked, row.model)))
         alpha = float(alphas[row.style])
         sample = samples[question_id, alpha]
         samples[question_id, alpha] += 1

@@ -20,6 +20,9 @@ def run(
     gold answer, an id of the question, and the name of the model. The style stands in for the steering strength:
     responses whose style has alpha 0 are the initial chains of thought, the others are their variants.
 
+    With ids of the questions, the styles may be in files of their own: lines of one id and text are of one question.
+    Where files have other questions under one id, and without ids, each file has its own questions.
+
     Args:
         responses: JSONL files of responses, or glob patterns.
         output: JSONL file to write the traces to.

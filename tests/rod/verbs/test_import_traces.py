@@ -56,15 +56,15 @@ def test_responses_become_traces(tmp_path: Path, words: Path) -> None:
     main(["--config", str(config), "--responses", str(source), "--tokenizer", str(words), "--output", str(output)])
     traces = read_records(output, Trace, strict=True)
     assert [(t.question_id, t.alpha, t.sample, t.answer, t.correct, t.n_tokens) for t in traces] == [
-        ("exam/1", 0.0, 0, "B", True, 7),
-        ("exam/1", 0.0, 1, None, False, 3),
-        ("exam/1", -0.5, 0, "C", False, 6),
-        ("exam/1", -0.5, 1, "B", True, 4),
-        ("exam/2", -0.5, 0, "D", None, 4),
+        ("1", 0.0, 0, "B", True, 7),
+        ("1", 0.0, 1, None, False, 3),
+        ("1", -0.5, 0, "C", False, 6),
+        ("1", -0.5, 1, "B", True, 4),
+        ("2", -0.5, 0, "D", None, 4),
     ]
     assert traces[0].completion == "One and one. Answer: B\n\\boxed{B}"
     assert traces[3].completion == "It is \\boxed{B}"
-    assert traces[0].id == "exam/1|plain|-|a0|s0"
+    assert traces[0].id == "1|plain|-|a0|s0"
     with pytest.raises(InputError, match="exists"):
         main(["--config", str(config), "--responses", str(source), "--tokenizer", str(words), "--output", str(output)])
 
@@ -82,6 +82,38 @@ def test_without_a_pattern_responses_stay_as_they_are(tmp_path: Path, words: Pat
         main([*args[:2], "--tokenizer", "nowhere", *args[4:], "--alphas", '{"": 0.0}', "--overwrite", "true"])
     with pytest.raises(InputError, match="not a regular expression"):
         main([*args, "--alphas", '{"": 0.0}', "--overwrite", "true", "--append_boxed", "("])
+
+
+def imported(folder: Path, words: Path, **files: list[dict[str, object]]) -> list[Trace]:
+    sources = [str(write(folder / f"{name}.jsonl", rows)) for name, rows in files.items()]
+    args = ["--tokenizer", str(words), "--output", str(folder / "t.jsonl"), "--overwrite", "true"]
+    main(["--responses", json.dumps(sources), *args, "--alphas", '{"verbose": 0, "concise": -0.3}'])
+    return read_records(folder / "t.jsonl", Trace, strict=True)
+
+
+def test_styles_in_files_of_their_own_answer_the_same_questions(tmp_path: Path, words: Path) -> None:
+    files: dict[str, list[dict[str, object]]] = {
+        style: [
+            {"question_id": f"q{n}", "question": f"{n}+1?", "gold": n + 1, "style": style, "responses": [text]}
+            for n, text in enumerate(f"{so} \\boxed{{{n + 1}}}" for n in range(3))
+        ]
+        for style, so in (("verbose", "Well, one more, so"), ("concise", "So"))
+    }
+    traces = imported(tmp_path, words, **files)
+    assert {trace.question_id for trace in traces} == {"q0", "q1", "q2"}
+    output = tmp_path / "items.jsonl"
+    run_verb(filter.run, ["--traces", str(tmp_path / "t.jsonl"), "--by", "gold", "--output", str(output)], "filter")
+    assert [len(item.variants) for item in read_records(output, CurriculumItem, strict=True)] == [1, 1, 1]
+    again = imported(tmp_path, words, one=files["verbose"], two=files["verbose"])
+    assert len({trace.id for trace in again}) == 6, "ids of lines stay unique"
+
+
+def test_files_whose_ids_start_anew_have_their_own_questions(tmp_path: Path, words: Path) -> None:
+    line: dict[str, object] = {"style": "verbose", "responses": "a"}
+    one, two = ([{**line, "question_id": 1, "question": question}] for question in ("1+1?", "2+2?"))
+    without = [{**line, "question": "1+1?"}]
+    traces = imported(tmp_path, words, one=one, two=two, three=without, four=without)
+    assert [trace.question_id for trace in traces] == ["one/1", "two/1", "three/1+1?", "four/1+1?"]
 
 
 def test_chats_become_traces(tmp_path: Path, words: Path) -> None:
