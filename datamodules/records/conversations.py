@@ -1,6 +1,7 @@
 """Training conversations, whatever form they are written in."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,9 @@ def read_conversations(
       ``content`` or ``from`` and ``value``; with tool calls, answers of tools, ``reasoning_content``, and ``weight`` 0
       for turns that are not learnt.
     - ``prompt`` with ``response`` or ``completion``: texts, or lists of turns.
-    - ``instruction``, ``input`` and ``output`` (Alpaca), with a ``history`` of pairs.
-    - Beside each of them ``system`` and ``tools``; beside a pair the turns before it, as ``earlier``.
+    - ``instruction``, ``input`` and ``output`` (Alpaca).
+    - Beside each of them ``system`` and ``tools``; beside a pair what was said before it: a ``history`` of pairs of
+      texts, or ``earlier`` turns.
 
     ``fields`` has the file's name of ``messages``, ``prompt``, ``response``, ``system`` or ``tools``, if it differs;
     ``{prompt: question + context}`` joins fields, and ``turns[0]`` is a value at any depth. A line may lack ``system``
@@ -115,7 +117,9 @@ def _pair(row: dict[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
     if pair is None:
         return None
     join_fields(row, pair)
-    history = [Turn(role, text) for role, text in _history(row.get("history", ()))] if pair == _PAIRS[-1] else []
+    # What is asked or answered may be called history itself.
+    is_read = "history" in re.findall(r"\w+", " ".join((*pair, *fields.values())))
+    history = [] if is_read else [Turn(role, text) for role, text in _history(row.get("history"))]
     history += read_turns(row["earlier"], "earlier") if row.get("earlier") else []
     return history + _side(row[pair[0]], "user", pair[0]) + _side(row[pair[1]], "assistant", pair[1])
 
@@ -132,9 +136,14 @@ def _side(value: Any, role: Role, name: str) -> list[Turn]:
 
 
 def _history(value: Any) -> Iterator[tuple[Role, str]]:
-    for pair in as_list(value, "history") if value else ():
+    remedy = "call turns 'earlier', and rename it if it is something else"
+    try:
+        pairs = as_list(value, "history") if value else ()
+    except BadLineError as error:
+        raise BadLineError(f"{error}; {remedy}") from error
+    for pair in pairs:
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-            raise BadLineError("field 'history' must be a list of pairs of texts")
+            raise BadLineError(f"field 'history' must be a list of pairs of texts; {remedy}")
         yield from (("user", pair[0]), ("assistant", pair[1]))
 
 

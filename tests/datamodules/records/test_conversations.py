@@ -44,6 +44,10 @@ PAIR = (Turn("user", "Hi"), Turn("assistant", "Yes"))
             {"instruction": "Hi", "output": "Yes", "history": [["a", "b"]]},
             (Turn("user", "a"), Turn("assistant", "b"), *PAIR),
         ),
+        *(
+            ({"prompt": "Hi", name: "Yes", "history": [["a", "b"]]}, (Turn("user", "a"), Turn("assistant", "b"), *PAIR))
+            for name in ("response", "completion")
+        ),
         ({"messages": [user("Hi"), said("Yes")], "prompt": "another"}, PAIR),
         ({"messages": json.dumps([user("Hi"), said("Yes")])}, PAIR),
         ({"messages": [user("Hi"), said("Yes", tool_calls=None, name=None)], "tools": None}, PAIR),
@@ -120,6 +124,8 @@ def test_calls_of_tools_and_their_answers(tmp_path: Path) -> None:
         ({"prompt": "turns[0] + context"}, {"turns": ["Hi"], "context": "", "response": "Yes"}),
         ({"system": "sp"}, {"prompt": "Hi", "response": "Yes", "sp": None}),
         ({"tools": "meta.tools"}, {"prompt": "Hi", "response": "Yes", "meta": {}}),
+        ({"prompt": "history", "response": "reply"}, {"history": "Hi", "reply": "Yes"}),
+        ({"prompt": "history[0]", "response": "reply"}, {"history": ["Hi"], "reply": "Yes"}),
     ],
 )
 def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_path: Path) -> None:
@@ -166,6 +172,8 @@ def test_names_of_their_own(fields: dict[str, str], row: dict[str, Any], tmp_pat
         ),
         ({"prompt": "Hi", "response": "Yes", "tools": [3]}, "'tools' must be a list of JSON schemas"),
         ({"instruction": "Hi", "output": "Yes", "history": ["a"]}, "'history' must be a list of pairs"),
+        ({"prompt": "Hi", "response": "Yes", "history": [user("a")]}, "a list of pairs of texts; call turns 'earlier'"),
+        ({"prompt": "Hi", "response": "Yes", "history": "of Rome"}, "no JSON .*rename it if it is something else"),
     ],
 )
 def test_what_cannot_be_learnt(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
@@ -185,6 +193,12 @@ def test_wrong_fields(tmp_path: Path) -> None:
             read(tmp_path, pair, fields={ours: "q"})
     with pytest.raises(InputError, match=r"c\.jsonl:1: field 'q' is missing"):
         read(tmp_path, pair, {**pair, "q": "Hi"}, fields={"prompt": "q"})
+
+
+def test_a_history_beside_fields_of_other_names(tmp_path: Path) -> None:
+    row = {"instruction": "Hi", "output": "Yes", "history": [["a", "b"]]}
+    (found,) = read(tmp_path, row, fields={"prompt": "instruction", "response": "output"})
+    assert found.turns == (Turn("user", "a"), Turn("assistant", "b"), *PAIR)
 
 
 def test_only_some_lines_have_a_system_prompt_and_tools(tmp_path: Path) -> None:
