@@ -10,12 +10,23 @@ from typing import Any
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, HubData, is_number, read_file
 from datamodules.records.reader import check_names, join_fields, listed, report_bad_lines
-from datamodules.records.turns import CHATS, TWO_SYSTEMS, Role, Turn, as_list, parse_json, read_turns, system_turn
+from datamodules.records.turns import (
+    CHATS,
+    TWO_SYSTEMS,
+    Role,
+    Turn,
+    as_list,
+    chat_of,
+    parse_json,
+    read_turns,
+    system_turn,
+)
 from datamodules.records.validation import BadLineError
 
 _PAIRS = (("prompt", "response"), ("prompt", "completion"), ("instruction + input", "output"))
 _BESIDE = ("system", "tools")
 _NAMES = ("messages", "prompt", "response", *_BESIDE)
+_SAID = {"content", "value", "tool_calls"}
 _NO_FORM = "neither a conversation nor a pair of request and response"
 _FORMS = (
     "a conversation has messages or conversations; a pair has prompt and response, prompt and completion, or "
@@ -47,7 +58,7 @@ def read_conversations(
     - ``messages`` (OpenAI, TRL) or ``conversations`` (ShareGPT): a list of turns, or its JSON text, with ``role`` and
       ``content`` or ``from`` and ``value``; with tool calls, answers of tools, ``reasoning_content``, and ``weight`` 0
       for turns that are not learnt.
-    - ``prompt`` with ``response`` or ``completion``: texts, or lists of turns.
+    - ``prompt`` with ``response`` or ``completion``: texts, or lists of turns or their JSON texts.
     - ``instruction``, ``input`` and ``output`` (Alpaca).
     - Beside each of them ``system`` and ``tools``; beside a pair what was said before it: a ``history`` of pairs of
       texts, or ``earlier`` turns.
@@ -125,13 +136,15 @@ def _pair(row: dict[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
 
 
 def _side(value: Any, role: Role, name: str) -> list[Turn]:
-    """One side of a pair: a text, a number, or turns."""
-    if isinstance(value, str):
+    """One side of a pair: a text, a number, or turns, in a table as their JSON text."""
+    chat = chat_of(value)
+    # A text may be JSON that is to be learnt as it is, such as flights from here to there.
+    if isinstance(value, str) and not (chat and all(_SAID & turn.keys() for turn in chat)):
         return [Turn(role, value)]
     if is_number(value):
         return [Turn(role, str(value))]
-    if isinstance(value, list):
-        return read_turns(value, name)
+    if chat is not None:
+        return read_turns(chat, name)
     raise BadLineError(f"field {name!r} must be a text or a list of turns, not {json.dumps(value, default=str)[:40]}")
 
 

@@ -244,6 +244,19 @@ def test_tables(tmp_path: Path) -> None:
     assert [chat.turns for chat in read_conversations(tmp_path / "c.parquet", strict=True)] == expected
 
 
+@pytest.mark.parametrize("names", [("prompt", "completion"), ("prompt", "response"), ("asked", "said")])
+def test_tables_of_pairs_hold_turns_too(names: tuple[str, str], tmp_path: Path) -> None:
+    table = tmp_path / "c.csv"
+    call = said("", tool_calls=[CALL])
+    rows = [[json.dumps([user("Hi")]), json.dumps([call, said("Yes")])], ["[1]", '[{"from": "Rome", "to": "Paris"}]']]
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    fields = dict(zip(("prompt", "response"), names, strict=True)) if names[0] == "asked" else None
+    chat, text = read_conversations(table, fields=fields, strict=True)
+    assert chat.turns == (PAIR[0], Turn("assistant", "", tool_calls=(CALL,)), PAIR[1])
+    assert [turn.content for turn in text.turns] == rows[1], "other JSON is text"
+
+
 def test_bad_lines_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "c.jsonl"
     rows = [{"prompt": "Hi", "response": "Yes"}, {"prompt": "Hi", "response": ""}]
