@@ -63,8 +63,8 @@ def read_records(
     """Read and validate a file of records: JSONL, or any other file that `read_file` reads. Empty lines are skipped.
 
     A line is bad if it is not a JSON object, lacks a field, has one of the wrong type, repeats an id, or has an empty
-    question. A missing ``id`` becomes ``{file stem}-{line number}``. Ids, gold answers and responses may be numbers.
-    Further fields are ignored.
+    question. A missing or empty ``id`` becomes ``{file stem}-{line number}``. Ids, gold answers and responses may be
+    numbers. Further fields are ignored.
 
     If the record has ``earlier`` turns, the request may be a chat, in ``messages`` or ``conversations`` or as a list of
     turns in place of the text; see `part_chat`. A text ``system`` beside a request is the turn before it, unless the
@@ -115,7 +115,7 @@ def read_records(
                 is_prompt = values.get("system") not in get_args(System)  # our own files name instructions so
                 if is_prompt and "system" not in own and not {"system", "earlier"}.intersection(fields):
                     put_system_before(values, "earlier")
-            if "id" not in fields and values.get("id") is None:
+            if "id" not in fields and values.get("id") in (None, ""):
                 values["id"] = f"{path.stem}-{line.number}"
             if gold_pattern is not None:
                 _cut_gold(values, fields.get("gold", "gold"), gold_pattern)

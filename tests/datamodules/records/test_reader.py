@@ -49,6 +49,12 @@ def test_foreign_names_missing_ids_and_numbers(tmp_path: Path) -> None:
     ]
 
 
+def test_an_empty_id_is_a_missing_one(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("id,question\n,1+1?\n,2+2?\na,3+3?\n")
+    assert [question.id for question in read_records(path, Question, strict=True)] == ["q-1", "q-2", "a"]
+
+
 def test_windows_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "w.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"id": "a", "question": "x"}\r\n{"id": "b", "question": "y"}\r\n')
