@@ -111,13 +111,13 @@ def _turn(entry: Mapping[str, Any]) -> Turn:
         raise BadLineError(f"its role is {said!r}; known are {', '.join(_ROLES)}")
     content = entry.get("content", entry.get("value", ""))
     content = str(content) if is_number(content) else content
-    if str(said).lower() == "function_call":
-        return Turn("assistant", "", tool_calls=tuple(_calls(parse_json(content, "function_call"))))
-    calls = entry.get("tool_calls") or entry.get("function_call") or ()
-    text, thought = _text(content, role)
     weight = entry.get("weight", 1)
     if weight not in (0, 1):
         raise BadLineError(f"its weight is {weight!r}; give 1, or 0 for a turn that is not learnt")
+    if str(said).lower() == "function_call":
+        return Turn("assistant", "", tool_calls=tuple(_calls(parse_json(content, "function_call"))), weight=int(weight))
+    calls = entry.get("tool_calls") or entry.get("function_call") or ()
+    text, thought = _text(content, role)
     given = next((entry[name] for name in _THOUGHTS if entry.get(name)), thought)
     if not isinstance(given, str):
         raise BadLineError(f"its thought is not a text but {kind_of(given)}")

@@ -113,6 +113,11 @@ def test_calls_of_tools_and_their_answers(tmp_path: Path) -> None:
     assert other.tools == found.tools == ({"type": "function", "function": tool},)
 
 
+def test_a_call_that_is_not_to_be_learnt() -> None:
+    call = {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'}
+    assert [turn.weight for turn in read_turns([call, {**call, "weight": 0}], "conversations")] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("fields", "row"),
     [
