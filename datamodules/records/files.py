@@ -40,6 +40,8 @@ _WRAPPED = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{[^\[]*"(data|records|rows|example
 """The beginning of an object around a list of records."""
 _ABOUT = {"version", "name", "description"}
 """What may stand beside that list."""
+_OPEN = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{([^\n]*[\[{,:])?[ \r]*\n")
+"""The first line of an object that goes over several."""
 _OTHER_SEPARATOR = re.compile(r"[\w\"' -]+([;,|\t])[\w\"' -]")
 _SPREAD = re.compile(rb'[\[{}\]],?$|"[^"]*"\s*:')
 """The beginning of a line of an object that goes over several."""
@@ -183,8 +185,9 @@ def _json(path: Path, broken: Broken) -> Iterator[Line]:
     with _open(path) as file:
         head = file.read(4096)
     is_list, wrapped = re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*[{\]]", head), _WRAPPED.match(head)
+    is_open = _OPEN.match(head)
     records: Any = None
-    if is_list or wrapped:
+    if is_list or wrapped or is_open:
         with _open(path) as file:
             content = file.read()
         try:
@@ -192,9 +195,15 @@ def _json(path: Path, broken: Broken) -> Iterator[Line]:
         except (ValueError, RecursionError) as error:
             if is_list and not re.search(rb"\]\s*\n\s*\[", content):  # no list on each line, but one that is broken
                 raise InputError(f"{path}: broken JSON ({error})") from error
-    if wrapped and isinstance(records, dict):
-        name = wrapped[1].decode()
-        records = records[name] if records.keys() <= {name} | _ABOUT else None
+    if isinstance(records, dict):
+        lists = [name for name, value in records.items() if isinstance(value, list) and dict in map(type, value)]
+        if wrapped and records.keys() <= {name := wrapped[1].decode()} | _ABOUT:
+            records = records[name]
+        elif is_open and lists:
+            raise InputError(
+                f"{path}: is one JSON object over several lines; write the list under {lists[0]!r} alone into a file, "
+                "or the object on one line if it is a record"
+            )
     if isinstance(records, list):
         yield from _json_list(path, records, broken)
     else:

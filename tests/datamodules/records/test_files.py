@@ -60,6 +60,8 @@ def test_parquet(tmp_path: Path) -> None:
         ("a.jsonl", b"prompt,response\na,b\n", r"a\.jsonl:1: .*a name that ends in \.csv"),
         ("a.json", b'[{"prompt": "a"},\n', r"a\.json: broken JSON"),
         ("a.json", b"[]", "has no record"),
+        ("a.json", b'{\n "prompt": "a",\n "n": [1]\n}', r"a\.json:1: .*an object goes over several lines"),
+        ("a.json", b"[\n1,\n2\n]", r"a\.json:1: broken JSON"),
         ("a.csv", b"prompt;response\na;b\n", r"a\.csv:1: there is one column, 'prompt;response', which ';' .*commas"),
         ("a.csv", b"prompt\tresponse\na\tb\n", r"a\.csv:1: there is one column, .*a \.tsv tabs"),
         ("a.tsv", b"prompt,response\na,b\n", r"a\.tsv:1: there is one column, 'prompt,response'"),
@@ -73,6 +75,22 @@ def test_what_is_wrong_with_a_file_is_said(name: str, content: bytes, said: str,
     with pytest.raises(InputError, match=said) as error:
         read_records(tmp_path / name, Instruction, strict=True)
     assert "rename the fields" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"data":[\n{"question":"1+1?"},\n{"question":"2+2?"}\n],"license":"MIT"}', "data"),
+        ('\ufeff{\r\n"license": "MIT",\n"tasks": [\n{"question": "1+1?"},\n{"question": "2+2?"}\n]\n}\n', "tasks"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_an_object_around_the_records_of_a_file_is_told(text: str, name: str, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{ending}"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"a\.{ending}: is one JSON object .*write the list under '{name}' alone"):
+        read_records(path, Question)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_list_on_each_line_is_no_list_of_records(tmp_path: Path) -> None:
