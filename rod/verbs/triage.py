@@ -1,5 +1,6 @@
 """``rod triage``: rank the samples of a fine-tuning set by how malicious they look to the model."""
 
+import logging
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,9 +10,12 @@ if TYPE_CHECKING:
 
     from datamodules.mllr.twin_data import Twins
     from datamodules.prompts.chat_template import ChatTemplate
+    from datamodules.prompts.conversation import ConversationEncoder
+    from datamodules.records.conversations import Conversation
     from llm_modules.causal_lm import CausalLM
     from llm_modules.safety_watch.triage import RefusalAxis
 
+_log = logging.getLogger(__name__)
 _FILES = ("kept.jsonl", "dropped.jsonl", "scores.csv")
 
 
@@ -37,7 +41,8 @@ def run(
     ours, after the idea of DataShield (arXiv 2606.00160).
 
     Writes to the folder ``output``: ``kept.jsonl``, the samples that are left, in their order with all their
-    fields; ``dropped.jsonl``, the others, the worst first; ``scores.csv``, the score of each.
+    fields; ``dropped.jsonl``, the others, the worst first; ``scores.csv``, the score of each. Samples that the template
+    cannot render, or the model has too few positions for, are in none of them, and counted.
 
     Args:
         path: The fine-tuning set, in any form that `InstructionData` reads.
@@ -77,7 +82,7 @@ def run(
     module = CausalLM(model, dtype="auto")
     template = ChatTemplate(chat_template, chat_template_kwargs or {}).of("plain")
     encode = ConversationEncoder(module.tokenizer, template, loss_turns="last")
-    rows = {c.number: _upto(examples[-1], at) for c in conversations if (examples := encode(c))}
+    rows = _rows(path, conversations, encode, at, module.max_positions)
     module.configure_model()
     module.eval().to(place)
     axis = _fit_axis(module, twins, template)
@@ -92,7 +97,7 @@ def run(
         scored = zip(chosen, axis.score(states).tolist(), strict=True)
         scores.update((numbers[row], score) for row, score in scored)
     worst = sorted(scores, key=lambda number: (-scores[number], number))[: round(drop * len(scores))]
-    lines = _lines(path, {c.number for c in conversations})
+    lines = _lines(path, rows)
     _write(output, lines, scores, worst)
     console = Console()
     spread = f"scores from {min(scores.values()):.2f} to {max(scores.values()):.2f}"
@@ -117,13 +122,15 @@ def _fit_axis(module: "CausalLM", twins: Sequence["Twins"], template: "ChatTempl
 
 
 def _lines(path: Path, numbers: Container[int]) -> dict[int, str]:
-    """The lines of the file with these numbers, as JSON."""
+    """The lines of the file with these numbers, as JSON that UTF-8 can hold."""
     import json
 
     from datamodules.records.files import read_file
+    from datamodules.records.reader import HALVES
 
     found = (line for line in read_file(path, lambda _: None) if line.number in numbers)
-    return {line.number: json.dumps(line.values, ensure_ascii=False, default=str) for line in found}
+    texts = {line.number: json.dumps(line.values, ensure_ascii=False, default=str) for line in found}
+    return {number: text.encode("utf-8", HALVES).decode() for number, text in texts.items()}
 
 
 def _write(output: Path, lines: Mapping[int, str], scores: Mapping[int, float], worst: Sequence[int]) -> None:
@@ -139,6 +146,37 @@ def _write(output: Path, lines: Mapping[int, str], scores: Mapping[int, float], 
             writer = csv.writer(table)
             writer.writerow(["line", "score", "kept"])
             writer.writerows([number, f"{scores[number]:.4f}", number not in dropped] for number in sorted(scores))
+
+
+def _rows(
+    path: Path, conversations: Sequence["Conversation"], encode: "ConversationEncoder", at: str, most: int | None
+) -> dict[int, list[int]]:
+    """The tokens to read of each sample, by its line; warnings count those that cannot be read.
+
+    InputError if none can.
+    """
+    from datamodules.errors import InputError
+
+    rows: dict[int, list[int]] = {}
+    refused: list[str] = []
+    too_long: list[str] = []
+    for conversation in conversations:
+        try:
+            row = _upto(encode(conversation)[-1], at)
+        except InputError as error:
+            refused.append(f"{conversation.where}: {error}")
+            continue
+        if most is None or len(row) <= most:
+            rows[conversation.number] = row
+        else:
+            too_long.append(f"{conversation.where}: {len(row):,} tokens, but the model has {most:,} positions")
+    if not rows:
+        raise InputError((refused + too_long)[0])
+    for why, left_out in (("that cannot be rendered", refused), ("that are too long", too_long)):
+        if left_out:
+            n, of = len(left_out), len(conversations)
+            _log.warning("%s: left out %d of %d samples %s, such as %s", path, n, of, why, left_out[0])
+    return rows
 
 
 def _upto(example: tuple[list[int], list[int]], at: str) -> list[int]:

@@ -51,6 +51,30 @@ def test_forbidden_requests_among_harmless_ones_are_dropped(world: Path, tmp_pat
     assert triage(world, data, output) == 2, "files that are there are not overwritten"
 
 
+def test_samples_that_cannot_be_read_are_left_out_and_counted(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add", "arguments": {}}}]}
+    pair = {"prompt": "Hello", "response": "World"}
+    samples = [
+        {"messages": [{"role": "user", "content": "1+1?"}, call]},
+        pair,
+        {**pair, "response": "World " * 2000},
+        {**pair, "note": "half \ud83d", "sign": "é"},
+    ]
+    data, output = tmp_path / "data.jsonl", tmp_path / "out"
+    data.write_text("\n".join(map(json.dumps, samples)))
+    assert triage(world, data, output, "--drop", "0.5") == 0
+    assert f"left out 1 of 4 samples that cannot be rendered, such as {data}:1: " in caplog.text
+    assert f"left out 1 of 4 samples that are too long, such as {data}:3: " in caplog.text
+    assert "but the model has 1,024 positions" in caplog.text
+    written = lines(output / "kept.jsonl") + lines(output / "dropped.jsonl")
+    assert sorted(written, key=len) == [samples[1], samples[3]]
+    assert [int(row["line"]) for row in csv.DictReader((output / "scores.csv").open())] == [2, 4]
+    data.write_text(json.dumps(samples[2]))
+    assert triage(world, data, tmp_path / "none") == 2
+
+
 def test_what_cannot_be_ranked_is_told_before_anything_is_written(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
