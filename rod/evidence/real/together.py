@@ -32,7 +32,9 @@ GROUPS: Mapping[str, tuple[str, Words]] = {
     "s3cot_mllr_maths": ("maths", ()),
 }
 """Condition -> the pilot behind its groups, and what it adds to the curriculum."""
-CONDITIONS = ("taught", "aligned", "s3cot", *GROUPS, "s3cot_mogu")
+LOW: Words = ["--model.optimizer.lr", "1e-4"]
+"""A third of the curriculum's rate: the control that groups have to beat."""
+CONDITIONS = ("taught", "aligned", "s3cot", "s3cot_low", *GROUPS, "s3cot_mogu")
 LAST = "epoch=9"
 """Checkpoint of a curriculum: all its stages, so that every fit has the same steps."""
 SAMPLED: Words = ["--model.generation.temperature", "0.7"]
@@ -64,7 +66,8 @@ class RealTogetherEvidence:
         found += do.grouped("s3cot_mllr")
         if not controls:
             return found
-        found += [*do.tested("taught", do.maths.taught), *do.grouped("s3cot_watched")]
+        found += [*do.short("s3cot_low", (), *LOW), *do.tested("taught", do.maths.taught)]
+        found += do.grouped("s3cot_watched")
         return [*found, *do.safety.searched("maths"), *do.grouped("s3cot_mllr_maths"), *do.mixed()]
 
     def values(self, folder: Path) -> Iterator[Value]:
