@@ -40,6 +40,7 @@ ELSEWHERE = {
     "docs/long_runs": "tests/rod/test_recovery.py",
     "docs/play": "tests/rod/play: pages are driven in a browser",
     "docs/recipes": "tests/rod/test_recipes.py",
+    "docs/together": "tests/rod/evidence/test_real_runs.py",
 }
 """Page -> the tests that run its commands."""
 NOT_HERE = {
