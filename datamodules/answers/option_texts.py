@@ -29,16 +29,16 @@ def read_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
 
 
 def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
-    said = _key(text)
+    said, line = _key(text), "" if whole else _key(_own_line(text, options))
     if not any(_key(option).startswith(("the ", "a ", "an ")) for option in options.values()):
-        said = re.sub(r"^(?:the|an?) ", "", said)
+        said, line = (re.sub(r"^(?:the|an?) ", "", part) for part in (said, line))
     keys = {name: _key(option) for name, option in options.items()}
     found = [
         (len(key), name)
         for name, key in keys.items()
         if len(key) > 0
         and not (len(key) == 1 and key.upper() in options)  # "A" is a name before it is a text
-        and (said == key or (not whole and said.startswith(key) and _AFTER_TEXT.match(said[len(key) :])))
+        and (key in (said, line) or (not whole and said.startswith(key) and _AFTER_TEXT.match(said[len(key) :])))
     ]
     longest = max((length for length, _ in found), default=0)
     best = [name for length, name in found if length == longest]
@@ -51,6 +51,13 @@ def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
     return (
         UNDECIDED if others and re.match(rf"[,;/&](?:the )?(?:{others})(?:$|[.,;/&]|(?:or|and) )", listed) else best[0]
     )
+
+
+def _own_line(text: str, options: Mapping[str, str]) -> str:
+    """The first line; empty if it goes on with a lower-case word, or if another line is an option, as in a list."""
+    line, _, rest = text.partition("\n")
+    others = {_key(without_filler(other)) for other in rest.split("\n")} - {""}
+    return "" if rest.lstrip()[:1].islower() or others.intersection(map(_key, options.values())) else line
 
 
 def read_value(text: str, options: Mapping[str, str]) -> str | None:

@@ -175,6 +175,13 @@ def test_no_choice_is_made_up(text: str) -> None:
         ("The answer is small intestine as well as B cells.", None),
         ("None of the options is correct.", None),
         ("It digests.\nSo the large intestine is correct.", "B"),
+        ("Answer: Large intestine\n\nExplanation: It absorbs water.", "B"),
+        ("The answer is the large intestine\nIt absorbs water.", "B"),
+        ("**Answer:**\nSmall intestine\n\nThe large intestine absorbs water.", "A"),
+        ("Answer: Large intestine\nor small intestine", None),
+        ("Answer: Large intestine\nsurgery", None),
+        ("Answer:\n- Large intestine\n- Small Intestine", None),
+        ("Answer: Large intestine surgery\n\nIt helps.", None),
     ],
 )
 def test_texts_of_options(text: str, answer: str | None) -> None:
@@ -224,6 +231,18 @@ def test_an_options_own_text_after_its_letter_or_in_its_place(
     text: str, options: tuple[str, ...], answer: str | None
 ) -> None:
     assert AnswerRule("choice").extract(text, options) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Answer: Plasma exchange, then rest\n\nExplanation: It is fast.", "B"),
+        ("Answer: Plasma exchange\n\nExplanation: It is fast.", "A"),
+        ("Answer: Plasma exchange, but not rest\n\nExplanation: It is fast.", "A"),
+    ],
+)
+def test_the_longest_option_of_the_line_counts(text: str, answer: str) -> None:
+    assert AnswerRule("choice").extract(text, ("Plasma exchange", "Plasma exchange, then rest")) == answer
 
 
 @pytest.mark.parametrize(
