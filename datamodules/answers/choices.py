@@ -95,7 +95,7 @@ def _named(
             return species
         if _SPECIES.match(rest):
             return None
-    more, discussed = _others(after, names)
+    more, discussed = _others(without_own(rest, own), names)
     if more - {name}:
         return UNDECIDED
     if whole and discussed - {name}:
@@ -126,16 +126,28 @@ def _others(rest: str, names: str) -> tuple[set[str], set[str]]:
     kinds = re.escape(names)
     # The stop after a name ends no sentence: "B. elm, C. ash, or D. fir".
     marked = REASON.split(re.sub(rf"(?<![\w.])([{kinds}])\.(?=\s)", r"\1)", rest.lstrip(".:)")), maxsplit=1)[0]
-    listed = sentence(marked)
-    found = {name for more in (_LISTED, _ALSO) for name in re.findall(more.replace("NAMES", kinds), listed)}
+    listed = re.split(_BESIDES.replace("NAMES", kinds), sentence(marked), maxsplit=1)[0]
+    patterns = (_LISTED, _ALSO) if _NEW_SENTENCE.match(rest) else (_LISTED, _LAST, _ALSO)
+    found = {name for more in patterns for name in re.findall(more.replace("NAMES", kinds), listed)}
     return found, set(re.findall(rf"(?<![\w.])\(?([{kinds}])\)\s", marked))
 
 
-_LISTED = (
+_OR = (
     rf"\b(?:or|and(?=.{{1,12}}[:)]{_SAYS_MORE}|\W.{{1,9}}$))\s(?:maybe\s|perhaps\s|possibly\s|even\s)?"
-    r"(?:option\s|choice\s)?\(?([NAMES])(?:[:)]|\s\(|\.?$)"
+    r"(?:option\s|choice\s)?\(?([NAMES])"
 )
+_LISTED = rf"{_OR}(?:[:)]|\s\()"
 """A further name of a list, such as the last of "B. elm, C. ash, or D. fir"."""
+_LAST = rf"{_OR}\.?$"
+"""The same at the end, without a mark: "B. elm, C. ash, or D"."""
+_BESIDES = r"(?<!if )\b(?:than|not|instead of|as opposed to|over)\s(?:option\s|choice\s)?\(?[NAMES](?!\w)"
+"""Begin of a list of names that are not meant: "rather than A or C"."""
+_NEW_SENTENCE = re.compile(
+    r"\)?[.!]\s+(?![^.\n]{0,200}\b(?:also|either|equally|could|might|may|maybe|perhaps|possibly|alternatively)\b)"
+    r"(?=[A-Z][\w'’-]*(?:,?\s(?!(?:or|and)\b)[\w'’-]+){3})"
+    r"(?:(?:It|This|That|These|They|There|We|I|He|She)\b|(?:[\w'’-]+\s){1,6}(?:is|are|was|were|has|have|had|does|do)\b)"
+)
+"""The text after a name is a sentence of its own, and none that offers other names."""
 _SPECIES = re.compile(
     r"\. ?(?:coli|difficile|diff|pylori|influenzae|baumannii|cereus|anthracis|albicans|fragilis|perfringens|botulinum"
     r"|tetani|burgdorferi|histolytica|lamblia|faecalis|faecium|jejuni)\b"

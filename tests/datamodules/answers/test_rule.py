@@ -188,6 +188,31 @@ def test_texts_of_options(text: str, answer: str | None) -> None:
     assert AnswerRule("choice").extract(text, ORGANS) == answer
 
 
+DRUGS = ("Ampicillin", "Ceftriaxone", "Doxycycline", "Nitrofurantoin")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is B. It is better than A or C.", "B"),
+        ("The correct answer is (B) Ceftriaxone. This rules out A, C, and D.", "B"),
+        ("The answer is B. The patient has no signs of hepatitis B or C.", "B"),
+        ("The answer is B (Ceftriaxone) rather than A (Ampicillin) or C (Doxycycline).", "B"),
+        ("The answer is B, not A or C.", "B"),
+        ("The answer is B. It could also be A or C.", None),
+        ("The answer is B. Large leaves or C.", None),
+        ("The answer is B. The growth of bacteria in blood or C.", None),
+        ("The answer is B. ceftriaxone, A. ampicillin, or C", None),
+        ("The answer is (B) Ceftriaxone or C.", None),
+        ("The answer is B, if not A or C.", None),
+        ("The answer is B. It is as good as (A) or (C).", None),
+    ],
+)
+def test_names_in_another_sentence_or_set_apart_leave_the_answer(text: str, answer: str | None) -> None:
+    assert AnswerRule("choice").extract(text, DRUGS) == answer
+    assert AnswerRule("choice").extract(text) == answer
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
