@@ -9,6 +9,11 @@ from datamodules.answers.spans import UNDECIDED, plain, sentence, without_filler
 
 REASON = re.compile(r"\b(?:because|since|whereas|unlike)\b", re.IGNORECASE)
 """Words after which other options are only talked about."""
+_BESIDES = r"(?<!if )\b(?:not|than|instead of|as opposed to|while|(?<!well )(?<!such )as) "
+"""Words before another option that say that it is not meant."""
+_OFFERS = r"[^.\n]{0,200}\b(?:also|too|either|equally|could|might|may|maybe|perhaps|possibly|alternatively|as well)\b"
+_NEW_SENTENCE = re.compile(rf"(?:[.!?](?=\s{{1,9}}[A-Z])|\n)(?!\s{{0,9}}(?i:(?:or|and)\b|{_OFFERS}))")
+"""End of a sentence before one that offers no other options."""
 _AFTER_TEXT = re.compile(r"$|[.;:!?](?!\d)|,(?!\d)|/(?![\d(])| (?:because|since|as|which|due|given|based|but)\b|\(")
 _WORD = re.compile(r"\w+")
 _SPECIES = re.compile(r"([a-z])[a-z]{2,} (?=[a-z]{4})")
@@ -45,7 +50,11 @@ def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
     if len(best) != 1:
         return None
     others = "|".join(re.escape(key) for name, key in keys.items() if key and key != keys[best[0]])
-    listed = REASON.split(sentence(said[longest:]))[0]
+    rest = without_own(re.sub(r"^(?:the|an?) ", "", text, flags=re.IGNORECASE), options[best[0]])
+    dotted = any(_NEW_SENTENCE.search(plain(option)) for option in options.values())
+    listed = said[longest:] if dotted else _key(_NEW_SENTENCE.split(rest, maxsplit=1)[0])
+    listed = REASON.split(sentence(listed))[0]
+    listed = re.split(rf"{_BESIDES}(?:the )?(?:{others})(?![a-z0-9])", listed)[0] if others else listed
     if others and re.search(rf"(?<![a-z0-9])(?:or|and|as well as) (?:the )?(?:{others})(?![a-z0-9])", listed):
         return UNDECIDED
     return (

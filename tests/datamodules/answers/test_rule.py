@@ -216,6 +216,30 @@ def test_names_in_another_sentence_or_set_apart_leave_the_answer(text: str, answ
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
+        ("The answer is elm. Oak and ash are not soft here.", "B"),
+        ("The answer is the Elm. Oak and ash are not soft here.", "B"),
+        ("Answer: Elm\n\nExplanation: Oak and ash are hard.", "B"),
+        ("The answer is elm, not oak or ash.", "B"),
+        ("The answer is elm, rather than the oak or ash.", "B"),
+        ("The answer is elm, which is softer than oak and ash.", "B"),
+        ("The answer is elm, as oak and ash are hard.", "B"),
+        ("The answer is elm. It could be oak or ash.", None),
+        ("The answer is elm. Or oak or ash.", None),
+        ("The answer is elm, which is soft, or oak.", None),
+        ("The answer is elm, as well as oak and ash.", None),
+        ("The answer is elm, if not oak or ash.", None),
+        ("The answer is elm\nor oak.", None),
+    ],
+)
+def test_other_texts_in_another_sentence_or_set_apart_leave_the_answer(text: str, answer: str | None) -> None:
+    assert AnswerRule("choice").extract(text, ("Oak", "Elm", "Ash", "Fir")) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is E. coli, or C. difficile.", None),
+        ("The answer is Klebsiella pneumoniae or E. coli.", None),
         ("The answer is E. coli.", "C"),
         ("The answer is C. difficile, which makes toxins.", "B"),
         ("The answer is C. E. coli", "C"),
