@@ -1,8 +1,10 @@
 """Compare answers with gold answers by their type, and check beforehand that each gold answer can be compared."""
 
+import re
 from collections.abc import Sequence
 
 from datamodules.answers.checker import AnswerChecker
+from datamodules.answers.normal import without_commands
 from datamodules.answers.numbers import read_number
 from datamodules.answers.rule import DEFAULT_OPTIONS, AnswerRule, Options, named_options
 from datamodules.errors import InputError
@@ -15,13 +17,16 @@ _READ_AS = {
     "text": "compared: it is empty",
 }
 
+_AROUND = " \t\n.()"
+_QUOTED = re.compile(r"\A[\"'“‘«](.*)[\"'”’»]\Z", re.DOTALL)
+
 
 def compare(rule: AnswerRule, pairs: Sequence[tuple[str, str | None]], checker: AnswerChecker) -> list[bool | None]:
     """Check (gold, predicted) pairs; None if the checker gave up. A missing prediction is wrong.
 
-    Option names, labels and texts are compared without case, spaces and full stop; numbers and mathematics by
-    ``checker``. Of type ``number``, gold answers are read as answers are, without unit; so is the percent sign of an
-    answer to a gold number without one.
+    Option names, labels and texts are compared without case, spaces, full stop and quotation marks; numbers and
+    mathematics by ``checker``. Of type ``number``, gold answers are read as answers are, without unit; so is the
+    percent sign of an answer to a gold number without one.
     """
     if rule.type == "maths":
         return checker.check_each(pairs)
@@ -92,5 +97,6 @@ def _readable(rule: AnswerRule, gold: str, options: Options) -> bool:
 
 
 def _key(text: str) -> str:
-    """The text for comparison: without case, surrounding punctuation and extra spaces."""
-    return " ".join(text.casefold().strip(" \t\n.()").split())
+    """The text for comparison: without case, text commands, punctuation and quotation marks around it, extra spaces."""
+    bare = _QUOTED.sub(r"\1", without_commands(text).strip(_AROUND))
+    return " ".join(bare.casefold().strip(_AROUND).split())
