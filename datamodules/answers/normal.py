@@ -51,6 +51,10 @@ _STATEMENT = re.compile(
 _EMPTY = re.compile(r"(?:\\(?:text|mbox)\s?\{)?\s?(?:the\s)?empty\sset\s?\}?|Ø", re.IGNORECASE)
 _LEAD = re.compile(r"[=→]\s?|\\(?:#|(?:approx|sim|simeq|therefore|implies|(?:Long)?[rR]ightarrow)(?![a-zA-Z]))\s?")
 """Signs before an answer that say that it is one."""
+_GROUPED_SIDE = re.compile(
+    r"([^=,;]{1,60}=\s?(?:\\?[$€£¥₹]\s?)?-?)(\d{1,3}(?:,\d{3}){1,8})((?:\.\d{1,20})?(?![\d.])[^=,;]{0,60})"
+)
+"""An equation whose right side starts with one number with thousands commas: "x = 22,500"."""
 _BOUNDS = (
     (re.compile(r"at least (.+)|(.+?),? or (?:more|greater|larger|higher|above)", re.IGNORECASE), r"\ge "),
     (re.compile(r"at most (.+)|(.+?),? or (?:less|fewer|smaller|lower|below)", re.IGNORECASE), r"\le "),
@@ -87,6 +91,8 @@ def clean(text: str) -> str:
         text = text[match.end() :].strip()
     if _EMPTY.fullmatch(text):
         return r"\emptyset"
+    if "=" in text and (match := _GROUPED_SIDE.fullmatch(text)):
+        text = match[1] + match[2].replace(",", "") + match[3]
     lead = _LEAD.match(text)
     return _as_bound(text[lead.end() :] if lead else text).strip()
 

@@ -238,6 +238,10 @@ def test_small_numbers_differ(gold: str, predicted: str, checker: AnswerChecker)
         (r"\frac{1}{70}", "0.014286"),
         (r"2\sqrt{3}\text{ m}", r"200\sqrt{3}\text{ cm}"),
         (r"2\sqrt{3}\text{ cm}", r"2\sqrt{3}"),
+        ("22500", "x = 22,500"),
+        ("22500", r"\text{Profit} = \$22,500"),
+        ("-22500.5", "x = -22,500.5"),
+        ("x = 1, 200", "200, 1"),
         (r"\{1,2\}", "2, 1"),
         ("1,2", "2 and 1"),
         (r"\pm 3", "3, -3"),
@@ -297,6 +301,8 @@ def test_what_mathematics_cannot_read_is_compared_as_text(gold: str, predicted: 
 @pytest.mark.parametrize(
     ("gold", "predicted"),
     [
+        ("22500", "x = 22,501"),
+        ("22500", "x = 22, 500"),
         ("x=1,y=2", "(2,1)"),
         ("x=1,y=2", "2,1"),
         ("a=2,b=3,c=4", "(4,3,2)"),
