@@ -12,7 +12,7 @@ from datamodules.answers.numerals import (
     words_as_digits,
 )
 from datamodules.answers.parts import is_part
-from datamodules.answers.spans import MARKUP, REFUSED, UNDECIDED, plain, sentence, without_filler
+from datamodules.answers.spans import MARKUP, REFUSED, UNDECIDED, plain, sentence, without_filler, without_text_commands
 from datamodules.answers.tokens import DECIMAL_COMMA, TOKEN, written
 from datamodules.answers.units import measures
 
@@ -46,6 +46,7 @@ _TEN_POWER = re.compile("(?<=10)[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]{1,4}")
 _FEET = re.compile(r"(?<![\d.])(\d{1,3})\s?['′’]\s?(\d{1,2})\s?(?:[\"″”]|'')")
 _AND_PART = re.compile(r"(?<![\d./])(\d{1,9})\sand\s(\d{1,9}/\d{1,9})(?![\d/])")
 _AND_HALF = re.compile(r"(?<![\d./])(\d{1,9})\sand\s(?:a|one)\s(half|third|quarter)\b", re.IGNORECASE)
+_FRACTION = re.compile(r"\\[dtc]?frac\s?\{\s?(\d{1,15})\s?\}\s?\{\s?(\d{1,15})\s?\}")
 _TEN_ALONE = re.compile(
     r"(?<![\w.,^*×·⋅])(?<![\d×x*·⋅]\s)(?<!times)(?<!times\s)(?<!cdot)(?<!cdot\s)10\s?\^(?=\s?\{?\s?-?\d)"
 )
@@ -125,8 +126,9 @@ def _last_meant(text: str, tokens: Sequence[re.Match[str]]) -> re.Match[str] | N
 
 
 def plain_tail(text: str) -> str:
-    """The last 2,000 characters of a text without mark-up."""
-    return _TEN_ALONE.sub("1 x 10^", MARKUP.sub("", _tidy(text[-2000:])).replace("$", ""))
+    """The last 2,000 characters of a text without mark-up, powers of units, and fraction bars: 3/4."""
+    text = without_text_commands(_FRACTION.sub(r" \1/\2", _tidy(text[-2000:])))
+    return _without_powers(_TEN_ALONE.sub("1 x 10^", MARKUP.sub("", text).replace("$", "")))
 
 
 def _with_words(text: str) -> str:

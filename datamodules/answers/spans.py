@@ -25,10 +25,14 @@ _SENTENCE_END = re.compile(r"(?<!\bft)(?<!\blb)(?<!\blbs)(?<!\bhr)(?<!\bhrs)(?<!
 
 def plain(span: str) -> str:
     """The first 400 characters of a span without mark-up."""
-    span = span[:400]
+    return MARKUP.sub("", without_text_commands(span[:400])).replace("$", "").strip()
+
+
+def without_text_commands(text: str) -> str:
+    r"""The text with the content of ``\text{}``, ``\boxed{}`` and the like in place of the command."""
     for _ in range(3):
-        span = _COMMAND.sub(r"\1", span)
-    return MARKUP.sub("", span).replace("$", "").strip()
+        text = _COMMAND.sub(r"\1", text)
+    return text
 
 
 def without_filler(text: str) -> str:
