@@ -178,7 +178,7 @@ def _value(text: str, token: re.Match[str], tokens: Sequence[re.Match[str]], wit
     return written(token)
 
 
-_INLINE = re.compile(r"\$\$?([^$]{1,400})\$|\\\(([^()]{1,400}|.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+_INLINE = re.compile(r"\$\$?((?:[^$\\]|\\.){1,400})\$|\\\(([^()]{1,400}|.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
 _MATHS = re.compile(
     r"[<>≤≥≠±√π∞]|^[(\[{].*,.*[)\]}]$|\di(?![A-Za-z])|^-?[a-z]\s?[-+*/^]|^-?\d[\d.]*(?:,\s?-?\d[\d.]*)*,\s-?\d[\d.]*$"
     r"|\d,?\s(?:and|or)\s(?:[a-z]\s?=\s?)?-?\d"
