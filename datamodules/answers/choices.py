@@ -109,7 +109,7 @@ def _named(
 def _is_name(match: re.Match[str], rest: str, end: str, whole: bool) -> bool:
     """Whether a letter is a name and no word or part of one, judged by the text after it."""
     if match[1]:
-        return re.match(r"\w", rest) is None
+        return re.match(r"(?![\u3040-\u9fff\uac00-\ud7af])\w", rest) is None
     if match[2].islower() and end and (whole or not rest.startswith((")", ":"))):
         return False  # "a", "i": more often words
     return _GO_ON.match(rest) is not None  # not "B cells", "C-reactive protein", "A good sign"

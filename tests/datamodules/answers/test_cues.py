@@ -67,6 +67,8 @@ def test_the_last_statement_of_a_number_counts(statement: str) -> None:
         ("答案：【B】", "B"),
         ("本题选B。", "B"),
         ("答えはBです。", "B"),
+        ("答えは(B)です。", "B"),
+        ("따라서 정답은 (B)입니다.", "B"),
         ("Final answer C", "C"),
         ("Answer - C", "C"),
     ],
