@@ -39,7 +39,8 @@ _OTHER_LANGUAGES = (
 )
 _CHOOSE = (
     r"\b(?:correct|right|best|final|appropriate|likely|suitable|accurate|true)\s(?:option|choice|alternative|one)"
-    rf"(?:\shere)?{_BRACKET}?{_IS}|\b(?:I|I'd|I'll|we)\s(?:would\s|will\s)?(?:choose|select|pick|go\s(?:with|for))\b[:]?"
+    rf"(?:(?:\shere)?{_BRACKET}?{_IS}|{_MORE}{_IS}(?=[\s*_]{{0,4}}(?:option\s)?\(?(?-i:[A-Z])(?![\w'’-])))"
+    r"|\b(?:I|I'd|I'll|we)\s(?:would\s|will\s)?(?:choose|select|pick|go\s(?:with|for))\b[:]?"
     r"|\b(?:is|be)\s(?:therefore\s|thus\s)?(?=(?:option|choice)\s\(?[A-Z]\b)"
     r"|(?<![不没别勿可])(?:选|選)(?:择|擇)?\s?:?(?=\s?[(\[]?[A-Z](?![A-Za-z]))|正确(?:的)?(?:选项|答案)\s?(?:是|为|:)\s?:?"
     r"|\bfinal\sanswer\s(?=\(?[A-Z]\)?\.?\s{0,3}(?:\n|$))"
@@ -53,7 +54,7 @@ _NUMBER_CUE = re.compile(rf"{_ANY}|^A:", re.IGNORECASE | re.MULTILINE)
 _SUBJECT = (
     r"(?<!\bnor )(?<!\bor )(?<!\band )(?<!\bneither )(?:\b(?P<noun>[Oo]ption|[Cc]hoice|[Aa]nswer)\s)?"
     r"[*_]{0,2}(?P<name>\([A-Z]\)|(?<![\w'.(])[A-Z](?![\w'.]))[*_]{0,2}"
-    r"\s(?:is|must be|would be)\s(?:therefore\s|thus\s|clearly\s)?"
+    r"(?:\s\([^()\n]{1,80}\))?[*_]{0,2}\s(?:is|must be|would be)\s(?:therefore\s|thus\s|clearly\s)?"
 )
 _IS_ANSWER = re.compile(
     rf"{_SUBJECT}(?:the\s)(?:only\s|most\s|single\s)?"

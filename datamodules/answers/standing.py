@@ -22,16 +22,21 @@ _WOULD = re.compile(r"\bwould\b|\bcould\b|\bmight\b", re.IGNORECASE)
 _GOES_ON = r"(?:(?!\b(?:so|but|hence|thus|therefore)\b)[^,;])"
 _OF_OTHERS = re.compile(
     r"\b(?:wrong|incorrect|false|tempting)\s$"
-    rf"|\b(?:tempt(?:ing|ed)|wrong|incorrect|a\smistake)\sto\s{_GOES_ON}{{0,40}}$"
+    rf"|\b(?:tempt(?:ing|ed)|wrong|incorrect|a\s(?:common\s)?mistake)\sto\s{_GOES_ON}{{0,40}}$"
+    rf"|\b(?:misconception|fallacy)\sis\s(?:that\s|to\s){_GOES_ON}{{0,40}}$"
     rf"|(?:\b(?:not|never)\s|n['’]t\s)(?:think|believe|assume|guess|expect|suppose)\b{_GOES_ON}{{0,30}}$"
     r"|(?:\b(?:many|some|most|people|students|others)(?:\s(?!we\b)[a-z]{2,12}){0,3}\s"
     r"|(?<!\bas\s)\b(?:one|you|they)\s(?:might|may|could|would(?!\s(?:[a-z]{1,10}ly\s)?say\b))\s(?:[a-z]{1,10}ly\s)?)"
-    rf"(?:think|say|believe|assume|guess|expect|suppose)\b{_GOES_ON}{{0,30}}$",
+    rf"(?:think|say|believe|assume|guess|expect|suppose)\b{_GOES_ON}{{0,30}}$"
+    r"|\b(?:one|you|they)\s(?:might|may|could|would)\shave\s(?:[a-z]{1,10}ly\s)?"
+    rf"(?:thought|said|believed|assumed|guessed|expected|supposed)\b{_GOES_ON}{{0,30}}$",
     re.IGNORECASE,
 )
 """What stands before an answer that the text does not give itself: "many think that the"."""
-_EARLIER = re.compile(r"\b(?:previous|earlier|initial|original)\s$", re.IGNORECASE)
-"""What stands before an answer that the text may have changed since, or keep."""
+_EARLIER = re.compile(
+    r"\b(?:(?:previous|earlier|initial|original)|(?:student|pupil|friend|classmate)['’]s)\s$", re.IGNORECASE
+)
+"""What stands before an answer that the text may have changed since, or keep, or that is another's."""
 _TAKEN_BACK = re.compile(
     r"[^.\n]{0,60}\b(?:but|though|however),?\s(?:that|this|it)(?:\s(?:is|was|would\sbe)|['’]s)\s"
     r"(?:wrong|incorrect|false|not\s(?:right|correct|true))(?=\s?(?:[.,;:!)\n]|$)|\s(?:because|since|as)\b)",

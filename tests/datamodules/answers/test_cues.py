@@ -56,6 +56,13 @@ def test_the_last_statement_of_a_number_counts(statement: str) -> None:
         ("The answer that fits best is D: the heart.", "D"),
         ("The answer that fits the heart's work is D: the heart.", "D"),
         ("The best answer choice is D.", "D"),
+        ("The correct option for this question is D.", "D"),
+        ("The best option among these is (D).", "D"),
+        ("The best option for this tree is **D**.", "D"),
+        ("Therefore, option D (the heart) is correct.", "D"),
+        ("Therefore, D (the heart) is the best answer.", "D"),
+        ("The answer is D. The best option for a patient is A good rest.", "D"),
+        ("The answer is D. Option A (the liver) is incorrect.", "D"),
         ("**Final answer (A-E):** D", "D"),
         ("The answer is B. elm, because A. oak is dry or C. ash is wet.", "B"),
         ("答案是B。", "B"),
@@ -139,6 +146,7 @@ def test_a_hypothetical_statement_does_not_count(text: str) -> None:
         "The answer would be {}, when it rains.",
         "My previous answer was {}.",
         "I'll keep my original answer: {}",
+        "The student's answer is {}.",
     ],
 )
 def test_a_condition_without_would_and_an_earlier_answer_count_if_there_is_no_firm_statement(text: str) -> None:
@@ -165,6 +173,9 @@ def test_a_condition_without_would_and_an_earlier_answer_count_if_there_is_no_fi
         "The answer is {}, but this is incorrect as shown above.",
         "One would think the answer is {}.",
         "You would expect the answer is {}.",
+        "It's a common mistake to think the answer is {}.",
+        "A common misconception is that the answer is {}.",
+        "You may have thought the answer is {}.",
     ],
 )
 def test_what_others_think_or_what_is_wrong_does_not_count(text: str) -> None:
@@ -185,6 +196,10 @@ def test_what_others_think_or_what_is_wrong_does_not_count(text: str) -> None:
         "The answer is {}, but it is not true everywhere.",
         "The answer is {}, but that is wrong under other assumptions.",
         "As one would expect the answer is {}.",
+        "It is a common mistake to say A so the answer is {}.",
+        "You may have thought of A, but the answer is {}.",
+        "It is no misconception that the answer is {}.",
+        "After some thought I believe the answer is {}.",
         "The answer is {}; A, B and D are wrong.",
         "The correct answer is {}; A, B, and D are incorrect.",
     ],
