@@ -55,6 +55,13 @@ _GROUPED_SIDE = re.compile(
     r"([^=,;]{1,60}=\s?(?:\\?[$€£¥₹]\s?)?-?)(\d{1,3}(?:,\d{3}){1,8})((?:\.\d{1,20})?(?![\d.])[^=,;]{0,60})"
 )
 """An equation whose right side starts with one number with thousands commas: "x = 22,500"."""
+_COUNTED = re.compile(
+    r"\\(?:text|textbf|mathrm|mbox)\s?\{\s?(\d[\d,]{0,20}(?:\.\d{1,20})?\s[A-Za-z]{2,20})\s?\}"
+    r"|\\underline\s?\{([^{}]{1,60})\}"
+    r"|\\text\s?\{\s?(?:(?:[tT]otal|[sS]um|[rR]esult|[vV]alue|[aA]rea|[cC]ost|[pP]rice|[nN]umber):|about|approximately|roughly)"
+    r"\s?\}\s?(\\?[$€£]?-?\d[^:]{0,60})"
+)
+"""A number with its noun in a command, underlined, or after a label: ``\\text{18 eggs}``, ``\\text{Total: } 18``."""
 _BOUNDS = (
     (re.compile(r"at least (.+)|(.+?),? or (?:more|greater|larger|higher|above)", re.IGNORECASE), r"\ge "),
     (re.compile(r"at most (.+)|(.+?),? or (?:less|fewer|smaller|lower|below)", re.IGNORECASE), r"\le "),
@@ -91,6 +98,8 @@ def clean(text: str) -> str:
         text = text[match.end() :].strip()
     if _EMPTY.fullmatch(text):
         return r"\emptyset"
+    if match := _COUNTED.fullmatch(text):
+        text = next(group for group in match.groups() if group)
     if "=" in text and (match := _GROUPED_SIDE.fullmatch(text)):
         text = match[1] + match[2].replace(",", "") + match[3]
     lead = _LEAD.match(text)

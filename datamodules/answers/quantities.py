@@ -11,11 +11,11 @@ from datamodules.answers.units import compound, measures, ratios
 
 _MONEY = re.compile(r"([-+]?\s?)(?:US)?\\?([$€£¥₹])\s?([-+]?.*)", re.DOTALL)
 _PERCENT = re.compile(r"\s?(?:\\?%|\bper\s?cent)$")
-_WORD = r"[A-Za-zµμΩ¢元块$€£%]{1,20}\.?(?:\s?\^\s?\{?-?\d\}?|\s(?:squared|cubed))?"
+_WORD = r"[A-Za-zµμΩ¢元块$€£¥₹%]{1,20}\.?(?:\s?\^\s?\{?-?\d\}?|\s(?:squared|cubed))?"
 _NAMED_DEGREES = re.compile(r"\s?(?:\^\\circ|\bdegrees?)\s?([CF])(?:elsius|ahrenheit)?$", re.IGNORECASE)
 _DEGREES = re.compile(r"\^\\circ\s*[CF]?$")
 _PIECE = re.compile(rf"(?:\s*(?:/|\bper\s|\ba\s)\s*|\s*(?:\\cdot\s?)?)(?:(?:square|cubic|sq|cu)\.?\s)?{_WORD}")
-_START = re.compile(r"(?<![A-Za-zµμΩ\\^_{])(?=[A-Za-zµμΩ¢元块%])")
+_START = re.compile(r"(?<![A-Za-zµμΩ\\^_{])(?=[A-Za-zµμΩ¢€£¥₹元块%])")
 _PART = re.compile(r"(?P<number>\d[\d.,/ ]{0,20}?)\s?(?P<unit>[A-Za-z$€£]{1,10})\.?(?:,?\s(?:and\s)?|$)")
 _AMOUNT = re.compile(r"^(\d[\d,.]{0,20})(?=\s)")
 TAIL = 60
@@ -52,7 +52,7 @@ def quantity(text: str) -> Quantity:
         return Quantity(plain[: match.start()], "%")
     if (match := _DEGREES.search(plain)) and match.start() > 0:
         return Quantity(plain[: match.start()].strip(), match[0].strip())
-    if not plain[:1] or not (plain[-1].isalpha() or plain[-1] in "}0123456789¢."):
+    if not plain[:1] or not (plain[-1].isalpha() or plain[-1] in "}0123456789¢€£¥₹."):
         return Quantity(text)
     tail = max(0, len(plain) - TAIL)
     for match in _START.finditer(plain, max(1, tail)):
@@ -61,7 +61,7 @@ def quantity(text: str) -> Quantity:
             continue
         whole = _summed(plain)
         spaced = plain[match.start() - 1].isspace() or "/" in unit
-        certain = re.search(r"[A-Za-z]{2}|[¢元块]", unit) is not None or plain != text
+        certain = re.search(r"[A-Za-z]{2}|[¢€£¥₹元块]", unit) is not None or plain != text
         certain = certain or (spaced and exact(body) is not None)
         return whole or Quantity(body, unit, certain)
     return Quantity(text)
