@@ -80,6 +80,8 @@ def _named(
     name, rest = match[2].upper(), text[match.end() :]
     own = options.get(name, "")
     after = without_own(rest, own)
+    if whole and _REJECTED.match(after):
+        return None
     fits = after != rest and _GO_ON.match(after) is not None
     end = rest.strip(" .)!:;,")
     if whole and end and not (alone and (rest[:1] in (".", ")", ":") or (match[1] and match[0][:1] in "(["))):
@@ -129,7 +131,8 @@ def _others(rest: str, names: str) -> tuple[set[str], set[str]]:
     listed = re.split(_BESIDES.replace("NAMES", kinds), sentence(marked), maxsplit=1)[0]
     patterns = (_LISTED, _ALSO) if _NEW_SENTENCE.match(rest) else (_LISTED, _LAST, _ALSO)
     found = {name for more in patterns for name in re.findall(more.replace("NAMES", kinds), listed)}
-    return found, set(re.findall(rf"(?<![\w.])\(?([{kinds}])\)\s", marked))
+    discussed = re.findall(rf"(?<![\w.])\(?([{kinds}])\)\s", marked)
+    return found, {*discussed, *re.findall(rf"[.!?;]\s\(?([{kinds}])[).]\s", rest)}
 
 
 _OR = (
@@ -148,6 +151,10 @@ _NEW_SENTENCE = re.compile(
     r"(?:(?:It|This|That|These|They|There|We|I|He|She)\b|(?:[\w'’-]+\s){1,6}(?:is|are|was|were|has|have|had|does|do)\b)"
 )
 """The text after a name is a sentence of its own, and none that offers other names."""
+_REJECTED = re.compile(
+    r"\W{0,3}(?:is|was|would be)\s(?:clearly\s)?(?:incorrect|wrong|false|not\s(?:the\s)?(?:correct|right|best))\b"
+)
+"""Text after an option that says that it is not the answer."""
 _SPECIES = re.compile(
     r"\. ?(?:coli|difficile|diff|pylori|influenzae|baumannii|cereus|anthracis|albicans|fragilis|perfringens|botulinum"
     r"|tetani|burgdorferi|histolytica|lamblia|faecalis|faecium|jejuni)\b"

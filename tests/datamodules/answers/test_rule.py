@@ -216,6 +216,23 @@ def test_names_in_another_sentence_or_set_apart_leave_the_answer(text: str, answ
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
+        ("A. Ampicillin is incorrect because of resistance.", None),
+        ("(A) Ampicillin is wrong since it is old. (B) Ceftriaxone is right.", None),
+        ("(A) Ampicillin is old since 1961. (B) Ceftriaxone is new.", None),
+        ("A. Ampicillin is not the best choice.", None),
+        ("A. Ampicillin is not used here, because it is old.", "A"),
+        ("(B) Ceftriaxone is right since it is new.", "B"),
+        ("B. Ceftriaxone, because A. Ampicillin is old or C. Doxycycline is weak.", "B"),
+        ("The answer is B. Ampicillin is incorrect.", "B"),
+    ],
+)
+def test_a_line_that_rejects_an_option_or_goes_through_several_is_no_answer(text: str, answer: str | None) -> None:
+    assert AnswerRule("choice").extract(text, DRUGS) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
         ("The answer is elm. Oak and ash are not soft here.", "B"),
         ("The answer is the Elm. Oak and ash are not soft here.", "B"),
         ("Answer: Elm\n\nExplanation: Oak and ash are hard.", "B"),
