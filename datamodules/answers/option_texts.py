@@ -14,7 +14,9 @@ _BESIDES = r"(?<!if )\b(?:not|than|instead of|as opposed to|while|(?<!well )(?<!
 _OFFERS = r"[^.\n]{0,200}\b(?:also|too|either|equally|could|might|may|maybe|perhaps|possibly|alternatively|as well)\b"
 _NEW_SENTENCE = re.compile(rf"(?:[.!?](?=\s{{1,9}}[A-Z])|\n)(?!\s{{0,9}}(?i:(?:or|and)\b|{_OFFERS}))")
 """End of a sentence before one that offers no other options."""
-_AFTER_TEXT = re.compile(r"$|[.;:!?](?!\d)|,(?!\d)|/(?![\d(])| (?:because|since|as|which|due|given|based|but)\b|\(")
+_AFTER_TEXT = re.compile(
+    r"$|[.;:!?](?!\d)|,(?!\d)|/(?![\d(])| (?:because|since|as|which|due|given|based|but|rather than|instead of)\b|\("
+)
 _WORD = re.compile(r"\w+")
 _SPECIES = re.compile(r"([a-z])[a-z]{2,} (?=[a-z]{4})")
 

@@ -238,6 +238,8 @@ def test_a_line_that_rejects_an_option_or_goes_through_several_is_no_answer(text
         ("Answer: Elm\n\nExplanation: Oak and ash are hard.", "B"),
         ("The answer is elm, not oak or ash.", "B"),
         ("The answer is elm, rather than the oak or ash.", "B"),
+        ("The answer is elm rather than oak or ash.", "B"),
+        ("The answer is elm instead of oak and ash.", "B"),
         ("The answer is elm, which is softer than oak and ash.", "B"),
         ("The answer is elm, as oak and ash are hard.", "B"),
         ("The answer is elm. It could be oak or ash.", None),
