@@ -1,15 +1,15 @@
 """Read completions that another project wrote as predictions."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
-from datamodules.records.files import Line, is_number, kind_of, read_file
+from datamodules.records.files import Line, read_file
 from datamodules.records.reader import read_records
+from datamodules.suites.cells import CUT, count_of, finish_of, is_true, listed, text_of
 from datamodules.suites.expressions import Expression
 from datamodules.suites.items import ItemMaker
 from datamodules.suites.predictions import Prediction
@@ -17,11 +17,6 @@ from datamodules.suites.references import Meaning, Reference, answer_reference, 
 from datamodules.suites.repeats import Entry, check_repeats
 from datamodules.suites.sources import LocalFile, Source
 from datamodules.suites.suite import NO_GOLD, Suite, SuiteKind
-
-_FALSE = ("", "false", "0", "no")
-"""False in a table, which has texts only."""
-_FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "finished", "complete", "completed", "true")
-_CUT = ("length", "max_tokens", "max_new_tokens", "max_length", "model_length", "truncated", "incomplete", "false")
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,7 @@ def read_external(
 def _cut_hint(path: Path, entries: Sequence[Entry]) -> list[str]:
     """A hint if a field says that completions were cut off, and nobody asked for it."""
     for name in ("finish_reason", "stop_reason", "done_reason"):
-        if cut := sum(str(entry.line.values.get(name)).lower() in _CUT for entry in entries):
+        if cut := sum(str(entry.line.values.get(name)).lower() in CUT for entry in entries):
             return [
                 f"{path}: {cut:,} of {len(entries):,} completions were cut off by their '{name}', but are read as "
                 f"finished; give --finish {name}"
@@ -191,7 +186,7 @@ class _Reader:
         self.taken: dict[str, str] = {}
 
     def __call__(self, line: Line) -> tuple[list[Prediction], dict[str, Reference]] | None:
-        if self.keep is not None and not _is_true(self.keep(line)):
+        if self.keep is not None and not is_true(self.keep(line)):
             return None
         item = self.item(line)
         assert item is not None  # the suite keeps every line
@@ -206,7 +201,7 @@ class _Reader:
         for sample, values in enumerate(_samples(line, self.expressions)):
             prediction = Prediction(
                 id=f"{self.prefix}{item.id}|s{sample}",
-                completion=_text("completion", values["completion"], line),
+                completion=text_of("completion", values["completion"], line),
                 question_id=f"{self.prefix}{item.id}",
                 question=item.asked,
                 gold=item.gold,
@@ -216,9 +211,9 @@ class _Reader:
                 group=item.group,
                 cluster=item.cluster,
                 sample=sample,
-                prompt=_text("prompt", self.prompt(line), line) if self.prompt else "",
-                n_tokens=_count(values.get("tokens"), line),
-                finish_reason=_finish(values.get("finish"), line),
+                prompt=text_of("prompt", self.prompt(line), line) if self.prompt else "",
+                n_tokens=count_of(values.get("tokens"), line),
+                finish_reason=finish_of(values.get("finish"), line),
                 rule=self.rule,
             )
             predictions.append(prediction)
@@ -255,7 +250,7 @@ def read_own(path: Path, rule: AnswerRule | None = None) -> External:
 
 
 def _samples(line: Line, expressions: Mapping[str, Expression]) -> list[dict[str, Any]]:
-    columns = {key: _listed(expression(line)) for key, expression in expressions.items()}
+    columns = {key: listed(expression(line)) for key, expression in expressions.items()}
     n = len(columns["completion"])
     if n == 0:
         raise InputError(f"{line.where}: --completion: the list of completions is empty")
@@ -263,47 +258,3 @@ def _samples(line: Line, expressions: Mapping[str, Expression]) -> list[dict[str
         if len(values) != n:
             raise InputError(f"{line.where}: --{key}: {len(values)} values for {n} completions")
     return [{key: values[sample] for key, values in columns.items()} for sample in range(n)]
-
-
-_NUMBER = re.compile(r"\d{1,12}(?:\.\d{0,9})?|nan", re.IGNORECASE)
-
-
-def _is_true(value: Any) -> bool:
-    return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _count(value: Any, line: Line) -> int | None:
-    if isinstance(value, str):  # a table has texts only, and 12.0 for 12 if one is missing
-        value = value.strip()
-        value = float(value) if _NUMBER.fullmatch(value) else value
-    if value is None or value == "" or value != value:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-        raise InputError(f"{line.where}: --tokens: must be a number of tokens, not {value!r:.40}")
-    return int(value)
-
-
-def _text(key: str, value: Any, line: Line) -> str:
-    if not isinstance(value, str):
-        remedy = f"; if it is the text, give --{key} 'EXPRESSION | string'" if is_number(value) else ""
-        raise InputError(f"{line.where}: --{key}: must be a text, not {kind_of(value)}{remedy}")
-    return value
-
-
-def _finish(value: Any, line: Line) -> Literal["stop", "length"] | None:
-    """How a completion ended; None if that is not known."""
-    text = "" if value is None else str(value).strip().lower()
-    if not text:
-        return None
-    if text in _FINISHED:
-        return "stop"
-    if text in _CUT:
-        return "length"
-    raise InputError(
-        f"{line.where}: --finish: {value!r:.40} is unknown; known are {', '.join((*_FINISHED, *_CUT))}; map another "
-        f"one by the expression, as in \"'stop' if finish_reason == {value!r:.40} else finish_reason\""
-    )

@@ -1,7 +1,6 @@
 """Load models and tokenizers: hub id, local folder, GGUF file, or the embedded ``miniature``."""
 
 import copy
-import json
 import os
 import struct
 from functools import lru_cache
@@ -25,6 +24,7 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file
 from datamodules.errors import InputError, first_line
 from llm_modules.backbone.checksums import WEIGHTS_SUFFIXES, check_folder, sample
 from llm_modules.backbone.hub import options_of, without_hub
+from llm_modules.backbone.model_files import check_settings, check_weights
 from llm_modules.backbone.quantization import Quantization, quantization_config
 
 MINIATURE = Path(__file__).parents[1] / "miniature"
@@ -161,7 +161,7 @@ def load_model(
     path, file = source(name)
     if not file:
         check_folder(path, key)
-        _check_settings(Path(path), key)
+        check_settings(Path(path), key)
     local = options_of(path)
     if quantization is not None:
         if random_weights:
@@ -206,7 +206,7 @@ def load_model(
     except _UNREADABLE as error:
         raise InputError(_unreadable(name, path, error, key)) from error
     if found:
-        _check_weights(found, name, key)
+        check_weights(found, name, key)
     if getattr(model, "is_quantized", False):
         model.requires_grad_(False)
     # from_pretrained returns evaluation mode and Lightning keeps modes: dropout would stay off while training.
@@ -244,32 +244,6 @@ def _unreadable(name: str, path: str, error: Exception, key: str, what: str = ""
         return f"{key}: there is no folder '{name}', and no such model in the hub's cache; {reason}"
     told = f"{what} '{name}'" if what else f"'{name}' cannot be loaded"
     return f"{key}: {told}: {first_line(error)}"
-
-
-def _check_settings(folder: Path, key: str) -> None:
-    """Raise if a settings file of a folder is cut or empty; transformers would go on without some of them."""
-    for path in sorted(folder.glob("*config*.json")) if folder.is_dir() else ():
-        try:
-            values = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise InputError(f"{key}: '{path}' is cut or damaged ({error}); copy it again") from error
-        if not isinstance(values, dict):
-            raise InputError(f"{key}: '{path}' holds no settings; copy it again")
-
-
-def _check_weights(found: dict[str, Any], name: str, key: str) -> None:
-    """Raise if a model has weights that its files lack, or the other way round; ``found`` is transformers' report."""
-    again = "take config.json and weights of the same model"
-    unused = f"{again}, or let transformers load and save it, which leaves out what the model does not use"
-    differences = [
-        ("lack", sorted(found["missing_keys"]), again),
-        ("have, and the model does not use,", sorted(found["unexpected_keys"]), unused),
-        ("have another size for", sorted(name for name, *_ in found["mismatched_keys"]), again),
-    ]
-    for what, names, remedy in differences:
-        if names:
-            number = f" (the first of {len(names)})" if len(names) > 1 else ""
-            raise InputError(f"{key}: the weights of '{name}' {what} {names[0]}{number}; {remedy}")
 
 
 _OTHER_FOLDERS = {

@@ -402,6 +402,16 @@ def test_counts_that_are_missing_in_a_table_leave_the_others(tmp_path: Path) -> 
     assert [(p["n_tokens"], p["correct"]) for p in found] == [(12, True), (None, True), (None, False)]
 
 
+@pytest.mark.parametrize("count", ["Infinity", "-1", "1.5", "true", '"many"'])
+def test_what_is_no_count_of_tokens_is_set_aside(tmp_path: Path, count: str) -> None:
+    lines = [f'{{"out": "7", "q": "{n}?", "gold": 7, "n": {own}}}\n' for n, own in enumerate((5, count))]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(lines))
+    words = ["--completion", "out", "--gold", "gold", "--question", "q", "--tokens", "n"]
+    assert score(file, "--output", tmp_path / "out", *words) == 0
+    assert "--tokens: must be a number of tokens" in (tmp_path / "out/set_aside.jsonl").read_text()
+
+
 def test_an_empty_list_of_completions_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{"out": ["\\boxed{2}"], "q": "1", "gold": 2}, {"out": [], "q": "2", "gold": 2}]
     file = write(tmp_path / "a.jsonl", *lines)
