@@ -39,7 +39,7 @@ def language_model(module: LightningModule) -> CausalLM:
 def log_figure(trainer: Trainer, key: str, path: Path) -> None:
     """Send a PNG file to every logger that takes images; only process 0 does it.
 
-    W&B, TensorBoard and MLflow do; CSV does not, and the file stays in the run folder.
+    W&B, Trackio, TensorBoard and MLflow do; CSV does not, and the file stays in the run folder.
     """
     if not trainer.is_global_zero:
         return
@@ -55,7 +55,7 @@ def log_figure(trainer: Trainer, key: str, path: Path) -> None:
 def log_table(trainer: Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Send a table to every logger that takes tables; only process 0 does it.
 
-    W&B and MLflow do, TensorBoard shows it as text; CSV does not.
+    W&B, Trackio and MLflow do, TensorBoard shows it as text; CSV does not.
     """
     if not trainer.is_global_zero:
         return

@@ -63,9 +63,10 @@ JUDGES = (
     "llm_modules.judges.phrases.RefusalPhrases",
     "llm_modules.judges.server.ServerJudge",
 )
+LOGGERS = ("callbacks.trackio_logger.TrackioLogger",)
 LIBRARIES = ("peft", "torch.optim", "lightning.pytorch.loggers", "lightning.pytorch.callbacks")
 """Packages whose classes a configuration may name, too."""
-ALL = (*MODELS, *DATA, *CALLBACKS, *JUDGES)
+ALL = (*MODELS, *DATA, *CALLBACKS, *JUDGES, *LOGGERS)
 
 
 def load(paths: Sequence[str] = ALL) -> list[type]:

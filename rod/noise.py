@@ -24,7 +24,7 @@ _WARNINGS = (
 )
 _ROOT = Path(__file__).parents[1]
 _OURS = {"rod", "callbacks", "llm_modules", "datamodules"}
-_ADVERTISED = ("litlogger", "litmodels")
+_NO_NEWS = ("litlogger", "litmodels", "TPU available: False")
 
 
 def be_quiet() -> None:
@@ -69,4 +69,4 @@ def _without_place(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not any(name in record.getMessage() for name in _ADVERTISED)
+    return not any(name in record.getMessage() for name in _NO_NEWS)

@@ -27,6 +27,7 @@ KINDS = {
     ),
     "Data: `data`": classes.DATA,
     "Callbacks: `trainer.callbacks`": classes.CALLBACKS,
+    "Loggers: `trainer.logger`": classes.LOGGERS,
     "Judges": classes.JUDGES,
 }
 GIVEN = {"params", "optimizer", "total_steps"}

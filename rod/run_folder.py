@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from callbacks.trackio_logger import TrackioLogger
 from datamodules.errors import InputError
 from datamodules.writing import replacing
 from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
@@ -82,19 +83,27 @@ class RunFolder(SaveConfigCallback):
                     "on from what is there now"
                 )
             self._check(folder, stage)
+            goes_on = (folder / CONFIG).is_file() and not self._anew
             self._replaces = stage == "fit" and bool(self.config.get("overwrite")) and (folder / CONFIG).is_file()
             if self._replaces:
                 (folder / REPLACED).touch()
             else:
                 self._begin(folder, stage)
+            self._describe(trainer.loggers, folder, goes_on)
         if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
             trainer.loggers = [*trainer.loggers, CSVLogger(folder, name="logs")]
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-                wandb_run.keep(folder)
-                settings = self.config.as_dict() | {"versions": versions()}
-                logger.experiment.config.update(settings, allow_val_change=True)
         self.already_saved = True
+
+    def _describe(self, loggers: Iterable[Logger], folder: Path, goes_on: bool) -> None:
+        """Give the dashboards the name of the run and its configuration."""
+        settings = self.config.as_dict() | {"versions": versions()}
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                wandb_run.keep(folder)
+                logger.experiment.config.update(settings, allow_val_change=True)
+            elif isinstance(logger, TrackioLogger):
+                group, name = wandb_run.group_and_name(folder)
+                logger.describe(f"{group}/{name}", group, settings, goes_on)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the earlier run: remove its checkpoints, except the one that this fit has started from."""
