@@ -1,7 +1,7 @@
 """Configuration files as text: what YAML would pass over in silence, and where a key stands."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -11,8 +11,9 @@ from rod.shipped import CONFIGS, find
 
 _CLASS = "init_args"
 """The level of a file between a class and its options, which the command line and messages leave out."""
-_KEY = re.compile(r"([A-Za-z_][\w.]*): ")
+_KEY = re.compile(r"(?:--)?([A-Za-z_][\w.]*): ")
 _WRONG = re.compile(r" is expected, not (\S+)\Z")
+_MISSING = re.compile(r"(.+?): there is no such file")
 
 
 def check_yaml(path: Path) -> None:
@@ -47,14 +48,29 @@ def _check_keys(path: Path, tree: yaml.Node | None) -> None:
 
 
 def with_place(message: str, words: Sequence[str]) -> str:
-    """Put ``FILE:LINE`` before a message that begins with a key, if a file among the words of a command sets it.
+    """Put ``FILE:LINE`` before a message if a file among the words of a command sets what it is about.
 
-    If the message says which value is wrong ("..., not x"), that is where the key has this value; else the last file
-    counts. If a word such as ``--model.dtype`` may have set the key, or a shipped file, there is no place.
+    That is the key that the message begins with. If it says which value is wrong ("..., not x"), that is where the key
+    has this value; else the last file counts. A message about a file that is missing is about the value that names it.
+    If a word such as ``--model.dtype`` may have set the key, or a shipped file, there is no place.
     """
-    key, wrong = _KEY.match(message), _WRONG.search(message)
+    key, wrong, missing = _KEY.match(message), _WRONG.search(message), _MISSING.match(message)
+    if missing and not any(missing[1] in word for word in words):
+        return _placed(message, words, lambda tree: _naming(tree, missing[1]))
     if key is None or any(_sets(word, key[1]) for word in words):
         return message
+    levels = key[1].split(".")
+    return _placed(
+        message,
+        words,
+        lambda tree: (
+            line for line, value in _settings(tree, levels) if wrong is None or wrong[1] in _spellings(value)
+        ),
+    )
+
+
+def _placed(message: str, words: Sequence[str], lines: Callable[[yaml.Node | None], Iterable[int]]) -> str:
+    """The message with the last of the ``lines`` that a file's tree has."""
     places: list[tuple[Path, int]] = []
     for name in _configs(words):
         try:
@@ -62,12 +78,18 @@ def with_place(message: str, words: Sequence[str]) -> str:
             tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except (InputError, OSError, UnicodeDecodeError, yaml.YAMLError):  # it comes after the first error
             continue
-        for line, value in _settings(tree, key[1].split(".")):
-            if wrong is None or wrong[1] in _spellings(value):
-                places.append((path, line))
+        places += [(path, line) for line in lines(tree)]
     if not places or places[-1][0].is_relative_to(CONFIGS):
         return message
     return "{}:{}: {}".format(*places[-1], message)
+
+
+def _naming(tree: yaml.Node | None, path: str) -> Iterator[int]:
+    """The lines on which a mapping has this path as a value, or in a list."""
+    for _, value in (pair for mapping in _mappings(tree) for pair in mapping.value):
+        for node in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if isinstance(node, yaml.ScalarNode) and str(Path(node.value)) == path:
+                yield node.start_mark.line + 1
 
 
 def _spellings(node: yaml.Node) -> set[str]:

@@ -82,6 +82,16 @@ def test_the_file_whose_value_is_wrong_is_named(own: Path, capsys: pytest.Captur
     assert with_place(message, ["--config", "own.yaml", "--config", "later.yaml"]) == message
 
 
+def test_a_missing_file_has_the_line_that_names_it(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own.write_text("malicious: here.jsonl\nanswers:\n- first.jsonl\n- ./no/second.jsonl\n")
+    message = "no/second.jsonl: there is no such file; check the path"
+    assert with_place(message, ["--config", "own.yaml"]) == f"own.yaml:4: {message}"
+    assert with_place(message, ["--config", "own.yaml", "--answers", "[no/second.jsonl]"]) == message
+    Path("here.jsonl").write_text('{"prompt": "a"}\n')
+    assert main(["pairs", "--config=own.yaml", "--output", "pairs"]) == 2
+    assert "rod: error: own.yaml:2: --answers: there is no file 'first.jsonl'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
