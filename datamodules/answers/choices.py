@@ -64,7 +64,7 @@ def read_choice(
     if re.fullmatch(rf"[{re.escape(names)}]{{2,10}}", text):
         return UNDECIDED if len(set(text)) > 1 else None
     match = re.match(
-        rf"(?:{_LEAD}){{0,2}}(?:([(\[])\s?(?:{_LEAD})?)?([{re.escape(names)}])(?(1)\s?[)\]])", text, re.IGNORECASE
+        rf"(?:{_LEAD}){{0,2}}(?:([(\[<])\s?(?:{_LEAD})?)?([{re.escape(names)}])(?(1)\s?[)\]>])", text, re.IGNORECASE
     )
     name = _named(text, match, names, options, whole, alone) if match else None
     if name is not None:
@@ -84,7 +84,8 @@ def _named(
         return None
     fits = after != rest and _GO_ON.match(after) is not None
     end = rest.strip(" .)!:;,")
-    if whole and end and not (alone and (rest[:1] in (".", ")", ":") or (match[1] and match[0][:1] in "(["))):
+    is_marked = rest[:1] in (".", ")", ":") or (match[1] and match[0][:1] in "([") or _BECAUSE.match(rest)
+    if whole and end and not (alone and (is_marked or not without_own(rest, own).strip(" .)!:;,"))):
         return None
     after = after if fits else rest
     if _second_name(after, names) not in (None, name):
@@ -102,8 +103,9 @@ def _named(
         return UNDECIDED
     if whole and discussed - {name}:
         return None
-    if end and own and not same_start(rest.lstrip(".): "), own):
-        said = sentence(rest.lstrip(".): "))
+    of_name = _MARKS.sub("", rest)
+    if end and own and not (whole and _BECAUSE.match(rest)) and not same_start(of_name, own):
+        said = sentence(of_name)
         return None if whole else UNDECIDED if read_text(said, others, whole=True) is not None else name
     return name
 
@@ -155,6 +157,9 @@ _REJECTED = re.compile(
     r"\W{0,3}(?:is|was|would be)\s(?:clearly\s)?(?:incorrect|wrong|false|not\s(?:the\s)?(?:correct|right|best))\b"
 )
 """Text after an option that says that it is not the answer."""
+_MARKS = re.compile(r"\A(?:[.):\]/\s–—]|-(?=\s))+")
+"""Signs between a name and the option's text."""
+_BECAUSE = re.compile(r"[\s,;–—-]{1,3}(?:because|since)\b")
 _SPECIES = re.compile(
     r"\. ?(?:coli|difficile|diff|pylori|influenzae|baumannii|cereus|anthracis|albicans|fragilis|perfringens|botulinum"
     r"|tetani|burgdorferi|histolytica|lamblia|faecalis|faecium|jejuni)\b"

@@ -44,23 +44,46 @@ _CHOOSE = (
     r"|\b(?:is|be)\s(?:therefore\s|thus\s)?(?=(?:option|choice)\s\(?[A-Z]\b)"
     r"|(?<![不没别勿可])(?:选|選)(?:择|擇)?\s?:?(?=\s?[(\[]?[A-Z](?![A-Za-z]))|正确(?:的)?(?:选项|答案)\s?(?:是|为|:)\s?:?"
     r"|\bfinal\sanswer\s(?=\(?[A-Z]\)?\.?\s{0,3}(?:\n|$))"
-    r"|(?:(?<=[.!?;]\s)|(?<=\n))(?:So|Thus|Therefore|Hence|It's|It\sis|That\sleaves)(?:\sonly)?,?\s"
+    r"|\bcorrect\s?:\s(?=\(?(?-i:[A-Z])(?![\w'’-]))|\brichtig\s(?:ist|w[äa]re)\s(?=(?-i:[A-Z])(?![\w'’-]))"
+)
+_IT_IS = r"(?:it|that)(?:['’]s|\s(?:is|must\sbe|should\sbe|has\sto\sbe))\s"
+_CONCLUSION = (
+    r"(?:(?<=[.!?;,:]\s)|(?<=\n)|\A|\bbut\s)"
+    rf"(?:(?:so|thus|therefore|hence|by\selimination|=>|→)[,:]?\s(?:{_IT_IS})?|{_IT_IS}"
+    r"|I\s(?:think|guess|believe)\s(?:it(?:['’]s|\sis)\s)?|[A-Za-z][^.:\n]{1,60}\sleaves\s)(?:only\s)?"
     r"(?=(?-i:\(?[A-Z]\)?)[.!]?\s{0,3}\Z)"
 )
-_ANY = f"{_ANSWER}|{_CHINESE}|{_OTHER_LANGUAGES}"
+"""Words before a name at the very end: "So it's C.", "I think C", "Eliminating A and B leaves C."."""
+_CORRECTED = (
+    r"\b(?:actually|wait|no|sorry|correction|oops|hmm)[,:.!…—-]{0,3}\s(?:(?:no|wait|actually|sorry)[,:.!]?\s|I\smean\s)?"
+    rf"{_IT_IS}(?:actually\s)?(?=[\s*_(]{{0,3}}(?:\\?[$€£])?(?:-?\d|(?-i:[A-Z])(?![\w'’-])))"
+)
+"""Words before an answer that takes the place of an earlier one: "Wait, no, it's 18"."""
+_ANY = f"{_ANSWER}|{_CORRECTED}|{_CHINESE}|{_OTHER_LANGUAGES}"
 _CUE = re.compile(_ANY, re.IGNORECASE)
-_CHOICE_CUE = re.compile(f"{_ANY}|{_CHOOSE}", re.IGNORECASE)
+_CHOICE_CUE = re.compile(f"{_ANY}|{_CHOOSE}|{_CONCLUSION}", re.IGNORECASE)
 _NUMBER_CUE = re.compile(rf"{_ANY}|^A:", re.IGNORECASE | re.MULTILINE)
+_OPTION = r"[*_]{0,2}(?P<name>\([A-Z]\)|(?<![\w'.(])[A-Z](?![\w'.]))[*_]{0,2}"
 _SUBJECT = (
     r"(?<!\bnor )(?<!\bor )(?<!\band )(?<!\bneither )(?:\b(?P<noun>[Oo]ption|[Cc]hoice|[Aa]nswer)\s)?"
-    r"[*_]{0,2}(?P<name>\([A-Z]\)|(?<![\w'.(])[A-Z](?![\w'.]))[*_]{0,2}"
-    r"(?:\s\([^()\n]{1,80}\))?[*_]{0,2}\s(?:is|must be|would be)\s(?:therefore\s|thus\s|clearly\s)?"
+    rf"{_OPTION}(?:\s\([^()\n]{{1,80}}\))?[*_]{{0,2}}\s(?:is|must be|would be)\s(?:therefore\s|thus\s|clearly\s)?"
 )
 _IS_ANSWER = re.compile(
     rf"{_SUBJECT}(?:the\s)(?:only\s|most\s|single\s)?"
     r"(?:(?:correct|right|best|appropriate|accurate|likely)\s)?(?:answer|option|choice|one)\b"
 )
 _IS_CORRECT = re.compile(rf"{_SUBJECT}(?:the\s)?(?:most\s)?(?:correct|right|best)\b")
+_FITS = (
+    re.compile(
+        rf"\b[Oo]nly\s(?:option\s|choice\s)?{_OPTION}\s(?:fits|works|matches|remains|applies|is\sleft|makes\ssense)\b"
+    ),
+    re.compile(
+        rf"{_OPTION}\s(?:(?:fits|matches)\s(?:[a-z]{{1,12}}\s){{0,4}}best|(?:seems|appears)\s(?:to\sbe\s)?(?:the\s)?(?:most|best))\b"
+    ),
+)
+_VERDICT = re.compile(
+    rf"{_OPTION}(?:\s(?:is|was)|\)?\s?[:–—-])\s(?:clearly\s|also\s|obviously\s|therefore\s)?(?P<word>(?:not\s|in)?correct|right|wrong)\b"
+)
 
 
 def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
@@ -75,7 +98,8 @@ def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
         called = [match for match in _IS_CORRECT.finditer(text) if match["noun"]]
         if len({match["name"].strip("()") for match in called}) > 1:
             called = []  # the text goes through several options, true and false ones
-        found += [(match.start(), match.end(), match["name"]) for match in (*called, *_IS_ANSWER.finditer(text))]
+        called += [match for pattern in (_IS_ANSWER, *_FITS) for match in pattern.finditer(text)]
+        found += [(match.start(), match.end(), match["name"]) for match in called]
         found.sort()
     weak = []
     for start, end, span in reversed(found[-MOST_SPANS:]):
@@ -85,6 +109,15 @@ def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
         elif meant == "weak":
             weak.append(span)
     yield from weak
+    if choice and (name := _only_right(text)):
+        yield name
+
+
+def _only_right(text: str) -> str | None:
+    """The one option that is called correct, if two others at least are called wrong."""
+    said = {match["name"].strip("()"): match["word"] in ("correct", "right") for match in _VERDICT.finditer(text)}
+    right = [name for name, is_right in said.items() if is_right]
+    return right[0] if len(right) == 1 and len(said) > 2 else None
 
 
 def without_hypothetical(text: str) -> str:

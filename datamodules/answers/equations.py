@@ -25,6 +25,12 @@ _RESTATED = re.compile(
     rf"(?P<other>{_QUANTITY})(?:\s?(?P<last>[A-Za-z]{{1,12}}))?",
     re.IGNORECASE,
 )
+_PART = r"(?P<{}>\d[\d,]{{0,12}}(?:\.\d{{1,4}})?)(?:\s(?!(?:and|plus)\b)[A-Za-z'’-]{{1,15}}){{0,4}}"
+_AND = r"(?:,\s(?:and\s)?|\s(?:and|plus|\+|&)\s)"
+_BREAKDOWN = re.compile(
+    rf"(?<![\d.,/]){_PART.format('total')}(?P<parts>\s?(?:\(|:\s|\s[-–—]\s|,\s(?:namely|consisting\sof|made\sup\sof)\s)"
+    rf"{_PART.format('first')}{_AND}{_PART.format('second')}(?:{_AND}{_PART.format('third')})?\)?)(?=\s?(?:[.!]|$))"
+)
 _CALCULATION = re.compile(rf"{OPERATOR_TAIL.pattern}|\s?[-–/]\s?[$€£]?\d", re.IGNORECASE)
 
 
@@ -53,6 +59,18 @@ def without_restatement(text: str) -> str:
     if not _OR.search(text):
         return text
     return _RESTATED.sub(lambda match: match["first"] if _same(match) else match[0], text)
+
+
+def without_breakdown(text: str) -> str:
+    """The text without parts that add up to the number before them: "50 people (20 men and 30 women)"."""
+    return _BREAKDOWN.sub(lambda match: match[0].replace(match["parts"], "") if _adds_up(match) else match[0], text)
+
+
+def _adds_up(match: re.Match[str]) -> bool:
+    total, *parts = (
+        Fraction(match[name].replace(",", "")) for name in ("total", "first", "second", "third") if match[name]
+    )
+    return total == sum(parts)
 
 
 def _same(match: re.Match[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 
-from datamodules.answers.numerals import plain_forms, spelled_out_fractions, spelled_out_powers
+from datamodules.answers.numerals import money_as_signs, plain_forms, spelled_out_fractions, spelled_out_powers
 from datamodules.answers.places import extract_boxed
 
 _SYMBOLS = {
@@ -48,8 +48,14 @@ _STATEMENT = re.compile(
     r"(?:\\text\s?\{)?\s?(?:(?:so|thus|hence|therefore),?\s)?(?:the\s)?(?:final\s|correct\s)?answer(?:\sis\b)?\s?[:=]?\s?\}?",
     re.IGNORECASE,
 )
+_UNSOLVABLE = re.compile(
+    r"(?:\\(?:text|mbox)\s?\{)?\s?(?:there\s(?:is|are)\s)?no\s(real\s)?(?:solutions?|roots?)\s?\}?", re.IGNORECASE
+)
 _EMPTY = re.compile(r"(?:\\(?:text|mbox)\s?\{)?\s?(?:the\s)?empty\sset\s?\}?|Ø", re.IGNORECASE)
-_LEAD = re.compile(r"[=→]\s?|\\(?:#|(?:approx|sim|simeq|therefore|implies|(?:Long)?[rR]ightarrow)(?![a-zA-Z]))\s?")
+_LEAD = re.compile(
+    r"[=→]\s?|\\(?:#|(?:approx|sim|simeq|therefore|implies|(?:Long)?[rR]ightarrow)(?![a-zA-Z]))\s?"
+    r"|(?i:about|approximately|approx\.?|roughly|around)\s(?=\\?[$€£]?-?\d)"
+)
 """Signs before an answer that say that it is one."""
 _GROUPED_SIDE = re.compile(
     r"([^=,;]{1,60}=\s?(?:\\?[$€£¥₹]\s?)?-?)(\d{1,3}(?:,\d{3}){1,8})((?:\.\d{1,20})?(?![\d.])[^=,;]{0,60})"
@@ -77,7 +83,7 @@ def clean(text: str) -> str:
         >>> clean("$48°$."), clean(r"\boxed{\text{The answer is }7}"), clean("1{,}000")
         ('48^\\circ', '7', '1000')
     """
-    text = text.strip()
+    text = money_as_signs(text.strip())
     if not text.isascii():
         text = _DASH.sub("-", spelled_out_powers(spelled_out_fractions(plain_forms(text))))
         text = _HAN_SCALE.sub(lambda match: rf" \times 10^{{{4 if match[1] in '万萬' else 8}}}", text)
@@ -98,6 +104,8 @@ def clean(text: str) -> str:
         text = text[match.end() :].strip()
     if _EMPTY.fullmatch(text):
         return r"\emptyset"
+    if match := _UNSOLVABLE.fullmatch(text):
+        return f"no {match[1] or ''}solution".lower()
     if match := _COUNTED.fullmatch(text):
         text = next(group for group in match.groups() if group)
     if "=" in text and (match := _GROUPED_SIDE.fullmatch(text)):

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from datamodules.answers.equations import OPERATOR_TAIL, result, without_reason, without_restatement
+from datamodules.answers.equations import OPERATOR_TAIL, result, without_breakdown, without_reason, without_restatement
 from datamodules.answers.numerals import (
     han_as_digits,
+    money_as_signs,
     plain_forms,
     spelled_out_fractions,
     spelled_out_powers,
@@ -46,7 +47,7 @@ _TEN_POWER = re.compile("(?<=10)[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]{1,4}")
 _FEET = re.compile(r"(?<![\d.])(\d{1,3})\s?['′’]\s?(\d{1,2})\s?(?:[\"″”]|'')")
 _AND_PART = re.compile(r"(?<![\d./])(\d{1,9})\sand\s(\d{1,9}/\d{1,9})(?![\d/])")
 _AND_HALF = re.compile(r"(?<![\d./])(\d{1,9})\sand\s(?:a|one)\s(half|third|quarter)\b", re.IGNORECASE)
-_FRACTION = re.compile(r"\\[dtc]?frac\s?\{\s?(\d{1,15})\s?\}\s?\{\s?(\d{1,15})\s?\}")
+_FRACTION = re.compile(r"\\[dtc]?frac\s?(?:\{\s?(\d{1,15})\s?\}|(\d))\s?(?:\{\s?(\d{1,15})\s?\}|(\d))")
 _TEN_ALONE = re.compile(
     r"(?<![\w.,^*×·⋅])(?<![\d×x*·⋅]\s)(?<!times)(?<!times\s)(?<!cdot)(?<!cdot\s)10\s?\^(?=\s?\{?\s?-?\d)"
 )
@@ -88,7 +89,7 @@ def _without_powers(text: str) -> str:
 
 def _read(first: str, whole: bool) -> str | None:
     first = _with_words(first)
-    first = without_restatement(result(without_reason(first)))
+    first = without_breakdown(without_restatement(result(without_reason(first))))
     tokens = [match for match in TOKEN.finditer(first) if not _in_word(first, match.start())]
     if not whole and REFUSED.match(first):
         return UNDECIDED
@@ -111,7 +112,7 @@ def plain_number(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """The last number of a text. Times, dates and the ends of ranges do not count."""
-    text = without_restatement(plain_tail(text))
+    text = without_breakdown(without_restatement(plain_tail(text)))
     tokens = [match for match in TOKEN.finditer(text) if not match["time"] and not _in_word(text, match.start())]
     if not tokens:
         text = words_as_digits(text.strip())
@@ -127,7 +128,7 @@ def _last_meant(text: str, tokens: Sequence[re.Match[str]]) -> re.Match[str] | N
 
 def plain_tail(text: str) -> str:
     """The last 2,000 characters of a text without mark-up, powers of units, and fraction bars: 3/4."""
-    text = without_text_commands(_FRACTION.sub(r" \1/\2", _tidy(text[-2000:])))
+    text = without_text_commands(_FRACTION.sub(r" \1\2/\3\4", _tidy(text[-2000:])))
     return _without_powers(_TEN_ALONE.sub("1 x 10^", MARKUP.sub("", text).replace("$", "")))
 
 
@@ -148,6 +149,7 @@ def _tidy(text: str) -> str:
     text = _AND_HALF.sub(lambda match: f"{match[1]} {words_as_digits(match[2])}", text)
     text = _AND_PART.sub(r"\1 \2", text)
     text = text.replace("\\$", "$").replace("{,}", ",").replace("\\!", "").replace("\\,", " ").replace("−", "-")
+    text = money_as_signs(text)
     if _DIGITS_APART.search(text):
         text = _GROUPED.sub(lambda match: match[0].replace(" ", ""), text)
     return _MONEY.sub(lambda match: f"{match[1]} {_MONEY_SCALES[match[2]]}", text)

@@ -24,7 +24,7 @@ _OTHER_DIGIT = re.compile(r"[^\W\D0-9]")
 _SIGN = re.compile(r"(?<![\w)%])(?<![\w)%] )[–—]\s?(?=\.?\d|\\frac)")
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]{1,9}")
-_VULGAR = re.compile(r"(\d?)\s?([¼-¾⅐-⅞])")
+_VULGAR = re.compile(r"(?:(\d)\s?)?([¼-¾⅐-⅞])")
 
 
 def plain_forms(text: str) -> str:
@@ -55,8 +55,23 @@ def spelled_out_fractions(text: str) -> str:
     if text.isascii():
         return text
     return _VULGAR.sub(
-        lambda match: (match[1] and match[1] + " ") + unicodedata.normalize("NFKC", match[2]).replace("⁄", "/"), text
+        lambda match: (match[1] + " " if match[1] else "") + unicodedata.normalize("NFKC", match[2]).replace("⁄", "/"),
+        text,
     )
+
+
+_CODES = {"USD": "$", "EUR": "€", "GBP": "£", "INR": "₹", "RS": "₹", "JPY": "¥", "CNY": "¥", "RMB": "¥"}
+_CURRENCY = re.compile(
+    rf"(?<![A-Za-z])(?:({'|'.join(_CODES)})\b\.?\s?(?:\\?[$€£¥₹]\s?)?|(?:US|A|AU|C|CA|HK|NZ|NT|S|R)(?=\\?\$))(?=\\?\$?\d)",
+    re.IGNORECASE,
+)
+
+
+def money_as_signs(text: str) -> str:
+    """``USD 18`` and ``US$18`` as ``$18``."""
+    if "$" not in text and not any(code in text.upper() for code in _CODES):
+        return text
+    return _CURRENCY.sub(lambda match: _CODES[match[1].upper()] if match[1] else "", text)
 
 
 _SMALL = (

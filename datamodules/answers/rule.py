@@ -17,8 +17,9 @@ from datamodules.answers.choices import read_choice, read_label
 from datamodules.answers.cues import MOST_SPANS, stated, without_hypothetical
 from datamodules.answers.numbers import last_number, read_maths, read_number
 from datamodules.answers.numerals import plain_forms
+from datamodules.answers.option_texts import without_own
 from datamodules.answers.places import PLACES, UNBRACED_END
-from datamodules.answers.spans import UNDECIDED
+from datamodules.answers.spans import UNDECIDED, plain
 from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 
@@ -168,7 +169,10 @@ class AnswerRule:
             return last_number(span)
         if self.type == "choice":
             names = "".join(options) or DEFAULT_OPTIONS
-            return read_choice(span, names, options, whole=bare, alone=not bare or _one_option_line(text, names))
+            alone = (
+                not bare or _one_option_line(text, names) or (place == "first_line" and _is_set_apart(text, options))
+            )
+            return read_choice(span, names, options, whole=bare, alone=alone)
         if self.type == "label":
             return read_label(span, self.labels, whole=bare, first=place == "first_line")
         if self.type == "number":
@@ -212,6 +216,23 @@ def _one_option_line(text: str, names: str) -> bool:
         rf"^[\s*_(-]{{0,9}}(?:option |choice |statement |\()?([{re.escape(names)}])(?:[).:]| is\b)", text, re.M | re.I
     )
     return len({name.upper() for name in starts}) <= 1
+
+
+def _is_set_apart(text: str, options: Mapping[str, str]) -> bool:
+    """Whether the first line is an option and nothing more, with an empty line after it, and no later line is one."""
+    first, *rest = text.strip().splitlines()
+    return (
+        bool(rest)
+        and not rest[0].strip()
+        and _is_option(first, options)
+        and not any(_is_option(line, options) for line in rest)
+    )
+
+
+def _is_option(line: str, options: Mapping[str, str]) -> bool:
+    """Whether a line has an option's name and text, and nothing more."""
+    text = re.sub(r"^[\s*_(-]{0,9}[A-Za-z][.):]", "", plain(line))
+    return bool(text.strip()) and any(own and not without_own(text, own).strip(" .") for own in options.values())
 
 
 def _compiled(pattern: str) -> "regex.Pattern[str]":

@@ -14,7 +14,7 @@ _COMMA_DECIMAL = (
 ).replace("INSIDE", r"[\d.,]+\s?(?:\\right\s?)?\\?[)\]}]")
 """A decimal comma; "(3,5)", "(2.125,3)" and "0.125,3" are pairs."""
 _DIGITS = (
-    rf"{_COMMA_DECIMAL}|(?:\d{{1,3}}(?:,\d{{3}}){{1,8}}(?!\d)|\d{{1,2}}(?:,\d{{2}}){{1,5}},\d{{3}}(?!\d)|\d{{1,1000}})"
+    rf"{_COMMA_DECIMAL}|[1-9]\d{{0,2}}(?:\.\d{{3}}){{2,8}}(?![\d.,]\d|\d)|(?:\d{{1,3}}(?:,\d{{3}}){{1,8}}(?!\d)|\d{{1,2}}(?:,\d{{2}}){{1,5}},\d{{3}}(?!\d)|\d{{1,1000}})"
     r"(?:\.\d{1,1000})?|\.\d{1,1000}"
 )
 TOKEN = re.compile(
@@ -47,6 +47,8 @@ def written(token: re.Match[str]) -> str:
     if DECIMAL_COMMA.fullmatch(number):
         number = number.replace(".", "").replace(",", ".")
     number = number.replace(",", "")
+    if number.count(".") > 1:  # points between thousands
+        number = number.replace(".", "")
     if times > 1:
         number = f"{(Decimal(number) * times).normalize():f}"
     if shift:

@@ -359,3 +359,68 @@ def test_a_stop_text_ends_the_answer_of_a_completion_that_ran_on() -> None:
 def test_lone_surrogates_are_only_text(rule: AnswerRule) -> None:
     assert rule.extract("\\boxed{\ud800}") in (None, "\ud800")
     assert rule.extract("The answer is \udfff.\n\ud83d") in (None, "\udfff.", "\udfff.\n\ud83d")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Oak burns well. So it's C.", "C"),
+        ("Oak burns well. It should be C", "C"),
+        ("It has to be (C).", "C"),
+        ("A, B and D are soft, so C.", "C"),
+        ("Eliminating A, B, and D leaves C.", "C"),
+        ("By elimination, C.", "C"),
+        ("Thus: C", "C"),
+        ("=> C", "C"),
+        ("I am not sure, but I think C.", "C"),
+        ("Only C fits.", "C"),
+        ("Option C seems to be the best choice here.", "C"),
+        ("B fits the description best.", "B"),
+        ("A is incorrect, B is incorrect, C is correct.", "C"),
+        ("A: wrong, it is soft.\nB: wrong.\nC: correct.\nD: wrong.", "C"),
+        ("A is correct. B is incorrect.", None),
+        ("A is correct. B is correct. C is incorrect.", None),
+        ("The correct answer is A. Actually no, it's C.", "C"),
+        ("The answer is A. Wait, it is C because ash is hard.", "C"),
+        ("Correct: C", "C"),
+        ("Answer: <C>", "C"),
+        ("Richtig ist C.", "C"),
+        ("It is a tree.", None),
+        ("That is A good sign", None),
+        ("Only a fits", None),
+    ],
+)
+def test_a_letter_that_the_text_comes_to(text: str, answer: str | None) -> None:
+    assert CHOICE.extract(text) == answer
+    assert CHOICE.extract(text, TREES) == answer
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "C - ash",
+        "C – ash",
+        "C/ ash",
+        "C] ash",
+        "C, because ash is not soft as A, B or D.",
+        "C. ash\n\nA. oak is soft.\nB. elm too.",
+    ],
+)
+def test_a_line_with_an_option_and_its_text(line: str) -> None:
+    assert CHOICE.extract(line, TREES) == "C"
+
+
+@pytest.mark.parametrize(
+    "text", ["A. oak\n\nB. elm\n\nC. ash", "A. oak: soft\n\nB. elm: soft\n\nC. ash: hard", "C. ash\nA. oak is soft."]
+)
+def test_options_that_are_gone_through_are_no_answer(text: str) -> None:
+    assert CHOICE.extract(text, TREES) is None
+
+
+@pytest.mark.parametrize("text", ["The answer is 17. Wait, no, it's 18.", "The answer is 17. Actually, it is $18."])
+def test_a_corrected_number_counts(text: str) -> None:
+    assert NUMBER.extract(text) == "18"
+
+
+def test_a_minus_before_an_options_text_is_no_dash() -> None:
+    assert CHOICE.extract("Therefore, the answer is A: -5.", ("-5", "5", "0")) == "A"

@@ -344,3 +344,35 @@ def test_a_number_is_read_exactly_or_not_at_all() -> None:
 def test_lone_surrogates_are_unequal_and_crash_nothing(checker: AnswerChecker) -> None:
     assert checker.check([("5", "\ud800"), ("\udfff", "5"), ("x+1", "\ud83d+1"), ("\ud800", "\ud800")])[3] is True
     assert checker.readable(["\ud800 5", "5"])[1] is True
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "same"),
+    [
+        (r"\ln 2", "ln(2)", True),
+        (r"\sin x", "sin(x)", True),
+        (r"\cos 2x", "cos(2x)", True),
+        (r"\log_2 5", "log_2(5)", True),
+        (r"x\ln x - x", "x ln(x) - x", True),
+        ("e^2", "exp(2)", True),
+        (r"2\sqrt{3}", "2sqrt(3)", True),
+        (r"\frac{\pi}{2}", "pi/2", True),
+        (r"\tan\theta", "tan(theta)", True),
+        ("pi", "pie", False),
+        ("tan", "sin", False),
+        (r"\frac{1\pm\sqrt5}{2}", r"\frac{1+\sqrt5}{2}, \frac{1-\sqrt5}{2}", True),
+        ("1+i, 1-i", r"x = 1 \pm i", True),
+        (r"x=\pm2", "x=2, x=-2", True),
+        (r"\pm 3", "3", False),
+        (r"2\pm\sqrt3", r"2+\sqrt3", False),
+        ("11", "about 11", True),
+        ("18", "USD 18", True),
+        ("18 EUR", "€18", True),
+        ("$18", "EUR 18", False),
+        (r"\text{no solution}", "There are no solutions.", True),
+        ("no real solutions", r"\text{no solution}", False),
+        ("1.234", "1234", False),
+    ],
+)
+def test_plain_functions_both_signs_and_codes(gold: str, predicted: str, same: bool, checker: AnswerChecker) -> None:
+    assert checker.check([(gold, predicted)]) == [same]

@@ -636,3 +636,23 @@ def test_a_pattern_that_takes_for_ever_is_an_error(monkeypatch: pytest.MonkeyPat
 )
 def test_numbers_of_other_languages_and_rejected_numbers(text: str, answer: str | None) -> None:
     assert AnswerRule("number").extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is US$18.", "18"),
+        ("The answer is USD 18.", "18"),
+        ("The answer is Rs. 1,800.", "1800"),
+        ("Der Betrag ist 1.234.567 Euro.", "1234567"),
+        ("So she needs \\frac34", "3/4"),
+        ("So she needs \\frac{3}4 of it", "3/4"),
+        ("It is ¾ cup.", "3/4"),
+        ("There are 50 people (20 men and 30 women).", "50"),
+        ("There are 50 people: 20 men, 25 women and 5 children.", "50"),
+        ("There are 50 people (20 men and 20 women).", "20"),
+        ("There are 50 people, 20 of them men and 30 women left.", "30"),
+    ],
+)
+def test_money_fractions_and_sums_at_the_end(text: str, answer: str) -> None:
+    assert AnswerRule("number").extract(text) == answer
