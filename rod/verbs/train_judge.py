@@ -30,7 +30,7 @@ def run(
 
     Writes ``refusal.safetensors`` and ``refusal.json``. With ``estimate`` it also writes ``leave_one_out.json``, the
     agreement with a model's labels of the phrase rule and of classifiers that know neither the model nor the prompts,
-    and ``disagreements.jsonl``. The same files give the same bytes.
+    and ``disagreements.jsonl``. The same files give the same bytes on one kind of CPU.
 
     Args:
         sources: Files of labelled answers.
@@ -62,7 +62,7 @@ def run(
         "refused": sum(answer.refused for answer in answers),
         "sources": list(dict.fromkeys(answer.source for answer in answers)),
     }
-    # The rounding of sums depends on the number of threads; with one, every machine writes the same bytes.
+    # The rounding of sums depends on the number of threads; with one, every machine of one kind writes the same bytes.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
