@@ -68,7 +68,7 @@ def hesitation_rates(texts: Iterable[str], tokens: float) -> dict[str, float]:
     return {word: 100 * count / tokens if tokens else float("nan") for word, count in counts.items()}
 
 
-def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's score interval of a rate, which stays sensible for few trials and near 0 and 1; (0, 1) without trials.
 
     ``z`` is the normal quantile, 1.96 for 95 %.
@@ -79,6 +79,39 @@ def wilson_interval(successes: int, n: int, z: float = 1.96) -> tuple[float, flo
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return (centre - half) / denominator, (centre + half) / denominator
+
+
+def rate_interval(values: Sequence[float] | np.ndarray, groups: Sequence[int] | np.ndarray) -> tuple[float, float]:
+    """Wilson's 95 % interval of a rate, for as many independent records as the ``values`` of 0 and 1 are worth.
+
+    That is their number over the design effect (Kish): how much larger the variance of the rate is, because the values
+    of one group depend on each other, than that of as many independent ones; and less for few groups, by Student's
+    quantile (Korn and Graubard 1998). If all values are equal, which tells nothing about the groups, each group counts
+    as one record. (nan, nan) without values.
+
+    Example:
+        >>> [f"{bound:.2f}" for bound in rate_interval([1, 1, 0, 0], [0, 1, 2, 3])]
+        ['0.15', '0.85']
+        >>> [f"{bound:.2f}" for bound in rate_interval([1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 2, 2])]
+        ['0.04', '0.96']
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.size == 0:
+        return float("nan"), float("nan")
+    index = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums, counts = np.bincount(index, weights=values), np.bincount(index)
+    rate, n = float(values.mean()), float(counts.size)
+    if 1 < n < values.size and 0 < rate < 1:
+        variance = n / (n - 1) * float(np.square(sums - rate * counts).sum()) / values.size**2
+        n = min(values.size, rate * (1 - rate) / max(variance, 1e-12)) * (1.96 / _student(n - 1)) ** 2
+    return wilson_interval(rate * n, n)
+
+
+def _student(freedom: float) -> float:
+    """The 97.5 % quantile of Student's distribution, by the expansion in 1 / degrees of freedom; a bit low below 3."""
+    z = 1.96
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2
 
 
 def bootstrap_interval(

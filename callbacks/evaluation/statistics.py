@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from callbacks.evaluation.metrics import aes, bootstrap_interval
+from callbacks.evaluation.metrics import aes, bootstrap_interval, rate_interval
 
 UNKNOWN = float("nan")
 
@@ -63,14 +63,18 @@ def mean_of(groups: np.ndarray, values: np.ndarray) -> dict[str, float]:
 
 
 def rate_of(groups: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """Like `mean_of`, of values from 0 to 1; the interval of 0 or all of ``n`` is not empty."""
+    """Like `mean_of`, of values from 0 to 1; the interval is Wilson's if they are 0 and 1."""
     return _mean_of(groups, values, (0.0, 1.0))
 
 
 def _mean_of(groups: np.ndarray, values: np.ndarray, bounds: tuple[float, float] | None = None) -> dict[str, float]:
     known = ~np.isnan(values[:, 0])
-    low, high = bootstrap_interval(values[known, 0], groups[known], bounds=bounds)
-    return {"value": mean(values[known, 0]), "low": low, "high": high, "n": int(known.sum())}
+    column = values[known, 0]
+    is_rate = bounds == (0, 1) and np.isin(column, (0, 1)).all()
+    low, high = (
+        rate_interval(column, groups[known]) if is_rate else bootstrap_interval(column, groups[known], bounds=bounds)
+    )
+    return {"value": mean(column), "low": low, "high": high, "n": int(known.sum())}
 
 
 def lengths_of(groups: np.ndarray, values: np.ndarray) -> dict[str, float]:

@@ -7,7 +7,14 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from callbacks.evaluation.metrics import bootstrap_interval, hesitation_rates, length_ratio, repetition, wilson_interval
+from callbacks.evaluation.metrics import (
+    bootstrap_interval,
+    hesitation_rates,
+    length_ratio,
+    rate_interval,
+    repetition,
+    wilson_interval,
+)
 from datamodules.answers import AnswerChecker
 from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
@@ -196,7 +203,7 @@ def _row(
     accuracy = sum(right) / len(right) if right else float("nan")
     numbers = {question: number for number, question in enumerate(dict.fromkeys(t.question_id for t in judged))}
     questions = [numbers[trace.question_id] for trace in judged]
-    low, high = bootstrap_interval([float(r) for r in right], questions, bounds=(0, 1))
+    low, high = rate_interval([float(r) for r in right], questions)
     lost = [float(was) - float(now) for was, now in zip(before, right, strict=True)]
     lost_low, lost_high = bootstrap_interval(lost, questions, bounds=(-1, 1))
     tokens = [trace.n_tokens for trace in cell]

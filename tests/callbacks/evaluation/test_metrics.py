@@ -9,6 +9,7 @@ from callbacks.evaluation.metrics import (
     bootstrap_interval,
     hesitation_rates,
     length_ratio,
+    rate_interval,
     repetition,
     wilson_interval,
 )
@@ -68,6 +69,30 @@ def test_wilson_interval() -> None:
     assert wilson_interval(10, 10) == pytest.approx((0.72246, 1), abs=1e-5)
     assert wilson_interval(9, 10) == pytest.approx((0.596, 0.982), abs=1e-3)
     assert wilson_interval(0, 0) == (0, 1)
+
+
+def test_a_rates_interval_counts_what_its_groups_are_worth() -> None:
+    values = [float(i % 4 == 0) for i in range(40)]
+    alone = rate_interval(values, range(40))
+    assert alone == wilson_interval(10, 40)
+    # One success of 20 is no surer than none of 20, and copies of the records say nothing new.
+    assert rate_interval([1.0] + [0.0] * 19, range(20))[1] > rate_interval([0.0] * 20, range(20))[1]
+    copies = rate_interval(np.repeat(values, 5), np.repeat(range(40), 5))
+    assert copies == pytest.approx(alone, abs=0.01)
+    mixed = rate_interval(np.tile(values, 5), np.repeat(range(5), 40))  # each group holds all: nothing depends
+    assert mixed[1] - mixed[0] < 0.7 * (alone[1] - alone[0])
+    assert rate_interval([0.0] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 2]) == wilson_interval(0, 3)
+
+
+@pytest.mark.parametrize(("groups", "size"), [(20, 5), (10, 8), (60, 1)])
+def test_a_rates_interval_holds_the_rate_as_often_as_it_says(groups: int, size: int) -> None:
+    drawn, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        rates = drawn.beta(0.2 * 7 / 3, 0.8 * 7 / 3, groups)  # mean .2, intraclass correlation .3
+        values = drawn.random((groups, size)) < rates[:, None]
+        low, high = rate_interval(values.ravel().astype(float), np.repeat(range(groups), size))
+        held += low <= 0.2 <= high
+    assert held >= 0.9 * 300
 
 
 def test_bootstrap_interval() -> None:

@@ -134,7 +134,7 @@ def test_the_strongest_within_limits_is_chosen_with_its_reason() -> None:
     assert choice.reason == (
         "1 of 6 settings shorten and stay within the limits (accuracy at most 1.0 points under the 90.0% of alpha 0, "
         "loops in at most 2.0% and truncation in at most 2.0% of the traces); of them alpha -0.2 on anchor:2 (layers "
-        "1, 2) shortens most: length ratio 0.60 at accuracy 90.0% (95 % interval 70.0% to 100.0%, 10 traces). 10 "
+        "1, 2) shortens most: length ratio 0.60 at accuracy 90.0% (95 % interval 59.6% to 98.2%, 10 traces). 10 "
         "traces cannot tell that it stays within 1.0 points: it loses 0.0 (95 % interval -27.8 to 27.8). The next "
         "stronger one, -0.3, is not taken: accuracy 80.0% is 10.0 points lower."
     )
