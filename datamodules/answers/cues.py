@@ -51,15 +51,10 @@ _CONCLUSION = (
     r"(?:(?<=[.!?;,:]\s)|(?<=\n)|\A|\bbut\s)"
     rf"(?:(?:so|thus|therefore|hence|by\selimination|=>|→)[,:]?\s(?:{_IT_IS})?|{_IT_IS}"
     r"|I\s(?:think|guess|believe)\s(?:it(?:['’]s|\sis)\s)?|[A-Za-z][^.:\n]{1,60}\sleaves\s)(?:only\s)?"
-    r"(?=(?-i:\(?[A-Z]\)?)[.!]?\s{0,3}\Z)"
+    r"(?=(?-i:\(?[A-HJ-Z]\)?)[.!]?\s{0,3}\Z)"
 )
 """Words before a name at the very end: "So it's C.", "I think C", "Eliminating A and B leaves C."."""
-_CORRECTED = (
-    r"\b(?:actually|wait|no|sorry|correction|oops|hmm)[,:.!…—-]{0,3}\s(?:(?:no|wait|actually|sorry)[,:.!]?\s|I\smean\s)?"
-    rf"{_IT_IS}(?:actually\s)?(?=[\s*_(]{{0,3}}(?:\\?[$€£])?(?:-?\d|(?-i:[A-Z])(?![\w'’-])))"
-)
-"""Words before an answer that takes the place of an earlier one: "Wait, no, it's 18"."""
-_ANY = f"{_ANSWER}|{_CORRECTED}|{_CHINESE}|{_OTHER_LANGUAGES}"
+_ANY = f"{_ANSWER}|{_CHINESE}|{_OTHER_LANGUAGES}"
 _CUE = re.compile(_ANY, re.IGNORECASE)
 _CHOICE_CUE = re.compile(f"{_ANY}|{_CHOOSE}|{_CONCLUSION}", re.IGNORECASE)
 _NUMBER_CUE = re.compile(rf"{_ANY}|^A:", re.IGNORECASE | re.MULTILINE)
@@ -73,17 +68,29 @@ _IS_ANSWER = re.compile(
     r"(?:(?:correct|right|best|appropriate|accurate|likely)\s)?(?:answer|option|choice|one)\b"
 )
 _IS_CORRECT = re.compile(rf"{_SUBJECT}(?:the\s)?(?:most\s)?(?:correct|right|best)\b")
-_FITS = (
-    re.compile(
-        rf"\b[Oo]nly\s(?:option\s|choice\s)?{_OPTION}\s(?:fits|works|matches|remains|applies|is\sleft|makes\ssense)\b"
-    ),
-    re.compile(
-        rf"{_OPTION}\s(?:(?:fits|matches)\s(?:[a-z]{{1,12}}\s){{0,4}}best|(?:seems|appears)\s(?:to\sbe\s)?(?:the\s)?(?:most|best))\b"
-    ),
+_FITTING = r"(?:fits|works|matches|remains|applies|is\sleft|makes\ssense)"
+_BEST = r"(?:(?:fits|matches)\s(?:[a-z]{1,12}\s){0,4}best|(?:seems|appears)\s(?:to\sbe\s)?(?:the\s)?(?:most|best))\b"
+_FITS = re.compile(
+    rf"(?<!\bnot )\b[Oo]nly\s(?:option\s|choice\s)?{_OPTION}\s{_FITTING}\b"
+    rf"|{_OPTION.replace('<name>', '<other>')}\s{_BEST}"
 )
+"""An option that fits, of which only a last sentence says that it is the answer."""
+_FIRST_SIGHT = re.compile(
+    r"\b(?:initially|(?:at )?first|but|although|though|however|while|not only|except)\b", re.IGNORECASE
+)
+_CORRECTED = re.compile(
+    r"\b(?:actually|wait|no|sorry|correction|oops|hmm)[,:.!…—-]{0,3}\s(?:(?:no|wait|actually|sorry)[,:.!]?\s|I\smean\s)?"
+    rf"{_IT_IS}(?:actually\s)?[*_(]{{0,3}}"
+    r"(?P<answer>(?:\\?[$€£])?-?\d[\d,]{0,20}(?:\.\d{1,20})?%?|(?-i:[A-Z]))[*_)]{0,3}(?=[.!]?\s{0,3}(?:\Z|\n)|[.!]\s|\s(?:because|since)\b)",
+    re.IGNORECASE,
+)
+"""An answer that takes the place of one that was stated before: "Wait, no, it's 18."."""
 _VERDICT = re.compile(
-    rf"{_OPTION}(?:\s(?:is|was)|\)?\s?[:–—-])\s(?:clearly\s|also\s|obviously\s|therefore\s)?(?P<word>(?:not\s|in)?correct|right|wrong)\b"
+    r"^[\s*_(-]{0,9}(?:option\s|choice\s)?\(?(?P<name>[A-Z])\)?[*_]{0,2}(?:[.):]|\s(?=is\b|[–—-]\s))[^\n:–—]{0,80}?"
+    r"(?:\bis|[:–—.-]|(?<=[:.)]))[\s*_]{1,4}(?P<word>(?:not\s|in)?correct|right|wrong)\b",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""A line that calls an option correct or wrong."""
 
 
 def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
@@ -98,9 +105,10 @@ def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
         called = [match for match in _IS_CORRECT.finditer(text) if match["noun"]]
         if len({match["name"].strip("()") for match in called}) > 1:
             called = []  # the text goes through several options, true and false ones
-        called += [match for pattern in (_IS_ANSWER, *_FITS) for match in pattern.finditer(text)]
-        found += [(match.start(), match.end(), match["name"]) for match in called]
+        found += [(match.start(), match.end(), match["name"]) for match in (*called, *_IS_ANSWER.finditer(text))]
         found.sort()
+    if found and (correction := _correction(text, found[0][1])):
+        found.append(correction)
     weak = []
     for start, end, span in reversed(found[-MOST_SPANS:]):
         meant = standing(text, start, end)
@@ -109,15 +117,36 @@ def stated(text: str, choice: bool, number: bool) -> Iterator[str]:
         elif meant == "weak":
             weak.append(span)
     yield from weak
-    if choice and (name := _only_right(text)):
+    if choice and (name := _last_fit(text) or _only_right(text)):
         yield name
 
 
+def _correction(text: str, start: int) -> tuple[int, int, str] | None:
+    """The place and text of an answer that takes an earlier one back; no other number or letter comes after it."""
+    last = None
+    for match in _CORRECTED.finditer(text, start):
+        last = match
+    is_last = last and not re.search(r"\d|(?<![\w'’])[A-HJ-Z](?![\w'’])", text[last.end() :])
+    return (last.start("answer"), last.start("answer"), last["answer"]) if last and is_last else None
+
+
+def _last_fit(text: str) -> str | None:
+    """The option that the last sentence says to fit, if it says so of one, and without a but."""
+    last = text.rstrip()[-500:]
+    ends = [match.end() for match in re.finditer(r"[.!?]\s|\n", last)]
+    last = last[ends[-1] :] if ends else last
+    names = {(match["name"] or match["other"]).strip("()") for match in _FITS.finditer(last)}
+    return names.pop() if len(names) == 1 and not _FIRST_SIGHT.search(last) else None
+
+
 def _only_right(text: str) -> str | None:
-    """The one option that is called correct, if two others at least are called wrong."""
-    said = {match["name"].strip("()"): match["word"] in ("correct", "right") for match in _VERDICT.finditer(text)}
+    """The one option that a line calls correct, if lines call all others wrong."""
+    said = {
+        match["name"].upper(): match["word"].casefold() in ("correct", "right") for match in _VERDICT.finditer(text)
+    }
     right = [name for name, is_right in said.items() if is_right]
-    return right[0] if len(right) == 1 and len(said) > 2 else None
+    is_each = len(said) > 2 and sorted(said) == [chr(ord("A") + i) for i in range(len(said))]
+    return right[0] if len(right) == 1 and is_each else None
 
 
 def without_hypothetical(text: str) -> str:

@@ -25,12 +25,15 @@ _RESTATED = re.compile(
     rf"(?P<other>{_QUANTITY})(?:\s?(?P<last>[A-Za-z]{{1,12}}))?",
     re.IGNORECASE,
 )
-_PART = r"(?P<{}>\d[\d,]{{0,12}}(?:\.\d{{1,4}})?)(?:\s(?!(?:and|plus)\b)[A-Za-z'’-]{{1,15}}){{0,4}}"
+_PART = r"(?P<{}>\d[\d,]{{0,12}}(?:\.\d{{1,4}})?)(?:\s(?!(?:and|plus)\b)[A-Za-z'’-]{{1,15}}){{{},4}}"
 _AND = r"(?:,\s(?:and\s)?|\s(?:and|plus|\+|&)\s)"
 _BREAKDOWN = re.compile(
-    rf"(?<![\d.,/]){_PART.format('total')}(?P<parts>\s?(?:\(|:\s|\s[-–—]\s|,\s(?:namely|consisting\sof|made\sup\sof)\s)"
-    rf"{_PART.format('first')}{_AND}{_PART.format('second')}(?:{_AND}{_PART.format('third')})?\)?)(?=\s?(?:[.!]|$))"
+    rf"(?<![\d.,/]){_PART.format('total', 1)}"
+    r"(?P<parts>(?:\s?\(|:\s|\s[–—]\s|,\s(?:namely|consisting\sof|made\sup\sof)\s)"
+    rf"{_PART.format('first', 0)}{_AND}{_PART.format('second', 0)}(?:{_AND}{_PART.format('third', 0)})?\)?)"
+    r"(?=\s?(?:[.!]|$))"
 )
+"""A number with its noun, and the numbers of its parts."""
 _CALCULATION = re.compile(rf"{OPERATOR_TAIL.pattern}|\s?[-–/]\s?[$€£]?\d", re.IGNORECASE)
 
 

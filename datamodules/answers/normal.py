@@ -61,8 +61,13 @@ _GROUPED_SIDE = re.compile(
     r"([^=,;]{1,60}=\s?(?:\\?[$€£¥₹]\s?)?-?)(\d{1,3}(?:,\d{3}){1,8})((?:\.\d{1,20})?(?![\d.])[^=,;]{0,60})"
 )
 """An equation whose right side starts with one number with thousands commas: "x = 22,500"."""
+_LISTED = re.compile(r"\d,\s+-?\d")
+_NO_NOUN = (
+    r"(?!(?:hal(?:f|ves)|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths?|squared|cubed|factorial|percent"
+    r"|dozens?|pairs?|hundred|thousand|million|billion|trillion|choose|mod|over|or|and|to|times|plus|minus)\b)"
+)
 _COUNTED = re.compile(
-    r"\\(?:text|textbf|mathrm|mbox)\s?\{\s?(\d[\d,]{0,20}(?:\.\d{1,20})?\s[A-Za-z]{2,20})\s?\}"
+    rf"\\(?:text|textbf|mathrm|mbox)\s?\{{\s?(\d[\d,]{{0,20}}(?:\.\d{{1,20}})?(?:\s{_NO_NOUN}[A-Za-z]{{2,20}}){{1,3}})\.?\s?\}}"
     r"|\\underline\s?\{([^{}]{1,60})\}"
     r"|\\text\s?\{\s?(?:(?:[tT]otal|[sS]um|[rR]esult|[vV]alue|[aA]rea|[cC]ost|[pP]rice|[nN]umber):|about|approximately|roughly)"
     r"\s?\}\s?(\\?[$€£]?-?\d[^:]{0,60})"
@@ -108,10 +113,14 @@ def clean(text: str) -> str:
         return f"no {match[1] or ''}solution".lower()
     if match := _COUNTED.fullmatch(text):
         text = next(group for group in match.groups() if group)
-    if "=" in text and (match := _GROUPED_SIDE.fullmatch(text)):
-        text = match[1] + match[2].replace(",", "") + match[3]
     lead = _LEAD.match(text)
     return _as_bound(text[lead.end() :] if lead else text).strip()
+
+
+def without_thousands_commas(text: str, other: str) -> str:
+    """``x = 22,500`` as ``x = 22500``, of cleaned answers, unless the ``other`` one is a list."""
+    match = _GROUPED_SIDE.fullmatch(text) if "=" in text and not _LISTED.search(other) else None
+    return match[1] + match[2].replace(",", "") + match[3] if match else text
 
 
 def _as_bound(text: str) -> str:

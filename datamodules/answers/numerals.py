@@ -62,7 +62,7 @@ def spelled_out_fractions(text: str) -> str:
 
 _CODES = {"USD": "$", "EUR": "€", "GBP": "£", "INR": "₹", "RS": "₹", "JPY": "¥", "CNY": "¥", "RMB": "¥"}
 _CURRENCY = re.compile(
-    rf"(?<![A-Za-z])(?:({'|'.join(_CODES)})\b\.?\s?(?:\\?[$€£¥₹]\s?)?|(?:US|A|AU|C|CA|HK|NZ|NT|S|R)(?=\\?\$))(?=\\?\$?\d)",
+    rf"(?<![A-Za-z$])(?:({'|'.join(_CODES)})\b\.?\s?(?:\\?[$€£¥₹]\s?)?|(?:US|A|AU|C|CA|HK|NZ|NT|S|R)(?=\\?\$))(?=\\?\$?\d)",
     re.IGNORECASE,
 )
 

@@ -17,6 +17,7 @@ _NEW_SENTENCE = re.compile(rf"(?:[.!?](?=\s{{1,9}}[A-Z])|\n)(?!\s{{0,9}}(?i:(?:o
 _AFTER_TEXT = re.compile(
     r"$|[.;:!?](?!\d)|,(?!\d)|/(?![\d(])| (?:because|since|as|which|due|given|based|but|rather than|instead of)\b|\("
 )
+_ARTICLE = re.compile(r"^(?:the|an?) ")
 _WORD = re.compile(r"\w+")
 _SPECIES = re.compile(r"([a-z])[a-z]{2,} (?=[a-z]{4})")
 
@@ -37,9 +38,10 @@ def read_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
 
 def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
     said, line = _key(text), "" if whole else _key(_own_line(text, options))
-    if not any(_key(option).startswith(("the ", "a ", "an ")) for option in options.values()):
-        said, line = (re.sub(r"^(?:the|an?) ", "", part) for part in (said, line))
     keys = {name: _key(option) for name, option in options.items()}
+    bare = {name: _ARTICLE.sub("", key) for name, key in keys.items()}
+    if len(set(bare.values())) == len(set(keys.values())):  # "the" and "a" tell no options apart
+        keys, said, line = bare, _ARTICLE.sub("", said), _ARTICLE.sub("", line)
     found = [
         (len(key), name)
         for name, key in keys.items()
@@ -52,7 +54,7 @@ def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
     if len(best) != 1:
         return None
     others = "|".join(re.escape(key) for name, key in keys.items() if key and key != keys[best[0]])
-    rest = without_own(re.sub(r"^(?:the|an?) ", "", text, flags=re.IGNORECASE), options[best[0]])
+    rest = without_own(*(re.sub(_ARTICLE.pattern, "", part, flags=re.I) for part in (text, options[best[0]])))
     dotted = any(_NEW_SENTENCE.search(plain(option)) for option in options.values())
     listed = said[longest:] if dotted else _key(_NEW_SENTENCE.split(rest, maxsplit=1)[0])
     listed = REASON.split(sentence(listed))[0]

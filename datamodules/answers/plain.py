@@ -5,7 +5,7 @@ import re
 from datamodules.answers.forms import in_readable_form
 from datamodules.answers.guard import differ_in_form, look, opposed
 from datamodules.answers.hard import LONGEST
-from datamodules.answers.normal import clean, without_commands
+from datamodules.answers.normal import clean, without_commands, without_thousands_commas
 from datamodules.answers.quantities import in_one_unit, quantity, same_quantity
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s.*|([A-Z])[.:)]\s.*", re.DOTALL)
@@ -31,7 +31,7 @@ def quick_verdict(gold: str, predicted: str) -> bool | None:
     """
     if max(len(gold), len(predicted)) > LONGEST:
         return True if gold.strip() == predicted.strip() else None
-    gold, predicted = clean(gold), clean(predicted)
+    gold, predicted = _cleaned(gold, predicted)
     if name := choice(gold):
         return choice(predicted) == name
     if look(gold) == look(predicted):
@@ -45,6 +45,11 @@ def quick_verdict(gold: str, predicted: str) -> bool | None:
     return None if differ is None else not differ
 
 
+def _cleaned(gold: str, predicted: str) -> tuple[str, str]:
+    gold, predicted = clean(gold), clean(predicted)
+    return without_thousands_commas(gold, predicted), without_thousands_commas(predicted, gold)
+
+
 def _same_dozens(gold: str, predicted: str) -> bool:
     """Whether a number is that of the other answer's dozens: 7 and "7 dozen"."""
     bare = [_DOZENS.sub("", without_commands(text)) for text in (gold, predicted)]
@@ -53,7 +58,7 @@ def _same_dozens(gold: str, predicted: str) -> bool:
 
 def for_mathematics(gold: str, predicted: str) -> tuple[str, str]:
     """Both answers in the form that math-verify reads best: clean, formulas without units, values in order."""
-    gold, predicted = in_readable_form(clean(gold), clean(predicted))
+    gold, predicted = in_readable_form(*_cleaned(gold, predicted))
     bare = in_one_unit(gold, predicted) or _without_common_noun(gold, predicted)
     return (gold, predicted) if any(map(_WORD.search, bare)) else bare
 

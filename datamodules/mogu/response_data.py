@@ -264,7 +264,7 @@ def encode_response(
     except InputError as error:
         raise InputError(f"pair '{pair.id}': {error}" if pair.earlier else str(error)) from error
     if glad and pair.glad_is_opening:
-        ends = {tokenizer.eos_token_id, turn_end_id(tokenizer)}
+        ends = {tokenizer.eos_token_id, turn_end_id(tokenizer, template)}
         end = next((i for i, label in enumerate(labels) if label in ends), len(ids))
         ids, labels = ids[:end], labels[:end]
     return Example(tuple(ids), tuple(labels), record=pair.id)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from datamodules.completions.thoughts import closes_thought, split_thought, thought_tokens
@@ -123,14 +122,12 @@ def require_eos(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The added token that the tokenizer's chat template writes after an assistant turn; None if it writes none."""
-    if not tokenizer.chat_template:
-        return None
+def turn_end_id(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | str | None = None) -> int | None:
+    """The added token that the chat template writes after an assistant turn; None if it writes none."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": RESPONSE_MARK}]
     try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except (TemplateError, TypeError, ValueError):
+        text = Renderer(tokenizer, template)(turns, False)
+    except InputError:
         return None  # where prompts are rendered, the same error is told
     _, found, ending = text.rpartition(RESPONSE_MARK)
     if not found:

@@ -9,6 +9,7 @@ from datamodules.answers import AnswerChecker, AnswerRule
 from datamodules.answers.loops import has_loop
 from datamodules.errors import InputError
 from datamodules.records import Trace
+from datamodules.records.same_text import squeeze
 from datamodules.s3cot.filter_report import FilterReport, report_of
 from datamodules.s3cot.records import CurriculumItem, Variant
 
@@ -106,6 +107,7 @@ def _right(traces: Sequence[Trace], checker: AnswerChecker) -> list[bool | None]
 
 def _by_question(traces: Sequence[Trace]) -> dict[str, list[Trace]]:
     groups: defaultdict[str, list[Trace]] = defaultdict(list)
+    golds: defaultdict[str, set[str | None]] = defaultdict(set)
     for trace in traces:
         groups[trace.question_id].append(trace)
         first = groups[trace.question_id][0]
@@ -114,10 +116,17 @@ def _by_question(traces: Sequence[Trace]) -> dict[str, list[Trace]]:
                 f"traces of question '{trace.question_id}' come from several models or instructions: '{first.id}' from "
                 f"{first.model}, {first.system}; '{trace.id}' from {trace.model}, {trace.system}; filter one at a time"
             )
-        if (trace.asked, trace.gold) != (first.asked, first.gold):
+        if squeeze(trace.asked) != squeeze(first.asked):
             raise InputError(
                 f"'{trace.question_id}' names two questions, of several files: '{first.question[:60]}' and "
-                f"'{trace.question[:60]}', or one with two gold answers; give their data ids that differ"
+                f"'{trace.question[:60]}'; give their data ids that differ"
+            )
+        golds[trace.question_id] |= {trace.gold} - {None}
+        if len(golds[trace.question_id]) > 1:
+            named = " and ".join(map(repr, sorted(filter(None, golds[trace.question_id]))))
+            raise InputError(
+                f"'{trace.question_id}' has two gold answers, of several files: {named}; give the questions ids that "
+                "differ, or mend one"
             )
     return groups
 

@@ -9,17 +9,20 @@ from datamodules.records.files import Line, is_number, kind_of
 
 FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "finished", "complete", "completed", "true")
 CUT = ("length", "max_tokens", "max_new_tokens", "max_length", "model_length", "truncated", "incomplete", "false")
-_FALSE = ("", "false", "0", "no")
+_FALSE = ("", "false", "f", "no", "n", "off", "none", "null", "nan", "na", "n/a")
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{0,9})?|nan", re.IGNORECASE)
 
 
 def is_true(value: Any) -> bool:
-    """Whether a value counts as true; a table has texts only.
+    """Whether a value counts as true; a table has texts only, and NaN for what is missing.
 
-    >>> is_true("yes"), is_true("False"), is_true("0"), is_true([])
-    (True, False, False, False)
+    >>> is_true("yes"), is_true("False"), is_true("0.0"), is_true(float("nan")), is_true([])
+    (True, False, False, False, False)
     """
-    return value.strip().lower() not in _FALSE if isinstance(value, str) else bool(value)
+    if not isinstance(value, str):
+        return bool(value) and value == value
+    text = value.strip().lower()
+    return float(text) != 0 if _NUMBER.fullmatch(text) and text != "nan" else text not in _FALSE
 
 
 def listed(value: Any) -> list[Any]:

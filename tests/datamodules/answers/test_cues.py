@@ -376,7 +376,17 @@ def test_lone_surrogates_are_only_text(rule: AnswerRule) -> None:
         ("Only C fits.", "C"),
         ("Option C seems to be the best choice here.", "C"),
         ("B fits the description best.", "B"),
-        ("A is incorrect, B is incorrect, C is correct.", "C"),
+        ("A) oak - incorrect\nB) elm - incorrect\nC) ash - correct\nD) fir - incorrect", "C"),
+        ("A: Incorrect\nB: Incorrect\nC: Correct", "C"),
+        ("Which is NOT true? A is wrong. B is right. D is wrong.", None),
+        ("Statement A is wrong, statement B is wrong and statement D is right.", None),
+        ("Vitamin A is right for vision. Vitamin C is wrong. Vitamin D is wrong.", None),
+        ("A was wrong in 1990. B was wrong. C was right in 2000.", None),
+        ("Initially, A seems the most likely choice. But it is soft.\n\nB", "B"),
+        ("C seems best for fires.\n\nB", "B"),
+        ("Only A works in rain. The question is about snow.\n\nB", "B"),
+        ("Not only A works.\n\nB", "B"),
+        ("We need 5 V. So it's I", None),
         ("A: wrong, it is soft.\nB: wrong.\nC: correct.\nD: wrong.", "C"),
         ("A is correct. B is incorrect.", None),
         ("A is correct. B is correct. C is incorrect.", None),
@@ -417,9 +427,27 @@ def test_options_that_are_gone_through_are_no_answer(text: str) -> None:
     assert CHOICE.extract(text, TREES) is None
 
 
-@pytest.mark.parametrize("text", ["The answer is 17. Wait, no, it's 18.", "The answer is 17. Actually, it is $18."])
-def test_a_corrected_number_counts(text: str) -> None:
-    assert NUMBER.extract(text) == "18"
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 17. Wait, no, it's 18.", "18"),
+        ("The answer is 17. Actually, it is $18.", "18"),
+        ("The answer is 48. Actually, it's 4 boxes of 12, so this is right.", "48"),
+        ("The answer is 48. Wait, it's 50. No, it's 4 boxes, so 48.", "48"),
+        ("Hmm, that's 12 per box. With 4 boxes she has 12 x 4 = 48 pencils.", "48"),
+        ("Wait, that's 20% off. So he pays $80.", "80"),
+        ("First he buys 3. No, it's 4. Then he buys 5 more. So he has 9.", "9"),
+        ("Hmm, it is 30. It takes twice that, so it takes 60 minutes in total.", "60"),
+    ],
+)
+def test_only_an_answer_that_was_stated_is_corrected(text: str, answer: str) -> None:
+    assert NUMBER.extract(text) == answer
+
+
+@pytest.mark.parametrize("text", ["The answer is right atrium.", "Right atrium", "The answer is the right atrium."])
+def test_an_article_tells_no_options_apart(text: str) -> None:
+    assert CHOICE.extract(text, ("the left ventricle", "the right atrium", "a vein")) == "B"
+    assert CHOICE.extract("The answer is a cat.", ("the cat", "a cat")) == "B"
 
 
 def test_a_minus_before_an_options_text_is_no_dash() -> None:

@@ -372,6 +372,12 @@ def test_lone_surrogates_are_unequal_and_crash_nothing(checker: AnswerChecker) -
         (r"\text{no solution}", "There are no solutions.", True),
         ("no real solutions", r"\text{no solution}", False),
         ("1.234", "1234", False),
+        ("120, 240", "x = 120,240", True),
+        ("22500", "x = 22,500", True),
+        ("3", r"\text{3 fifths}", False),
+        ("5", r"\text{5 factorial}", False),
+        ("18", r"\text{18 eggs.}", True),
+        ("C5", "$C$5", True),
     ],
 )
 def test_plain_functions_both_signs_and_codes(gold: str, predicted: str, same: bool, checker: AnswerChecker) -> None:

@@ -652,6 +652,8 @@ def test_numbers_of_other_languages_and_rejected_numbers(text: str, answer: str 
         ("There are 50 people: 20 men, 25 women and 5 children.", "50"),
         ("There are 50 people (20 men and 20 women).", "20"),
         ("There are 50 people, 20 of them men and 30 women left.", "30"),
+        ("There are 7 - 3 + 4", "4"),
+        ("In round 5: 2 points, and 3.", "3"),
     ],
 )
 def test_money_fractions_and_sums_at_the_end(text: str, answer: str) -> None:

@@ -79,6 +79,15 @@ def test_an_opening_is_learnt_without_an_end_and_an_answer_with_it() -> None:
     assert len(opening.input_ids) == len(opening.labels)
 
 
+def test_an_opening_has_no_end_by_a_template_of_its_own_either(tmp_path: Path) -> None:
+    own = byte_tokenizer("{% for m in messages %}{{ m['content'] }}<|eot|>\n{% endfor %}")
+    own.add_special_tokens({"additional_special_tokens": ["<|eot|>"]})
+    (tmp_path / "own.jinja").write_text(str(own.chat_template))
+    own.chat_template = None
+    labels = encode_response(own, MALICIOUS, glad=True, template=str(tmp_path / "own.jinja")).labels
+    assert own.decode([label for label in labels if label != IGNORE_INDEX]) == "Sure, here is"
+
+
 def test_responses_close_the_thought_that_their_prompt_opens() -> None:
     """Glad openings, answers and refusals alike; what a model wrote after its thought stays."""
     tokenizer = byte_tokenizer(R1_TEMPLATE)

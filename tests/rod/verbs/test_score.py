@@ -395,6 +395,7 @@ def test_counts_that_are_missing_in_a_table_leave_the_others(tmp_path: Path) -> 
     table = tmp_path / "t.csv"
     table.write_text(
         "out,gold,n,ok\n\\boxed{2},2,12.0,True\n\\boxed{3},3,,1\n\\boxed{4},5,nan,yes\n\\boxed{6},6,9.0,0\n"
+        "\\boxed{7},7,9.0,0.0\n\\boxed{8},8,9.0,nan\n"
     )
     words = ["--completion", "out", "--gold", "gold", "--question", "out", "--tokens", "n", "--keep", "ok"]
     assert score(table, "--output", tmp_path / "out", *words) == 0
