@@ -193,3 +193,28 @@ def read_label(span: str, labels: Sequence[str], whole: bool = False, first: boo
     if not re.match(r"\s{0,3}(?:$|[.,;:!?()\n–—…-]|(?:because|since|as|it|this|the|there|they|he|she|that)\b)", rest):
         return None
     return next(label for label in labels if label.casefold() == match[0].casefold())
+
+
+def one_option_line(text: str, names: str) -> bool:
+    """Whether at most one option stands at the start of a line; if several do, they are discussed, not chosen."""
+    starts = re.findall(
+        rf"^[\s*_(-]{{0,9}}(?:option |choice |statement |\()?([{re.escape(names)}])(?:[).:]| is\b)", text, re.M | re.I
+    )
+    return len({name.upper() for name in starts}) <= 1
+
+
+def is_set_apart(text: str, options: Mapping[str, str]) -> bool:
+    """Whether the first line is an option and nothing more, with an empty line after it, and no later line is one."""
+    first, *rest = text.strip().splitlines()
+    return (
+        bool(rest)
+        and not rest[0].strip()
+        and _is_option(first, options)
+        and not any(_is_option(line, options) for line in rest)
+    )
+
+
+def _is_option(line: str, options: Mapping[str, str]) -> bool:
+    """Whether a line has an option's name and text, and nothing more."""
+    text = re.sub(r"^[\s*_(-]{0,9}[A-Za-z][.):]", "", plain(line))
+    return bool(text.strip()) and any(own and not without_own(text, own).strip(" .") for own in options.values())

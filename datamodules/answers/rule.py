@@ -13,13 +13,12 @@ from typing import Literal, get_args
 
 import regex
 
-from datamodules.answers.choices import read_choice, read_label
+from datamodules.answers.choices import is_set_apart, one_option_line, read_choice, read_label
 from datamodules.answers.cues import MOST_SPANS, stated, without_hypothetical
 from datamodules.answers.numbers import last_number, read_maths, read_number
 from datamodules.answers.numerals import plain_forms
-from datamodules.answers.option_texts import without_own
 from datamodules.answers.places import PLACES, UNBRACED_END
-from datamodules.answers.spans import UNDECIDED, plain
+from datamodules.answers.spans import UNDECIDED, without_marks
 from datamodules.completions.thoughts import split_thought
 from datamodules.errors import InputError
 
@@ -45,18 +44,6 @@ PATTERN_SECONDS = 5.0
 _CLOSED: frozenset[Extractor] = frozenset({"boxed", "tagged", "pattern"})
 """Places that mark their own end. In the others an unfinished completion may be cut within the answer (``12`` of
 ``125``)."""
-
-_FENCE = re.compile(r"`{2,}(?:[\w+#.-]{1,20}\n(?!`{2,}))?")
-_CLOSED_BEFORE = re.compile(r"\A(?:\*{1,3}|`)\s+")
-_CLOSING = re.compile(r"\A[^*`]*(?<=[\w.!?])(\*{1,3}|`)(?=[\s.,;:!?]|\Z)")
-"""A first mark that can only close: its other half stands before the text."""
-_LETTER = r"[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]"
-"""Of scripts with spaces between words: ``f*g*h`` has no marks, and Chinese words stand beside theirs."""
-_EMPHASIS = re.compile(
-    rf"(?<!{_LETTER})(?<![*`])(\*{{1,3}}|`)(?=[^\s*`])(.{{1,300}}?)(?<=[^\s*`])\1(?![*`])(?!{_LETTER})"
-)
-_HALF_OF_IT = re.compile(r"\A(?:\*{1,3}|`)\s?|(?:\*{1,3}|`)(?=[.,;:!?]?\Z)")
-"""A mark whose other half stands outside of the span."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +156,7 @@ class AnswerRule:
             return last_number(span)
         if self.type == "choice":
             names = "".join(options) or DEFAULT_OPTIONS
-            alone = (
-                not bare or _one_option_line(text, names) or (place == "first_line" and _is_set_apart(text, options))
-            )
+            alone = not bare or one_option_line(text, names) or (place == "first_line" and is_set_apart(text, options))
             return read_choice(span, names, options, whole=bare, alone=alone)
         if self.type == "label":
             return read_label(span, self.labels, whole=bare, first=place == "first_line")
@@ -180,19 +165,10 @@ class AnswerRule:
         if self.type == "maths" and place != "boxed":
             return read_maths(span)
         if self.type == "text" and place not in ("boxed", "pattern"):
-            span = _without_marks(span)
+            span = without_marks(span)
             if place == "stated":
-                span = _without_marks(span.partition("\n")[0])
+                span = without_marks(span.partition("\n")[0])
         return span.strip() or None
-
-
-def _without_marks(text: str) -> str:
-    """The text without fences and pairs of marks, one of which may have begun before the text."""
-    text = _CLOSED_BEFORE.sub("", _FENCE.sub("", text).strip())
-    closing = _CLOSING.match(text)
-    if closing and (closing[1] != "*" or text.count("*") > 2):  # a single star may stand for itself
-        text = closing[1] + text
-    return _HALF_OF_IT.sub("", _EMPHASIS.sub(r"\2", text).strip()).strip()
 
 
 def holds_facts(text: str, facts: str) -> bool:
@@ -208,31 +184,6 @@ def named_options(options: Options) -> dict[str, str]:
     if len(options) > 26:
         raise InputError(f"options: {len(options)} are more than the 26 letters that name them")
     return {chr(ord("A") + i): text for i, text in enumerate(options)}
-
-
-def _one_option_line(text: str, names: str) -> bool:
-    """Whether at most one option stands at the start of a line; if several do, they are discussed, not chosen."""
-    starts = re.findall(
-        rf"^[\s*_(-]{{0,9}}(?:option |choice |statement |\()?([{re.escape(names)}])(?:[).:]| is\b)", text, re.M | re.I
-    )
-    return len({name.upper() for name in starts}) <= 1
-
-
-def _is_set_apart(text: str, options: Mapping[str, str]) -> bool:
-    """Whether the first line is an option and nothing more, with an empty line after it, and no later line is one."""
-    first, *rest = text.strip().splitlines()
-    return (
-        bool(rest)
-        and not rest[0].strip()
-        and _is_option(first, options)
-        and not any(_is_option(line, options) for line in rest)
-    )
-
-
-def _is_option(line: str, options: Mapping[str, str]) -> bool:
-    """Whether a line has an option's name and text, and nothing more."""
-    text = re.sub(r"^[\s*_(-]{0,9}[A-Za-z][.):]", "", plain(line))
-    return bool(text.strip()) and any(own and not without_own(text, own).strip(" .") for own in options.values())
 
 
 def _compiled(pattern: str) -> "regex.Pattern[str]":

@@ -21,6 +21,17 @@ _FILLER = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<!\bft)(?<!\blb)(?<!\blbs)(?<!\bhr)(?<!\bhrs)(?<!\bmin)[.!?](?=\s|$)|\n")
+_FENCE = re.compile(r"`{2,}(?:[\w+#.-]{1,20}\n(?!`{2,}))?")
+_CLOSED_BEFORE = re.compile(r"\A(?:\*{1,3}|`)\s+")
+_CLOSING = re.compile(r"\A[^*`]*(?<=[\w.!?])(\*{1,3}|`)(?=[\s.,;:!?]|\Z)")
+"""A first mark that can only close: its other half stands before the text."""
+_LETTER = r"[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af]"
+"""Of scripts with spaces between words: ``f*g*h`` has no marks, and Chinese words stand beside theirs."""
+_EMPHASIS = re.compile(
+    rf"(?<!{_LETTER})(?<![*`])(\*{{1,3}}|`)(?=[^\s*`])(.{{1,300}}?)(?<=[^\s*`])\1(?![*`])(?!{_LETTER})"
+)
+_HALF_OF_IT = re.compile(r"\A(?:\*{1,3}|`)\s?|(?:\*{1,3}|`)(?=[.,;:!?]?\Z)")
+"""A mark whose other half stands outside of the span."""
 
 
 def plain(span: str) -> str:
@@ -33,6 +44,15 @@ def without_text_commands(text: str) -> str:
     for _ in range(3):
         text = _COMMAND.sub(r"\1", text)
     return text
+
+
+def without_marks(text: str) -> str:
+    """The text without fences and pairs of marks, one of which may have begun before the text."""
+    text = _CLOSED_BEFORE.sub("", _FENCE.sub("", text).strip())
+    closing = _CLOSING.match(text)
+    if closing and (closing[1] != "*" or text.count("*") > 2):  # a single star may stand for itself
+        text = closing[1] + text
+    return _HALF_OF_IT.sub("", _EMPHASIS.sub(r"\2", text).strip()).strip()
 
 
 def without_filler(text: str) -> str:
