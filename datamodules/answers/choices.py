@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from datamodules.answers.option_texts import REASON, read_species, read_text, read_value, same_start, without_own
-from datamodules.answers.spans import REFUSED, UNDECIDED, plain, sentence, without_filler
+from datamodules.answers.spans import BESIDES, OFFERS, REFUSED, UNDECIDED, plain, sentence, without_filler
 
 _GO_ON = re.compile(
-    r"[^\S\n]{0,4}\n|\s{0,4}(?:$|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])|(?=[\u3040-\u9fff\uac00-\ud7af])"
+    r"[^\S\n]{0,4}\n|\s{0,4}(?:$|[✓✔✅☑👍🎉]|[.,;:)\]!?/&(|}<–—-](?!\w)|[;:|(,](?=\w)|[.)](?=[A-Z])|(?=[\u3040-\u9fff\uac00-\ud7af])"
     r"|(?:because|since|as|which|due|given|based|but|in this case|meaning|while)\b"
     r"|(?:rather than|instead of|(?:and )?not|over|as opposed to)\s(?:option\s)?\(?(?-i:[A-Z]\b))",
     re.IGNORECASE,
@@ -130,8 +130,8 @@ def _others(rest: str, names: str) -> tuple[set[str], set[str]]:
     kinds = re.escape(names)
     # The stop after a name ends no sentence: "B. elm, C. ash, or D. fir".
     marked = REASON.split(re.sub(rf"(?<![\w.])([{kinds}])\.(?=\s)", r"\1)", rest.lstrip(".:)")), maxsplit=1)[0]
-    listed = re.split(_BESIDES.replace("NAMES", kinds), sentence(marked), maxsplit=1)[0]
-    patterns = (_LISTED, _ALSO) if _NEW_SENTENCE.match(rest) else (_LISTED, _LAST, _ALSO)
+    listed = re.split(_OTHERS.replace("NAMES", kinds), sentence(marked), maxsplit=1)[0]
+    patterns = (_LISTED, _ALSO) if _OWN_SENTENCE.match(rest) else (_LISTED, _LAST, _ALSO)
     found = {name for more in patterns for name in re.findall(more.replace("NAMES", kinds), listed)}
     discussed = re.findall(rf"(?<![\w.])\(?([{kinds}])\)\s", marked)
     return found, {*discussed, *re.findall(rf"[.!?;]\s\(?([{kinds}])[).]\s", rest)}
@@ -145,10 +145,10 @@ _LISTED = rf"{_OR}(?:[:)]|\s\()"
 """A further name of a list, such as the last of "B. elm, C. ash, or D. fir"."""
 _LAST = rf"{_OR}\.?$"
 """The same at the end, without a mark: "B. elm, C. ash, or D"."""
-_BESIDES = r"(?<!if )\b(?:than|not|instead of|as opposed to|over)\s(?:option\s|choice\s)?\(?[NAMES](?!\w)"
-"""Begin of a list of names that are not meant: "rather than A or C"."""
-_NEW_SENTENCE = re.compile(
-    r"\)?[.!]\s+(?![^.\n]{0,200}\b(?:also|either|equally|could|might|may|maybe|perhaps|possibly|alternatively)\b)"
+_OTHERS = rf"{BESIDES}(?:option\s|choice\s)?\(?[NAMES](?!\w)"
+"""Begin of a list of names that are not meant."""
+_OWN_SENTENCE = re.compile(
+    rf"\)?[.!]\s+(?![^.\n]{{0,200}}{OFFERS})"
     r"(?=[A-Z][\w'’-]*(?:,?\s(?!(?:or|and)\b)[\w'’-]+){3})"
     r"(?:(?:It|This|That|These|They|There|We|I|He|She)\b|(?:[\w'’-]+\s){1,6}(?:is|are|was|were|has|have|had|does|do)\b)"
 )

@@ -28,7 +28,7 @@ _ANSWER = (
     rf"(?:{_MORE}?{_BRACKET}?{_IS}|['’]s\b|[*_:]{{0,4}}[ ]?\n)"
 )
 _CHINESE = (
-    r"答案(?:选项)?\s?(?:\([^()\n]{1,20}\))?\s?(?:应该|应当|应|就)?(?:是|为|選|选|[:：])\s?[:：]?"
+    r"答案(?:选项)?\s?(?:\([^()\n]{1,20}\))?\s?(?:应该|应当|应|就)?(?:是|为|(?:選|选)(?:择|擇)?|[:：])\s?[:：]?"
     r"|(?:答え|正解|解答)(?:は|[:：])\s?|(?:정답|답)(?:은|[:：])\s?"
 )
 _OTHER_LANGUAGES = (
@@ -40,11 +40,12 @@ _OTHER_LANGUAGES = (
 _CHOOSE = (
     r"\b(?:correct|right|best|final|appropriate|likely|suitable|accurate|true)\s(?:option|choice|alternative|one)"
     rf"(?:(?:\shere)?{_BRACKET}?{_IS}|{_MORE}{_IS}(?=[\s*_]{{0,4}}(?:option\s)?\(?(?-i:[A-Z])(?![\w'’-])))"
-    r"|\b(?:I|I'd|I'll|we)\s(?:would\s|will\s)?(?:choose|select|pick|go\s(?:with|for))\b[:]?"
+    r"|\b(?:(?:I|I['’]d|I['’]ll|we)\s(?:would\s|will\s)?(?:choose|select|pick|go\s(?:with|for))|let['’]s\sgo\swith)\b[:]?"
+    r"|(?:^|[.!?]\s)(?:choose|select|pick)\s(?=(?:option\s|choice\s)?\(?(?-i:[A-Z])\)?[.!]?\s{0,3}\Z)"
     r"|\b(?:is|be)\s(?:therefore\s|thus\s)?(?=(?:option|choice)\s\(?[A-Z]\b)"
     r"|(?<![不没别勿可])(?:选|選)(?:择|擇)?\s?:?(?=\s?[(\[]?[A-Z](?![A-Za-z]))|正确(?:的)?(?:选项|答案)\s?(?:是|为|:)\s?:?"
     r"|\bfinal\sanswer\s(?=\(?[A-Z]\)?\.?\s{0,3}(?:\n|$))"
-    r"|\bcorrect\s?:\s(?=\(?(?-i:[A-Z])(?![\w'’-]))|\brichtig\s(?:ist|w[äa]re)\s(?=(?-i:[A-Z])(?![\w'’-]))"
+    r"|\b(?:correct|final|my\s(?:choice|pick))\s?:\s(?=\(?(?-i:[A-Z])(?![\w'’-]))|\brichtig\s(?:ist|w[äa]re)\s(?=(?-i:[A-Z])(?![\w'’-]))"
 )
 _IT_IS = r"(?:it|that)(?:['’]s|\s(?:is|must\sbe|should\sbe|has\sto\sbe))\s"
 _CONCLUSION = (
@@ -59,12 +60,17 @@ _CUE = re.compile(_ANY, re.IGNORECASE)
 _CHOICE_CUE = re.compile(f"{_ANY}|{_CHOOSE}|{_CONCLUSION}", re.IGNORECASE)
 _NUMBER_CUE = re.compile(rf"{_ANY}|^A:", re.IGNORECASE | re.MULTILINE)
 _OPTION = r"[*_]{0,2}(?P<name>\([A-Z]\)|(?<![\w'.(])[A-Z](?![\w'.]))[*_]{0,2}"
+_SAID = (
+    r"[Oo]ption|[Cc]hoice|[Aa]nswer|I\s(?:think|believe|guess)(?:\sthat)?"
+    r"|(?:[Aa]mong|[Oo]f|[Ff]rom)\s(?:the|these|all)[^.,\n]{1,30},"
+)
+"""Words before a letter that show that it is an option's name, and no vitamin."""
 _SUBJECT = (
-    r"(?<!\bnor )(?<!\bor )(?<!\band )(?<!\bneither )(?:\b(?P<noun>[Oo]ption|[Cc]hoice|[Aa]nswer)\s)?"
+    rf"(?<!\bnor )(?<!\bor )(?<!\band )(?<!\bneither )(?:\b(?P<noun>{_SAID})\s)?"
     rf"{_OPTION}(?:\s\([^()\n]{{1,80}}\))?[*_]{{0,2}}\s(?:is|must be|would be)\s(?:therefore\s|thus\s|clearly\s)?"
 )
 _IS_ANSWER = re.compile(
-    rf"{_SUBJECT}(?:the\s)(?:only\s|most\s|single\s)?"
+    rf"{_SUBJECT}(?:the|my)\s(?:only\s|most\s|single\s)?"
     r"(?:(?:correct|right|best|appropriate|accurate|likely)\s)?(?:answer|option|choice|one)\b"
 )
 _IS_CORRECT = re.compile(rf"{_SUBJECT}(?:the\s)?(?:most\s)?(?:correct|right|best)\b")

@@ -4,6 +4,7 @@ import re
 
 from datamodules.answers.numerals import money_as_signs, plain_forms, spelled_out_fractions, spelled_out_powers
 from datamodules.answers.places import extract_boxed
+from datamodules.answers.spans import TEXT_COMMANDS
 
 _SYMBOLS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ",
@@ -42,7 +43,7 @@ _SAME = (
     ),
 )
 _WRAPPED = re.compile(r"\$((?:[^$\\]|\\.)*)\$|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*([^*]*)\*\*", re.DOTALL)
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|operatorname)\s{0,3}\{([^{}]*)\}")
+_TEXT = re.compile(rf"{TEXT_COMMANDS}\{{([^{{}}]*)\}}")
 _INLINE = re.compile(r"(?<!\\)\$((?:[^$\\]|\\.){1,300})\$")
 _STATEMENT = re.compile(
     r"(?:\\text\s?\{)?\s?(?:(?:so|thus|hence|therefore),?\s)?(?:the\s)?(?:final\s|correct\s)?answer(?:\sis\b)?\s?[:=]?\s?\}?",
@@ -62,12 +63,14 @@ _GROUPED_SIDE = re.compile(
 )
 """An equation whose right side starts with one number with thousands commas: "x = 22,500"."""
 _LISTED = re.compile(r"\d,\s+-?\d")
-_NO_NOUN = (
-    r"(?!(?:hal(?:f|ves)|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths?|squared|cubed|factorial|percent"
-    r"|dozens?|pairs?|hundred|thousand|million|billion|trillion|choose|mod|over|or|and|to|times|plus|minus)\b)"
+NO_NOUN = (
+    r"(?! ?(?:hal(?:f|ves)|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths?|squared|cubed"
+    r"|factorial|percent|dozens?|pairs?|hundred|thousand|million|billion|trillion|choose|mod|over|or|and|to|times|plus"
+    r"|minus|of|than|more|less|fewer|by|pi|sqrt|roots?|infty|infinity)\b)"
 )
+"""Words behind a number that belong to its value, and are no noun that is counted."""
 _COUNTED = re.compile(
-    rf"\\(?:text|textbf|mathrm|mbox)\s?\{{\s?(\d[\d,]{{0,20}}(?:\.\d{{1,20}})?(?:\s{_NO_NOUN}[A-Za-z]{{2,20}}){{1,3}})\.?\s?\}}"
+    rf"{TEXT_COMMANDS}\{{\s?(\d[\d,]{{0,20}}(?:\.\d{{1,20}})?(?:\s{NO_NOUN}[A-Za-z]{{2,20}}){{1,3}})\.?\s?\}}"
     r"|\\underline\s?\{([^{}]{1,60})\}"
     r"|\\text\s?\{\s?(?:(?:[tT]otal|[sS]um|[rR]esult|[vV]alue|[aA]rea|[cC]ost|[pP]rice|[nN]umber):|about|approximately|roughly)"
     r"\s?\}\s?(\\?[$€£]?-?\d[^:]{0,60})"
@@ -88,9 +91,9 @@ def clean(text: str) -> str:
         >>> clean("$48°$."), clean(r"\boxed{\text{The answer is }7}"), clean("1{,}000")
         ('48^\\circ', '7', '1000')
     """
-    text = money_as_signs(text.strip())
+    text = spelled_out_powers(money_as_signs(text.strip()))
     if not text.isascii():
-        text = _DASH.sub("-", spelled_out_powers(spelled_out_fractions(plain_forms(text))))
+        text = _DASH.sub("-", spelled_out_fractions(plain_forms(text)))
         text = _HAN_SCALE.sub(lambda match: rf" \times 10^{{{4 if match[1] in '万萬' else 8}}}", text)
         text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text).translate(_TABLE)
     if "\\" in text or "~" in text or "{" in text or "!=" in text:

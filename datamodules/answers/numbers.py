@@ -144,6 +144,8 @@ def _with_words(text: str) -> str:
 
 def _tidy(text: str) -> str:
     text = spelled_out_fractions(plain_forms(_NARROW.sub("", text)))
+    if "**" in text:
+        text = spelled_out_powers(text)
     text = _TEN_POWER.sub(lambda match: spelled_out_powers(match[0]), text)
     text = _FEET.sub(r"\1 ft \2 in", text)
     text = _AND_HALF.sub(lambda match: f"{match[1]} {words_as_digits(match[2])}", text)

@@ -24,6 +24,7 @@ _OTHER_DIGIT = re.compile(r"[^\W\D0-9]")
 _SIGN = re.compile(r"(?<![\w)%])(?<![\w)%] )[–—]\s?(?=\.?\d|\\frac)")
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]{1,9}")
+_STARS = re.compile(r"(?<=\d)(?:\*\*|\s\*\*\s)(-?\d{1,9})(?![\d*])")
 _VULGAR = re.compile(r"(?:(\d)\s?)?([¼-¾⅐-⅞])")
 
 
@@ -44,7 +45,9 @@ def plain_forms(text: str) -> str:
 
 
 def spelled_out_powers(text: str) -> str:
-    """``10⁻³`` as ``10^{-3}``."""
+    """``10⁻³`` as ``10^{-3}``, and ``2**5`` as ``2^{5}``."""
+    if "**" in text:
+        text = _STARS.sub(r"^{\1}", text)
     if text.isascii():
         return text
     return _SUPERSCRIPT.sub(lambda match: f"^{{{match[0].translate(_RAISED)}}}", text)

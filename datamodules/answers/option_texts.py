@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from datamodules.answers.plain import quick_verdict
-from datamodules.answers.spans import UNDECIDED, plain, sentence, without_filler
+from datamodules.answers.spans import BESIDES, OFFERS, UNDECIDED, plain, sentence, without_filler
 
 REASON = re.compile(r"\b(?:because|since|whereas|unlike)\b", re.IGNORECASE)
 """Words after which other options are only talked about."""
-_BESIDES = r"(?<!if )\b(?:not|than|instead of|as opposed to|while|(?<!well )(?<!such )as) "
-"""Words before another option that say that it is not meant."""
-_OFFERS = r"[^.\n]{0,200}\b(?:also|too|either|equally|could|might|may|maybe|perhaps|possibly|alternatively|as well)\b"
-_NEW_SENTENCE = re.compile(rf"(?:[.!?](?=\s{{1,9}}[A-Z])|\n)(?!\s{{0,9}}(?i:(?:or|and)\b|{_OFFERS}))")
+_MEANT_NOT = rf"(?:{BESIDES}|\b(?:while|(?<!well )(?<!such )as)\s)"
+_NEW_SENTENCE = re.compile(rf"(?:[.!?](?=\s{{1,9}}[A-Z])|\n)(?!\s{{0,9}}(?i:(?:or|and)\b|[^.\n]{{0,200}}{OFFERS}))")
 """End of a sentence before one that offers no other options."""
 _AFTER_TEXT = re.compile(
     r"$|[.;:!?](?!\d)|,(?!\d)|/(?![\d(])| (?:because|since|as|which|due|given|based|but|rather than|instead of)\b|\("
@@ -58,7 +56,7 @@ def _by_text(text: str, options: Mapping[str, str], whole: bool) -> str | None:
     dotted = any(_NEW_SENTENCE.search(plain(option)) for option in options.values())
     listed = said[longest:] if dotted else _key(_NEW_SENTENCE.split(rest, maxsplit=1)[0])
     listed = REASON.split(sentence(listed))[0]
-    listed = re.split(rf"{_BESIDES}(?:the )?(?:{others})(?![a-z0-9])", listed)[0] if others else listed
+    listed = re.split(rf"{_MEANT_NOT}(?:the )?(?:{others})(?![a-z0-9])", listed)[0] if others else listed
     if others and re.search(rf"(?<![a-z0-9])(?:or|and|as well as) (?:the )?(?:{others})(?![a-z0-9])", listed):
         return UNDECIDED
     return (

@@ -5,14 +5,14 @@ import re
 from datamodules.answers.forms import in_readable_form
 from datamodules.answers.guard import differ_in_form, look, opposed
 from datamodules.answers.hard import LONGEST
-from datamodules.answers.normal import clean, without_commands, without_thousands_commas
+from datamodules.answers.normal import NO_NOUN, clean, without_commands, without_thousands_commas
 from datamodules.answers.quantities import in_one_unit, quantity, same_quantity
+from datamodules.answers.spans import TEXT_COMMANDS
 
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.:)]?|\(([A-Z])\)\s.*|([A-Z])[.:)]\s.*", re.DOTALL)
-_NO_NOUN = r"(?! ?(?:hundred|thousand|million|billion|trillion|dozen|pairs?|percent|or|and|pi|sqrt|infty|infinity)\b)"
 _NOUN = re.compile(
-    rf"\s{{0,3}}(?:\\(?:text|mbox|mathrm)\{{{_NO_NOUN}[ A-Za-z/.]{{1,40}}\}}|(?<=\s){_NO_NOUN}[A-Za-z]{{2,20}}"
-    r"|(?<=[\d\s])[\u3040-\u9fff]{1,6})$"
+    rf"\s{{0,3}}(?:{TEXT_COMMANDS}\{{{NO_NOUN}[ A-Za-z/.]{{1,40}}\}}|(?<=\s){NO_NOUN}[A-Za-z]{{2,20}}"
+    rf"|(?<=\d)(?:\s{NO_NOUN}[A-Za-z]{{2,20}}){{2,3}}|(?<=[\d\s])[\u3040-\u9fff]{{1,6}})$"
 )
 """math-verify reads "18 apples" as 18, but "18 dollars" as a product of letters."""
 _DOZENS = re.compile(r"\s?\bdozens?$")

@@ -9,8 +9,14 @@ import re
 UNDECIDED = ""
 """A reader's result for a text that rejects every answer, or gives several."""
 
-MARKUP = re.compile(r"(?<!\d)\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?!\d)|_{2,3}|`{1,3}|\\[()\[\]]|[\"'“”‘’]")
-_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|boxed|fbox|emph)\s{0,2}\{([^{}]{0,300})\}")
+MARKUP = re.compile(r"(?<![\d*])\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?![\d*])|_{2,3}|`{1,3}|\\[()\[\]]|[\"'“”‘’]")
+TEXT_COMMANDS = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|emph|operatorname)\s{0,3}"
+"""Commands whose argument is text, or reads as if it were."""
+BESIDES = r"(?<!if )\b(?:than|not|instead of|as opposed to|over)\s"
+"""Words before another option that say that it is not meant: "rather than A or C"."""
+OFFERS = r"\b(?:also|too|either|equally|could|might|may|maybe|perhaps|possibly|alternatively|as well)\b"
+"""Words of a sentence that offers another option beside the first."""
+_COMMAND = re.compile(rf"(?:{TEXT_COMMANDS}|\\f?box(?:ed)?\s{{0,2}})\{{([^{{}}]{{0,300}})\}}")
 _FILLER = re.compile(
     r"(?:therefore|thus|then|hence|so|indeed|clearly|actually|(?:most |very |more )?(?:likely|probably)|simply|still"
     r"|now|just|also|definitely|certainly|obviously|surely|exactly|precisely|of course|in fact|given by|equal to"
