@@ -1,6 +1,8 @@
 """Conditions to compare: the answers of runs of any kind, by condition, suite and question."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 from callbacks.evaluation.columns import printable
@@ -83,9 +85,10 @@ def read_conditions(path: Path, name: str, by_group: bool = False) -> Run:
 
 
 def answers_by_suite(conditions: Conditions) -> Suites:
-    """The answers of all conditions; sets of two runs that share most of their questions are one suite.
+    """The answers of all conditions; sets of two runs with one name, or with most of their questions, are one suite.
 
-    Questions are told by their text, so that runs of different tools, which name suites otherwise, fit.
+    Questions are told by their text, so that runs of different tools, which name suites otherwise, fit. If more than
+    one set fits equally well, as with two prompts for the same questions, none is joined.
     """
     suites: Suites = {}
     questions: dict[str, set[str]] = {}
@@ -97,16 +100,26 @@ def answers_by_suite(conditions: Conditions) -> Suites:
             answers.tokens.append(float(p.n_tokens or 0))
             answers.unit, answers.group = p.cluster or f"{p.question}\0{p.gold}", p.group
             answers.suite = p.suite
+        suite_of = _matched(by_name, questions)
         for name, own in by_name.items():
-            same = name if name in suites else None
-            for other, asked in questions.items():
-                is_alike = 2 * len(asked & own.keys()) > max(len(asked), len(own))
-                if same is None and is_alike and condition not in suites[other]:
-                    same = other
-            suite = same or name
-            suites.setdefault(suite, {})[condition] = own
-            questions.setdefault(suite, set()).update(own)
+            suites.setdefault(suite_of[name], {})[condition] = own
+            questions.setdefault(suite_of[name], set()).update(own)
     return suites
+
+
+def _matched(own: Mapping[str, Collection[str]], known: Mapping[str, set[str]]) -> dict[str, str]:
+    """The known suite of each set of questions, by name or else by questions; its own name if it is a new suite."""
+    suite_of = {name: name for name in own}
+    shared: dict[tuple[str, str], int] = {}
+    for name, other in product(own.keys() - known.keys(), known.keys() - own.keys()):
+        n_shared = len(known[other].intersection(own[name]))
+        if 2 * n_shared > max(len(known[other]), len(own[name])):
+            shared[name, other] = n_shared
+    for (name, other), n_shared in shared.items():
+        rivals = [n for pair, n in shared.items() if pair != (name, other) and (pair[0] == name or pair[1] == other)]
+        if n_shared > max(rivals, default=0):
+            suite_of[name] = other
+    return suite_of
 
 
 def _size(run: Run, condition: str) -> float:

@@ -95,6 +95,21 @@ def split_thought(completion: str, prompt: str = "") -> Split:
     return _split_marks(text)
 
 
+def split_response(response: str) -> Split:
+    """Split a response that is to be learnt, as `split_thought` does if the response begins with its thought.
+
+    Anywhere else marks are text, as in "Write ``<think>`` first": nothing that people wrote is lost.
+    """
+    split = split_thought(response)
+    first = next((mark for mark in _marks(response) if not mark["fence"]), None)
+    if not split.thought or first is None:
+        return split
+    before, after = response[: first.start()], response[first.end() :]
+    # A closing mark between words of a line is one that the text speaks of.
+    begins = not before.strip() if first["open"] else not (before.endswith(" ") and after.startswith(" "))
+    return split if begins and not before.endswith("`") else Split("", response)
+
+
 def closes_thought(prompt: str) -> bool:
     """Whether a prompt ends with an empty thought, so that the answer has none."""
     return _CLOSED_AT_END.search(prompt) is not None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from datamodules.completions.thoughts import closes_thought, split_thought, thought_tokens
+from datamodules.completions.thoughts import closes_thought, split_response, thought_tokens
 from datamodules.errors import InputError
 from datamodules.prompts.messages import Message, message_of
 from datamodules.prompts.renderer import PLAIN_TEMPLATE, ChatTemplate, Renderer, Turns, name_of
@@ -97,15 +97,17 @@ def encode_pair(
     the model said: R1-style ones remove the think block, which their prompts open. Then the response follows the
     prompt, and only the end of the turn comes from the template (ours). A response without a thought closes the
     thought that the prompt opens, so that no answer is learnt as a thought; after a prompt that closes the thought
-    (``enable_thinking: false``), the response is learnt without its own. InputError as `render_prompt`, or if the
-    tokenizer has no EOS.
+    (``enable_thinking: false``), the response is learnt without its own. InputError as `render_prompt`, if the
+    tokenizer has no EOS, or if nothing but a thought is left.
     """
     require_eos(tokenizer)
     render = Renderer(tokenizer, template)
     turns = _messages(render, user, system_prompt, earlier)
     prompt = render(turns, True)
     if closes_thought(prompt):
-        response = split_thought(response).answer or response
+        if not (answer := split_response(response).answer):
+            raise InputError(f"the response to {user[:40]!r} is only a thought, which its prompt closes; leave it out")
+        response = answer
     row = TokenRow(tokenizer)
     row.add(prompt, learnt=False)
     row.add(assistant_tail(render, turns, {"role": "assistant", "content": response}, prompt).text, learnt=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from datamodules.completions.thoughts import split_thought
+from datamodules.completions.thoughts import split_response
 from datamodules.prompts.renderer import Renderer, thought_keys
 from datamodules.records.turns import Turn
 
@@ -30,5 +30,5 @@ def parts_of(turn: Turn) -> tuple[str, str]:
     """Thought and content of a turn, also if the content holds the thought."""
     if turn.thought or turn.role != "assistant":
         return turn.thought, turn.content
-    thought, answer = split_thought(turn.content)
+    thought, answer = split_response(turn.content)
     return (thought, answer) if thought and answer is not None else ("", turn.content)

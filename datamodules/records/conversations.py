@@ -19,6 +19,7 @@ from datamodules.records.turns import (
     chat_of,
     parse_json,
     read_turns,
+    role_of,
     system_turn,
 )
 from datamodules.records.validation import BadLineError
@@ -132,15 +133,25 @@ def _pair(row: dict[str, Any], fields: Mapping[str, str]) -> list[Turn] | None:
     is_read = "history" in re.findall(r"\w+", " ".join((*pair, *fields.values())))
     history = [] if is_read else [Turn(role, text) for role, text in _history(row.get("history"))]
     history += read_turns(row["earlier"], "earlier") if row.get("earlier") else []
-    return history + _side(row[pair[0]], "user", pair[0]) + _side(row[pair[1]], "assistant", pair[1])
+    asked, answered = row[pair[0]], row[pair[1]]
+    # A response beside a plain request may be JSON that is to be learnt as it is.
+    answer = [Turn("assistant", answered)] if isinstance(answered, str) and not _is_chat(asked) else None
+    return history + _side(asked, "user", pair[0]) + (answer or _side(answered, "assistant", pair[1]))
+
+
+def _is_chat(value: Any) -> bool:
+    """Whether a value is a list, or the JSON text of turns whose roles are known."""
+    chat = chat_of(value)
+    if not isinstance(value, str):
+        return chat is not None
+    return bool(chat) and all(_SAID & turn.keys() and role_of(turn) for turn in chat or ())
 
 
 def _side(value: Any, role: Role, name: str) -> list[Turn]:
     """One side of a pair: a text, a number, or turns, in a table as their JSON text."""
-    chat = chat_of(value)
-    # A text may be JSON that is to be learnt as it is, such as flights from here to there.
-    if isinstance(value, str) and not (chat and all(_SAID & turn.keys() for turn in chat)):
+    if isinstance(value, str) and not _is_chat(value):
         return [Turn(role, value)]
+    chat = chat_of(value)
     if is_number(value):
         return [Turn(role, str(value))]
     if chat is not None:

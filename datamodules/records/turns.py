@@ -80,6 +80,15 @@ def is_turn(value: Any) -> bool:
     return isinstance(value, Mapping) and not value.keys().isdisjoint(("role", "from"))
 
 
+def role_of(entry: Mapping[str, Any]) -> Role | None:
+    """Who speaks in an entry of a chat, by whatever name; None if the name is unknown."""
+    return _ROLES.get(str(_said_by(entry)).lower())
+
+
+def _said_by(entry: Mapping[str, Any]) -> Any:
+    return entry.get("role", entry.get("from"))
+
+
 def system_turn(value: Any, name: str = "system") -> list[Turn]:
     """The system prompt of a field, as a turn; none if it is empty. `BadLineError` if it is no text."""
     if not isinstance(value, str | None):
@@ -105,8 +114,7 @@ def read_turns(value: Any, name: str) -> list[Turn]:
 
 
 def _turn(entry: Mapping[str, Any]) -> Turn:
-    said = entry.get("role", entry.get("from"))
-    role = _ROLES.get(str(said).lower())
+    said, role = _said_by(entry), role_of(entry)
     if role is None:
         raise BadLineError(f"its role is {said!r}; known are {', '.join(_ROLES)}")
     content = entry.get("content", entry.get("value", ""))

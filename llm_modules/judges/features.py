@@ -106,7 +106,8 @@ _BARE_DENIAL = re.compile(
 )
 """A whole answer that denies and says no more."""
 _IDIOM = re.compile(
-    r"\bcan(?:not|'t)(?=\s(?:wait|help\sbut|go\swrong|(?:stress|emphasi[sz]e|overstate|thank|recommend)\b[^.!?\n]{0,40}\benough)\b)"
+    r"\bcan(?:not|'t)(?=\s(?:wait|go\swrong|help\sbut(?=\s(?!(?:say|refuse|decline|deny|reject|object|feel)\b)\w)"
+    r"|(?:stress|emphasi[sz]e|overstate|thank|recommend)\s(?:(?!(?:no|any|one|an?)\b)[\w']+\s){0,4}enough)\b)"
 )
 """A word of refusal that refuses nothing: "I can't wait to share this", "I cannot stress enough"."""
 _HEAD = 600

@@ -66,6 +66,18 @@ def test_questions_are_told_by_their_text_whatever_the_files_call_them() -> None
     ]
 
 
+def test_a_name_decides_before_questions_do_and_two_sets_that_fit_equally_stay_apart() -> None:
+    one = {"a": answers("1111", 10, suite="sums")}
+    both = answers("1111", 5, suite="brief_sums") + answers("0000", 5, suite="sums")
+    found = answers_by_suite(one | {"b": both})
+    assert {suite: list(conditions) for suite, conditions in found.items()} == {"sums": ["a", "b"], "brief_sums": ["b"]}
+    assert [answer.right for answer in found["sums"]["b"].values()] == [[0.0]] * 4
+    either = answers("1111", 5, suite="x") + answers("0000", 5, suite="y")
+    assert answers_by_suite(one | {"b": either}).keys() == {"sums", "x", "y"}
+    closer = answers("111", 5, suite="x") + answers("0000", 5, suite="y")
+    assert answers_by_suite(one | {"b": closer}).keys() == {"sums", "x"}
+
+
 def test_groups_that_lose_first() -> None:
     def of(easy: str, hard: str, tokens: int) -> list[Prediction]:
         first = answers(easy, tokens, group="easy")

@@ -173,8 +173,14 @@ def test_responses_stay_as_they_are_if_the_prompt_opens_no_thought(name: str, re
 
 def test_after_a_prompt_that_closes_the_thought_no_second_one_is_learnt() -> None:
     tokenizer = byte_tokenizer(R1_TEMPLATE.replace("<think>\\n", "<think></think>"))
-    for response, learnt in zip(RESPONSES, ("4.<E>", "4.<E>", "4.<E>", "<think>Two.<E>"), strict=True):
-        assert learned(tokenizer, *encode_pair(tokenizer, "2+2?", response)) == learnt
+    for response in RESPONSES[:3]:
+        assert learned(tokenizer, *encode_pair(tokenizer, "2+2?", response)) == "4.<E>"
+    with pytest.raises(InputError, match="only a thought"):
+        encode_pair(tokenizer, "2+2?", RESPONSES[3])
+    for text in ("See the </think> tag.", "a [THINK] b [/THINK] c", "Write `<think>...</think>` first."):
+        assert learned(tokenizer, *encode_pair(tokenizer, "2+2?", text)) == f"{text}<E>"
+        turns = (Turn("user", "2+2?"), Turn("assistant", text))
+        assert ConversationEncoder(tokenizer)(Conversation(turns)) == [encode_pair(tokenizer, "2+2?", text)]
 
 
 def test_an_empty_system_prompt_is_none() -> None:

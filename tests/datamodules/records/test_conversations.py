@@ -262,6 +262,20 @@ def test_tables_of_pairs_hold_turns_too(names: tuple[str, str], tmp_path: Path) 
     assert [turn.content for turn in text.turns] == rows[1], "other JSON is text"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "response"),
+    [
+        ("Write a chat as JSON.", json.dumps([user("Hi"), said("Yo")])),
+        ("Who speaks?", '[{"role": "CEO", "content": "Hi"}]'),
+        ('[{"role": "CEO", "content": "Hi"}]', "The CEO."),
+        ('[{"from": "Rome", "value": "12"}]', '[{"from": "Rome", "value": "12"}]'),
+    ],
+)
+def test_json_that_is_no_chat_is_learnt_as_it_is(prompt: str, response: str, tmp_path: Path) -> None:
+    (chat,) = read(tmp_path, {"prompt": prompt, "response": response})
+    assert chat.turns == (Turn("user", prompt), Turn("assistant", response))
+
+
 def test_bad_lines_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "c.jsonl"
     rows = [{"prompt": "Hi", "response": "Yes"}, {"prompt": "Hi", "response": ""}]
