@@ -60,12 +60,13 @@ class Comparison:
     low: float
     high: float
     p: float
-    detectable: float = 0.0
+    detectable: float | None = None
 
     @property
     def doubtful(self) -> bool:
         """Whether there is a difference, but too few records to show one of its size."""
-        return 0 < abs(self.difference) < self.detectable and self.p >= 0.05
+        is_small = self.detectable is None or abs(self.difference) < self.detectable
+        return self.difference != 0 and is_small and self.p >= 0.05
 
 
 def read_run(run: Path) -> dict[Cell, Part]:
@@ -132,7 +133,7 @@ def comparison_columns(comparisons: Sequence[Comparison]) -> tuple[list[str], li
             f"{factor * c.difference:+.{digits}f}",
             f"{factor * c.low:+.{digits}f} to {factor * c.high:+.{digits}f}",
             f"{c.p:.3g}",
-            f"{factor * c.detectable:.{digits}f}",
+            "none" if c.detectable is None else f"{factor * c.detectable:.{digits}f}",
         )
         rows.append([c.second, str(Cell(c.suite, c.system, c.attack_template)), c.metric + unit, *numbers])
     return headings, rows
@@ -144,10 +145,15 @@ def doubts_of(comparisons: Sequence[Comparison]) -> list[str]:
     for c in comparisons:
         factor, unit, digits = _FORMATS.get(c.metric, (100, " points", 1))
         if c.doubtful:
+            reason = (
+                "is of so few independent records that none would show"
+                if c.detectable is None
+                else f"is less than the {factor * c.detectable:.{digits}f} that {c.records:,} records show with a "
+                "probability of 80 %"
+            )
             lines.append(
                 f"{c.second}: {Cell(c.suite, c.system, c.attack_template)} {c.metric}: a difference of "
-                f"{factor * c.difference:+.{digits}f}{unit} is less than the {factor * c.detectable:.{digits}f} that "
-                f"{c.records:,} records show with a probability of 80 %; more records are needed to claim it"
+                f"{factor * c.difference:+.{digits}f}{unit} {reason}; more records are needed to claim it"
             )
     return lines
 

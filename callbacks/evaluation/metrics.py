@@ -78,7 +78,7 @@ def wilson_interval(successes: float, n: float, z: float = 1.96) -> tuple[float,
     share, denominator = successes / n, 1 + z * z / n
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (centre - half) / denominator, (centre + half) / denominator
+    return max(0.0, (centre - half) / denominator), min(1.0, (centre + half) / denominator)
 
 
 def rate_interval(values: Sequence[float] | np.ndarray, groups: Sequence[int] | np.ndarray) -> tuple[float, float]:
@@ -86,8 +86,8 @@ def rate_interval(values: Sequence[float] | np.ndarray, groups: Sequence[int] | 
 
     That is their number over the design effect (Kish): how much larger the variance of the rate is, because the values
     of one group depend on each other, than that of as many independent ones; and less for few groups, by Student's
-    quantile (Korn and Graubard 1998). If all values are equal, which tells nothing about the groups, each group counts
-    as one record. (nan, nan) without values.
+    quantile (Korn and Graubard 1998). If all values but one are equal, which tells nothing about the groups, each group
+    counts as one record; the design effect counts the more, the more values differ (ours). (nan, nan) without values.
 
     Example:
         >>> [f"{bound:.2f}" for bound in rate_interval([1, 1, 0, 0], [0, 1, 2, 3])]
@@ -103,7 +103,9 @@ def rate_interval(values: Sequence[float] | np.ndarray, groups: Sequence[int] | 
     rate, n = float(values.mean()), float(counts.size)
     if 1 < n < values.size and 0 < rate < 1:
         variance = n / (n - 1) * float(np.square(sums - rate * counts).sum()) / values.size**2
-        n = min(values.size, rate * (1 - rate) / max(variance, 1e-12)) * (1.96 / _student(n - 1)) ** 2
+        worth = min(values.size, rate * (1 - rate) / max(variance, 1e-12)) * (1.96 / _student(n - 1)) ** 2
+        rarer = min(values.sum(), values.size - values.sum())
+        n = min(worth, n + (worth - n) * (1 - 1 / rarer))
     return wilson_interval(rate * n, n)
 
 

@@ -19,20 +19,21 @@ class Difference:
         p: Two-sided p-value: McNemar's exact test if all values are 0 or 1 and the records are independent, else from
             the bootstrap or, for fewer than 20 records or clusters, of all flips of their signs.
         detectable: Smallest difference that so many records would show at 5 % significance with a probability of
-            80 %; for values of 0 and 1 at least the six records that McNemar's test needs.
+            80 %; for values of 0 and 1 at least the six records that McNemar's test needs. None below six records or
+            clusters, which show no difference, however large.
     """
 
     value: float
     low: float
     high: float
     p: float
-    detectable: float = 0.0
+    detectable: float | None = None
 
 
 _POWER = 1.96 + 0.84
 """Standard errors between 0 and a difference that is found with a probability of 80 %."""
 _LEAST = 6
-"""Records that must differ, all in one direction, for McNemar's p to fall below 0.05."""
+"""Records that must differ, all in one direction, for p to fall below 0.05, McNemar's or of flipped signs."""
 
 _FEW = 20
 """Records or clusters below which resamples are too alike: of 5 without an effect, 15 % would have p < 0.05."""
@@ -83,7 +84,7 @@ def difference(
     detectable = _POWER * float(sampled.std())
     if binary:  # rates differ by 1 at most
         detectable = min(max(detectable, _LEAST / sums.size), 1.0)
-    return Difference(float(gains.mean()), low, high, p, detectable)
+    return Difference(float(gains.mean()), low, high, p, detectable if sums.size >= _LEAST else None)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

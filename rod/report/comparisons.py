@@ -89,7 +89,8 @@ _SETTINGS, _VALUE = 40, 200
 """Settings that a table shows, and characters of a value."""
 _ABOUT = (
     "The interval is 95 %, over questions. p is McNemar's exact test for single right or wrong answers, else a paired "
-    "bootstrap. detectable: the smallest difference that so many questions show with a probability of 80 %."
+    "bootstrap. detectable: the smallest difference that so many questions show with a probability of 80 %; fewer than "
+    "six show none."
 )
 
 

@@ -200,11 +200,14 @@ def _doubts(points: "Sequence[Point]", base: str) -> list[str]:
                     f"{suite}: {p.condition}: has only {p.common:,} of the base's {records[held]:,} questions; its "
                     "accuracy, tokens and place on the front may be of easier or harder ones"
                 )
-        own = [p for p in points if p.suite == suite and p.detectable is not None]
+        own = [p for p in points if p.suite == suite and p.accuracy_p is not None]
         if own:
+            fewest, found = min(p.common for p in own), [p.detectable for p in own]
             lines.append(
-                f"{suite}: {min(p.common for p in own):,} questions show a difference of "
-                f"{100 * max(p.detectable or 0.0 for p in own):.1f} points or more with a probability of 80 %"
+                f"{suite}: {fewest:,} questions show no difference, however large"
+                if None in found
+                else f"{suite}: {fewest:,} questions show a difference of {100 * max(filter(None, found)):.1f} points "
+                "or more with a probability of 80 %"
             )
         lines += [
             f"{suite}: {p.condition}: only {p.common:,} of its {p.records:,} questions are the base's; differences "

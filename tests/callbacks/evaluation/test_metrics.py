@@ -66,6 +66,9 @@ def test_wilson_interval() -> None:
     # z = 1.96: centre (0.8 + z²/20) / (1 + z²/10), half z / (1 + z²/10) * sqrt((0.16 + z²/40) / 10)
     assert wilson_interval(8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
     assert wilson_interval(0, 10) == pytest.approx((0, 0.27754), abs=1e-5)
+    assert wilson_interval(0, 10)[0] == 0
+    assert wilson_interval(100, 100)[1] == pytest.approx(1)
+    assert wilson_interval(100, 100)[1] <= 1
     assert wilson_interval(10, 10) == pytest.approx((0.72246, 1), abs=1e-5)
     assert wilson_interval(9, 10) == pytest.approx((0.596, 0.982), abs=1e-3)
     assert wilson_interval(0, 0) == (0, 1)
@@ -81,6 +84,8 @@ def test_a_rates_interval_counts_what_its_groups_are_worth() -> None:
     assert copies == pytest.approx(alone, abs=0.01)
     mixed = rate_interval(np.tile(values, 5), np.repeat(range(5), 40))  # each group holds all: nothing depends
     assert mixed[1] - mixed[0] < 0.7 * (alone[1] - alone[0])
+    one_miss = rate_interval([0.0] + [1.0] * 99, np.repeat(range(20), 5))
+    assert one_miss[0] < rate_interval([1.0] * 100, np.repeat(range(20), 5))[0], "a miss makes no rate surer"
     assert rate_interval([0.0] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 2]) == wilson_interval(0, 3)
 
 

@@ -98,7 +98,9 @@ def test_what_so_many_records_would_show() -> None:
     few = difference([1, 0] * 10, [1, 0] * 9 + [1, 1])
     many = difference([1, 0] * 1000, [1, 0] * 900 + [1, 1] * 100)
     assert few.detectable == pytest.approx(6 / 20)  # fewer than six records that differ are never significant
-    assert difference([1, 0, 0], [0, 1, 1]).detectable == 1, "rates do not differ by more"
+    assert difference([1, 0] * 3, [0, 1] * 3).detectable == 1, "rates do not differ by more"
+    for first, second in (([1] * 5, [0] * 5), ([9.0] * 5, [1.0] * 5), ([9.0], [1.0])):
+        assert difference(first, second).detectable is None, "five records show nothing, however much they differ"
     # One record in twenty is won: a standard error of sqrt(.05 * .95 / 2000).
     assert many.detectable == pytest.approx(2.8 * (0.05 * 0.95 / 2000) ** 0.5, rel=0.05)
 
