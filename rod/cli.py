@@ -27,6 +27,7 @@ from datamodules.errors import InputError
 from datamodules.trainer_parts import run_seed
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
 from rod import classes, wandb_run
+from rod.config_files import listed
 from rod.parser import Parser
 from rod.peers import decide
 from rod.recovery import RecoveryCheckpoint
@@ -138,7 +139,7 @@ class RodCLI(LightningCLI):
         if path and not resumed and path not in {"last", "best", "hpc"} and not path.startswith("registry"):
             check_checkpoint(path)
         torch.set_float32_matmul_precision("high")
-        loggers = [logger for logger in _listed(config.trainer.logger) if isinstance(logger, Namespace)]
+        loggers = [logger for logger in listed(config.trainer.logger) if isinstance(logger, Namespace)]
         if any(str(logger.get("class_path")).endswith("WandbLogger") for logger in loggers):
             folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
             text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
@@ -189,7 +190,7 @@ class RodCLI(LightningCLI):
         """Add the steering, a CSV logger unless another is configured, and places for files in the run folder."""
         config = self._get(self.config_init, "trainer")
         steer = self._get(self.config_init, "steer")
-        others = _listed(config.get("callbacks"))
+        others = listed(config.get("callbacks"))
         if steer is not None:
             if any(isinstance(callback, Steer) for callback in others):
                 raise InputError("steer: trainer.callbacks has a Steer too; give one of them")
@@ -201,8 +202,8 @@ class RodCLI(LightningCLI):
             # The first one is Lightning's own default, which it adds only if there is no other.
             config["callbacks"] = [*others, *([] if saving else [ModelCheckpoint()]), recovery]
         if self.subcommand == "fit":
-            config["callbacks"] = [*_listed(config.get("callbacks")), RandomState(), FitProgress()]
-        plugins = _listed(config.get("plugins"))
+            config["callbacks"] = [*listed(config.get("callbacks")), RandomState(), FitProgress()]
+        plugins = listed(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, CheckpointFiles()]
         if config.get("logger") in (None, True):
@@ -242,10 +243,6 @@ def lightnings_parsers() -> dict[str, LightningArgumentParser]:
         action = ready.args[0]._subcommands_action
         return dict(action.choices)
     raise AssertionError("the parser was not built")
-
-
-def _listed(values: Any) -> list[Any]:
-    return list(values) if isinstance(values, list) else [] if values is None else [values]
 
 
 def main(args: Sequence[str]) -> RodCLI:

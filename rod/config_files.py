@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -10,10 +11,16 @@ from datamodules.errors import InputError
 from rod.shipped import CONFIGS, find
 
 _CLASS = "init_args"
+_MERGE = "tag:yaml.org,2002:merge"
 """The level of a file between a class and its options, which the command line and messages leave out."""
 _KEY = re.compile(r"(?:--)?([A-Za-z_][\w.]*): ")
 _WRONG = re.compile(r" is expected, not (\S+)\Z")
 _MISSING = re.compile(r"(.+?): there is no such file")
+
+
+def listed(values: Any) -> list[Any]:
+    """The entries of a key that takes one or a list of them, such as ``trainer.callbacks``."""
+    return list(values) if isinstance(values, list) else [] if values is None else [values]
 
 
 def check_yaml(path: Path) -> None:
@@ -137,7 +144,11 @@ def _settings(node: yaml.Node | None, levels: list[str]) -> Iterator[tuple[int, 
         if not isinstance(key, yaml.ScalarNode):
             continue
         own = [level for level in key.value.split(".") if level != _CLASS]
-        if own == levels:
+        if key.tag == _MERGE:
+            for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if merged is not node:
+                    yield from _settings(merged, levels)
+        elif own == levels:
             yield int(key.start_mark.line) + 1, value
         elif levels[: len(own)] == own and value is not node:
             yield from _settings(value, levels[len(own) :])

@@ -32,7 +32,7 @@ REPLACED = ".replaced"
 _OF_ONE_START = {"overwrite", "recovery_minutes", "resume", "step_guard"}
 """Keys that may differ when a run goes on; in a fit ``ckpt_path`` may, too."""
 _WITHOUT_EFFECT = re.compile(
-    r"trainer\.(?:devices|num_nodes)|data\.init_args\.rows_per_batch"
+    r"trainer\.(?:devices|num_nodes|strategy)|data\.init_args\.rows_per_batch"
     r"|model\.init_args\.generation\.(?:init_args\.)?(?:slots|vllm\.(?:init_args\.)?(?:python|options\.(?:"
     + "|".join(sorted(PLACEMENT))
     + r")))"
@@ -211,12 +211,13 @@ def difference(path: Path, text: str, verb: str) -> str | None:
             f"{path}: is damaged, so that nobody can tell whether the run may go on; put it right, or give another "
             "trainer.default_root_dir"
         ) from error
-    before, now = (dict(_flat(values)) for values in (saved, yaml.safe_load(text)))
+    found = saved, yaml.safe_load(text)
+    if verb in ("predict", "test"):
+        found = _with_effect(found[0]), _with_effect(found[1])
+    before, now = (dict(_flat(values)) for values in found)
     of_one_start = _OF_ONE_START | {"ckpt_path"} if verb == "fit" else _OF_ONE_START
     for key in [*now, *(key for key in before if key not in now)]:
         compared = key.split(".")[0] not in of_one_start and key != "trainer.default_root_dir"
-        if verb in ("predict", "test") and _WITHOUT_EFFECT.fullmatch(key):
-            continue
         if compared and not (_same(before.get(key), now.get(key)) or _is_off(key, before, now)):
             return f"{key}: {before.get(key)} there, {now.get(key)} now"
     return None
@@ -229,6 +230,14 @@ def _is_off(key: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
     """
     known = [values[key] for values in (before, now) if key in values]
     return len(known) == 1 and not known[0] and key.split(".")[-2:-1] == ["init_args"]
+
+
+def _with_effect(values: Any, path: str = "") -> Any:
+    """The values without keys that no completion depends on."""
+    if not isinstance(values, dict):
+        return values
+    keys = {key: f"{path}.{key}".removeprefix(".") for key in values}
+    return {key: _with_effect(values[key], name) for key, name in keys.items() if not _WITHOUT_EFFECT.fullmatch(name)}
 
 
 def _same(before: Any, now: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from datamodules.errors import InputError
 from datamodules.records.files import BrokenLineError, HubData, is_number, read_file
-from datamodules.records.reader import check_names, join_fields, listed, report_bad_lines
+from datamodules.records.reader import bad_lines, check_names, join_fields, report_bad_lines
 from datamodules.records.turns import (
     CHATS,
     TWO_SYSTEMS,
@@ -89,7 +89,7 @@ def read_conversations(
     if not found:
         unknown_form = any(line.reason == _NO_FORM for line in bad)
         hint = f"; there are the fields {', '.join(keys)}: {_FORMS.replace('{key}', key)}" if unknown_form else ""
-        raise InputError(f"{source}: no good line ({listed(bad)}){hint}")
+        raise InputError(f"{source}: no good line ({bad_lines(bad)}){hint}")
     if bad:
         report_bad_lines(source, bad, len(found), strict, rejected_dir)
     return found

@@ -197,7 +197,7 @@ def _json(path: Path, broken: Broken) -> Iterator[Line]:
                 raise InputError(f"{path}: broken JSON ({error})") from error
     if isinstance(records, dict):
         lists = [name for name, value in records.items() if isinstance(value, list) and dict in map(type, value)]
-        if wrapped and records.keys() <= {name := wrapped[1].decode()} | _ABOUT:
+        if wrapped and records.keys() <= {name := wrapped[1].decode()} | _ABOUT and name in records:
             records = records[name]
         elif is_open and lists:
             raise InputError(

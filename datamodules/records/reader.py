@@ -136,12 +136,12 @@ def read_records(
     )
     if not good:
         hint = f"; there are the fields {', '.join(keys)}; {_needed(record_type, key)}" if keys else ""
-        raise InputError(f"{path}: no good line ({listed(bad)}){hint}")
+        raise InputError(f"{path}: no good line ({bad_lines(bad)}){hint}")
     if others > len(good):
         remedy = f"name another field as id with {key}, as in {{id: FIELD}}" if key.endswith("fields") else ""
         raise InputError(
             f"{path}: {others} of {len(good) + len(bad)} lines have the id of another record and would be left out "
-            f"({listed(bad)}); {remedy or 'rename the field'}, or leave it out, and each line gets an id"
+            f"({bad_lines(bad)}); {remedy or 'rename the field'}, or leave it out, and each line gets an id"
         )
     if bad:
         report_bad_lines(path, bad, len(good), strict, rejected_dir)
@@ -161,7 +161,7 @@ def check_names(source: object, fields: Mapping[str, str], keys: Collection[str]
         raise InputError(f"{source}: no line has the field {', '.join(absent)}; there are {', '.join(keys)}")
 
 
-def listed(bad: Sequence[BrokenLineError]) -> str:
+def bad_lines(bad: Sequence[BrokenLineError]) -> str:
     """The first three bad lines, and how many more there are."""
     return "; ".join(map(str, bad[:3])) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else "")
 
@@ -175,8 +175,8 @@ def report_bad_lines(
     """
     text = f"{source}: {len(bad)} of {len(bad) + n_good} lines are bad"
     if strict:
-        raise InputError(f"{text}: {listed(bad)}")
-    _log.warning("%s, %s: %s", text, _set_aside(source, bad, rejected_dir), listed(bad))
+        raise InputError(f"{text}: {bad_lines(bad)}")
+    _log.warning("%s, %s: %s", text, _set_aside(source, bad, rejected_dir), bad_lines(bad))
 
 
 def extract_gold(text: str, pattern: str) -> str | None:

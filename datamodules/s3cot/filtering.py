@@ -64,7 +64,7 @@ def filter_by_agreement(traces: Sequence[Trace], checker: AnswerChecker) -> Filt
     """
     reasons = _own_flaws(traces)
     answers = {trace.id: _answer(trace) for trace in traces}
-    initials = {question_id: _initial(group) for question_id, group in _by_question(traces).items()}
+    initials = {question_id: _initial(group) for question_id, group in _by_question(traces, checker).items()}
     compared = [(initial, trace) for trace in traces if (initial := initials[trace.question_id])]
     pairs = [(answers[initial.id], answers[trace.id]) for initial, trace in compared]
     same = checker.check([(a or "", a and b) for a, b in pairs])
@@ -105,9 +105,9 @@ def _right(traces: Sequence[Trace], checker: AnswerChecker) -> list[bool | None]
     return [None if trace.gold is None else next(verdicts) for trace in traces]
 
 
-def _by_question(traces: Sequence[Trace]) -> dict[str, list[Trace]]:
+def _by_question(traces: Sequence[Trace], checker: AnswerChecker) -> dict[str, list[Trace]]:
     groups: defaultdict[str, list[Trace]] = defaultdict(list)
-    golds: defaultdict[str, set[str | None]] = defaultdict(set)
+    golds: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for trace in traces:
         groups[trace.question_id].append(trace)
         first = groups[trace.question_id][0]
@@ -118,15 +118,23 @@ def _by_question(traces: Sequence[Trace]) -> dict[str, list[Trace]]:
             )
         if squeeze(trace.asked) != squeeze(first.asked):
             raise InputError(
-                f"'{trace.question_id}' names two questions, of several files: '{first.question[:60]}' and "
-                f"'{trace.question[:60]}'; give their data ids that differ"
+                f"'{trace.question_id}' names two questions: '{first.question[:60]}' and '{trace.question[:60]}'; give "
+                "their data ids that differ"
             )
-        golds[trace.question_id] |= {trace.gold} - {None}
-        if len(golds[trace.question_id]) > 1:
-            named = " and ".join(map(repr, sorted(filter(None, golds[trace.question_id]))))
+        if trace.gold is not None:
+            golds[trace.question_id].setdefault(squeeze(trace.gold), trace.gold)
+    spelled = [
+        (question_id, first, other)
+        for question_id, own in golds.items()
+        for first, *others in [own.values()]
+        for other in others
+    ]
+    same = checker.check([(one, other) for _, one, other in spelled])
+    for (question_id, one, other), equal in zip(spelled, same, strict=True):
+        if not equal:
             raise InputError(
-                f"'{trace.question_id}' has two gold answers, of several files: {named}; give the questions ids that "
-                "differ, or mend one"
+                f"'{question_id}' has two gold answers, {one!r} and {other!r}; give the questions ids that differ, or "
+                "mend one"
             )
     return groups
 
@@ -138,7 +146,7 @@ def _initial(group: Sequence[Trace]) -> Trace | None:
 def _result(traces: Sequence[Trace], reasons: dict[str, str], by: By, checker: AnswerChecker) -> FilterResult:
     """Make items of the traces without a reason against them; adds to ``reasons``."""
     items = []
-    groups = _by_question(traces)
+    groups = _by_question(traces, checker)
     for group in groups.values():
         item = _item(group, reasons)
         if item:

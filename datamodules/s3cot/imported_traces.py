@@ -61,13 +61,13 @@ def traces_of(
     lengths = [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     answers = [AnswerRule().extract(text) for text in texts]
     marks = checker.check([(row.gold or "", answer) for (_, row, _), answer in zip(single, answers, strict=True)])
-    asked = defaultdict[str, set[str]](set)
+    asked = defaultdict[tuple[str, str], set[str]](set)
     for _, row in rows:
-        asked[row.question_id].add(squeeze(row.asked))
+        asked[row.question_id, row.model].add(squeeze(row.asked))
     samples: Counter[tuple[str, float]] = Counter()
     traces = []
     for (source, row, text), length, answer, right in zip(single, lengths, answers, marks, strict=True):
-        collection = "" if row.question_id and len(asked[row.question_id]) == 1 else source
+        collection = "" if row.question_id and len(asked[row.question_id, row.model]) == 1 else source
         question_id = "/".join(filter(None, (collection, row.question_id or row.asked, row.model)))
         alpha = float(alphas[row.style])
         sample = samples[question_id, alpha]

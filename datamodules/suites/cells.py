@@ -9,7 +9,7 @@ from datamodules.records.files import Line, is_number, kind_of
 
 FINISHED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "finished", "complete", "completed", "true")
 CUT = ("length", "max_tokens", "max_new_tokens", "max_length", "model_length", "truncated", "incomplete", "false")
-_FALSE = ("", "false", "f", "no", "n", "off", "none", "null", "nan", "na", "n/a")
+_FALSE = ("", "false", "f", "no", "n", "off", "none", "null", "nan", "na", "n/a", "-", "[]", "{}")
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{0,9})?|nan", re.IGNORECASE)
 
 
@@ -22,10 +22,13 @@ def is_true(value: Any) -> bool:
     if not isinstance(value, str):
         return bool(value) and value == value
     text = value.strip().lower()
-    return float(text) != 0 if _NUMBER.fullmatch(text) and text != "nan" else text not in _FALSE
+    try:
+        return text not in _FALSE and float(text) != 0
+    except ValueError:
+        return True
 
 
-def listed(value: Any) -> list[Any]:
+def samples_of(value: Any) -> list[Any]:
     """The values of a line's samples: those of a list, or a single one."""
     return list(value) if isinstance(value, list | tuple) else [value]
 

@@ -9,7 +9,7 @@ from datamodules.answers.rule import AnswerRule
 from datamodules.errors import InputError
 from datamodules.records.files import Line, read_file
 from datamodules.records.reader import read_records
-from datamodules.suites.cells import CUT, count_of, finish_of, is_true, listed, text_of
+from datamodules.suites.cells import CUT, count_of, finish_of, is_true, samples_of, text_of
 from datamodules.suites.expressions import Expression
 from datamodules.suites.items import ItemMaker
 from datamodules.suites.predictions import Prediction
@@ -250,7 +250,7 @@ def read_own(path: Path, rule: AnswerRule | None = None) -> External:
 
 
 def _samples(line: Line, expressions: Mapping[str, Expression]) -> list[dict[str, Any]]:
-    columns = {key: listed(expression(line)) for key, expression in expressions.items()}
+    columns = {key: samples_of(expression(line)) for key, expression in expressions.items()}
     n = len(columns["completion"])
     if n == 0:
         raise InputError(f"{line.where}: --completion: the list of completions is empty")

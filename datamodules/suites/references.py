@@ -108,6 +108,6 @@ def _readable(prediction: Prediction, reference: str | None) -> str | None:
 def _plain(label: str) -> str:
     """A label without case, signs and a leading number, unless it is a number: tables have ``1.0`` for 1."""
     if _NUMBER.fullmatch(label.strip()):
-        return f"{float(label):g}"
+        return f"{float(label):.12g}"
     words = re.sub(r"[\W_]+", " ", str(label).lower()).split()
     return " ".join(words[1:] if len(words) > 1 and words[0].isdigit() else words)

@@ -45,10 +45,11 @@ def run(
     read = [trace for path in expand("--traces", traces) for trace in read_records(path, Trace, strict=strict)]
     found: dict[str, Trace] = {}
     for trace in read:
-        if found.setdefault(trace.id, trace) != trace:
+        if (other := found.setdefault(trace.id, trace)) != trace:
+            name = next(name for name, value in vars(trace).items() if value != getattr(other, name))
             raise InputError(
-                f"--traces: the files have two traces '{trace.id}', of other questions, seeds or settings; filter them "
-                "one at a time, or give their data ids that differ"
+                f"--traces: the files have two traces '{trace.id}', whose {name} differs; filter them one at a time, "
+                "or give their data ids that differ"
             )
     if len(found) < len(read):
         _log.warning("%d traces are in more than one file and count once", len(read) - len(found))

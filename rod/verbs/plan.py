@@ -13,6 +13,7 @@ from llm_modules.backbone.loading import read_config
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu.module import MoGU
 from rod import classes
+from rod.config_files import listed
 from rod.plan.devices import Device, DeviceName, device_of
 from rod.plan.memory import USABLE, CountedFit, Fit, Generation, Parts, Strategy, choose, count_generation
 
@@ -147,7 +148,8 @@ def _show_fit(
 
 
 def _has_pilot(trainer: dict[str, Any]) -> bool:
-    return any(callback.get("init_args", {}).get("pilot") for callback in trainer.get("callbacks") or ())
+    callbacks = [one for one in listed(trainer.get("callbacks")) if isinstance(one, dict)]
+    return any((callback.get("init_args") or {}).get("pilot") for callback in callbacks)
 
 
 def _show_reading(found: Generation, devices: int, ceilings: Device, rate: float, tokens: float, share: float) -> None:

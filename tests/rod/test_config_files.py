@@ -62,6 +62,12 @@ def test_a_verb_of_ours_names_the_line_too(own: Path, capsys: pytest.CaptureFixt
     assert "rod: error: own.yaml:1: outputt: there is no such key; did you mean 'output'?" in capsys.readouterr().err
 
 
+def test_a_key_of_a_merged_mapping_has_its_line(own: Path) -> None:
+    own.write_text("all: &all\n  dtype: bad\nmodel:\n  <<: *all\ndata:\n  <<: [*all, {seed: x}]\n")
+    assert with_place("model.dtype: is none", ["--config", "own.yaml"]) == "own.yaml:2: model.dtype: is none"
+    assert with_place("data.seed: is none", ["--config", "own.yaml"]) == "own.yaml:6: data.seed: is none"
+
+
 def test_the_file_that_is_read_last_is_named(own: Path) -> None:
     own.write_text("data:\n  seed: 1\n")
     Path("later.yaml").write_text("data.seed: x\n")

@@ -155,6 +155,23 @@ def test_sampling_and_tests_go_on_with_other_slots_and_devices(tmp_path: Path) -
         assert difference(tmp_path / CONFIG, text.format(4, 0.7, 2), verb) is None
         assert difference(tmp_path / CONFIG, text.format(8, 0.5, 1), verb) is not None
     assert difference(tmp_path / CONFIG, text.format(8, 0.7, 2), "fit") is not None
+    assert difference(tmp_path / CONFIG, text.format(8, 0.7, "[0, 1]") + "\n", "test") is None
+
+
+def test_sampling_and_tests_go_on_under_another_strategy_and_placement(tmp_path: Path) -> None:
+    text = "model: {{init_args: {{generation: {{vllm: {{options: {}}}}}}}}}\ntrainer: {{strategy: {}, devices: {}}}"
+    ours = "{max_model_len: 512}"
+    for before, now in (
+        (("{}", "auto", "[0]"), ("{tensor_parallel_size: 2}", "ddp", "[0, 1]")),
+        ((ours, "auto", 1), ("{max_model_len: 512, pipeline_parallel_size: 2}", "{class_path: FSDPStrategy}", "auto")),
+    ):
+        (tmp_path / CONFIG).write_text(text.format(*before))
+        for verb in ("predict", "test"):
+            assert difference(tmp_path / CONFIG, text.format(*now), verb) is None
+        told = difference(tmp_path / CONFIG, text.format(before[0], "ddp", before[2]), "fit")
+        assert told == "trainer.strategy: auto there, ddp now"
+    found = difference(tmp_path / CONFIG, text.format("{max_model_len: 256}", "auto", 1), "test")
+    assert found == "model.init_args.generation.vllm.options.max_model_len: 512 there, 256 now"
 
 
 def test_a_part_of_an_option_is_no_option_of_another_version(tmp_path: Path) -> None:

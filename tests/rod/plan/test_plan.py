@@ -144,5 +144,7 @@ def test_the_command_needs_no_weights(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "slots" not in read
     assert main(["plan", "--config", "mllr/1_probe_and_search", "--config", "mllr/controls/noise"]) == 0
     assert "pilot" not in capsys.readouterr().out
+    (tmp_path / "one.yaml").write_text("trainer:\n  callbacks: RobustModulesWriter\n")  # no list
+    assert main(["plan", "--config", "mllr/1_probe_and_search", "--config", str(tmp_path / "one.yaml")]) == 0
     assert main(["plan", "--config", str(config), "--devices", "0"]) == 2
     assert "--devices: must be more than 0, is 0" in capsys.readouterr().err

@@ -43,18 +43,20 @@ def test_one_id_of_two_files_is_one_question(tmp_path: Path) -> None:
     other = [replace(trace, question="3+5?", gold="8") for trace in traces("train-1", {0.0: "8", -0.4: "8"})]
     again = [replace(trace, id=f"{trace.id}'", question=f"{trace.question} ", gold=None) for trace in first[1:]]
     two = [replace(trace, gold="4") for trace in again]
-    for name, own in (("a", first), ("b", other), ("c", other[1:]), ("d", two), ("e", again)):
+    spelled = [replace(trace, gold=" 2.0") for trace in again]
+    for name, own in (("a", first), ("b", other), ("c", other[1:]), ("d", two), ("e", again), ("f", spelled)):
         (tmp_path / f"{name}.jsonl").write_text("".join(to_json(trace) + "\n" for trace in own))
     for name, told in (
-        ("b", "the files have two traces 'train-1|0.0'"),
+        ("b", "the files have two traces 'train-1|0.0', whose question differs"),
         ("c", "'train-1' names two questions"),
-        ("d", "'train-1' has two gold answers, of several files: '2' and '4'"),
+        ("d", "'train-1' has two gold answers, '2' and '4'"),
     ):
         files = f"[{tmp_path}/a.jsonl,{tmp_path}/{name}.jsonl]"
         with pytest.raises(InputError, match=re.escape(told)):
             main(["--traces", files, "--by", "gold", "--output", str(tmp_path / "items.jsonl")])
-    files = f"[{tmp_path}/a.jsonl,{tmp_path}/e.jsonl]"  # spelled otherwise, without the gold answer
-    main(["--traces", files, "--by", "gold", "--output", str(tmp_path / "items.jsonl")])
+    for name in ("e", "f"):  # spelled otherwise, without the gold answer or with it in another form
+        files = f"[{tmp_path}/a.jsonl,{tmp_path}/{name}.jsonl]"
+        main(["--traces", files, "--by", "gold", "--output", str(tmp_path / f"{name}_items.jsonl")])
 
 
 def test_by_gold(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,19 @@ def test_files_whose_ids_start_anew_have_their_own_questions(tmp_path: Path, wor
     assert [trace.question_id for trace in traces] == ["one/1", "two/1", "three/1+1?", "four/1+1?"]
 
 
+def test_an_id_that_another_model_uses_for_another_question_parts_no_styles(tmp_path: Path, words: Path) -> None:
+    line: dict[str, object] = {
+        "question_id": 1,
+        "question": "1+1?",
+        "style": "verbose",
+        "responses": "a",
+        "model": "m1",
+    }
+    short, other = {**line, "style": "concise"}, {**line, "question": "9+9?", "model": "m2"}
+    traces = imported(tmp_path, words, one=[line], two=[short], three=[other])
+    assert [trace.question_id for trace in traces] == ["1/m1", "1/m1", "1/m2"]
+
+
 def test_chats_become_traces(tmp_path: Path, words: Path) -> None:
     chat = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "It is \\boxed{2}"}]
     source = write(tmp_path / "chats.jsonl", [{"messages": chat, "style": "long"}])
