@@ -130,7 +130,7 @@ def _others(rest: str, names: str) -> tuple[set[str], set[str]]:
     kinds = re.escape(names)
     # The stop after a name ends no sentence: "B. elm, C. ash, or D. fir".
     marked = REASON.split(re.sub(rf"(?<![\w.])([{kinds}])\.(?=\s)", r"\1)", rest.lstrip(".:)")), maxsplit=1)[0]
-    listed = re.split(_OTHERS.replace("NAMES", kinds), sentence(marked), maxsplit=1)[0]
+    listed = re.sub(_OTHERS.replace("NAMES", kinds), "", sentence(marked))
     patterns = (_LISTED, _ALSO) if _OWN_SENTENCE.match(rest) else (_LISTED, _LAST, _ALSO)
     found = {name for more in patterns for name in re.findall(more.replace("NAMES", kinds), listed)}
     discussed = re.findall(rf"(?<![\w.])\(?([{kinds}])\)\s", marked)
@@ -145,8 +145,9 @@ _LISTED = rf"{_OR}(?:[:)]|\s\()"
 """A further name of a list, such as the last of "B. elm, C. ash, or D. fir"."""
 _LAST = rf"{_OR}\.?$"
 """The same at the end, without a mark: "B. elm, C. ash, or D"."""
-_OTHERS = rf"{BESIDES}(?:option\s|choice\s)?\(?[NAMES](?!\w)"
-"""Begin of a list of names that are not meant."""
+_NAME = r"(?:option\s|choice\s)?\(?[NAMES](?!\w)\)?(?:\s\([^()\n]{1,60}\))?"
+_OTHERS = rf"{BESIDES}{_NAME}(?:(?:,\s{_NAME}){{1,9}}(?:,?\s(?:or|and|nor)\s{_NAME})?|\s(?:or|and|nor)\s{_NAME})?"
+"""Names that are not meant: "rather than A or C"."""
 _OWN_SENTENCE = re.compile(
     rf"\)?[.!]\s+(?![^.\n]{{0,200}}{OFFERS})"
     r"(?=[A-Z][\w'’-]*(?:,?\s(?!(?:or|and)\b)[\w'’-]+){3})"

@@ -6,6 +6,7 @@ All take time linear in the length of the completion: every repetition in the pa
 import re
 from collections.abc import Iterator
 
+from datamodules.answers.normal import NO_NOUN
 from datamodules.answers.standing import sentence_end, sentence_start, standing
 
 MOST_SPANS = 20
@@ -74,11 +75,17 @@ _IS_ANSWER = re.compile(
     r"(?:(?:correct|right|best|appropriate|accurate|likely)\s)?(?:answer|option|choice|one)\b"
 )
 _IS_CORRECT = re.compile(rf"{_SUBJECT}(?:the\s)?(?:most\s)?(?:correct|right|best)\b")
-_FITTING = r"(?:fits|works|matches|remains|applies|is\sleft|makes\ssense)"
-_BEST = r"(?:(?:fits|matches)\s(?:[a-z]{1,12}\s){0,4}best|(?:seems|appears)\s(?:to\sbe\s)?(?:the\s)?(?:most|best))\b"
+_FITTING = r"(?:(?:fits|matches|makes\ssense)\b|(?:works|remains|applies|is\sleft)(?=\s?(?:here)?[.!]?\s{0,3}\Z))"
+_BEST = (
+    r"(?:(?:fits|matches)\s(?:[a-z]{1,12}\s){0,4}best\b|(?:seems|appears)\s(?:to\sbe\s)?(?:the\s)?"
+    r"(?:(?:most\s)?(?:likely|plausible|probable|appropriate|accurate|correct|suitable|reasonable|consistent)\b"
+    r"|best(?=\s(?:option|choice|answer|fit|match|candidate|one)\b|[.!,]|\s{0,3}\Z)))"
+)
 _FITS = re.compile(
-    rf"(?<!\bnot )\b[Oo]nly\s(?:option\s|choice\s)?{_OPTION}\s{_FITTING}\b"
-    rf"|{_OPTION.replace('<name>', '<other>')}\s{_BEST}"
+    rf"(?<!\bnot )\b[Oo]nly\s(?:option\s|choice\s)?{_OPTION}\s{_FITTING}"
+    r"|(?:^\s{0,9}|[.,;:!?\n]\s{1,9}|\b(?:[Ss]o|[Tt]hus|that|then)\s|(?P<noun>\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s))"
+    rf"{_OPTION.replace('<name>', '<other>')}\s"
+    rf"(?:{_BEST}|(?(noun)(?:seems|appears)\s(?:to\sbe\s)?(?:the\s)?(?:most|best)\b|(?!)))"
 )
 """An option that fits, of which only a last sentence says that it is the answer."""
 _FIRST_SIGHT = re.compile(
@@ -87,7 +94,9 @@ _FIRST_SIGHT = re.compile(
 _CORRECTED = re.compile(
     r"\b(?:actually|wait|no|sorry|correction|oops|hmm)[,:.!…—-]{0,3}\s(?:(?:no|wait|actually|sorry)[,:.!]?\s|I\smean\s)?"
     rf"{_IT_IS}(?:actually\s)?[*_(]{{0,3}}"
-    r"(?P<answer>(?:\\?[$€£])?-?\d[\d,]{0,20}(?:\.\d{1,20})?%?|(?-i:[A-Z]))[*_)]{0,3}(?=[.!]?\s{0,3}(?:\Z|\n)|[.!]\s|\s(?:because|since)\b)",
+    r"(?P<answer>(?:\\?[$€£])?-?\d[\d,]{0,20}(?:\.\d{1,20})?(?:/\d{1,9})?%?"
+    rf"(?:\sdozen|(?:\s{NO_NOUN}[A-Za-z]{{2,15}}){{0,2}})|(?-i:[A-Z]))[*_)]{{0,3}}"
+    r"(?=[.!]?\s{0,3}(?:\Z|\n)|[.!]\s|\s(?:because|since)\b)",
     re.IGNORECASE,
 )
 """An answer that takes the place of one that was stated before: "Wait, no, it's 18."."""

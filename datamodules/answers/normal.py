@@ -64,9 +64,10 @@ _GROUPED_SIDE = re.compile(
 """An equation whose right side starts with one number with thousands commas: "x = 22,500"."""
 _LISTED = re.compile(r"\d,\s+-?\d")
 NO_NOUN = (
-    r"(?! ?(?:hal(?:f|ves)|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths?|squared|cubed"
-    r"|factorial|percent|dozens?|pairs?|hundred|thousand|million|billion|trillion|choose|mod|over|or|and|to|times|plus"
-    r"|minus|of|than|more|less|fewer|by|pi|sqrt|roots?|infty|infinity)\b)"
+    r"(?! ?(?:hal(?:f|ves)|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf)ths?"
+    r"|[a-z]{0,20}(?:teen|tie|hundred|thousand|illion)ths?|squared|cubed|factorial|percent|in(?! total)|base"
+    r"|score|gross|dozens?|pairs?|hundred|thousand|million|billion|trillion|choose|mod|over|or|and|to|times|plus|minus|of|than|more"
+    r"|less|fewer|by|pi|sqrt|roots?|infty|infinity)\b)"
 )
 """Words behind a number that belong to its value, and are no noun that is counted."""
 _COUNTED = re.compile(

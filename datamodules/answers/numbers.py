@@ -43,6 +43,7 @@ _GROUPED = re.compile(
 )
 """Groups of three digits with money before them, or of which one starts with 0: "$118 000", "2 000 000"."""
 _NARROW = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")
+_WHOLE_POWER = re.compile(r"(?<![\w.,^])(?!10\s?\^)(\d{1,4})\s?\^\s?(?:\{\s?)?(\d{1,2})(?!\d|[.,]\d)(?:\s?\})?")
 _TEN_POWER = re.compile("(?<=10)[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]{1,4}")
 _FEET = re.compile(r"(?<![\d.])(\d{1,3})\s?['′’]\s?(\d{1,2})\s?(?:[\"″”]|'')")
 _AND_PART = re.compile(r"(?<![\d./])(\d{1,9})\sand\s(\d{1,9}/\d{1,9})(?![\d/])")
@@ -129,6 +130,7 @@ def _last_meant(text: str, tokens: Sequence[re.Match[str]]) -> re.Match[str] | N
 def plain_tail(text: str) -> str:
     """The last 2,000 characters of a text without mark-up, powers of units, and fraction bars: 3/4."""
     text = without_text_commands(_FRACTION.sub(r" \1\2/\3\4", _tidy(text[-2000:])))
+    text = _WHOLE_POWER.sub(lambda match: str(int(match[1]) ** int(match[2])), text)
     return _without_powers(_TEN_ALONE.sub("1 x 10^", MARKUP.sub("", text).replace("$", "")))
 
 

@@ -14,7 +14,10 @@ TEXT_COMMANDS = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mbox|e
 """Commands whose argument is text, or reads as if it were."""
 BESIDES = r"(?<!if )\b(?:than|not|instead of|as opposed to|over)\s"
 """Words before another option that say that it is not meant: "rather than A or C"."""
-OFFERS = r"\b(?:also|too|either|equally|could|might|may|maybe|perhaps|possibly|alternatively|as well)\b"
+OFFERS = (
+    r"\b(?:also|too|either|equally|could|might|may|maybe|perhaps|possibly|alternatively|as well|unsure|not sure|torn"
+    r"|whether)\b"
+)
 """Words of a sentence that offers another option beside the first."""
 _COMMAND = re.compile(rf"(?:{TEXT_COMMANDS}|\\f?box(?:ed)?\s{{0,2}})\{{([^{{}}]{{0,300}})\}}")
 _FILLER = re.compile(

@@ -11,8 +11,11 @@ from datamodules.records.kinds import Question
 
 SHIPPED = Path(__file__).with_name("twin_words.txt")
 _ARTICLE = re.compile(r"\b(a)n?(\s+)\Z", re.IGNORECASE)
+_AT_START = re.compile(r"(?:\A|[.!?:\n\"'“(])\s*\Z")
+"""Before a capital A that is an article, and not the name of a plan or a vitamin."""
 _VOWEL_SOUND = re.compile(
-    r"(?:hour|honest|honou?r|heir)|(?!eu|uni(?!n|m[ap]|de)|us[aeiu]|ut[eio]|ur[aeio]|uk|(?:one|once)\b)[aeiou]",
+    r"(?:hour|honest|honou?r|heir)|[fhlmnrsx](?![a-z])|8|1[18](?!\d)"
+    r"|(?!eu|ew|uni(?!n|m[ap]|de)|us[aeiu]|ut[eio]|ur[aeio]|uk|ubi|u(?![a-z])|(?:one|once)\b)[aeiou]",
     re.IGNORECASE,
 )
 """The beginning of a word that has ``an`` before it."""
@@ -60,7 +63,9 @@ class TwinMaker:
         parts: list[str] = []
         end = 0
         for match in self._pattern.finditer(request.question):
-            before, new = _adapted(request.question[end : match.start()], self.words[match[0].lower()])
+            before, new = _adapted(
+                request.question[end : match.start()], self.words[match[0].lower()], match[0].isupper()
+            )
             new = new[0].upper() + new[1:] if match[0][0].isupper() else new
             replaced.append(Replacement(match[0], new))
             parts += (before, new)
@@ -72,10 +77,13 @@ class TwinMaker:
         return Twins(request.id, request.question, benign, tuple(replaced))
 
 
-def _adapted(before: str, new: str) -> tuple[str, str]:
-    """What stands before a replacement, and the replacement, with one article between them that fits."""
+def _adapted(before: str, new: str, shouted: bool) -> tuple[str, str]:
+    """What stands before a replacement, and the replacement, with one article between them that fits.
+
+    ``shouted``: the replaced word is in capitals, and so may be its article; other capitals are names, as of a plan A.
+    """
     article = _ARTICLE.search(before)
-    if article is None:
+    if article is None or (article[1] == "A" and not (shouted or _AT_START.search(before[: article.start()]))):
         return before, new
     new = re.sub(r"\Aan? ", "", new)
     if re.split(r"\W", new, maxsplit=1)[0].isupper():

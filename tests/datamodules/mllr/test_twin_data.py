@@ -128,6 +128,8 @@ def test_words_are_swapped_and_named() -> None:
         ("a virus, an exploit", "an uninstalled game, a uniform"),
         ("A murder after a fraud, murder", "A party after an old sale, a party"),
         ("a crime, an arson", "a MOOC, an LGBTQ+ club"),
+        ("Plan A bomb, vitamin A bomb", "Plan A apple, vitamin A apple"),
+        ("an heist, an raid, an fire, a hack", "a ubiquitous herb, a ewe, an x-ray, an 8-bit game"),
     ],
 )
 def test_articles_follow_what_they_stand_before(asked: str, benign: str) -> None:
@@ -146,6 +148,10 @@ def test_articles_follow_what_they_stand_before(asked: str, benign: str) -> None
         "fraud": "an old sale",
         "crime": "MOOC",
         "arson": "LGBTQ+ club",
+        "heist": "ubiquitous herb",
+        "raid": "ewe",
+        "fire": "x-ray",
+        "hack": "8-bit game",
     }
     twin = TwinMaker(words).twin(Question("1", asked))
     assert isinstance(twin, Twins)
