@@ -119,6 +119,11 @@ def run(
         if rows or (key == "disagreements" and found.references):
             write_lines(files[key], (json.dumps(row, ensure_ascii=False) for row in rows))
     hints = [*_aside_hint(found, files["set_aside"]), *found.hints, *answer_hints(scored)]
+    if without := sum(p.n_tokens is not None and p.thought_tokens is None for p in scored) if tokenizer else 0:
+        hints.append(
+            f"{without:,} of {len(scored):,} completions have no budgets: the file counts their tokens otherwise than "
+            f"{tokenizer} does; leave --tokens out to count by it"
+        )
     print_table(results, ", ".join(str(path) for path in paths), hints=hints)
     if agreements:
         _print_agreements(agreements, len(disagreements), files["disagreements"])

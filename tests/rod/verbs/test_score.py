@@ -13,6 +13,7 @@ from datamodules.suites.references import label_of
 from rod.__main__ import main
 from tests.callbacks.evaluation.evaluation_run import metrics, predictions, prepare, results, run, write
 from tests.conftest import ROOT
+from tests.tiny import tiny_tokenizer
 
 JUDGES = json.dumps(
     [
@@ -411,6 +412,15 @@ def test_what_is_no_count_of_tokens_is_set_aside(tmp_path: Path, count: str) -> 
     words = ["--completion", "out", "--gold", "gold", "--question", "q", "--tokens", "n"]
     assert score(file, "--output", tmp_path / "out", *words) == 0
     assert "--tokens: must be a number of tokens" in (tmp_path / "out/set_aside.jsonl").read_text()
+
+
+def test_token_counts_of_another_tokenizer_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    lines = [{"out": "It is 7.", "q": f"{n}?", "gold": 7, "n": n_tokens} for n, n_tokens in enumerate((900, None))]
+    words = ["--completion", "out", "--gold", "gold", "--question", "q", "--tokens", "n"]
+    words += ["--tokenizer", str(tmp_path / "tokenizer")]
+    assert score(write(tmp_path / "a.jsonl", *lines), "--output", tmp_path / "out", *words) == 0
+    assert "1 of 2 completions have no budgets: the file counts their tokens otherwise" in capsys.readouterr().out
 
 
 def test_an_empty_list_of_completions_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
