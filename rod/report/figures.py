@@ -1,15 +1,13 @@
-"""Pictures for the page: figures of run folders, made safe and fit for both themes."""
+"""Pictures for the page: figures of run folders, and the curves of a fit."""
 
 import base64
-import re
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 from callbacks.figure_style import BLUE, GREY, VERMILION, figure, legend
 from rod.report.runs import Run
+from rod.report.svg import safe_svg
 from rod.report.tables import history
 
 ABOUT = {
@@ -32,37 +30,6 @@ ABOUT = {
 """Stem of a figure's file -> what it shows."""
 _MAX = 8 * 2**20
 """Bytes of a figure's file that are embedded."""
-_SVG = "{http://www.w3.org/2000/svg}"
-_HREF = "{http://www.w3.org/1999/xlink}href"
-_ELEMENTS = {
-    "svg",
-    "g",
-    "defs",
-    "path",
-    "rect",
-    "circle",
-    "use",
-    "clipPath",
-    "image",
-    "pattern",
-    "text",
-    "title",
-    "tspan",
-}
-_NAMES = re.compile(
-    r"(id|d|x|y|x1|y1|x2|y2|r|cx|cy|width|height|viewBox|transform|style|clip-path|patternUnits|preserveAspectRatio)"
-)
-_THEME = {
-    "#000000": "ink",
-    "#1a1a1a": "ink",
-    "#ffffff": "paper",
-    "#e6e6e6": "grid",
-    "#cccccc": "grid",
-    "#6e6e6e": "muted",
-    "#0072b2": "blue",
-    "#d55e00": "vermilion",
-}
-"""Colours of `callbacks.figure_style` that the themes have apart -> variable of the page."""
 
 
 @dataclass(frozen=True)
@@ -99,56 +66,6 @@ def picture(path: Path, alt: str, caption: str) -> Picture:
         return Picture(alt, caption, svg=safe_svg(path.read_bytes()))
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return Picture(alt, caption, data=f"data:image/png;base64,{data}")
-
-
-def safe_svg(content: bytes) -> str:
-    """Markup of an SVG figure: only shapes, with ids of its own, and neutral colours that follow the page's theme.
-
-    Empty if it is no SVG.
-    """
-    if b"<!ENTITY" in content:
-        return ""
-    try:
-        root = ElementTree.fromstring(content)
-    except ElementTree.ParseError:
-        return ""
-    if root.tag != f"{_SVG}svg":
-        return ""
-    prefix = f"f{zlib.crc32(content):08x}-"
-    made = _safe(root, prefix)
-    made.set("width", "100%")
-    made.attrib.pop("height", None)
-    return ElementTree.tostring(made, encoding="unicode").replace("ns0:", "").replace("xmlns:ns0", "xmlns")
-
-
-def _safe(element: ElementTree.Element, prefix: str) -> ElementTree.Element:
-    made = ElementTree.Element(element.tag)
-    made.text, made.tail = element.text, element.tail
-    for name, value in element.attrib.items():
-        if name in (_HREF, "href"):
-            if value.startswith("#"):
-                made.set("href", f"#{prefix}{value[1:]}")
-            elif value.startswith("data:image/png;base64,"):
-                made.set("href", value)
-        elif _NAMES.fullmatch(name):
-            made.set(name, _value(name, value, prefix))
-    for child in element:
-        if child.tag in {f"{_SVG}{name}" for name in _ELEMENTS}:
-            made.append(_safe(child, prefix))
-    return made
-
-
-def _value(name: str, value: str, prefix: str) -> str:
-    if name == "id":
-        return prefix + value
-    value = re.sub(r"url\(\s*['\"]?#([\w-]+)['\"]?\s*\)", rf"url(#{prefix}\1)", value)
-    if re.search(r"url\(\s*(?!#)", value) or "expression" in value or "@import" in value:
-        return ""
-    if name == "style":
-        return re.sub(
-            r"#[0-9a-f]{6}", lambda found: f"var(--{_THEME[found[0]]})" if found[0] in _THEME else found[0], value
-        )
-    return value
 
 
 def _history(run: Run) -> Picture | None:

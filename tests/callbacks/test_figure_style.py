@@ -12,7 +12,7 @@ from callbacks.figure_style import COLOURS, PAPER, figure, hover, legend, marker
 from callbacks.mllr.figures import plot_robustness, plot_search
 from callbacks.trainer_parts import log_figure, log_table
 from llm_modules.optim.module_names import Module
-from rod.report.figures import safe_svg
+from rod.report.svg import safe_svg
 
 
 def luminance(colour: str) -> float:
