@@ -67,7 +67,7 @@ class RecordMetric(Metric):
 
 
 class RecordRate(RecordMetric):
-    """Rate of one value from 0 to 1 per record, with its 95 % interval by a bootstrap over groups.
+    """Rate of one value from 0 to 1 per record, with its 95 % interval, see `statistics.rate_of`.
 
     Used for accuracy, attack success, refusal, truncation and repetition. Unknown values are left out.
 
