@@ -26,8 +26,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 INK, PAPER, GRID = "#1a1a1a", "#ffffff", "#e6e6e6"
 """Text, background and grid. The report swaps these, black and GREY for those of its theme."""
-ON_LIGHT, ON_DARK = "#010101", "#fefefe"
-"""Text on the colours of a heat map, the same in every theme."""
+ON_LIGHT, ON_DARK, BLUE_ON_LIGHT = "#010101", "#fefefe", "#0071b1"
+"""Text and outlines on the colours of a heat map, the same in every theme."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -84,12 +84,15 @@ def _titled() -> Callable[[re.Match[str]], str]:
     return lambda found: f'<g id="hover{next(numbers)}"><title>{found[2]}</title>'
 
 
-def marker_style(index: int, *, hollow: bool = False) -> dict[str, Any]:
-    """Options of `Axes.plot` for condition number ``index``: a colour and a marker of its own, without a line."""
-    colour = COLOURS[index % len(COLOURS)]
+def marker_style(index: int, *, colour: int | None = None, hollow: bool = False) -> dict[str, Any]:
+    """Options of `Axes.plot` for condition number ``index``: a colour and a marker of its own, without a line.
+
+    With ``colour`` it has the colour of that number instead, which it may share, and its own marker.
+    """
+    shown = COLOURS[(index if colour is None else colour) % len(COLOURS)]
     # The markers shift by one each time the colours start again, so 49 conditions look different.
     marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
-    return {"color": colour, "marker": marker, "mfc": "white" if hollow else colour, "ms": 8, "mew": 1.6, "ls": ""}
+    return {"color": shown, "marker": marker, "mfc": "white" if hollow else shown, "ms": 8, "mew": 1.6, "ls": ""}
 
 
 def legend(panel: Axes, **options: Any) -> None:

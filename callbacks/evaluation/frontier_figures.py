@@ -24,13 +24,20 @@ Strengths = Mapping[str, tuple[str, float]]
 """Condition of a strength sweep -> its series and strength."""
 
 
-def plot_frontier(points: Sequence[Point], base: str, path: Path, strengths: Strengths | None = None) -> None:
+def plot_frontier(
+    points: Sequence[Point],
+    base: str,
+    path: Path,
+    strengths: Strengths | None = None,
+    places: Mapping[str, int] | None = None,
+) -> None:
     """Accuracy (y) against mean tokens (x), a panel per suite, as PNG and SVG; the base is hollow.
 
     Bars are 95 % intervals, the dashed line is the Pareto front. Up and to the left is better. The strengths of a
-    series share a colour, are joined by a line, and stand beside their points.
+    series share a colour, are joined by a line, and stand beside their points. ``places`` are the places of conditions
+    in the palette, if other figures about them are beside this one; by default each has its own.
     """
-    looks = _looks([point.condition for point in points], base, strengths or {})
+    looks = _looks([point.condition for point in points], base, strengths or {}, places or {})
     suites = list(dict.fromkeys(point.suite for point in points))
     with _panels(path, suites, looks.legend) as panels:
         for panel, suite in zip(panels, suites, strict=False):
@@ -64,7 +71,7 @@ def plot_budgets(
     Bands are 95 % intervals; they are left out where there are more than six conditions. The strengths of a series
     share a colour, the weaker ones paler. ``rows`` are by suite and condition.
     """
-    looks = _looks([condition for _, condition in rows], base, strengths or {}, ls="-", lw=1.4)
+    looks = _looks([condition for _, condition in rows], base, strengths or {}, {}, ls="-", lw=1.4)
     suites = list(dict.fromkeys(suite for suite, _ in rows))
     with _panels(path, suites, looks.legend) as panels:
         for panel, suite in zip(panels, suites, strict=False):
@@ -102,9 +109,14 @@ class _Looks:
         return 0.3 + 0.7 * (of_series.index(abs(strength)) + 1) / len(of_series)
 
 
-def _looks(conditions: Sequence[str], base: str, strengths: Strengths, **more: Any) -> _Looks:
-    entries = list(dict.fromkeys(strengths[name][0] if name in strengths else name for name in conditions))
-    legend = {entry: marker_style(i, hollow=entry == base) | more for i, entry in enumerate(entries)}
+def _looks(
+    conditions: Sequence[str], base: str, strengths: Strengths, places: Mapping[str, int], **more: Any
+) -> _Looks:
+    colours = {strengths[name][0] if name in strengths else name: places.get(name) for name in conditions}
+    legend = {
+        entry: marker_style(i, colour=colour, hollow=entry == base) | more
+        for i, (entry, colour) in enumerate(colours.items())
+    }
     styles = {name: legend[strengths[name][0] if name in strengths else name] for name in dict.fromkeys(conditions)}
     if base in strengths and base in styles:
         styles[base] = styles[base] | {"mfc": "white"}

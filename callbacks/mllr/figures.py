@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from callbacks.figure_style import BLUE, GREEN, ON_DARK, ON_LIGHT, VERMILION, figure
+from callbacks.figure_style import BLUE_ON_LIGHT, GREEN, ON_DARK, ON_LIGHT, VERMILION, figure
 from llm_modules.optim.module_names import TYPES, Module
 
 _NUMBERS_UP_TO = 16
@@ -35,7 +35,7 @@ def plot_robustness(
                 panel.text(*at, f"{round(drop, 2) + 0.0:.2f}", ha="center", va="center", fontsize=8, color=colour)
             if module in robust:
                 corner = (at[0] - 0.46, at[1] - 0.44)
-                panel.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=BLUE, linewidth=1.8))
+                panel.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=BLUE_ON_LIGHT, linewidth=1.8))
         panel.set_yticks(range(len(types)), types)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel("decoder layer")

@@ -87,6 +87,8 @@ def _compared(runs: Sequence[Run]) -> Group:
 
 _SETTINGS, _VALUE = 40, 200
 """Settings that a table shows, and characters of a value."""
+_TOLD = 12
+"""Numbers of a figure that are told to those who do not see it."""
 _ABOUT = (
     "The interval is 95 %, over questions. p is McNemar's exact test for single right or wrong answers, else a paired "
     "bootstrap. detectable: the smallest difference that so many questions show with a probability of 80 %; fewer than "
@@ -95,13 +97,15 @@ _ABOUT = (
 
 
 def _pictures(comparisons: Sequence[Comparison], runs: Sequence[Run], folder: Path) -> list[Picture]:
-    plot_differences(comparisons, folder / "differences.svg")
+    names = [run.name for run in runs]
+    plot_differences(comparisons, names, folder / "differences.svg")
     told = (
         f"Difference of each run from {comparisons[0].first} with its 95 % interval, by suite and metric. Filled: the "
         "interval does not hold 0."
     )
-    found = [picture(folder / "differences.svg", told, told)]
+    found = [picture(folder / "differences.svg", f"{told} {_in_words(comparisons)}", told)]
     conditions: Conditions = {}
+    owners: dict[str, str] = {}
     strengths: dict[str, tuple[str, float]] = {}
     for run in runs:
         try:
@@ -109,12 +113,28 @@ def _pictures(comparisons: Sequence[Comparison], runs: Sequence[Run], folder: Pa
         except InputError:  # nothing with a gold answer, or no token counts
             return found
         conditions |= own.conditions
+        owners |= dict.fromkeys(own.conditions, run.name)
         strengths |= own.strengths
     base = next(iter(conditions))
     points = points_of(answers_by_suite(conditions), base)
-    plot_frontier(points, base, folder / "frontier.svg", strengths)
+    places = {condition: names.index(owner) for condition, owner in owners.items()}
+    plot_frontier(points, base, folder / "frontier.svg", strengths, places)
     told = "Accuracy against mean tokens, with 95 % intervals. Up and to the left is better; dashed: the Pareto front."
-    return [*found, picture(folder / "frontier.svg", told, told)]
+    numbers = [f"{p.condition}, {p.suite}: {p.accuracy:.1%} with {p.tokens:.1f} tokens" for p in points]
+    return [*found, picture(folder / "frontier.svg", f"{told} {_listed(numbers)}", told)]
+
+
+def _in_words(comparisons: Sequence[Comparison]) -> str:
+    """The differences whose interval does not hold 0, or that there are none."""
+    headings, rows = comparison_columns([c for c in comparisons if c.low > 0 or c.high < 0])
+    at = [headings.index(name) for name in ("run", "suite", "metric", "difference", "95 %")]
+    lines = ["{}, {} {}: {} ({})".format(*(row[i] for i in at)) for row in rows]
+    return _listed(lines) if lines else "No interval is clear of 0."
+
+
+def _listed(lines: Sequence[str]) -> str:
+    more = f"; and {len(lines) - _TOLD} more in the tables" if len(lines) > _TOLD else ""
+    return "; ".join(lines[:_TOLD]) + more + "."
 
 
 def _suites(run: Run) -> list[str]:

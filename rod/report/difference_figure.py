@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from callbacks.evaluation.comparison import Comparison
 from callbacks.evaluation.report import Cell
-from callbacks.figure_style import COLOURS, GREY, MARKERS, figure, hover, legend
+from callbacks.figure_style import GREY, figure, hover, legend, marker_style
 
 
-def plot_differences(comparisons: Sequence[Comparison], path: Path) -> None:
+def plot_differences(comparisons: Sequence[Comparison], names: Sequence[str], path: Path) -> None:
     """Differences from the first run: rates in percentage points, everything else in a panel of its own.
 
-    A marker is filled if the 95 % interval does not hold 0.
+    A marker is filled if the 95 % interval does not hold 0. ``names`` are all runs, the first too, in the order that
+    their colours and markers have in every figure about them.
     """
     units = {"tokens": "tokens", "nll": "nats per token"}
     panels = {"percentage points": [c for c in comparisons if c.metric not in units]}
@@ -28,12 +28,10 @@ def plot_differences(comparisons: Sequence[Comparison], path: Path) -> None:
             for c in own:
                 run = runs.index(c.second)
                 y = lines[unit].index(_line(c)) + (run - (len(runs) - 1) / 2) * 0.7 / max(len(runs), 2)
-                colour, marker = COLOURS[run % len(COLOURS)], MARKERS[run % len(MARKERS)]
                 clear = c.low > 0 or c.high < 0
                 x = factor * c.difference
                 bars = [[max(0.0, x - factor * c.low)], [max(0.0, factor * c.high - x)]]
-                face = colour if clear else "white"
-                style: dict[str, Any] = {"color": colour, "marker": marker, "mfc": face, "ms": 6, "mew": 1.4, "ls": ""}
+                style = marker_style(names.index(c.second), hollow=not clear) | {"ms": 6, "mew": 1.4}
                 interval = f"{x:+.1f} ({factor * c.low:+.1f} to {factor * c.high:+.1f}) {unit}"
                 hover(panel.errorbar(x, y, xerr=bars, capsize=2, **style), f"{c.second}, {_line(c)}: {interval}")
             panel.axvline(0, color=GREY, lw=1, zorder=1)
@@ -41,14 +39,12 @@ def plot_differences(comparisons: Sequence[Comparison], path: Path) -> None:
             panel.set_ylim(len(lines[unit]) - 0.5, -0.5)
             panel.grid(visible=False, axis="y")
             panel.set_xlabel(f"difference ({unit})")
-        for run, name in enumerate(runs):
-            axes[0].plot(
-                [], [], color=COLOURS[run % len(COLOURS)], marker=MARKERS[run % len(MARKERS)], ls="", label=name
-            )
+        for name in runs:
+            axes[0].plot([], [], label=name, **marker_style(names.index(name)))
         if len(runs) > 1:
             legend(axes[0], loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
 
 
 def _line(comparison: Comparison) -> str:
     cell = Cell(comparison.suite, comparison.system, comparison.attack_template)
-    return f"{cell}  {comparison.metric}"
+    return f"{cell}: {comparison.metric}"

@@ -66,6 +66,12 @@ def test_conditions_differ_without_colour() -> None:
     assert len({look["marker"] for look in looks[: len(COLOURS)]}) == len(COLOURS)
 
 
+def test_conditions_that_share_a_colour_differ_in_their_markers() -> None:
+    looks = [marker_style(index, colour=2) for index in range(7)]
+    assert {look["color"] for look in looks} == {COLOURS[2]}
+    assert len({look["marker"] for look in looks}) == 7
+
+
 @pytest.mark.parametrize("colour", COLOURS)
 def test_colours_stand_out_from_paper(colour: str) -> None:
     assert (luminance(PAPER) + 0.05) / (luminance(colour) + 0.05) > 2, colour
