@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from callbacks.evaluation.report import Result
 from rod.report.runs import Run
+from rod.report.samples import files_of
 from rod.report.settings import differing
 from rod.report.tables import history, read_json
 
@@ -48,7 +50,7 @@ def doubts_of(runs: Sequence[Run], left_out: int = 0) -> list[Doubt]:
 def _of_run(run: Run) -> Iterator[Doubt]:
     if not run.finished:
         yield Doubt(run.name, "The run did not finish. What follows of it is what it had written.")
-    for problem in run.problems:
+    for problem in [*run.problems, *(_lost(run) if run.finished else ())]:
         yield Doubt(run.name, problem)
     if run.kind == "fit" and not history(run.folder):
         yield Doubt(run.name, "The fit has no logs in its folder, so there are no curves of it.")
@@ -60,6 +62,32 @@ def _of_run(run: Run) -> Iterator[Doubt]:
             yield from (Doubt(run.name, f"{result.cell}: {text}") for text in _of_result(result))
     if run.kind == "evidence":
         yield from _seeds(run)
+
+
+def _lost(run: Run) -> Iterator[str]:
+    """What a finished run should have in its folder and has not."""
+    tested = run.kind in ("test", "score")
+    if tested and not (run.folder / "metrics.json").is_file():
+        yield "metrics.json is missing, so there are no numbers. Score its predictions.jsonl with rod score."
+    found = files_of(run)
+    measured = sum(r.n for r in run.results if not r.group and r.kind != "perplexity")
+    if measured and not any(path.name == "predictions.jsonl" for path in found):
+        yield "predictions.jsonl is missing, so there are no samples, and nothing can be compared."
+    for path in found:
+        whole = _whole_lines(path)
+        if whole is None:
+            yield f"{path.name} ends in the middle of a line: a part of it is missing."
+        elif path.name == "predictions.jsonl" and measured and whole != measured:
+            yield f"{path.name} has {whole:,} completions, and {measured:,} were measured: it was cut or changed."
+
+
+def _whole_lines(path: Path) -> int | None:
+    """Lines of a file of records; None if the last one has no end."""
+    count, last = 0, b"\n"
+    with path.open("rb") as lines:
+        for last in lines:
+            count += bool(last.strip())
+    return count if last.endswith(b"\n") else None
 
 
 def _of_result(result: Result) -> Iterator[str]:

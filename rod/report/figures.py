@@ -1,8 +1,9 @@
 """Pictures for the page: figures of run folders, and the curves of a fit."""
 
 import base64
+import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from callbacks.figure_style import BLUE, GREY, VERMILION, figure, legend
@@ -30,16 +31,30 @@ ABOUT = {
 """Stem of a figure's file -> what it shows."""
 _MAX = 8 * 2**20
 """Bytes of a figure's file that are embedded."""
+_WIDE = 610
+"""Points of a figure's width from which it has a line of its own."""
+_PROMPTS = {"gates_tokens"}
+"""Figures with the words of prompts, malicious ones too."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: an inline SVG or, in ``data``, a PNG file as a data URI; ``alt`` says what is to be seen."""
+    """A figure: an inline SVG or, in ``data``, a PNG file as a data URI; ``alt`` says what is to be seen.
+
+    One that is ``harmful`` shows prompts that may be, and opens at a click.
+    """
 
     alt: str
     caption: str
     svg: str = ""
     data: str = ""
+    harmful: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether the figure needs the width of the page for its letters to be read."""
+        size = re.search(r'viewBox="[\d.]+ [\d.]+ ([\d.]+) ', self.svg)
+        return size is not None and float(size[1]) > _WIDE
 
 
 def pictures_of(run: Run) -> list[Picture]:
@@ -55,7 +70,7 @@ def pictures_of(run: Run) -> list[Picture]:
             if path.is_file() and path.stat().st_size <= _MAX:
                 made = picture(path, f"{run.name}: {about}", about)
                 if made.svg or made.data:
-                    found.append(made)
+                    found.append(replace(made, harmful=stem in _PROMPTS))
                     break
     return found
 

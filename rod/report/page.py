@@ -31,7 +31,13 @@ WORDS = {
     "request of a safety suite is a successful attack",
     "cut, loop, no answer": "shares of completions that used up the token budget, that repeat themselves, and in which "
     "no answer is found",
-    "95 %": "an interval by a bootstrap over questions",
+    "95 %": "an interval that holds the true value in about 95 of 100 tests like this one: of a rate Wilson's, for as "
+    "many independent questions as the answers are worth; of any other mean, and of a difference between runs, by a "
+    "bootstrap over questions",
+    "accuracy, right %": "share of answers that are right; of a request, of answers that hold all that was asked for, "
+    "so that in a suite of malicious requests less is better",
+    "anchor:2": "two decoder layers, from the one on in which the direction becomes consistent; deepest:2 are the last "
+    "two, and separated:2 the two in which long and short answers lie farthest apart",
     "gates": "weights from 0 to 1 that MoGU's routers give the willing and the unwilling adapter at a token",
 }
 """Terms of the page -> what they mean."""
@@ -56,10 +62,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Gates:
-    """The tokens of a prompt, each with its willing and unwilling gate."""
+    """The tokens of a prompt, each with its willing and unwilling gate; ``name`` is the class of the prompt."""
 
     name: str
     tokens: Sequence[tuple[str, float, float]] = field(default_factory=list)
+
+    @property
+    def harmful(self) -> bool:
+        """Whether the prompt may be harmful: it is of another class than the benign ones."""
+        return self.name != "benign"
 
 
 def write_report(paths: Sequence[Path], output: Path) -> Path:

@@ -29,7 +29,7 @@ KINDS = {
 }
 """Kind of a run -> what a reader calls it."""
 _PASSED_OVER = {"checkpoints", "logs", "model", "wandb", "world"}
-_SIGNS = "config.yaml, metrics.json, summary.json, frontier.csv or a filter's *.report.json"
+_SIGNS = "config.yaml, metrics.json, predictions.jsonl, summary.json, frontier.csv or a filter's *.report.json"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _kind(folder: Path) -> str:
     """A key of `KINDS`; empty for a folder that is no run's."""
     if (folder / CONFIG).is_file():
         return _verb(folder)
-    if (folder / "metrics.json").is_file():
+    if (folder / "metrics.json").is_file() or (folder / "predictions.jsonl").is_file():
         return "score"
     if (folder / "summary.json").is_file():
         return "evidence"

@@ -22,6 +22,11 @@ _CARDS = 8
 """Completions of a question that are shown."""
 _TEXT = 3000
 """Characters of a text that are shown."""
+_WHY = (
+    "that may be harmful",
+    "that may be harmful: nothing says that they are not, neither a right answer nor the kind of the suite",
+)
+"""Why requests and answers are folded, the surest first."""
 _OUTCOMES = ("refused", "answered", "wrong", "no answer", "cut off", "right", "not checked")
 
 
@@ -49,10 +54,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with the completions to it; ``template`` is the attack template, if it has one."""
+    """A question with the completions to it; ``template`` is the attack template, if it has one.
+
+    ``wanted`` says what the gold answer is.
+    """
 
     suite: str
     question: str
+    wanted: str
     gold: str
     template: str
     samples: Sequence[Sample]
@@ -65,10 +74,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Shown:
-    """The questions of a suite; what may be harmful is folded. ``among`` counts the completions of all runs."""
+    """The questions of a suite; ``among`` counts the completions of all runs.
+
+    What may be harmful is folded: ``why_folded`` continues "requests and answers"; it is empty for what is shown.
+    """
 
     suite: str
-    harmful: bool
+    why_folded: str
     questions: Sequence[Question]
     among: int
 
@@ -78,15 +90,15 @@ def samples_of(runs: Sequence[Run]) -> list[Shown]:
 
     Files are read line by line, so their size does not matter for the memory.
     """
-    harmful: set[str] = set()
+    folded: dict[str, str] = {}
     counts: dict[str, int] = {}
     picked: dict[str, dict[str, list[tuple[int, str]]]] = {}
     for run in runs:
         for record in records_of(run):
             suite, key = record["suite"], _key(record)
             counts[suite] = counts.get(suite, 0) + 1
-            if record["kind"] == "safety":
-                harmful.add(suite)
+            if why := _why_folded(record):
+                folded[suite] = min(folded.get(suite, why), why, key=_WHY.index)
             heap = picked.setdefault(suite, {}).setdefault(_outcome(record), [])
             entry = (-int.from_bytes(hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8).digest()), key)
             if entry not in heap:  # the questions with the smallest hashes, the same in every run
@@ -101,7 +113,7 @@ def samples_of(runs: Sequence[Run]) -> list[Shown]:
     return [
         Shown(
             suite,
-            suite in harmful,
+            folded.get(suite, ""),
             [_question(pairs[0][0], [s for _, s in pairs]) for pairs in questions.values() if pairs],
             counts[suite],
         )
@@ -137,6 +149,13 @@ def _chosen(by_outcome: dict[str, list[tuple[int, str]]]) -> list[str]:
     return list(dict.fromkeys(turns))[:_QUESTIONS]
 
 
+def _why_folded(record: dict[str, Any]) -> str:
+    """Why a record may be harmful; empty for questions with a gold answer, and for requests that are benign."""
+    if record["kind"] == "safety":
+        return _WHY[0]
+    return "" if record["kind"] == "benign" or record.get("gold") is not None else _WHY[1]
+
+
 def _key(record: dict[str, Any]) -> str:
     return f"{record['suite']}\0{record.get('question')}\0{record.get('attack_template') or record.get('wrap') or ''}"
 
@@ -159,11 +178,12 @@ def _sample(run: Run, record: dict[str, Any]) -> Sample:
     system, alpha = record.get("system"), record.get("alpha")
     label = [str(system)] if system not in (None, "plain", "") else []
     if alpha is not None:
-        label.append(f"{record.get('layer_set') or ''} α {alpha:g}".strip())
+        where = f" in layers {record['layer_set']}" if record.get("layer_set") else ""
+        label.append(f"steered by {alpha:g}{where}" if alpha else "not steered")
     tokens = record.get("n_tokens")
     return Sample(
         run.name,
-        " ".join(label),
+        ", ".join(label),
         "(the thought does not end)" if parts.answer is None else cut(parts.answer),
         cut(parts.thought),
         _outcome(record),
@@ -191,12 +211,14 @@ def _question(record: dict[str, Any], samples: Iterable[Sample]) -> Question:
     if len(ordered) > _CARDS:
         ordered = [ordered[round(i * (len(ordered) - 1) / (_CARDS - 1))] for i in range(_CARDS)]
     template = str(record.get("attack_template") or record.get("wrap") or "none")
-    gold = record.get("gold")
+    gold, rule = record.get("gold"), record.get("rule")
+    facts = isinstance(rule, dict) and rule.get("type") == "facts"
     question = cut(str(record.get("question") or record.get("prompt") or record.get("id") or ""))
     return Question(
         record["suite"],
         question,
-        "" if gold is None else cut(str(gold)),
+        "a right answer holds all of" if facts else "right answer",
+        "" if gold is None else cut(", ".join(str(gold).split(";")) if facts else str(gold)),
         "" if template == "none" else template,
         ordered,
     )

@@ -1,6 +1,7 @@
 """Small run folders for the tests of the report."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from callbacks.evaluation.report import metrics_json, results_of
 from callbacks.figure_style import figure
 from datamodules.records.reader import to_json
 from datamodules.suites.predictions import JudgeVerdict, Prediction
+from rod.report.doubts import doubts_of
+from rod.report.runs import find_runs
 
 EVIL = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"> \x00 \u202e \"'&"
 
@@ -94,8 +97,22 @@ def save_fit(folder: Path) -> Path:
     logs.mkdir(parents=True)
     lines = ["step,epoch,train/loss,val/loss", *(f"{step},0,{2 / (step + 1)},{1 / (step + 1)}" for step in range(30))]
     (logs / "metrics.csv").write_text("\n".join(lines) + "\n")
-    with figure(folder / "stages.png", 4, 3) as (panel,):
-        panel.plot([0, 1], [1, 0], label="a")
-    gates = {"benign": [["How", 0.9, 0.1], ["\n", 0.8, 0.2]], "malicious": [["<b>", 0.1, 0.95]]}
+    for name, width in (("stages", 4), ("gates_tokens", 12)):
+        with figure(folder / f"{name}.png", width, 3) as (panel,):
+            panel.plot([0, 1], [1, 0], label="a")
+    gates = {"benign": [["How", 0.9, 0.1], ["\n", 0.8, 0.2]], "malicious": [["<b>forge", 0.1, 0.95]]}
     (folder / "gates_tokens.json").write_text(json.dumps(gates))
     return folder
+
+
+def texts(paths: list[Path]) -> list[str]:
+    """The warnings of a page, each after the names of its runs."""
+    return [f"{doubt.run} {doubt.text}".strip() for doubt in doubts_of(find_runs(paths)[0])]
+
+
+def unfolded(page: str) -> str:
+    """The page without what opens at a click."""
+    inner = re.compile(r"<details(?:(?!<details).)*?</details>", re.DOTALL)
+    while (less := inner.sub("", page)) != page:
+        page = less
+    return page

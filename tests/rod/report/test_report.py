@@ -1,6 +1,4 @@
-import json
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -10,12 +8,11 @@ import pytest
 
 from datamodules.records.reader import to_json
 from rod.__main__ import main
-from rod.report.doubts import doubts_of
 from rod.report.page import render, write_report
 from rod.report.runs import find_runs
 from rod.report.samples import samples_of
 from rod.report.settings import changes, differing
-from tests.rod.report.runs import EVIL, answers, requests, save_config, save_fit, save_test
+from tests.rod.report.runs import EVIL, answers, requests, save_config, save_fit, save_test, texts, unfolded
 
 VOID = {"meta", "img", "br", "link"}
 
@@ -44,10 +41,6 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
-
-
-def texts(paths: list[Path]) -> list[str]:
-    return [f"{doubt.run} {doubt.text}".strip() for doubt in doubts_of(find_runs(paths)[0])]
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +89,12 @@ def test_structure_for_screen_readers(page: str) -> None:
 
 
 def test_harmful_text_is_behind_a_click(page: str) -> None:
-    start = page.index('<details class="harmful">')
-    end = page.index("</details>", start)
-    assert page.index("here is HARM") > start
-    assert page.rindex("here is HARM") < end
-    assert page.index("How do I break") > start
+    shown = unfolded(page)
+    for text in ("here is HARM", "How do I break", "forge</span>", "Both gates over the tokens of a benign and"):
+        assert text in page
+        assert text not in shown.replace("<figcaption>Both gates over the tokens of a benign and", ""), text
+    assert "How</span>" in shown, "the benign prompt is shown"
+    assert re.search(r"It is \d", shown), "and so are questions with a right answer"
     assert "<details open" not in page
 
 
@@ -112,7 +106,7 @@ def test_thought_and_answer_apart(page: str) -> None:
 
 def test_gates_are_drawn_over_the_tokens(page: str) -> None:
     assert 'style="--g:90%;--u:10%" title="willing 0.90, unwilling 0.10">How</span>' in page
-    assert 'unwilling 0.95">&lt;b&gt;</span>' in page
+    assert 'unwilling 0.95">&lt;b&gt;forge</span>' in page
 
 
 def test_what_was_run(page: str) -> None:
@@ -136,19 +130,25 @@ def test_warnings_come_first(page: str) -> None:
     assert page.index('id="warnings"') < page.index('id="comparisons"') < page.index('id="samples"')
 
 
-def test_a_fit_without_curves_is_warned_of(tmp_path: Path) -> None:
-    folder = save_fit(tmp_path / "fit")
-    said = "The fit has no logs in its folder"
-    assert said not in [doubt.text[: len(said)] for doubt in doubts_of(find_runs([folder])[0])]
-    shutil.rmtree(folder / "logs")
-    assert said in [doubt.text[: len(said)] for doubt in doubts_of(find_runs([folder])[0])]
-
-
 def test_comparisons_are_paired(page: str) -> None:
     assert "Differences from base, paired by question" in page
     assert re.search(
         r'sums</td><td>accuracy %</td><td class="n">5</td><td class="n">40.0</td><td class="n">80.0<', page
     )
+
+
+def test_comparison_figures_tell_their_numbers_to_those_who_do_not_see_them(page: str) -> None:
+    told = [str(drawing["aria-label"]) for drawing in Page(page).all("div") if drawing.get("role") == "img"]
+    assert "tuned, sums tokens: -20.0 (-20.0 to -20.0)" in told[0]
+    assert "base, sums: 40.0% with 42.0 tokens; tuned, sums: 80.0% with 22.0 tokens" in told[1]
+
+
+def test_words_that_the_page_explains(page: str) -> None:
+    terms = page[page.index('id="words"') :]
+    assert "of a rate Wilson&#39;s" in terms
+    assert "an interval by a bootstrap over questions" not in terms
+    for word in ("anchor:2", "accuracy, right %"):
+        assert f"<dt>{word}</dt>" in terms
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
@@ -211,36 +211,6 @@ def test_the_same_suites_over_other_questions(tmp_path: Path) -> None:
     assert "has different records (1 only in the first" in render(*find_runs(runs))
 
 
-def test_large_predictions_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = [save_test(tmp_path / name, answers("10" * 300)) for name in ("a", "b")]
-    monkeypatch.setattr("rod.report.comparisons._WHOLE", 1000)
-    made = render(*find_runs(runs))
-    assert "not compared here; use rod compare" in made
-    assert "4 questions, from 1,200 completions" in made
-
-
-def test_the_same_questions_in_every_run_from_long_to_short(tmp_path: Path) -> None:
-    runs = [save_test(tmp_path / "a", answers("10" * 50, 40)), save_test(tmp_path / "b", answers("01" * 50, 90))]
-    (shown,) = samples_of(find_runs(runs)[0])
-    for question in shown.questions:
-        assert [sample.run for sample in question.samples] == ["b", "a"]
-        lengths = [sample.tokens or 0 for sample in question.samples]
-        assert lengths == sorted(lengths, reverse=True)
-    assert {s.outcome for q in shown.questions for s in q.samples} == {"right", "wrong"}
-
-
-def test_refused_and_answered_are_both_shown(tmp_path: Path) -> None:
-    run = save_test(tmp_path / "a", requests("0" * 40 + "1" * 2))
-    (shown,) = samples_of(find_runs([run])[0])
-    assert shown.harmful
-    assert {s.outcome for q in shown.questions for s in q.samples} == {"refused", "answered"}
-
-
-def test_long_texts_are_cut_and_say_so(tmp_path: Path) -> None:
-    run = save_test(tmp_path / "a", [replace(answers("1")[0], completion="word " * 2000)])
-    assert "[… 10,000 characters in all]" in render(*find_runs([run]))
-
-
 def test_changes_of_the_shipped_configuration(tmp_path: Path) -> None:
     run = find_runs([save_fit(tmp_path / "fit")])[0][0]
     found = {key: (old, new) for key, old, new in changes(run)}
@@ -257,16 +227,6 @@ def test_settings_of_a_part_that_a_run_does_not_have_are_one_line(tmp_path: Path
     keys = [key for key, _ in differing(runs)]
     assert "model.peft" in keys
     assert "model.peft.r" not in keys
-
-
-def test_seeds_that_are_missing(tmp_path: Path) -> None:
-    rows = [{"method": "m", "condition": name, "seeds": seeds} for name, seeds in (("base", 3), ("tuned", 2))]
-    rows.append({"method": "n", "condition": "base", "seeds": 1})
-    (tmp_path / "summary.json").write_text(json.dumps(rows))
-    assert texts([tmp_path]) == [
-        f"{tmp_path.name} One seed of n, so the spread over seeds is not known.",
-        f"{tmp_path.name} m: 3 seeds, but fewer of tuned (2).",
-    ]
 
 
 def test_a_figure_that_is_no_figure_is_left_out(tmp_path: Path) -> None:
