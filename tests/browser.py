@@ -13,8 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
+import numpy as np
+from PIL import Image
+
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 ENTER, TAB = "\ue007", "\ue004"
+SIZES = [(1440, 900), (820, 1100), (390, 844)]
+"""Windows of a desktop, a tablet and a phone: width and height in pixels."""
+AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
 
 
 def missing() -> str:
@@ -72,6 +79,17 @@ class Browser:
         """What the console said since the last call."""
         return [entry["message"] for entry in self._call("POST", "/se/log", {"type": "browser"})]
 
+    def barriers(self) -> list[str]:
+        """What axe finds serious or critical on the page for people who use a keyboard or a screen reader."""
+        self.run(f"{AXE.read_text(encoding='utf-8')};0")
+        return list(
+            self.run(
+                "axe.run(document, {resultTypes: ['violations']}).then(found => found.violations"
+                ".filter(one => ['serious', 'critical'].includes(one.impact))"
+                ".flatMap(one => one.nodes.map(node => `${one.id}: ${node.html.slice(0, 200)}`)))"
+            )
+        )
+
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Write a PNG file of the window, or of the whole page."""
         found = self.command("Page.captureScreenshot", {"captureBeyondViewport": whole})
@@ -91,6 +109,13 @@ class Browser:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()) from error
+
+
+def shows_something(picture: Path, background: tuple[int, int, int]) -> bool:
+    """Whether a screenshot has this background, and on it enough of other colours to be a page with text."""
+    pixels = np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
+    apart = (pixels != background).any(axis=1).mean()
+    return bool(0.01 < apart < 0.9 and len(np.unique(pixels, axis=0)) > 20)
 
 
 @contextmanager

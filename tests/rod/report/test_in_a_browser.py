@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from rod.report.page import write_report
-from tests.browser import ENTER, TAB, Browser, browser, missing
+from tests.browser import ENTER, SIZES, TAB, Browser, browser, missing, shows_something
 from tests.rod.report.runs import EVIL, answers, requests, save_fit, save_test
 
 pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.slow]
-SIZES = [(1440, 900), (820, 1100), (390, 844)]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,9 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_every_size_and_theme(chromium: Browser, page: Path, width: int, height: int, dark: bool) -> None:
+def test_every_size_and_theme(
+    chromium: Browser, page: Path, width: int, height: int, dark: bool, tmp_path: Path
+) -> None:
     chromium.open(page, width=width, height=height, dark=dark)
     assert chromium.logs() == []
     assert chromium.run("document.documentElement.scrollWidth") <= width, "nothing sticks out at the side"
@@ -39,6 +40,43 @@ def test_every_size_and_theme(chromium: Browser, page: Path, width: int, height:
     assert background == ("rgb(22, 24, 27)" if dark else "rgb(255, 255, 255)")
     paper = "getComputedStyle(document.querySelector('.drawing svg g g path')).fill"
     assert chromium.run(paper) == background, "figures follow the theme"
+    chromium.screenshot(tmp_path / "page.png")
+    assert shows_something(tmp_path / "page.png", (22, 24, 27) if dark else (255, 255, 255))
+
+
+@pytest.mark.parametrize("width", [820, 1024, 1280, 1440, 1920])
+def test_figures_fit_a_wide_window(chromium: Browser, page: Path, width: int) -> None:
+    chromium.open(page, width=width)
+    chromium.run("document.querySelectorAll('details').forEach(part => part.open = true)")
+    boxes = chromium.run(
+        "[...document.querySelectorAll('figure .scroll')].map(box => [box.clientWidth, box.scrollWidth])"
+    )
+    assert len(boxes) >= 5
+    assert all(inside <= visible for visible, inside in boxes), boxes
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_no_barriers(chromium: Browser, page: Path, dark: bool) -> None:
+    chromium.open(page, dark=dark)
+    assert chromium.barriers() == []
+    chromium.run("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert chromium.barriers() == []
+
+
+def test_barriers_are_found(chromium: Browser, tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text("<html lang=en><title>a</title><main><h1>a</h1><img src='data:,'></main></html>")
+    chromium.open(tmp_path / "bad.html")
+    assert [line.partition(":")[0] for line in chromium.barriers()] == ["image-alt"]
+
+
+def test_landmarks_have_names_of_their_own(chromium: Browser, page: Path) -> None:
+    chromium.open(page)
+    names = chromium.run(
+        "[...document.querySelectorAll('section[aria-labelledby], [role=region]')].map(part => "
+        "part.ariaLabel || document.getElementById(part.getAttribute('aria-labelledby')).innerText)"
+    )
+    assert len(names) >= 5
+    assert len(names) == len(set(names))
 
 
 def test_nothing_of_a_record_runs(chromium: Browser, page: Path) -> None:
