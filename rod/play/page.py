@@ -118,12 +118,8 @@ class Page:
             self.ui.label(
                 "A direction of this project, or vectors named direction.N: .safetensors or .gguf. It stays here."
             ).classes("note")
-            self.ui.upload(
-                label="Drop a direction file",
-                auto_upload=True,
-                max_file_size=LARGEST,
-                on_upload=self.dropped,
-            ).props('accept=".safetensors,.gguf"')
+            upload = self.ui.upload(auto_upload=True, max_file_size=LARGEST, on_upload=self.dropped)
+            upload.props('accept=".safetensors,.gguf"').add_slot("header", shown.UPLOAD)
         self.lay_out_steering()
 
     def lay_out_steering(self) -> None:
@@ -139,7 +135,10 @@ class Page:
                 'label aria-label="Strength of steering; negative shortens" id=strength'
             )
             slider.on("change", lambda event: self.slid(float(event.args)))
-            self.chart = self.ui.echart(shown.curve(steer, self.alpha)).classes("w-full h-56") if steer.curve else None
+            self.chart = None
+            if steer.curve:
+                self.chart = self.ui.echart(shown.curve(steer, self.alpha), renderer="svg")
+                self.chart.classes("w-full h-56 curve")
         self.tell_strength()
 
     def placed(self) -> None:

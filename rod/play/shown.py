@@ -27,8 +27,24 @@ h2 { font-size: 1.05rem; font-weight: 600; line-height: 1.3; margin: 0 0 .25rem;
 .answer .thought { color: var(--muted); }
 .bar { height: .3rem; background: var(--grid); border-radius: 2px; margin: .35rem 0; }
 .bar div { height: 100%; background: var(--blue); border-radius: 2px; }
+.q-uploader__header { color: var(--paper); }
+.curve svg text { fill: var(--ink) !important; }
+.curve svg [stroke="#0072b2"] { stroke: var(--blue); }
+.curve svg [fill="#0072b2"] { fill: var(--blue); }
+.curve svg [stroke="#d55e00"] { stroke: var(--vermilion); }
+.curve svg [fill="#d55e00"] { fill: var(--vermilion); }
+.curve svg [fill="#fff"] { fill: var(--paper); }
+.curve svg [stroke="#808080"] { stroke: var(--muted); }
 """
 )
+"""Style of the page, and of the chart, which is drawn as SVG so that its colours follow the theme."""
+UPLOAD = """
+<div class="row items-center no-wrap q-pa-sm">
+  <label class="col relative-position q-uploader__title">Drop a direction file<q-uploader-add-trigger /></label>
+  <q-btn flat dense icon="add" aria-label="Choose a direction file" @click="props.pickFiles" />
+</div>
+"""
+"""The head of the field for a file: Quasar's own has a field and a button without names, one inside of the other."""
 
 
 def counts(answer: Answer, longest: int, told: str) -> str:
@@ -69,31 +85,42 @@ def tokens(gates: Sequence[tuple[str, float, float]]) -> str:
 def curve(steer: Steer, alpha: float) -> dict[str, Any]:
     """The calibration as a chart: length and accuracy by strength, and a line at the current one."""
     points = steer.curve
-    grid = {"axisLine": {"onZero": False}, "splitLine": {"lineStyle": {"color": "#80808050"}}}
+    grid = {
+        "axisLine": {"onZero": False, "lineStyle": {"color": "#808080"}},
+        "splitLine": {"lineStyle": {"color": "#80808050"}},
+        "nameLocation": "middle",
+    }
     line = {
         "symbol": "none",
-        "label": {"formatter": "now", "color": "#808080"},
+        "label": {"formatter": "now"},
+        "lineStyle": {"color": "#808080"},
         "data": [{"xAxis": alpha}],
         "animation": False,
     }
-    names = {"length (share of the original)": "length_ratio", "accuracy": "accuracy"}
+    names = {"length (share of the original)": "length_ratio", "accuracy (share of right answers)": "accuracy"}
     return {
         "aria": {"enabled": True},
         "animation": False,
         "color": ["#0072b2", "#d55e00"],
-        "grid": {"left": 40, "right": 20, "top": 35, "bottom": 40},
-        "legend": {"top": 0, "textStyle": {"color": "#808080"}},
+        "grid": {"left": 55, "right": 20, "top": 35, "bottom": 40},
+        "legend": {"top": 0},
         "tooltip": {"trigger": "axis"},
         "xAxis": {
             "type": "value",
-            "name": "strength",
-            "nameLocation": "middle",
+            "name": "strength of steering",
             "nameGap": 25,
             "min": steer.strongest,
             "max": steer.weakest,
             **grid,
         },
-        "yAxis": {"type": "value", "min": 0, "max": max(1, *(math.ceil(one.length_ratio) for one in points)), **grid},
+        "yAxis": {
+            "type": "value",
+            "name": "share",
+            "nameGap": 35,
+            "min": 0,
+            "max": max(1, *(math.ceil(one.length_ratio) for one in points)),
+            **grid,
+        },
         "series": [
             {
                 "type": "line",

@@ -1,5 +1,6 @@
 """The page of ``rod play`` in a real browser."""
 
+import re
 import threading
 import time
 import urllib.error
@@ -18,7 +19,7 @@ from rod.play.asking import Answer, Options, Player
 from rod.play.direction import of_the_miniature
 from rod.play.models import load
 from rod.play.page import build
-from tests.browser import Browser, browser, missing
+from tests.browser import SIZES, Browser, browser, missing, shows_something
 from tests.processes import Processes
 from tests.rod.play.test_play import free_port, save_calibration, save_mogu
 
@@ -41,11 +42,15 @@ def page(folder: Path, *words: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("play")
     of_the_miniature(load("miniature")).direction.save(folder / "direction.safetensors")
-    calibration = save_calibration(folder / "2_calibrate", folder / "direction.safetensors")
-    with page(folder, "--calibration", str(calibration)) as address:
+    return save_calibration(folder / "2_calibrate", folder / "direction.safetensors")
+
+
+@pytest.fixture(scope="module")
+def address(calibration: Path) -> Iterator[str]:
+    with page(calibration.parent, "--calibration", str(calibration)) as address:
         yield address
 
 
@@ -103,8 +108,15 @@ def drop(chromium: Browser, file: Path) -> None:
     chromium.command("DOM.setFileInputFiles", {"nodeId": found["nodeId"], "files": [str(file)]})
 
 
-def test_a_direction_is_dropped(chromium: Browser, address: str, tmp_path: Path) -> None:
-    chromium.open(address)
+@pytest.fixture
+def own_address(calibration: Path, tmp_path: Path) -> Iterator[str]:
+    """A page that nobody else uses: what is dropped there stays for all windows."""
+    with page(tmp_path, "--calibration", str(calibration)) as address:
+        yield address
+
+
+def test_a_direction_is_dropped(chromium: Browser, own_address: str, tmp_path: Path) -> None:
+    chromium.open(own_address)
     until(chromium, "document.querySelector('#strength')")
     chromium.click(".q-expansion-item .q-item")
     until(chromium, "document.querySelector('input[type=file]')")
@@ -183,8 +195,10 @@ def test_nothing_is_loaded_from_elsewhere(chromium: Browser, address: str) -> No
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize(("width", "height"), [(1440, 900), (820, 1100), (390, 844)])
-def test_every_size_and_theme(chromium: Browser, address: str, width: int, height: int, dark: bool) -> None:
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_every_size_and_theme(
+    chromium: Browser, address: str, width: int, height: int, dark: bool, tmp_path: Path
+) -> None:
     chromium.open(address, width=width, height=height, dark=dark)
     until(chromium, "document.querySelector('#ask')")
     until(
@@ -192,7 +206,46 @@ def test_every_size_and_theme(chromium: Browser, address: str, width: int, heigh
         f"getComputedStyle(document.body).backgroundColor == 'rgb({'22, 24, 27' if dark else '255, 255, 255'})'",
     )
     assert chromium.run("document.documentElement.scrollWidth") <= width, "nothing sticks out at the side"
+    until(chromium, "document.querySelector('.curve svg text')")
+    time.sleep(0.5)  # the curve and the fonts are drawn
+    chromium.screenshot(tmp_path / "page.png")
+    assert shows_something(tmp_path / "page.png", (22, 24, 27) if dark else (255, 255, 255))
     assert chromium.logs() == []
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of WCAG of a colour such as ``rgb(1, 2, 3)``."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_words_of_the_curve_can_be_read(chromium: Browser, address: str, dark: bool) -> None:
+    chromium.open(address, dark=dark)
+    until(chromium, "document.querySelectorAll('.curve svg text').length > 8")
+    texts = chromium.run(
+        "[...document.querySelectorAll('.curve svg text')].map(text => [text.textContent, getComputedStyle(text).fill])"
+    )
+    assert {"strength of steering", "share", "now"} <= {text for text, _ in texts}
+    paper = luminance(chromium.run("getComputedStyle(document.body).backgroundColor"))
+    for text, colour in texts:
+        dim, bright = sorted((paper, luminance(colour)))
+        assert (bright + 0.05) / (dim + 0.05) > 4.5, (text, colour)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_no_barriers(chromium: Browser, address: str, dark: bool) -> None:
+    chromium.open(address, dark=dark)
+    until(chromium, "document.querySelector('#ask')")
+    time.sleep(0.5)
+    chromium.click("#ask")
+    until(chromium, f"{ANSWERS}.includes('same answer')")
+    assert chromium.barriers() == []
+    chromium.click(".q-expansion-item .q-item")
+    until(chromium, "document.querySelector('input[type=file]')")
+    time.sleep(0.5)
+    assert chromium.barriers() == []
 
 
 def test_others_need_the_password(tmp_path: Path) -> None:

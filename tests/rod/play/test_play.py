@@ -188,6 +188,8 @@ def test_a_calibration_brings_direction_places_and_curve(miniature: CausalLM, st
     chart = shown.curve(found, -0.6)
     assert chart["series"][0]["markLine"]["data"] == [{"xAxis": -0.6}]
     assert chart["series"][0]["data"][0] == [-1.5, 0.56]
+    assert [chart[axis]["name"] for axis in ("xAxis", "yAxis")] == ["strength of steering", "share"]
+    assert all("share of" in series["name"] for series in chart["series"])
     (tmp_path / "direction.safetensors").unlink()
     with pytest.raises(InputError, match="say where it is with --direction"):
         from_calibration(folder, miniature)
