@@ -28,7 +28,7 @@ h2 { font-size: 1.05rem; font-weight: 600; line-height: 1.3; margin: 0 0 .25rem;
 .bar { height: .3rem; background: var(--grid); border-radius: 2px; margin: .35rem 0; }
 .bar div { height: 100%; background: var(--blue); border-radius: 2px; }
 .q-uploader__header { color: var(--paper); }
-.curve svg text { fill: var(--ink) !important; }
+.curve svg text { fill: var(--ink) !important; stroke: none !important; }
 .curve svg [stroke="#0072b2"] { stroke: var(--blue); }
 .curve svg [fill="#0072b2"] { fill: var(--blue); }
 .curve svg [stroke="#d55e00"] { stroke: var(--vermilion); }
