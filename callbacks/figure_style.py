@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import Container
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. Lines differ in their markers too.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, YELLOW = "#E69F00", "#56B4E9", "#000000", "#F0E442"
-GREY = "#6e6e6e"
+GREY, OLIVE = "#6e6e6e", "#999933"
 
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, OLIVE)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
 
 INK, PAPER, GRID = "#1a1a1a", "#ffffff", "#e6e6e6"
@@ -90,9 +92,40 @@ def marker_style(index: int, *, colour: int | None = None, hollow: bool = False)
     With ``colour`` it has the colour of that number instead, which it may share, and its own marker.
     """
     shown = COLOURS[(index if colour is None else colour) % len(COLOURS)]
-    # The markers shift by one each time the colours start again, so 49 conditions look different.
+    # The markers shift by one each time the colours start again, so 64 conditions look different.
     marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
     return {"color": shown, "marker": marker, "mfc": "white" if hollow else shown, "ms": 8, "mew": 1.6, "ls": ""}
+
+
+_PLACES = [(4, 4), (4, -4), (-4, 4), (-4, -4), (0, 6), (0, -6), (6, 0), (-6, 0), (10, 10), (10, -10), (-10, 10)]
+"""Where the text of a point may begin, in typographical points from it, the best first."""
+_ALIGNED = {1: ("left", "bottom"), 0: ("center", "center"), -1: ("right", "top")}
+
+
+def label_points(panel: Axes, labels: Sequence[tuple[str, float, float, str]], size: float = 7) -> None:
+    """Write (text, x, y, colour) beside points where there is room; what has none is left out.
+
+    No text covers another one or a point. The first ones choose first. Everything else must be in the panel already.
+    """
+    whole = panel.figure
+    assert isinstance(whole, Figure)
+    whole.draw_without_rendering()
+    reach = whole.dpi / 72 * 4
+    places = [panel.transData.transform((x, y)) for _, x, y, _ in labels]
+    taken = [Bbox([at - reach, at + reach]) for at in places]
+    for text, x, y, colour in labels:
+        for right, up in _PLACES:
+            sides = _ALIGNED[int(np.sign(right))][0], _ALIGNED[int(np.sign(up))][1]
+            place: dict[str, Any] = {"xytext": (right, up), "textcoords": "offset points", "zorder": 5}
+            place |= {"ha": sides[0], "va": sides[1], "path_effects": [withStroke(linewidth=2, foreground=PAPER)]}
+            made = panel.annotate(text, (x, y), fontsize=size, color=colour, **place)
+            made.set_in_layout(False)
+            box = made.get_window_extent()
+            inside = panel.bbox.containsx(box.x0) and panel.bbox.containsx(box.x1)
+            if inside and panel.bbox.y0 <= box.y0 and box.y1 <= panel.bbox.y1 and not box.count_overlaps(taken):
+                taken.append(box)
+                break
+            made.remove()
 
 
 def legend(panel: Axes, **options: Any) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from callbacks.evaluation.budgets import BudgetAccuracy
 from callbacks.evaluation.frontier import Point
-from callbacks.figure_style import GREY, figure, hover, marker_style
+from callbacks.figure_style import GREY, figure, hover, label_points, marker_style
 
 _WIDE = 6.0
 """Ratio of the longest to the shortest mean length from which the axis of tokens is logarithmic."""
@@ -39,6 +38,7 @@ def plot_frontier(
     """
     looks = _looks([point.condition for point in points], base, strengths or {}, places or {})
     suites = list(dict.fromkeys(point.suite for point in points))
+    labels: dict[str, list[tuple[str, float, float, str]]] = {}
     with _panels(path, suites, looks.legend) as panels:
         for panel, suite in zip(panels, suites, strict=False):
             own = [point for point in points if point.suite == suite]
@@ -46,7 +46,7 @@ def plot_frontier(
             x, y = [p.tokens for p in front], [p.accuracy for p in front]
             panel.plot(x, y, color=GREY, lw=1.2, ls="--", zorder=1, drawstyle="steps-post")
             for series in dict.fromkeys(series for series, _ in looks.strengths.values()):
-                _joined(panel, own, series, looks)
+                labels.setdefault(suite, []).extend(_joined(panel, own, series, looks))
             for p in own:
                 bars: dict[str, Any] = {
                     "xerr": [[max(0.0, p.tokens - p.tokens_low)], [max(0.0, p.tokens_high - p.tokens)]],
@@ -58,6 +58,8 @@ def plot_frontier(
                 hover(marker, f"{p.condition}: {p.accuracy:.1%} right with {p.tokens:.1f} tokens, {p.suite}")
             _axes(panel, suite if len(suites) > 1 else "", [p.tokens for p in own], "mean tokens of an answer")
         _legend(panels, looks.legend | {"Pareto front": {"color": GREY, "ls": "--"}})
+        for panel, suite in zip(panels, suites, strict=False):
+            label_points(panel, labels.get(suite, ()), size=6.5)
 
 
 def plot_budgets(
@@ -124,18 +126,15 @@ def _looks(
     return _Looks(styles, legend, known)
 
 
-def _joined(panel: Axes, points: Sequence[Point], series: str, looks: _Looks) -> None:
-    """Join the points of a series in the order of their strengths, and write the strengths beside them."""
+def _joined(panel: Axes, points: Sequence[Point], series: str, looks: _Looks) -> list[tuple[str, float, float, str]]:
+    """Join the points of a series in the order of their strengths; the strengths as labels of the points."""
     own = [(looks.strengths[p.condition][1], p) for p in points if looks.strengths.get(p.condition, ("",))[0] == series]
     own.sort(key=lambda pair: pair[0])
     if not own:
-        return
+        return []
     colour = looks.styles[own[0][1].condition]["color"]
     panel.plot([p.tokens for _, p in own], [p.accuracy for _, p in own], color=colour, lw=0.9, alpha=0.6, zorder=1)
-    for strength, p in own:
-        place: dict[str, Any] = {"xytext": (5, 5), "textcoords": "offset points", "zorder": 5}
-        place["path_effects"] = [withStroke(linewidth=2, foreground="white")]
-        panel.annotate(f"{strength:+g}", (p.tokens, p.accuracy), fontsize=6.5, color=colour, **place)
+    return [(f"{strength:+g}", p.tokens, p.accuracy, colour) for strength, p in own]
 
 
 def _panels(path: Path, suites: Sequence[str], legend: Mapping[str, object]) -> Any:

@@ -30,7 +30,7 @@ def plot_gates(gates: Mapping[str, Tensor], layers: Sequence[int], path: Path) -
             _boxes(panel, values, len(layers))
             panel.set_title(f"{name} ({len(values)} prompts)", fontsize=9, loc="left")
             panel.set_ylim(-0.05, 1.05)
-            panel.set_ylabel("gate" if number < rows else "")
+            panel.set_ylabel("gate (0 to 1)" if number < rows else "")
             panel.grid(visible=False, axis="x")
             panel.set_xticks(range(len(layers)), [str(layer) for layer in layers])
             if (number + 1) % rows == 0 or number + 1 == len(gates):

@@ -147,7 +147,9 @@ def _sweep_line(above: Axes, below: Axes, line: Sequence[SweepPoint], label: str
         face = "white" if point.collapsed else colour
         for panel, value in ((above, point.length_ratio), (below, point.accuracy)):
             panel.plot(point.alpha, value, marker, color=colour, mfc=face, ms=6.5, mew=1.6, zorder=4)
-    above.plot([], [], color=colour, marker=marker, lw=1.8, ms=6.5, label=label or "steered layers")
+    above.plot(
+        [], [], color=colour, marker=marker, lw=1.8, ms=6.5, label=f"layers {label}" if label else "steered layers"
+    )
 
 
 def _collapsed_spans(points: Sequence[SweepPoint]) -> list[tuple[float, float]]:

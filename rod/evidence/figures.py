@@ -11,13 +11,12 @@ from matplotlib.ticker import PercentFormatter
 
 from callbacks.figure_style import (
     BLUE,
-    COLOURS,
-    MARKERS,
     ON_DARK,
     ON_LIGHT,
     VERMILION,
     figure,
     hover,
+    label_points,
     legend,
     legend_beside,
     marker_style,
@@ -88,10 +87,11 @@ class TradeoffPoint:
     chosen: bool = False
 
 
-def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path, loss: bool = False) -> None:
+def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path, order: Sequence[str] = (), loss: bool = False) -> None:
     """A line for each method over its learning rates, as a PNG file; the chosen rate is filled.
 
-    Up and to the right is better. With ``loss``, the task is measured by the fall of its loss.
+    Up and to the right is better. Methods have the colours of their places in ``order``, the same in several figures.
+    With ``loss``, the task is measured by the fall of its loss.
     """
     with figure(path, 8.2, 4.8) as (panel,):
         lines: dict[str, list[Spot]] = {}
@@ -100,11 +100,12 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], path: Path, loss: bool = Fals
             task = f"{point.task:.2f}" if loss else f"{point.task:.1%}"
             told = f"{point.label} at {rate}: task {task}, refused {point.refused:.1%}"
             lines.setdefault(point.label, []).append(Spot(rate, point.task, point.refused, told, point.chosen))
-        _lines(panel, {label: lines[label] for label in dict.fromkeys(point.label for point in points)})
-        panel.set_xlabel("fall of the loss on the tuning task" if loss else "accuracy on the tuning task")
+        panel.set_xlabel(
+            "fall of the loss on the tuning task (nats per token)" if loss else "accuracy on the tuning task"
+        )
         panel.set_ylabel("forbidden requests refused")
         _percent(panel, "y" if loss else "xy")
-        legend_beside(panel)
+        _lines(panel, {label: lines[label] for label in dict.fromkeys(point.label for point in points)}, order)
 
 
 def plot_dials(
@@ -120,11 +121,10 @@ def plot_dials(
             for name, x, y in points:
                 told = f"{label}, {name}: {refused} {x:.1%}, {attacked} {y:.1%}"
                 spots.setdefault(label, []).append(Spot(name, x, y, told))
-        _lines(panel, spots)
         panel.set_xlabel(refused)
         panel.set_ylabel(attacked)
         _percent(panel)
-        legend_beside(panel)
+        _lines(panel, spots)
 
 
 class Spot(NamedTuple):
@@ -137,19 +137,22 @@ class Spot(NamedTuple):
     chosen: bool = False
 
 
-def _lines(panel: Axes, lines: Mapping[str, Sequence[Spot]]) -> None:
-    """A line for each label through its spots."""
-    for index, (label, spots) in enumerate(lines.items()):
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        line: dict[str, Any] = {"color": colour, "marker": marker, "lw": 1.4, "mfc": "white", "ms": 6}
-        panel.plot([spot.x for spot in spots], [spot.y for spot in spots], label=label, **line)
+def _lines(panel: Axes, lines: Mapping[str, Sequence[Spot]], order: Sequence[str] = ()) -> None:
+    """A line for each label through its spots, and a legend, which says between which settings it goes."""
+    places = list(dict.fromkeys([*order, *lines]))
+    labels = []
+    for label, spots in lines.items():
+        style = marker_style(places.index(label), hollow=True) | {"lw": 1.4, "ms": 6, "mew": 1.2}
+        ends = f" ({spots[0].name} to {spots[-1].name})" if len(spots) > 1 else f" ({spots[0].name})"
+        line = {"ls": "-", "label": label + ends}
+        panel.plot([spot.x for spot in spots], [spot.y for spot in spots], **style | line)
         for spot in spots:
-            place: dict[str, Any] = {"xytext": (3, 3), "textcoords": "offset points"}
-            panel.annotate(spot.name, (spot.x, spot.y), fontsize=6, color=colour, **place)
-            (marked,) = panel.plot(spot.x, spot.y, **line, ls="")
+            chosen = {"ms": 9, "mfc": style["color"], "zorder": 3} if spot.chosen else {}
+            (marked,) = panel.plot(spot.x, spot.y, **style | chosen)
             hover(marked, spot.told)
-            if spot.chosen:
-                panel.plot(spot.x, spot.y, color=colour, marker=marker, ms=9, ls="")
+            labels.append((spot.name, spot.x, spot.y, style["color"], spot.chosen))
+    legend_beside(panel)
+    label_points(panel, [label[:4] for label in sorted(labels, key=lambda label: not label[4])])
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,9 @@ def plot_swap(restored: Mapping[str, tuple[float, float]], start: float, path: P
     with figure(path, 1.6 + 0.5 * max(len(restored), 8), 3.4) as (panel,):
         means, spreads = zip(*restored.values(), strict=True)
         panel.grid(visible=False, axis="x")
-        panel.bar(range(len(restored)), means, yerr=spreads, color=BLUE, width=0.7, capsize=3)
+        bars = panel.bar(range(len(restored)), means, yerr=spreads, color=BLUE, width=0.7, capsize=3)
+        for bar, (name, (mean, spread)) in zip(bars, restored.items(), strict=True):
+            hover(bar, f"{name} restored: {mean:.1%} ± {spread:.1%} refused")
         panel.axhline(start, color=VERMILION, lw=1.4, ls="--", label="nothing restored")
         panel.set_xticks(range(len(restored)), list(restored), rotation=45, ha="right")
         panel.set_ylim(0, 1.04)

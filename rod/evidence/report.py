@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.errors import InputError
 from rod.evidence.rows import Evidence, Row, Rows, Section
 from rod.verbs.compare import run as compare
 
@@ -46,6 +47,26 @@ def report(methods: Sequence[Evidence], output: Path, seeds: int | None, publish
         _write(target, tables)
     console.print(f"figures, tables and summary.json in {output}", style="dim", highlight=False)
     return [row for _, table in tables for row in table.rows]
+
+
+def redraw(methods: Sequence[Evidence], folder: Path) -> list[str]:
+    """Draw published figures again from the rows in ``summary.json``; the methods that have rows there.
+
+    Figures that a run of the first seed draws (`Evidence.figures`) need that run, and are left alone. InputError if
+    there is no such file.
+    """
+    path = folder / "summary.json"
+    if not path.is_file():
+        raise InputError(f"--redraw: '{folder}' has no summary.json; give a folder that rod evidence has written")
+    rows = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    drawn = []
+    for method in methods:
+        table = Rows(method.method, [])
+        table.rows = [row for row in rows if row.method == method.method]
+        if table.rows:
+            method.plot(table, folder)
+            drawn.append(method.method)
+    return drawn
 
 
 def _write(folder: Path, tables: Sequence[tuple[Evidence, Rows]]) -> None:

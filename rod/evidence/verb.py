@@ -10,6 +10,7 @@ def run(
     publish: Path | None = None,
     methods: list[str] | None = None,
     real: Path | None = None,
+    redraw: Path | None = None,
 ) -> None:
     """Run every stage of the methods on the miniature for each seed, and print a table for each method.
 
@@ -23,10 +24,11 @@ def run(
         publish: Second folder for summary, tables and figures.
         methods: Names of the methods; all by default.
         real: Folder of published data sets: measure on SmolLM2-135M-Instruct with them, in place of the miniature.
+        redraw: Published folder: draw its figures over all seeds again from its numbers, and measure nothing.
     """
     from datamodules.errors import InputError
+    from rod.evidence import report
     from rod.evidence.methods import METHODS, on_real_model
-    from rod.evidence.report import report
     from rod.report.page import write_report
     from rod.steps import console, run_steps
 
@@ -35,6 +37,10 @@ def run(
     known = {method.method: method for method in (METHODS if real is None else on_real_model(real))}
     if unknown := sorted(set(methods or ()) - known.keys()):
         raise InputError(f"--methods: there is no {unknown[0]}; there are {', '.join(known)}")
+    if redraw is not None:
+        drawn = report.redraw([known[name] for name in methods or known], redraw)
+        console.print(f"figures of {', '.join(drawn)} in {redraw}", highlight=False, soft_wrap=True)
+        return
     chosen = [known[name] for name in methods or known if known[name].steps(output, 0, controls)]
     if not chosen:
         raise InputError(f"--controls: {', '.join(methods or known)} has controls only; leave it out")
@@ -44,6 +50,6 @@ def run(
     for method in chosen:
         for seed in range(seeds or method.seeds):
             run_steps(method.steps(output.resolve() / f"seed{seed}", seed, controls))
-    report(chosen, output, seeds, publish)
+    report.report(chosen, output, seeds, publish)
     page = write_report([output], output / "report.html")
     console.print(f"all of it on one page: {page.resolve().as_uri()}", highlight=False, soft_wrap=True)

@@ -83,6 +83,22 @@ def picture(path: Path, alt: str, caption: str) -> Picture:
     return Picture(alt, caption, data=f"data:image/png;base64,{data}")
 
 
+_UNITS = (
+    (r"loss|ce|ce_\w+", "nats per token"),
+    (r"\w*(accuracy|repetition|truncation)\w*|over_refusal\w*|refused\w*|complied\w*", "share"),
+    (r"\w*tokens", "tokens"),
+    (r"\w*aes", "score"),
+    (r"(glad|unwilling)_on_\w+", "gate, 0 to 1"),
+)
+"""Last part of a metric's name -> its unit."""
+
+
+def _unit(key: str) -> str:
+    """The unit of a metric that a fit logs; a value without one, such as a penalty, is a value."""
+    name = key.rpartition("/")[2]
+    return next((unit for pattern, unit in _UNITS if re.fullmatch(pattern, name)), "value")
+
+
 def _history(run: Run) -> Picture | None:
     """Loss, and up to three numbers of the validation, against the step."""
     logged = history(run.folder)
@@ -108,7 +124,7 @@ def _history(run: Run) -> Picture | None:
                     axis.axhline(start[0][1], color=GREY, ls=":", label="before training")
                     legend(axis)
                 axis.set_xlabel("optimiser step")
-                axis.set_ylabel(f"{key} (nats per token)" if key.endswith("loss") else key)
+                axis.set_ylabel(f"{key} ({_unit(key)})")
         alt = f"{run.name}: " + ", ".join(
             f"{key} from {logged[key][0][1]:.3g} to {logged[key][-1][1]:.3g}" for key in panels
         )

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib import rcParams
 
-from callbacks.figure_style import COLOURS, PAPER, figure, hover, legend, marker_style
+from callbacks.figure_style import COLOURS, PAPER, figure, hover, label_points, legend, marker_style
 from callbacks.mllr.figures import plot_robustness, plot_search
 from callbacks.trainer_parts import log_figure, log_table
 from llm_modules.optim.module_names import Module
@@ -61,15 +61,32 @@ def test_the_style_ends_with_the_figure(tmp_path: Path) -> None:
 
 
 def test_conditions_differ_without_colour() -> None:
-    looks = [marker_style(index) for index in range(49)]
-    assert len({(look["color"], look["marker"]) for look in looks}) == 49
+    looks = [marker_style(index) for index in range(64)]
+    assert len({(look["color"], look["marker"]) for look in looks}) == 64
     assert len({look["marker"] for look in looks[: len(COLOURS)]}) == len(COLOURS)
 
 
 def test_conditions_that_share_a_colour_differ_in_their_markers() -> None:
-    looks = [marker_style(index, colour=2) for index in range(7)]
+    looks = [marker_style(index, colour=2) for index in range(8)]
     assert {look["color"] for look in looks} == {COLOURS[2]}
-    assert len({look["marker"] for look in looks}) == 7
+    assert len({look["marker"] for look in looks}) == 8
+
+
+def test_texts_beside_points_cover_nothing_and_crowded_ones_are_left_out(tmp_path: Path) -> None:
+    labels = [(f"text {number}", 0.5 + 0.001 * number, 0.5, COLOURS[0]) for number in range(30)]
+    with figure(tmp_path / "a.svg", 4, 3) as (panel,):
+        panel.set(xlim=(0, 1), ylim=(0, 1))
+        label_points(panel, [*labels, ("far", 0.98, 0.98, COLOURS[0])])
+        boxes = [text.get_window_extent() for text in panel.texts]
+        told = [text.get_text() for text in panel.texts]
+        frame = panel.bbox
+        at = panel.transData.transform((0.5, 0.5))
+    assert told[0] == "text 0"
+    assert told[-1] == "far"
+    assert 3 < len(told) < 20
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes), "itself"
+    assert not any(box.contains(*at) for box in boxes)
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and box.y1 <= frame.y1 for box in boxes)
 
 
 @pytest.mark.parametrize("colour", COLOURS)

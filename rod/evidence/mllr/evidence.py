@@ -93,7 +93,7 @@ class MLLREvidence:
                 for condition, rate, accuracy, refused in _sweep(table, task)
             ]
             if points:
-                plot_tradeoff(points, folder / f"mllr_tradeoff_{task}.png")
+                plot_tradeoff(points, folder / f"mllr_tradeoff_{task}.png", list(commands.SWEEP))
         restored = {
             row.suite.removeprefix("swap/"): (row.mean, row.std)
             for row in table.rows

@@ -134,7 +134,7 @@ class RealMLLREvidence:
                     mean = sum(row.mean for row in refused if row) / len(refused)
                     points.append(TradeoffPoint(condition, rate, start.mean - loss.mean, mean, condition == "mllr"))
             if points:
-                plot_tradeoff(points, folder / f"mllr_tradeoff_{task}.png", loss=True)
+                plot_tradeoff(points, folder / f"mllr_tradeoff_{task}.png", list(RATES), loss=True)
 
 
 class RealMLLRCommands(RealCommands):

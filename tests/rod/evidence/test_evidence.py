@@ -1,6 +1,8 @@
 """The evidence: numbers over seeds, files that keep other methods' rows, steps that are done once."""
 
 import json
+import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
@@ -97,6 +99,30 @@ def test_the_commands_of_a_method_name_files_that_exist(method: Evidence, contro
     shipped = [word for step in steps for word in step.words if isinstance(word, Path) and "configs" in word.parts]
     assert shipped or (method.method, controls) == ("curriculum_map", False)
     assert all(word.is_file() for word in shipped)
+
+
+PUBLISHED = Path(__file__).parents[3] / "docs/evidence"
+
+
+@pytest.mark.parametrize("folder", [PUBLISHED, PUBLISHED / "real"])
+def test_every_published_figure_is_a_png_and_an_svg(folder: Path) -> None:
+    names = {suffix: {path.stem for path in folder.glob(f"*{suffix}")} for suffix in (".png", ".svg")}
+    assert len(names[".png"]) >= 5
+    assert names[".png"] == names[".svg"]
+
+
+def test_figures_are_drawn_again_from_the_published_numbers(tmp_path: Path) -> None:
+    shutil.copy(PUBLISHED / "summary.json", tmp_path)
+    run(redraw=tmp_path)
+    drawn = sorted(path.name for path in tmp_path.glob("*.svg"))
+    assert drawn == [f"{name}.svg" for name in ("accuracy_tokens", "mllr_swap", "mllr_tradeoff_howto",
+                                                "mllr_tradeoff_maths", "safety")]  # fmt: skip
+    for name in drawn:
+        told = [re.findall("<title>(.*?)</title>", (place / name).read_text()) for place in (tmp_path, PUBLISHED)]
+        assert len(told[0]) > 5
+        assert told[0] == told[1], f"{name} shows other numbers than summary.json: rod evidence --redraw docs/evidence"
+    with pytest.raises(InputError, match=r"has no summary\.json"):
+        run(redraw=tmp_path / "none")
 
 
 def test_a_method_that_is_not_there_is_named() -> None:
