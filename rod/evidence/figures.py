@@ -212,6 +212,7 @@ def plot_swap(restored: Mapping[str, tuple[float, float]], start: float, path: P
         panel.set_ylim(0, 1.04)
         panel.yaxis.set_major_formatter(PercentFormatter(1))
         panel.set_ylabel("forbidden requests refused")
+        panel.set_xlabel("modules of the aligned model that are put back")
         legend(panel, loc="upper left")
 
 
