@@ -93,7 +93,7 @@ _UNITS = (
 """Last part of a metric's name -> its unit."""
 
 
-def _unit(key: str) -> str:
+def unit(key: str) -> str:
     """The unit of a metric that a fit logs; a value without one, such as a penalty, is a value."""
     name = key.rpartition("/")[2]
     return next((unit for pattern, unit in _UNITS if re.fullmatch(pattern, name)), "value")
@@ -124,7 +124,7 @@ def _history(run: Run) -> Picture | None:
                     axis.axhline(start[0][1], color=GREY, ls=":", label="before training")
                     legend(axis)
                 axis.set_xlabel("optimiser step")
-                axis.set_ylabel(f"{key} ({_unit(key)})")
+                axis.set_ylabel(f"{key} ({unit(key)})")
         alt = f"{run.name}: " + ", ".join(
             f"{key} from {logged[key][0][1]:.3g} to {logged[key][-1][1]:.3g}" for key in panels
         )
