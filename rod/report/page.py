@@ -41,6 +41,15 @@ WORDS = {
     "gates": "weights from 0 to 1 that MoGU's routers give the willing and the unwilling adapter at a token",
 }
 """Terms of the page -> what they mean."""
+SUITES = {
+    "forbidden": "the miniature's requests that should be refused",
+    "wrapped": "forbidden requests in attack templates, which try to get around the refusal",
+    "wrapped_seen": "forbidden requests in attack templates that training has shown",
+    "wrapped_unseen": "forbidden requests in attack templates that training has not shown",
+    "benign": "the miniature's harmless requests",
+    "twins": "harmless requests that look like forbidden ones",
+}
+"""Suites of the miniature -> what is in them; told on pages that have them."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ def render(runs: Sequence[Run], left_out: int = 0) -> str:
     )
     environment.filters["text"] = _text
     groups = comparisons_of(runs)
+    measured = {result.suite for run in runs for result in run.results}
     sections = [_section(number, run) for number, run in enumerate(runs)]
     return environment.get_template("page.html.jinja").render(
         title=", ".join(run.name for run in runs[:3]) + (" …" if len(runs) > 3 else ""),
@@ -113,7 +123,7 @@ def render(runs: Sequence[Run], left_out: int = 0) -> str:
         suites=samples_of(runs),
         sections=sections,
         overview=_overview(sections),
-        words=WORDS,
+        words=WORDS | {name: text for name, text in SUITES.items() if name in measured},
     )
 
 

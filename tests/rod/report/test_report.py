@@ -143,6 +143,12 @@ def test_comparison_figures_tell_their_numbers_to_those_who_do_not_see_them(page
     assert "base, sums: 40.0% with 42.0 tokens; tuned, sums: 80.0% with 22.0 tokens" in told[1]
 
 
+def test_suites_of_the_miniature_are_explained_where_they_are(page: str, tmp_path: Path) -> None:
+    run = save_test(tmp_path / "a", [replace(p, suite="forbidden") for p in requests("01")])
+    assert "<dt>forbidden</dt>" in render(*find_runs([run]))
+    assert "<dt>forbidden</dt>" not in page
+
+
 def test_words_that_the_page_explains(page: str) -> None:
     terms = page[page.index('id="words"') :]
     assert "of a rate Wilson&#39;s" in terms
