@@ -3,11 +3,11 @@
 from pathlib import Path
 
 
-def run(run: Path | None = None) -> None:
+def run(run: str = "", /) -> None:
     """Print versions, devices and, of a run, its command and configuration, to paste into an issue.
 
     Args:
-        run: A run folder.
+        run: A run folder. None by default.
     """
     import platform
 
@@ -17,15 +17,16 @@ def run(run: Path | None = None) -> None:
     from rod.run_folder import CONFIG
     from rod.run_record import device, starts_of, versions
 
-    if run is not None and not (run / CONFIG).is_file():
-        raise InputError(f"--run: '{run}' has no {CONFIG}; give the folder of a run")
+    folder = Path(run)
+    if run and not (folder / CONFIG).is_file():
+        raise InputError(f"rod env: '{run}' has no {CONFIG}; give the folder of a run")
     rows = {"system": platform.platform(), "devices": device()}
     rows["threads"] = str(torch.get_num_threads())
     if torch.cuda.is_available():
         rows["CUDA"] = str(torch.version.cuda)
     for name, value in (versions() | rows).items():
         print(f"{name:<15}{value}")
-    if run is not None:
-        for start in starts_of(run):
+    if run:
+        for start in starts_of(folder):
             print(f"\n{start.get('command')}")
-        print(f"\n{(run / CONFIG).read_text(encoding='utf-8')}")
+        print(f"\n{(folder / CONFIG).read_text(encoding='utf-8')}")

@@ -1,10 +1,18 @@
 """Commands and options in pages and in the comments of configurations."""
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+
+from rod.__main__ import LIGHTNING, VERBS
+from rod.cli import lightnings_parsers
+from rod.parser import verb_parser, verb_words
+
+LIGHTNINGS = cache(lightnings_parsers)
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -45,3 +53,12 @@ def spans(page: Path) -> list[str]:
 def option_names(text: str) -> list[str]:
     """The options in a text, without dashes and ``+``."""
     return re.findall(r"(?<![\w-])--([a-zA-Z][\w.-]*)", text)
+
+
+def parse(words: list[str]) -> None:
+    """Parse the words after ``rod`` as the command does; InputError if they do not fit."""
+    if VERBS[words[0]] == LIGHTNING:
+        LIGHTNINGS()[words[0]].parse_args(words[1:])
+    else:
+        function = importlib.import_module(VERBS[words[0]]).run
+        verb_parser(function, words[0]).parse_args(verb_words(function, words[1:]))

@@ -14,12 +14,11 @@ from jsonargparse import ArgumentParser
 
 from rod import classes
 from rod.__main__ import LIGHTNING, VERBS
-from rod.cli import lightnings_parsers
-from rod.parser import verb_parser, verb_words
+from rod.parser import verb_parser
 from rod.reference import classes_in, options_in, options_of, type_of
 from rod.shipped import CONFIGS, find
 from tests.conftest import ROOT
-from tests.rod.commands import commands, configs_of, option_names, runnable, spans
+from tests.rod.commands import LIGHTNINGS, commands, configs_of, option_names, parse, runnable, spans
 
 README = ROOT / "README.md"
 TEXTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,7 +42,6 @@ def first_seen() -> dict[Path, list[list[str]]]:
 
 
 COMMANDS = first_seen()
-LIGHTNINGS = cache(lightnings_parsers)
 
 
 def named(page: Path) -> str:
@@ -67,11 +65,7 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("page", COMMANDS, ids=named)
 def test_commands_parse(page: Path) -> None:
     for words in COMMANDS[page]:
-        if VERBS[words[0]] == LIGHTNING:
-            LIGHTNINGS()[words[0]].parse_args(words[1:])
-        else:
-            function = importlib.import_module(VERBS[words[0]]).run
-            verb_parser(function, words[0]).parse_args(verb_words(function, words[1:]))
+        parse(words)
 
 
 @cache

@@ -9,7 +9,7 @@ from tests.rod.report.runs import save_config
 
 def test_it_says_what_an_issue_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_config(tmp_path / "run", "fit", command="rod fit --config x")
-    assert main(["env", "--run", str(tmp_path / "run")]) == 0
+    assert main(["env", str(tmp_path / "run")]) == 0
     told = capsys.readouterr().out
     for name, value in versions().items():
         assert f"{name:<15}{value}" in told
@@ -18,5 +18,5 @@ def test_it_says_what_an_issue_needs(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["env", "--run", str(tmp_path)]) == 2
+    assert main(["env", str(tmp_path)]) == 2
     assert "has no config.yaml" in capsys.readouterr().err
