@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.evaluation.evaluate import Evaluate
@@ -26,7 +26,7 @@ from callbacks.training.step_guard import StepGuard
 from datamodules.errors import InputError
 from datamodules.trainer_parts import run_seed
 from llm_modules.backbone.checkpoint import CheckpointFiles, check_checkpoint
-from rod import classes, wandb_run
+from rod import classes, dashboards, wandb_run
 from rod.config_files import listed
 from rod.parser import Parser
 from rod.peers import decide
@@ -87,6 +87,8 @@ class RodCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of every verb."""
+        for kind in (TensorBoardLogger, MLFlowLogger):
+            parser.add_instantiator(self._make_logger, kind)
         parser.add_argument(
             "--overwrite",
             type=bool,
@@ -141,17 +143,27 @@ class RodCLI(LightningCLI):
         torch.set_float32_matmul_precision("high")
         loggers = [logger for logger in listed(config.trainer.logger) if isinstance(logger, Namespace)]
         if any(str(logger.get("class_path")).endswith("WandbLogger") for logger in loggers):
-            folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
-            text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
-            anew = bool(config.overwrite) or takes_over(folder, text, str(self.subcommand))
-            wandb_run.describe(folder, str(self.subcommand), anew)
+            wandb_run.describe(self._folder(config), str(self.subcommand), self._is_anew(config))
+
+    def _make_logger(self, kind: type[Logger], *args: Any, **given: Any) -> Logger:
+        config = self.config[self.subcommand]
+        folder, anew = self._folder(config), self._is_anew(config)
+        return kind(*args, **dashboards.arguments(kind, given, folder, str(self.subcommand), anew))
+
+    def _folder(self, config: Namespace) -> Path:
+        return Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
+
+    def _is_anew(self, config: Namespace) -> bool:
+        """Whether the run replaces what its folder holds."""
+        text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
+        return bool(config.overwrite) or takes_over(self._folder(config), text, str(self.subcommand))
 
     def _resume(self, config: Namespace) -> bool:
         """Let a run of the same configuration go on, also if the job's command said to replace it or where to start.
 
         Returns whether a fit goes on from a checkpoint, which is then checked already.
         """
-        folder = Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
+        folder = self._folder(config)
         text = self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
         if not (folder / CONFIG).is_file() or difference(folder / CONFIG, text, self.subcommand or "") is not None:
             return False

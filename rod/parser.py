@@ -170,6 +170,8 @@ def explain(message: str, known: list[str]) -> str:
     parts: dict[str, str] = {}
     for part in filter(None, (line.strip(" -") for line in reason.splitlines())):
         parts.setdefault(part.partition(";")[0], part)  # several types of a union say the same
+    if path and (needed := re.search(rf"{_REQUIRED}: ([\w., -]+)", message)):
+        return f"{'.'.join(path)}: {_REQUIRED}: {needed[1]}"
     # Of a union, the type whose keys these are; else the key that no type has.
     of_a_key = [part for part in parts.values() if _KEYED.match(part) and _NO_SUCH not in part]
     unknown_keys = [part for part in parts.values() if _NO_SUCH in part]

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,16 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from callbacks.trackio_logger import TrackioLogger
 from datamodules.errors import InputError
 from datamodules.writing import replacing
 from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
 from llm_modules.generation.vllm_engine import PLACEMENT
-from rod import wandb_run
+from rod import dashboards
 from rod.run_lock import RunLock
 from rod.run_record import RECORD, begin, finish, versions
-from rod.wandb_run import ID
 
 CONFIG = "config.yaml"
 DONE = "done"
@@ -38,12 +36,14 @@ _WITHOUT_EFFECT = re.compile(
     + r")))"
 )
 """Keys that sampling and tests may change when they go on: no completion depends on them."""
-_OF_EVERY_START = {CONFIG, RECORD, REPLACED, ID, ".lock", "hparams.yaml"}
+_OF_EVERY_START = {CONFIG, RECORD, REPLACED, *dashboards.IDS, ".lock", "hparams.yaml"}
 """Files that a run writes before its first result."""
+_IS_NO_RESULT = re.compile(r".*\.rejected\.jsonl|events\.out\.tfevents\..*")
+"""Files with the lines that it rejects, and TensorBoard's, which begin with the configuration."""
 
 
 class RunFolder(SaveConfigCallback):
-    """Write ``config.yaml`` and ``run.json`` into ``trainer.default_root_dir``, the former also to Weights & Biases.
+    """Write ``config.yaml`` and ``run.json`` into ``trainer.default_root_dir``, and tell the dashboards of the former.
 
     What is logged goes into the folder's ``logs`` as CSV, too, whatever other loggers there are.
 
@@ -89,21 +89,11 @@ class RunFolder(SaveConfigCallback):
                 (folder / REPLACED).touch()
             else:
                 self._begin(folder, stage)
-            self._describe(trainer.loggers, folder, goes_on)
+            settings = self.config.as_dict() | {"versions": versions()}
+            dashboards.describe(trainer.loggers, folder, settings, self._text, goes_on)
         if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
             trainer.loggers = [*trainer.loggers, CSVLogger(folder, name="logs")]
         self.already_saved = True
-
-    def _describe(self, loggers: Iterable[Logger], folder: Path, goes_on: bool) -> None:
-        """Give the dashboards the name of the run and its configuration."""
-        settings = self.config.as_dict() | {"versions": versions()}
-        for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                wandb_run.keep(folder)
-                logger.experiment.config.update(settings, allow_val_change=True)
-            elif isinstance(logger, TrackioLogger):
-                group, name = wandb_run.group_and_name(folder)
-                logger.describe(f"{group}/{name}", group, settings, goes_on)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the earlier run: remove its checkpoints, except the one that this fit has started from."""
@@ -191,7 +181,7 @@ def holds_results(folder: Path) -> bool:
         return True
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not (Path(place, name) / CONFIG).is_file()]
-        if any(name not in _OF_EVERY_START and not name.endswith(".rejected.jsonl") for name in files):
+        if any(name not in _OF_EVERY_START and not _IS_NO_RESULT.fullmatch(name) for name in files):
             return True
     return False
 

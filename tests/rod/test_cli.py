@@ -108,6 +108,7 @@ def test_every_verb_has_its_module() -> None:
         (["predict", "--steer.position", "last"], "steer.position: there is no such key; did you mean 'positions'?"),
         (["predict", "--steer.positions", "first"], "steer.positions: Expected a value that is one of 'all'"),
         (["predict", "--steer.positions", "last"], "steer: the following arguments are required: direction"),
+        (["fit", "--trainer.logger=TensorBoardLogger"], "logger: the following arguments are required: save_dir\n"),
         (["fit", "--model.dtype", "float31"], "model.dtype: Expected a value that is one of 'auto', 'float32'"),
         (["fit", "--model.peft.r", "ab"], "model.peft.r: a whole number is expected, not ab"),
         (["fit", "--model.pefft.r", "3"], "did you mean 'peft.r'?"),
@@ -128,7 +129,7 @@ def test_wrong_words_give_one_line_with_the_key(
     assert main(words) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rod: error: ")]
     assert len(error) == 1
-    assert said in error[0]
+    assert said in f"{error[0]}\n"
     assert error[0].count("there is no such key") <= 1
 
 
