@@ -68,7 +68,7 @@ def describe(loggers: Iterable[Logger], folder: Path, settings: Mapping[str, Any
 
 def _known_run(folder: Path, server: str) -> str | None:
     """The id of a folder's run in MLflow; None if it has none there, or none any more."""
-    if not (folder / MLFLOW_RUN).is_file() or rank_zero_only.rank != 0:
+    if not (folder / MLFLOW_RUN).is_file() or getattr(rank_zero_only, "rank", 0) != 0:
         return None
     place, _, known = (folder / MLFLOW_RUN).read_text(encoding="utf-8").strip().rpartition(" ")
     if place != server:
