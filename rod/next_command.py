@@ -20,6 +20,7 @@ _AFTER = {
     "s3cot/2_calibrate": "rod predict --config s3cot/3_sample --config {folder}/choice.yaml",
     "s3cot/3_sample": "rod filter --traces {folder}/traces/traces.jsonl --by gold --output {output}",
     "s3cot/5_curriculum": "rod test --config s3cot/6_test --ckpt_path {folder}/checkpoints/best.ckpt",
+    "crisp/1_distill": "rod test --config s3cot/6_test --ckpt_path {folder}/checkpoints/best.ckpt",
     "mllr/0_pilot": "rod export --checkpoint {folder}/checkpoints/last.ckpt --output {output}",
     "mllr/1_probe_and_search": "rod fit --config mllr/2_tune",
     "mllr/2_tune": "rod test --config mllr/3_test --config mllr/suites/safety --config mllr/suites/task_maths "
@@ -38,20 +39,39 @@ _OUTPUTS = {
     "mogu/3_router": "runs/mogu/mogu",
 }
 """Shipped configuration -> where the shipped stages look for what comes of it; that of another run is in its folder."""
+_READ = {
+    "s3cot/1_direction": ("steer.direction", "direction.safetensors"),
+    "mllr/1_probe_and_search": ("model.learning_rates.result", "robust_modules.yaml"),
+    "mogu/0_answers": ("answers", "traces/traces.jsonl"),
+}
+"""Shipped configuration -> the option by which the next stage reads a file of another folder."""
+_EXPORTED = {
+    "mllr/0_pilot": ("rod predict --config mllr/1_probe_and_search", "trainer.callbacks.pilot"),
+    "mogu/1_glad": ("rod fit --config mogu/2_unwilling", ""),
+    "mogu/2_unwilling": ("rod fit --config mogu/3_router", None),
+    "mogu/3_router": ("rod test --config mogu/4_test --config suites/miniature", "model.folder"),
+}
+"""Shipped configuration -> what comes after the export of its checkpoint, and the option that names another folder of
+it: empty if none has to, None if the next stage needs another folder, too, which is not known."""
 _PAIRS = "runs/mogu/pairs"
+_WORLD = "runs/world"
 _REPORTED = {"test", "score", "frontier"}
 _KEPT = ("model", "steer.direction", "trainer.precision", "data.chat_template", "data.chat_template_kwargs")
 """Options that go on with the next stage, with all that is within them."""
 _KEPT_QUESTIONS = ("data.questions", "data.fields")
 """Kept too if both stages read questions."""
-_OF_A_FIT = ("model.optimizer", "model.schedule")
+_KEPT_AFTER_EXPORT = (
+    *("model.backbone", "model.dtype", "model.tokenizer", "trainer.precision"),
+    *("data.chat_template", "data.chat_template_kwargs", "data.pairs", "data.val_pairs"),
+)
+_OF_A_FIT = ("model.optimizer", "model.schedule", "model.divergence", "model.teacher_refresh")
 
 
 def next_command(words: Sequence[str]) -> str:
     """What comes after a command; empty if nothing does, or it depends on what the user wants.
 
     A next stage reads files where the shipped configurations put them, so a run in another folder is followed by a
-    command that names its files, and writes into its folder, or by none.
+    command that names its files, and writes into its folder.
 
     Args:
         words: The words after ``rod``.
@@ -77,9 +97,15 @@ def next_command(words: Sequence[str]) -> str:
         return shlex.join(
             ["rod", "fit", "--config", "mogu/1_glad", *own, *_model_of(_value("answers", options, configs))]
         )
-    if verb not in ("fit", "predict"):
-        return ""
-    stage = next((name for name in configs if name in _AFTER), "")
+    if verb == "import-traces" and (traces := _value("output", options, configs)):
+        items = str(Path(traces).with_name("items.jsonl"))
+        return shlex.join(["rod", "filter", "--traces", traces, "--by", "gold", "--output", items])
+    if verb == "world":
+        is_shipped = Path(_value("output", options, configs) or _WORLD) == Path(_WORLD)
+        return "rod predict --config s3cot/1_direction" if is_shipped else ""
+    if verb == "export":
+        return _after_export(_value("checkpoint", options, configs), _value("output", options, configs))
+    stage = next((name for name in configs if name in _AFTER), "") if verb in ("fit", "predict") else ""
     return _after(stage, options, configs) if stage else ""
 
 
@@ -87,20 +113,52 @@ def _after(stage: str, options: Options, configs: Configs) -> str:
     """What comes after a stage."""
     folder = _value("trainer.default_root_dir", options, configs)
     is_own = Path(folder) != Path(_value("trainer.default_root_dir", {}, {stage: configs[stage]}))
-    if is_own and "{folder}" not in _AFTER[stage]:
-        return ""
     output = _OUTPUTS.get(stage, "")
     output = f"{folder}/{Path(output).name}" if is_own else output
     found = shlex.split(_AFTER[stage].format(folder=shlex.quote(folder), output=shlex.quote(output)))
+    key, file = _READ.get(stage, ("", ""))
+    if is_own and key and key not in options:
+        found += [f"--{key}", f"{folder}/{file}"]
+    if found[1] == "pairs" and is_own:
+        found += ["--output", f"{folder}/pairs"]
     if found[1] not in ("predict", "fit", "test"):
         return shlex.join(found)
+    keys = (*_KEPT, *_KEPT_QUESTIONS) if found[1] == "predict" else _KEPT
+    is_own = is_own or stage == "crisp/1_distill"  # else the test would be in the folder of S3-CoT's
+    others = {name: values for name, values in configs.items() if name != stage}
+    return _with_options(found, folder if is_own else "", keys, options, others)
+
+
+def _after_export(checkpoint: str, output: str) -> str:
+    """What comes after the export of a stage's checkpoint; empty if it is of another run."""
+    from rod.run_record import starts_of
+
+    folder = Path(checkpoint).parent.parent
+    starts = starts_of(folder) if checkpoint else []
+    options = _options(shlex.split(str(starts[-1].get("command", "")))[2:]) if starts else {}
+    configs = {_short(name): _read(name) for name in options.get("config", ())}
+    stage = next((name for name in configs if name in _EXPORTED), "")
+    if not stage or not output:
+        return ""
+    following, key = _EXPORTED[stage]
+    found = shlex.split(following)
+    is_own = Path(output) != Path(_OUTPUTS[stage])
+    if is_own and key is None:
+        return ""
+    if is_own and key:
+        found += [f"--{key}", output]
+    others = {name: values for name, values in configs.items() if name != stage}
+    return _with_options(found, str(folder) if is_own else "", _KEPT_AFTER_EXPORT, options, others)
+
+
+def _with_options(found: list[str], folder: str, keys: Sequence[str], options: Options, configs: Configs) -> str:
+    """A command with what goes on of the one before: its folder, if that is one's own, options, configurations."""
     place = found.index("--config") + 2
-    for name in [name for name in configs if name != stage and _is_of_a_model(configs[name])]:
+    for name in [name for name in configs if _is_of_a_model(configs[name])]:
         found[place:place] = ["--config", name]
         place += 2
-    if is_own:
+    if folder:
         found += ["--trainer.default_root_dir", f"{folder}/{Path(found[3]).name}"]
-    keys = (*_KEPT, *_KEPT_QUESTIONS) if found[1] == "predict" else _KEPT
     for key, values in options.items():
         if any(key == kept or key.startswith(f"{kept}.") for kept in keys) and not key.startswith(_OF_A_FIT):
             for value in values:

@@ -1,3 +1,4 @@
+import json
 import shlex
 from itertools import pairwise
 from pathlib import Path
@@ -5,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from rod.__main__ import VERBS
-from rod.next_command import _AFTER, _OUTPUTS, next_command
+from rod.next_command import _AFTER, _EXPORTED, _OUTPUTS, next_command
+from rod.run_record import RECORD
 from rod.shipped import find, shipped
+from tests.rod.commands import parse, runnable
 
 
 @pytest.mark.parametrize("stage", _AFTER)
@@ -74,8 +77,53 @@ def test_a_direction_elsewhere_goes_on() -> None:
     assert made.endswith(" --config runs/s3cot/2_calibrate/choice.yaml --steer.direction d.safetensors")
 
 
-def test_a_run_elsewhere_is_not_followed_by_a_stage_that_would_not_find_it() -> None:
-    words = ["predict", "--config", "s3cot/1_direction", "--trainer.default_root_dir", "elsewhere"]
+@pytest.mark.parametrize(
+    ("stage", "read"),
+    [
+        ("s3cot/1_direction", "--steer.direction else where/direction.safetensors"),
+        ("mllr/1_probe_and_search", "--model.learning_rates.result else where/robust_modules.yaml"),
+        ("mogu/0_answers", "--answers else where/traces/traces.jsonl"),
+    ],
+)
+def test_a_run_elsewhere_is_followed_by_a_stage_that_finds_it(stage: str, read: str) -> None:
+    made = shlex.split(next_command(["predict", "--config", stage, "--trainer.default_root_dir", "else where"]))
+    assert read in " ".join(made)
+    assert any(word.startswith("else where/") for word in made[-2:]), "what it writes is in the run's folder, too"
+    parse(made[1:])
+
+
+@pytest.mark.parametrize("stage", _AFTER)
+def test_every_next_command_is_one_that_parses(stage: str, tmp_path: Path) -> None:
+    verb = "predict" if "1_direction 2_calibrate 3_sample 1_probe 0_answers".find(stage[6:][:8]) >= 0 else "fit"
+    (tmp_path / "choice.yaml").write_text("data: {}\n")
+    for own in ([], ["--trainer.default_root_dir", str(tmp_path)]):
+        made = shlex.split(next_command([verb, "--config", stage, *own]))
+        parse(runnable(made[1:]))
+
+
+@pytest.mark.parametrize("stage", _EXPORTED)
+def test_an_export_is_followed_by_the_stage_that_reads_it(stage: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    words = ["rod", "fit", "--config", stage, "--model.backbone", "x", "--model.optimizer.lr", "1"]
+    (run / RECORD).write_text(json.dumps({"starts": [{"command": shlex.join(words)}]}))
+    export = ["export", "--checkpoint", str(run / "checkpoints/best.ckpt"), "--output"]
+    following, key = _EXPORTED[stage]
+    made = shlex.split(next_command([*export, _OUTPUTS[stage]]))
+    assert shlex.join(made) == f"{following} --model.backbone x"
+    parse(made[1:])
+    elsewhere = shlex.split(next_command([*export, str(run / "own")]))
+    if key is None:
+        assert not elsewhere, "where the glad responder is, nobody knows"
+        return
+    assert elsewhere[-2:] == ["--model.backbone", "x"]
+    assert not key or elsewhere[elsewhere.index(f"--{key}") + 1] == str(run / "own")
+    assert str(run) in elsewhere[elsewhere.index("--trainer.default_root_dir") + 1]
+    parse(elsewhere[1:])
+
+
+def test_an_export_of_another_run_is_followed_by_nothing(tmp_path: Path) -> None:
+    words = ["export", "--checkpoint", str(tmp_path / "run/checkpoints/best.ckpt"), "--output", "out"]
     assert next_command(words) == ""
 
 
@@ -94,6 +142,17 @@ def test_a_run_elsewhere_is_not_followed_by_a_stage_that_would_not_find_it() -> 
         ("plan --config s3cot/3_sample", ""),
         ("validate --config s3cot/5_curriculum", ""),
         ("configs", ""),
+        ("world", "rod predict --config s3cot/1_direction"),
+        ("world --output elsewhere", ""),
+        (
+            "import-traces --responses r.jsonl --output runs/a/traces.jsonl",
+            "rod filter --traces runs/a/traces.jsonl --by gold --output runs/a/items.jsonl",
+        ),
+        (
+            "fit --config crisp/1_distill",
+            "rod test --config s3cot/6_test --ckpt_path runs/crisp/1_distill/checkpoints/best.ckpt "
+            "--trainer.default_root_dir runs/crisp/1_distill/6_test",
+        ),
     ],
 )
 def test_after_other_verbs(words: str, following: str) -> None:
