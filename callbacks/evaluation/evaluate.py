@@ -30,6 +30,7 @@ from callbacks.generation.completion_writer import CompletionWriter, Finished
 from callbacks.generation.run_settings import generation_settings
 from callbacks.trainer_parts import datamodule_of, language_model
 from datamodules.answers import AnswerChecker
+from datamodules.answers.gold import compare
 from datamodules.answers.rule import AnswerRule
 from datamodules.batch import PromptRow, ResponseBatch
 from datamodules.errors import InputError
@@ -83,6 +84,7 @@ class Evaluate(CompletionWriter):
         self.baseline: dict[str, Baseline] = {}
         self.results: list[Result] = []
         self._responses: JsonlShard | None = None
+        self._by_text = _ByText()
 
     def folder(self, trainer: Trainer) -> Path:
         """Folder of the files."""
@@ -114,8 +116,15 @@ class Evaluate(CompletionWriter):
         super().setup(trainer, pl_module, stage)
 
     def records(self, finished: Sequence[Finished]) -> list[Prediction]:
-        """An unscored prediction for each row."""
-        return [self._prediction(row, completion) for row, completion in finished]
+        """An unscored prediction for each row; for the progress, answers that their text decides are checked."""
+        made = [self._prediction(row, completion) for row, completion in finished]
+        for p in made:
+            if p.kind == "answers" and p.gold is not None and p.rule.type != "facts":
+                text, is_whole = p.prefill + p.completion, p.finish_reason != "length"
+                self.count_verdicts(
+                    compare(p.rule, [(p.gold, p.rule.extract(text, p.options, is_whole, p.prompt))], self._by_text)
+                )
+        return made
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this process's files."""
@@ -236,6 +245,13 @@ class Evaluate(CompletionWriter):
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(numbers)
         log_samples(trainer, "test/samples", predictions)
+
+
+class _ByText(AnswerChecker):
+    """Checks answers that their text decides, without a process that would take time from the sampling."""
+
+    def _ask(self, requests: Sequence[Any]) -> list[bool | None]:
+        return [None] * len(requests)
 
 
 def _data_of(trainer: Trainer) -> BenchmarkData:

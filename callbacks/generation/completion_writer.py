@@ -4,7 +4,7 @@ import glob
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ class CompletionWriter(Callback, GenerationListener):
         verb: The `Trainer` method during which the callback is active.
         name: First part of the file names.
         fingerprints: Those of the folders and files of weights, by setting.
+        checked, right: Answers of this start that were held against a gold answer so far, and those that are right.
     """
 
     verb: Literal["predict", "test"]
@@ -56,6 +57,7 @@ class CompletionWriter(Callback, GenerationListener):
         self.module: CausalLM | None = None
         self.trainer: Trainer | None = None
         self.fingerprints: dict[str, str] = {}
+        self.checked = self.right = 0
         self._shard: JsonlShard | None = None
         self._failed: FailedRows | None = None
         self._complete = 0
@@ -154,6 +156,11 @@ class CompletionWriter(Callback, GenerationListener):
         if self._finished and self._shard is not None:
             finished, self._finished = self._finished, []
             self.append(self.records(finished))
+
+    def count_verdicts(self, verdicts: Iterable[bool | None]) -> None:
+        """Count answers that were checked; None is no verdict."""
+        found = [verdict for verdict in verdicts if verdict is not None]
+        self.checked, self.right = self.checked + len(found), self.right + sum(found)
 
     def unchanged(self, data: GenerationData, row: PromptRow, values: Mapping[str, Any]) -> dict[str, bool]:
         """What else of a row has to be as in its record, by name, and whether it is."""

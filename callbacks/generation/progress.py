@@ -1,4 +1,4 @@
-"""A progress bar for generation: rows, tokens per second, time left."""
+"""A progress bar for generation: rows, tokens per second and per row, right answers, time left."""
 
 import sys
 import time
@@ -9,7 +9,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from callbacks.trainer_parts import language_model
+from callbacks.generation.completion_writer import CompletionWriter
+from callbacks.trainer_parts import callbacks_of, language_model
 from llm_modules.causal_lm import CausalLM
 from llm_modules.generation import Completion, GenerationListener
 
@@ -21,7 +22,8 @@ BAR_SECONDS = 0.2
 class GenerationProgress(Callback, GenerationListener):
     """Shows the progress of ``predict``, ``test`` and ``validate`` as a bar, or as log lines without a terminal.
 
-    It counts the rows and tokens of process 0, which has about as many questions as each other process. It replaces
+    It counts the rows and tokens of process 0, which has about as many questions as each other process, and how many
+    of the answers that are checked on the way are right: in a test only those that their text decides. It replaces
     Lightning's own bar, which counts batches; during ``fit`` Lightning's bar stays and this one is silent.
     """
 
@@ -29,7 +31,8 @@ class GenerationProgress(Callback, GenerationListener):
         self._module: CausalLM | None = None
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._rows = self._done = self._tokens = 0
+        self._writers: list[CompletionWriter] = []
+        self._rows = self._done = self._tokens = self._row_tokens = self._cut = 0
         self._started = self._shown = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -73,26 +76,29 @@ class GenerationProgress(Callback, GenerationListener):
     def row_finished(self, row: int, completion: Completion) -> None:
         """Count a row."""
         self._done += 1
+        self._row_tokens += completion.n_tokens
+        self._cut += completion.finish_reason == "length"
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> None:
         if not trainer.is_global_zero:
             return
         self._rows = sum(len(getattr(batch, "rows", ())) for batch in getattr(loader, "batches", ()))
-        self._done = self._tokens = 0
+        self._done = self._tokens = self._row_tokens = self._cut = 0
+        self._writers = [callback for callback in callbacks_of(trainer) if isinstance(callback, CompletionWriter)]
         self._started = self._shown = time.monotonic()
         if sys.stderr.isatty():
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
-                TextColumn("{task.fields[speed]:,.0f} tokens/s"),
+                TextColumn("{task.fields[speed]:,.0f} tokens/s{task.fields[told]}"),
                 TimeElapsedColumn(),
                 TextColumn("left:"),
                 TimeRemainingColumn(),
             )
             self._progress = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
             self._progress.start()
-            self._task = self._progress.add_task("generating" + _share(trainer), total=self._rows, speed=0.0)
+            self._task = self._progress.add_task("generating" + _share(trainer), total=self._rows, speed=0.0, told="")
         self._module = language_model(pl_module)
         self._module.generator.listeners.append(self)
 
@@ -104,13 +110,22 @@ class GenerationProgress(Callback, GenerationListener):
         elapsed = max(now - self._started, 1e-9)
         speed = self._tokens / elapsed
         if self._progress is not None:
-            self._progress.update(self._task, completed=self._done, speed=speed)
+            self._progress.update(self._task, completed=self._done, speed=speed, told=self._told())
             return
         left = elapsed / self._done * (self._rows - self._done) if self._done else float("nan")
         rank_zero_info(
-            f"generated {self._done:,} of {self._rows:,} rows in {elapsed:.0f} s, {speed:,.0f} tokens/s"
+            f"generated {self._done:,} of {self._rows:,} rows in {elapsed:.0f} s, {speed:,.0f} tokens/s{self._told()}"
             + ("" if last or not self._done else f", about {left:.0f} s left")
         )
+
+    def _told(self) -> str:
+        """What is known of the rows that have finished: their mean length, and how many were cut off or are right."""
+        if not self._done:
+            return ""
+        told = f", {self._row_tokens / self._done:,.0f} tokens a row"
+        told += f", {self._cut / self._done:.0%} cut off" if self._cut else ""
+        checked = sum(writer.checked for writer in self._writers)
+        return told + (f", {sum(writer.right for writer in self._writers) / checked:.1%} right" if checked else "")
 
     def _end(self) -> None:
         if self._module is None:

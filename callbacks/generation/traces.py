@@ -58,6 +58,7 @@ class TraceWriter(CompletionWriter):
         golds = [row.question.gold for row, _ in finished]
         known = [i for i, (gold, answer) in enumerate(zip(golds, answers, strict=True)) if gold and answer]
         verdicts = dict(zip(known, self._checker.check([(golds[i] or "", answers[i]) for i in known]), strict=True))
+        self.count_verdicts(verdicts.get(i, False) for i, gold in enumerate(golds) if gold)
         return [
             Trace(
                 id=row.id,

@@ -32,7 +32,9 @@ def test_lines_where_there_is_no_terminal(
     lines = [line for line in caplog.messages if line.startswith("generated")]
     assert lines[0].startswith("generated 0 of 8 rows in 0 s")
     assert any(re.search(r"generated [1-7] of 8 rows .* s left", line) for line in lines)
-    assert re.fullmatch(r"generated 8 of 8 rows in \d+ s, [\d,]+ tokens/s", lines[-1])
+    assert re.fullmatch(
+        r"generated 8 of 8 rows in \d+ s, [\d,]+ tokens/s, \d+ tokens a row(, \d+% cut off)?, \d+\.\d% right", lines[-1]
+    )
 
 
 def test_few_lines_by_default_and_all_tokens_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -41,6 +43,9 @@ def test_few_lines_by_default_and_all_tokens_counted(tmp_path: Path, caplog: pyt
     assert sum(line.startswith("generated") for line in caplog.messages) == 1
     (bar,) = (callback for callback in run.callbacks if isinstance(callback, GenerationProgress))
     assert bar._tokens == sum(trace.n_tokens for trace in traces)
+    told = next(line for line in caplog.messages if line.startswith("generated"))
+    assert f"{bar._tokens / len(traces):,.0f} tokens a row" in told
+    assert told.endswith(f"{sum(bool(trace.correct) for trace in traces) / len(traces):.1%} right")
 
 
 def test_a_bar_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
