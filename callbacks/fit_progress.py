@@ -1,4 +1,4 @@
-"""Lines about a fit whose output goes into a file."""
+"""Lines about a fit, or a stage that reads, whose output goes into a file."""
 
 import math
 import sys
@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_info
+
+from callbacks.evaluation.columns import print_columns, terminal
 
 LINE_SECONDS = 30.0
 """Time between two lines."""
@@ -74,3 +76,52 @@ class FitProgress(Callback):
         if not sys.stderr.isatty():
             text = f"trained {trainer.global_step - self._first:,} steps in {time.monotonic() - self._started:.0f} s"
             rank_zero_info(text + (f", {trainer.global_step:,} with those before" if self._first else ""))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the last loss and the last values of the validation."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        rows = [[name, f"{value:.4g}"] for name, value in values.items() if name == "train/loss" or name[:4] == "val/"]
+        if rows and trainer.is_global_zero:
+            print_columns(terminal(), ["metric", "last"], rows, names=1, title=str(trainer.default_root_dir))
+
+
+class ReadingProgress(Callback):
+    """Prints a line each half minute of a ``predict`` that generates nothing, and one at its end.
+
+    It is silent in a terminal, where Lightning's bar says the same.
+    """
+
+    def __init__(self) -> None:
+        self._total = math.inf
+        self._done = 0
+        self._started = self._shown = 0.0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._total, self._done = float(sum(trainer.num_predict_batches)), 0
+        self._started = self._shown = time.monotonic()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Print a line if half a minute is over."""
+        self._done += 1
+        now = time.monotonic()
+        if sys.stderr.isatty() or now - self._shown < LINE_SECONDS:
+            return
+        self._shown, elapsed = now, now - self._started
+        left = elapsed / self._done * (self._total - self._done)
+        known = math.isfinite(self._total)
+        text = f"read {self._done:,}" + (f" of {self._total:,.0f}" if known else "") + f" batches in {elapsed:.0f} s"
+        rank_zero_info(text + (f", about {left:.0f} s left" if known else ""))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the last line."""
+        if not sys.stderr.isatty():
+            rank_zero_info(f"read {self._done:,} batches in {time.monotonic() - self._started:.0f} s")

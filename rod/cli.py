@@ -17,8 +17,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.evaluation.evaluate import Evaluate
-from callbacks.fit_progress import FitProgress
+from callbacks.fit_progress import FitProgress, ReadingProgress
 from callbacks.generation.completion_writer import CompletionWriter
+from callbacks.generation.progress import GenerationProgress
 from callbacks.s3cot.steer import Steer
 from callbacks.trainer_parts import callbacks_of
 from callbacks.training.random_state import RandomState
@@ -215,6 +216,10 @@ class RodCLI(LightningCLI):
             config["callbacks"] = [*others, *([] if saving else [ModelCheckpoint()]), recovery]
         if self.subcommand == "fit":
             config["callbacks"] = [*listed(config.get("callbacks")), RandomState(), FitProgress()]
+        if self.subcommand == "predict" and not any(isinstance(callback, GenerationProgress) for callback in others):
+            config["callbacks"] = [*listed(config.get("callbacks")), ReadingProgress()]
+        if not sys.stderr.isatty() and config.get("enable_progress_bar") is None:
+            config["enable_progress_bar"] = False  # a file would have its last state
         plugins = listed(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, CheckpointFiles()]

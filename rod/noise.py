@@ -24,7 +24,10 @@ _WARNINGS = (
 )
 _ROOT = Path(__file__).parents[1]
 _OURS = {"rod", "callbacks", "llm_modules", "datamodules"}
-_NO_NEWS = ("litlogger", "litmodels", "TPU available: False")
+_NO_NEWS = (
+    *("litlogger", "litmodels", "TPU available: False", "Seed set to"),
+    *("to estimate number of stepping batches", "`Trainer.fit` stopped: `max_"),
+)
 
 
 def be_quiet() -> None:
@@ -35,7 +38,8 @@ def be_quiet() -> None:
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     warnings.showwarning = _show
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_is_news)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

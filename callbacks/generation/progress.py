@@ -58,6 +58,19 @@ class GenerationProgress(Callback, GenerationListener):
         if trainer.state.fn == "validate":
             self._begin(trainer, pl_module, trainer.val_dataloaders)
 
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remove the bar after the last batch, before the results are printed."""
+        if batch_idx + 1 == trainer.num_test_batches[-1] and dataloader_idx + 1 == len(trainer.num_test_batches):
+            self._end()
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the bar."""
         self._end()

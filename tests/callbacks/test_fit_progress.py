@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from callbacks.fit_progress import FitProgress
+from callbacks.fit_progress import FitProgress, ReadingProgress
 
 
 class Line(LightningModule):
@@ -21,6 +21,9 @@ class Line(LightningModule):
         if self.logs:
             self.log("train/loss", loss.detach())
         return loss
+
+    def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.weight * batch
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -105,3 +108,19 @@ def test_a_fit_of_steps_has_no_last_epoch(tmp_path: Path, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert "Epoch 1 " in said
     assert "/-2" not in said
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stage_that_reads_says_how_far_it_is(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("callbacks.fit_progress.rank_zero_info", told.append)
+    monkeypatch.setattr("callbacks.fit_progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
+    rows: Any = list(torch.ones(3, 1))
+    Trainer(accelerator="cpu", callbacks=[ReadingProgress()], **options).predict(Line(), DataLoader(rows))
+    if terminal:
+        assert not told
+        return
+    assert re.fullmatch(r"read 1 of 3 batches in \d+ s, about \d+ s left", told[0])
+    assert told[-1].startswith("read 3 batches in ")
