@@ -66,9 +66,10 @@ def describe(loggers: Iterable[Logger], folder: Path, settings: Mapping[str, Any
             _describe_to_mlflow(logger, folder, settings)
 
 
+@rank_zero_only
 def _known_run(folder: Path, server: str) -> str | None:
     """The id of a folder's run in MLflow; None if it has none there, or none any more."""
-    if not (folder / MLFLOW_RUN).is_file() or getattr(rank_zero_only, "rank", 0) != 0:
+    if not (folder / MLFLOW_RUN).is_file():
         return None
     place, _, known = (folder / MLFLOW_RUN).read_text(encoding="utf-8").strip().rpartition(" ")
     if place != server:
