@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datamodules.mllr.twin_data import Twins, families
+from datamodules.mllr.records import Twins
+from datamodules.mllr.twin_data import families
 from datamodules.prompts.chat_template import encode_prompt, render_prompt
 from datamodules.prompts.contrast_data import ContrastPair
 from datamodules.records.reader import read_records

@@ -11,7 +11,7 @@ from llm_modules.backbone.checkpoint import check_checkpoint, keys_file, read_ch
 from llm_modules.causal_lm import CausalLM
 from rod import classes
 from rod.parser import Parser
-from rod.run_folder import CONFIG
+from rod.run_record import CONFIG
 
 
 def load_module(config: Path, checkpoint: Path | None) -> CausalLM:

@@ -20,11 +20,8 @@ from llm_modules.backbone.checkpoint import check_checkpoint, is_distributed
 from llm_modules.generation.vllm_engine import PLACEMENT
 from rod import dashboards
 from rod.run_lock import RunLock
-from rod.run_record import RECORD, begin, finish, versions
+from rod.run_record import CONFIG, DONE, RECORD, begin, finish, versions
 
-CONFIG = "config.yaml"
-DONE = "done"
-"""Name of the empty file that marks a finished run."""
 REPLACED = ".replaced"
 """Name of the empty file in a run that a fit is about to replace, until that fit has started to train."""
 _OF_ONE_START = {"overwrite", "recovery_minutes", "resume", "step_guard"}

@@ -12,10 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from datamodules.writing import replacing
 
+CONFIG = "config.yaml"
+"""Name of a run's configuration."""
+DONE = "done"
+"""Name of the empty file that marks a finished run."""
 RECORD = "run.json"
 LIBRARIES = ("lightning-rod", "torch", "lightning", "transformers", "peft")
 _READ = 64 * 2**20
@@ -76,6 +78,8 @@ def versions() -> dict[str, str]:
 
 def device() -> str:
     """The accelerators that torch sees, or the processor."""
+    import torch
+
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return f"{len(names)} x {names[0]}"

@@ -1,39 +1,19 @@
 """Malicious requests with benign near-twins, on which the security probe is fitted."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import InputError
+from datamodules.mllr.records import Twins
 from datamodules.prompts.contrast_data import ContrastData, ContrastPair
 from datamodules.records.questions import part_of
 from datamodules.records.reader import read_records
 from datamodules.records.same_text import linked, squeeze
 from datamodules.records.validation import text_fields
 from datamodules.trainer_parts import run_folder
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """A word or phrase of the malicious request, and its replacement in the benign one."""
-
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class Twins:
-    """A malicious request and its benign twin, which differs in a few words (paper)."""
-
-    id: str
-    malicious: str
-    benign: str
-    replaced: tuple[Replacement, ...] = ()
-
-    not_empty = ("malicious", "benign")
 
 
 class TwinData(ContrastData):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.errors import InputError
-from datamodules.mllr.twin_data import Replacement, Twins
+from datamodules.mllr.records import Replacement, Twins
 from datamodules.records.kinds import Question
 
 SHIPPED = Path(__file__).with_name("twin_words.txt")

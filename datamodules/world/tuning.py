@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from datamodules.mllr.twin_data import Replacement, Twins
+from datamodules.mllr.records import Replacement, Twins
 from datamodules.records.kinds import Instruction
 from datamodules.records.reader import to_json
 from datamodules.records.shards import write_lines

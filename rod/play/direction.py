@@ -16,7 +16,7 @@ from llm_modules.backbone.states import capture_last_token
 from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu.module import MoGU
 from llm_modules.s3cot import Direction, DirectionAccumulator, Positions, read_direction, select_layers
-from rod.run_folder import CONFIG
+from rod.run_record import CONFIG
 
 STRONGEST = -3.0
 """Left end of the slider without a calibration."""

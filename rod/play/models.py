@@ -12,7 +12,7 @@ from llm_modules.causal_lm import CausalLM
 from llm_modules.mogu.folder import SETTINGS, read_settings
 from llm_modules.mogu.module import MoGU
 from rod.load import config_of, load_module
-from rod.run_folder import CONFIG
+from rod.run_record import CONFIG
 
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 

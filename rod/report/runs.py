@@ -11,8 +11,7 @@ import yaml
 
 from callbacks.evaluation.report import Result, read_results
 from datamodules.errors import InputError
-from rod.run_folder import CONFIG, DONE
-from rod.run_record import starts_of
+from rod.run_record import CONFIG, DONE, starts_of
 
 MOST = 60
 """Runs on a page; further ones are left out, which the page says."""

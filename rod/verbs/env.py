@@ -14,8 +14,7 @@ def run(run: str = "", /) -> None:
     import torch
 
     from datamodules.errors import InputError
-    from rod.run_folder import CONFIG
-    from rod.run_record import device, starts_of, versions
+    from rod.run_record import CONFIG, device, starts_of, versions
 
     folder = Path(run)
     if run and not (folder / CONFIG).is_file():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from datamodules.mllr.twin_data import Twins
+    from datamodules.mllr.records import Twins
     from datamodules.prompts.chat_template import ChatTemplate
     from datamodules.prompts.conversation import ConversationEncoder
     from datamodules.records.conversations import Conversation
@@ -63,7 +63,7 @@ def run(
     from rich.progress import track
 
     from datamodules.errors import InputError
-    from datamodules.mllr.twin_data import Twins
+    from datamodules.mllr.records import Twins
     from datamodules.prompts.chat_template import ChatTemplate
     from datamodules.prompts.conversation import ConversationEncoder
     from datamodules.records.conversations import read_conversations

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.mllr.twin_data import Twins, families
+from datamodules.mllr.records import Twins
+from datamodules.mllr.twin_data import families
 from datamodules.prompts.contrast_data import ContrastPair
 from datamodules.records.reader import read_records
 from llm_modules.backbone.loading import load_model

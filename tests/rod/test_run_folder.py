@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from datamodules.errors import InputError
-from rod.run_folder import CONFIG, DONE, checkpoints_of, difference, holds_results, newest_checkpoint
+from rod.run_folder import checkpoints_of, difference, holds_results, newest_checkpoint
 from rod.run_lock import RunLock
-from rod.run_record import starts_of
+from rod.run_record import CONFIG, DONE, starts_of
 from tests.rod.fits import fit_config, rod, stop_at
 
 META = "meta.pt"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.mllr.twin_data import TwinData, Twins, families
+from datamodules.mllr.records import Twins
+from datamodules.mllr.twin_data import TwinData, families
 from datamodules.mllr.twin_maker import SHIPPED, TwinMaker, Untwinned, read_words
 from datamodules.prompts.contrast_data import ContrastPair
 from datamodules.records.kinds import Question
