@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.evaluation.columns import print_columns, terminal
+from callbacks.columns import print_columns, terminal
 
 LINE_SECONDS = 30.0
 """Time between two lines."""

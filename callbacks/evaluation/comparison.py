@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from callbacks.evaluation.columns import print_columns, printable
+from callbacks.columns import print_columns, printable
 from callbacks.evaluation.paired import difference
 from callbacks.evaluation.report import Cell
 from datamodules.errors import InputError

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich.console import Console
 
-from callbacks.evaluation.columns import print_columns
+from callbacks.columns import print_columns
 from callbacks.evaluation.metrics import wilson_interval
 from callbacks.evaluation.statistics import agreement_of
 from datamodules.answers import AnswerChecker

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
-from callbacks.evaluation.columns import print_columns, printable, terminal
+from callbacks.columns import print_columns, printable, terminal
 from callbacks.evaluation.report import Result
 from datamodules.completions.english import is_english
 from datamodules.suites.predictions import Prediction

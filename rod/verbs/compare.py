@@ -17,7 +17,7 @@ def run(runs: list[Path], /, output: Path | None = None) -> None:
     import json
     from dataclasses import asdict
 
-    from callbacks.evaluation.columns import terminal
+    from callbacks.columns import terminal
     from callbacks.evaluation.comparison import compare_runs, print_comparisons, read_run
     from datamodules.errors import InputError
     from datamodules.records.shards import write_lines

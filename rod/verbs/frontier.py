@@ -38,7 +38,7 @@ def run(
         wandb: Project of Weights & Biases to log figures and numbers to; none by default.
         overwrite: Replace earlier results.
     """
-    from callbacks.evaluation.columns import terminal
+    from callbacks.columns import terminal
     from callbacks.evaluation.conditions import answers_by_suite
     from callbacks.evaluation.frontier import group_losses, points_of
     from callbacks.evaluation.frontier_figures import plot_budgets, plot_frontier
@@ -140,7 +140,7 @@ def _csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, object]]) 
 
 
 def _print(points: "Sequence[Point]", base: str, console: "Console") -> None:
-    from callbacks.evaluation.columns import print_columns
+    from callbacks.columns import print_columns
 
     headings = ("suite", "condition", "n", "right %", "95 %", "tokens", "front", "AES", "difference", "p", "p (Holm)")
     rows = [

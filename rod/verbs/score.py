@@ -237,7 +237,7 @@ def _held_against(
 
 
 def _print_agreements(agreements: "Sequence[ReferenceAgreement]", disagreements: int, path: Path) -> None:
-    from callbacks.evaluation.columns import terminal
+    from callbacks.columns import terminal
     from callbacks.evaluation.references import print_judges
 
     console = terminal()

@@ -56,7 +56,7 @@ def run(
     import torch
     from rich.progress import track
 
-    from callbacks.evaluation.columns import terminal
+    from callbacks.columns import terminal
     from datamodules.errors import InputError
     from datamodules.writing import replacing
     from llm_modules.backbone.device import choose_device
