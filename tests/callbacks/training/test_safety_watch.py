@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -89,6 +90,7 @@ def fit(
         enable_model_summary=False,
         enable_checkpointing=False,
         accelerator="cpu",
+        logger=CSVLogger(folder),
         **options,
     )
     with warnings.catch_warnings():
