@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -13,7 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.evaluation.evaluate import Evaluate
@@ -88,8 +89,6 @@ class RodCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of every verb."""
-        for kind in (TensorBoardLogger, MLFlowLogger):
-            parser.add_instantiator(self._make_logger, kind)
         parser.add_argument(
             "--overwrite",
             type=bool,
@@ -146,10 +145,18 @@ class RodCLI(LightningCLI):
         if any(str(logger.get("class_path")).endswith("WandbLogger") for logger in loggers):
             wandb_run.describe(self._folder(config), str(self.subcommand), self._is_anew(config))
 
-    def _make_logger(self, kind: type[Logger], *args: Any, **given: Any) -> Logger:
+    def instantiate_classes(self) -> None:
+        """Tell the loggers what the run says of them; its configuration keeps what the user has said."""
         config = self.config[self.subcommand]
-        folder, anew = self._folder(config), self._is_anew(config)
-        return kind(*args, **dashboards.arguments(kind, given, folder, str(self.subcommand), anew))
+        given = config.trainer.logger
+        for logger in (found := listed(deepcopy(given))):
+            if isinstance(logger, Namespace) and logger.get("init_args") is not None:
+                kind, told = logger.class_path.rpartition(".")[2], vars(logger.init_args)
+                about = (self._folder(config), str(self.subcommand), self._is_anew(config))
+                logger.init_args = Namespace(dashboards.arguments(kind, told, *about))
+        config.trainer.logger = found if isinstance(given, list) else next(iter(found), None)
+        super().instantiate_classes()
+        config.trainer.logger = given
 
     def _folder(self, config: Namespace) -> Path:
         return Path(config.trainer.default_root_dir or DEFAULT_FOLDER)
@@ -225,6 +232,9 @@ class RodCLI(LightningCLI):
             config["plugins"] = [*plugins, CheckpointFiles()]
         if config.get("logger") in (None, True):
             kwargs["logger"] = CSVLogger(folder, name="logs")
+        for logger in listed(config.get("logger")):
+            if isinstance(logger, WandbLogger) and not logger._wandb_init.get("anonymous"):
+                logger._wandb_init.pop("anonymous", None)  # wandb warns of it, even of none
         trainer = super().instantiate_trainer(**kwargs)
         most = max(2, os.cpu_count() or 1)  # two are a trial on any machine
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:

@@ -21,16 +21,16 @@ LOCAL_MLFLOW = Path("runs/mlflow.db")
 LOCAL_ARTIFACTS = Path("runs/mlflow")
 
 
-def arguments(kind: type[Logger], given: Mapping[str, Any], folder: Path, verb: str, anew: bool) -> dict[str, Any]:
-    """The arguments of a logger of TensorBoard or MLflow: those that are given, and what the run says of the others.
+def arguments(kind: str, given: Mapping[str, Any], folder: Path, verb: str, anew: bool) -> dict[str, Any]:
+    """The arguments of a logger of this class: those that are given, and what the run says of the others.
 
     TensorBoard writes into the run folder if ``save_dir`` is empty. MLflow's run has the name of the folder, its
     pipeline as ``group`` and the verb; a run that goes on is the same one there.
     """
     found = dict(given)
-    if issubclass(kind, TensorBoardLogger):
+    if kind == "TensorBoardLogger":
         found["save_dir"] = found.get("save_dir") or str(folder)
-    if issubclass(kind, MLFlowLogger):
+    if kind == "MLFlowLogger":
         if not found.get("tracking_uri"):
             LOCAL_MLFLOW.parent.mkdir(parents=True, exist_ok=True)
             found["tracking_uri"] = f"sqlite:///{LOCAL_MLFLOW}"

@@ -31,6 +31,7 @@ def command(folder: Path, *words: object) -> Path:
     """Run a command with the fragment in a process of its own, which alone ends a W&B run; gives that run's folder."""
     everything = [*words, *config("logger/wandb")]
     Processes(without_settings, [str(word) for word in everything], log=folder / "log.txt", cwd=folder).succeed()
+    assert "anonymous" not in (folder / "log.txt").read_text()  # wandb warns of this setting, which Lightning gives
     (run,) = folder.glob("runs/wandb/offline-run-*")
     return run
 
