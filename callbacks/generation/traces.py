@@ -1,5 +1,7 @@
 """A callback that writes sampled chains of thought as trace records."""
 
+import json
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from callbacks.columns import print_columns, terminal
 from callbacks.generation.completion_writer import CompletionWriter, Finished
 from callbacks.generation.steering import steering_of
 from callbacks.trainer_parts import datamodule_of
@@ -101,7 +104,10 @@ class TraceWriter(CompletionWriter):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the files of all processes."""
         self.close()
-        rank_zero_info(f"traces in {self.merge(trainer)}")
+        merged = self.merge(trainer)
+        if trainer.is_global_zero:
+            _print_table(merged)
+        rank_zero_info(f"traces in {merged}")
         if trainer.is_global_zero:
             for words in self.told_of_failures(datamodule_of(trainer)):
                 rank_zero_warn(words)
@@ -111,3 +117,21 @@ class TraceWriter(CompletionWriter):
         super().close()
         if self._checker is not None:
             self._checker.close()
+
+
+def _print_table(merged: Path) -> None:
+    """Print how many traces there are by prompt and strength, how long they are, and how many are cut off or right."""
+    groups: defaultdict[tuple[str, float], list[dict[str, Any]]] = defaultdict(list)
+    with merged.open(encoding="utf-8") as file:
+        for trace in map(json.loads, file):
+            told = {"tokens": trace["n_tokens"], "cut": trace["finish_reason"] == "length"}
+            right = {} if trace["gold"] is None else {"right": trace["correct"] is True}
+            groups[trace["system"], trace["alpha"]].append(told | right)
+    rows = []
+    for (system, alpha), found in sorted(groups.items(), key=lambda group: (group[0][0], -group[0][1])):
+        known = [trace["right"] for trace in found if "right" in trace]
+        tokens, cut = (sum(trace[name] for trace in found) / len(found) for name in ("tokens", "cut"))
+        share = f"{sum(known) / len(known):.1%}" if known else "-"
+        rows.append([system, f"{alpha:+g}" if alpha else "0", f"{len(found):,}", f"{tokens:,.1f}", f"{cut:.1%}", share])
+    if rows:
+        print_columns(terminal(), ["prompt", "strength", "traces", "tokens", "cut off", "right"], rows, names=1)

@@ -48,6 +48,17 @@ def test_few_lines_by_default_and_all_tokens_counted(tmp_path: Path, caplog: pyt
     assert told.endswith(f"{sum(bool(trace.correct) for trace in traces) / len(traces):.1%} right")
 
 
+def test_sampling_ends_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    traces, _ = run_in(tmp_path)
+    (heading, *rows) = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip(" ─")]
+    assert heading == ["prompt", "strength", "traces", "tokens", "cut", "off", "right"]
+    strengths = sorted({trace.alpha for trace in traces}, reverse=True)
+    assert [row[1] for row in rows] == [f"{alpha:+g}" if alpha else "0" for alpha in strengths]
+    for row, alpha in zip(rows, strengths, strict=True):
+        own = [trace for trace in traces if trace.alpha == alpha]
+        assert row[2:4] == [str(len(own)), f"{sum(trace.n_tokens for trace in own) / len(own):,.1f}"]
+
+
 def test_a_bar_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     master, slave = os.openpty()
     shown = bytearray()
