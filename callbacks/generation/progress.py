@@ -58,7 +58,7 @@ class GenerationProgress(Callback, GenerationListener):
         if trainer.state.fn == "validate":
             self._begin(trainer, pl_module, trainer.val_dataloaders)
 
-    def on_test_batch_end(
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
@@ -68,8 +68,11 @@ class GenerationProgress(Callback, GenerationListener):
         dataloader_idx: int = 0,
     ) -> None:
         """Remove the bar after the last batch, before the results are printed."""
-        if batch_idx + 1 == trainer.num_test_batches[-1] and dataloader_idx + 1 == len(trainer.num_test_batches):
+        numbers = trainer.num_predict_batches if trainer.state.fn == "predict" else trainer.num_test_batches
+        if batch_idx + 1 == numbers[-1] and dataloader_idx + 1 == len(numbers):
             self._end()
+
+    on_test_batch_end = on_predict_batch_end
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the bar."""
