@@ -48,6 +48,8 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.command("Emulation.setDeviceMetricsOverride", size)
         self._call("POST", "/url", {"url": path if isinstance(path, str) else path.resolve().as_uri()})
+        self.command("Page.bringToFront", {})
+        self.command("Emulation.setFocusEmulationEnabled", {"enabled": True})  # else a key may come before the focus
 
     def command(self, name: str, options: dict[str, Any]) -> Any:
         """A command of Chromium's own protocol."""
