@@ -103,9 +103,10 @@ def test_ask_and_slide(chromium: Browser, address: str) -> None:
 
 
 def drop(chromium: Browser, file: Path) -> None:
-    root = chromium.command("DOM.getDocument", {})["root"]["nodeId"]
-    found = chromium.command("DOM.querySelector", {"nodeId": root, "selector": "input[type=file]"})
-    chromium.command("DOM.setFileInputFiles", {"nodeId": found["nodeId"], "files": [str(file)]})
+    # By the element itself: ids of nodes change whenever the page draws them again.
+    field = chromium.command("Runtime.evaluate", {"expression": "document.querySelector('input[type=file]')"})
+    options = {"objectId": field["result"]["objectId"], "files": [str(file)]}
+    chromium.command("DOM.setFileInputFiles", options)
 
 
 @pytest.fixture
