@@ -202,13 +202,15 @@ def _doubts(points: "Sequence[Point]", base: str) -> list[str]:
                 )
         own = [p for p in points if p.suite == suite and p.accuracy_p is not None]
         if own:
-            fewest, found = min(p.common for p in own), [p.detectable for p in own]
-            lines.append(
-                f"{suite}: {fewest:,} questions show no difference, however large"
-                if None in found
-                else f"{suite}: {fewest:,} questions show a difference of {100 * max(filter(None, found)):.1f} points "
-                "or more with a probability of 80 %"
-            )
+            fewest = min(p.common for p in own)
+            found = [p.detectable for p in own if p.detectable is not None]
+            if len(found) < len(own):
+                lines.append(f"{suite}: {fewest:,} questions show no difference, however large")
+            elif largest := max(found):  # 0 if all answers are equal, which tells no spread
+                lines.append(
+                    f"{suite}: {fewest:,} questions show a difference of {100 * largest:.1f} points or more with a "
+                    "probability of 80 %"
+                )
         lines += [
             f"{suite}: {p.condition}: only {p.common:,} of its {p.records:,} questions are the base's; differences "
             "are over those, accuracy, tokens and place on the front over all of its own"

@@ -85,6 +85,23 @@ def test_files_and_numbers(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before  # the same numbers, the same bytes
 
 
+@pytest.mark.parametrize(("n", "told"), [(10, False), (5, True)])
+def test_runs_with_equal_answers_are_compared(
+    n: int, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of several samples a question, which have no exact test."""
+    outs = ["\\boxed{7}", "\\boxed{8}"]
+    lines = [{"q": f"{i}?", "gold": "7", "n": [5, 6], "out": outs} for i in range(n)]
+    words = ["--completion", "out", "--question", "q", "--gold", "gold", "--tokens", "n"]
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run in runs:
+        assert rod("score", write(tmp_path / f"{run.name}.jsonl", *lines), "--output", run, *words) == 0
+    assert rod("frontier", *runs, "--output", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert ("show no difference, however large" in said) is told
+    assert "show a difference" not in said
+
+
 def test_other_questions_than_the_bases_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = []
     for name, gold, count in (("base", "7", 10), ("easy", "7", 6), ("other", "7.0", 10), ("same", "7", 10)):
