@@ -18,9 +18,9 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.evaluation.evaluate import Evaluate
-from callbacks.fit_progress import FitProgress, ReadingProgress
 from callbacks.generation.completion_writer import CompletionWriter
 from callbacks.generation.progress import GenerationProgress
+from callbacks.progress_lines import FitProgress, ReadingProgress
 from callbacks.s3cot.steer import Steer
 from callbacks.trainer_parts import callbacks_of
 from callbacks.training.random_state import RandomState
@@ -149,11 +149,13 @@ class RodCLI(LightningCLI):
         """Tell the loggers what the run says of them; its configuration keeps what the user has said."""
         config = self.config[self.subcommand]
         given = config.trainer.logger
-        for logger in (found := listed(deepcopy(given))):
-            if isinstance(logger, Namespace) and logger.get("init_args") is not None:
-                kind, told = logger.class_path.rpartition(".")[2], vars(logger.init_args)
-                about = (self._folder(config), str(self.subcommand), self._is_anew(config))
-                logger.init_args = Namespace(dashboards.arguments(kind, told, *about))
+        found = listed(deepcopy(given))
+        known = [logger for logger in found if isinstance(logger, Namespace) and logger.get("init_args") is not None]
+        is_anew = bool(known) and self._is_anew(config)
+        for logger in known:
+            kind, told = logger.class_path.rpartition(".")[2], vars(logger.init_args)
+            about = dashboards.arguments(kind, told, self._folder(config), str(self.subcommand), is_anew)
+            logger.init_args = Namespace(about)
         config.trainer.logger = found if isinstance(given, list) else next(iter(found), None)
         super().instantiate_classes()
         config.trainer.logger = given

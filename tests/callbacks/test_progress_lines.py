@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from callbacks.fit_progress import FitProgress, ReadingProgress
+from callbacks.progress_lines import FitProgress, ReadingProgress
 
 
 class Line(LightningModule):
@@ -33,10 +33,10 @@ class Line(LightningModule):
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a fit of three steps, and return what was printed."""
     told: list[str] = []
-    monkeypatch.setattr("callbacks.fit_progress.rank_zero_info", told.append)
+    monkeypatch.setattr("callbacks.progress_lines.rank_zero_info", told.append)
 
     def fit(seconds: float, terminal: bool, logs: bool = False, **more: Any) -> list[str]:
-        monkeypatch.setattr("callbacks.fit_progress.LINE_SECONDS", seconds)
+        monkeypatch.setattr("callbacks.progress_lines.LINE_SECONDS", seconds)
         monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
         options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False} | more
         trainer = Trainer(
@@ -74,7 +74,7 @@ def test_the_steps_of_a_fit_that_goes_on_are_those_since_it_went_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("callbacks.fit_progress.rank_zero_info", told.append)
+    monkeypatch.setattr("callbacks.progress_lines.rank_zero_info", told.append)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     rows: Any = list(torch.ones(3, 1))
     for epochs, start in ((1, None), (3, tmp_path / "end.ckpt")):
@@ -113,8 +113,8 @@ def test_a_fit_of_steps_has_no_last_epoch(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_stage_that_reads_says_how_far_it_is(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("callbacks.fit_progress.rank_zero_info", told.append)
-    monkeypatch.setattr("callbacks.fit_progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("callbacks.progress_lines.rank_zero_info", told.append)
+    monkeypatch.setattr("callbacks.progress_lines.LINE_SECONDS", 0.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
     rows: Any = list(torch.ones(3, 1))
